@@ -1,0 +1,32 @@
+"""The two ways a run can fail, and the search for the name the user meant."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class UsageError(ValueError):
+    """The user's mistake. The message says what was given, what would be right, and what to do.
+
+    The command line prints it alone, without a traceback, and exits with 2.
+    """
+
+
+class EnvironmentFault(RuntimeError):
+    """An environment broke its contract: NaN, a wrong shape or dtype, or it died."""
+
+
+class TrainingFault(RuntimeError):
+    """Training cannot go on: a loss or a parameter is NaN or infinite."""
+
+
+def nearest(name: str, known: Iterable[str], n: int = 3) -> str:
+    """A sentence that offers the names closest to ``name``; empty when none is close.
+
+    >>> nearest("CartPole", ["CartPole-v1", "Pendulum-v1"])
+    'Did you mean CartPole-v1?'
+    """
+    lowered = {k.lower(): k for k in known}
+    close = [lowered[k] for k in get_close_matches(name.lower(), lowered, n=n, cutoff=0.5)]
+    return f"Did you mean {' or '.join(close)}?" if close else ""

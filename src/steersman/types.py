@@ -1,0 +1,141 @@
+"""The ground floor: what one step, one rollout, one environment and one agent are.
+
+Axes: ``T`` time, ``B`` environments side by side, ``N`` transitions of a batch, ``C`` cost signals.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import numpy as np
+from gymnasium import spaces
+
+Array = jax.Array | np.ndarray
+Key = jax.Array  # a typed PRNG key: jax.random.key(seed)
+PyTree = Any  # a tree of arrays
+Metrics = dict[str, Any]  # name -> scalar, or (sum, weight) for a mean over what was seen
+
+
+class TimeStep(NamedTuple):
+    """What one step of an environment yields. Leading axes: none, ``[B]`` or ``[T, B]``."""
+
+    obs: PyTree  # what the policy sees next: after a reset, the first observation of the new episode
+    reward: Array
+    terminated: Array  # the state is absorbing: nothing follows, discount_t = 0
+    truncated: Array  # the clock stopped, not the task: bootstrap from final_obs, lambda_t = 0
+    final_obs: PyTree  # the true successor, before any reset; equals obs elsewhere
+    costs: Array  # [..., C]; C = 0 for most
+    info: Mapping[str, Array]  # fixed keys; from vectorised environments: episode_return, episode_length
+
+
+class Rollout(NamedTuple):
+    """Experience: ``[T, B, ...]`` from a loop, ``[N, ...]`` from replay."""
+
+    obs: PyTree
+    action: PyTree
+    reward: Array
+    terminated: Array
+    truncated: Array
+    next_obs: PyTree  # the true successor of obs, never a reset observation
+    first: Array  # obs opens an episode
+    costs: Array  # [..., C]
+    extras: Mapping[str, Any]  # what act recorded, e.g. the behaviour policy's log_prob
+
+
+@dataclass(frozen=True)
+class EnvSpec:
+    """What an agent needs to know of an environment; nothing here changes while it runs.
+
+    ``action_space`` is canonical: a bounded Box is [-1, 1] (``native_action_space`` keeps the environment's own bounds
+    and units). An observation space that is a Dict with an ``action_mask`` entry, shape ``(A,)``, 1 = allowed, gives the
+    legal actions of a Discrete space; the mask is never fed to a network.
+    """
+
+    id: str
+    observation_space: spaces.Space
+    action_space: spaces.Space
+    native_action_space: spaces.Space
+    max_episode_steps: int | None = None
+    num_costs: int = 0
+
+
+class Env(Protocol):
+    """A pure environment: one member, no auto-reset, every random number from the key it is given.
+
+    ``spec.action_space`` is canonical; ``step`` takes canonical actions.
+    """
+
+    @property
+    def spec(self) -> EnvSpec: ...
+
+    def reset(self, key: Key) -> tuple[PyTree, PyTree]:
+        """-> (state, obs)"""
+        ...
+
+    def step(self, state: PyTree, action: PyTree, key: Key) -> tuple[PyTree, TimeStep]:
+        """-> (next state, TimeStep) with ``obs`` = ``final_obs`` = the successor and ``info`` of fixed keys."""
+        ...
+
+
+class DeviceEnvs(NamedTuple):
+    """Environments stepped inside compiled code, made by ``envs.vectorize``. Keys live in the state."""
+
+    spec: EnvSpec
+    num_envs: int
+    reset: Callable[[Key], tuple[PyTree, PyTree]]  # key -> (state, obs [B, ...])
+    step: Callable[[PyTree, PyTree], tuple[PyTree, TimeStep]]  # (state, action [B, ...]) -> (state, TimeStep [B, ...])
+
+
+class HostEnvs(ABC):
+    """Environments stepped outside compiled code: numpy in, numpy out, auto-reset in the same step."""
+
+    spec: EnvSpec
+    num_envs: int
+
+    @abstractmethod
+    def reset(self, seed: int) -> PyTree:
+        """Reset every member, member ``i`` from its own seed derived from ``seed``; -> obs [B, ...]."""
+
+    @abstractmethod
+    def step(self, action: PyTree) -> TimeStep:
+        """Step every member with canonical actions [B, ...]. The arrays returned are the caller's to keep."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Free processes, windows and simulators. Safe to call twice."""
+
+
+class Agent(NamedTuple):
+    """Four pure functions over an explicit state of arrays. A loop drives them; they cannot tell which loop.
+
+    init(key, first_rollout) -> S            a random-policy rollout [T, B, ...] gives shapes and seeds normalisers
+    begin(num_envs) -> Carry                 acting memory, leading axis [B]; () for the memoryless
+    act(S, carry, obs, first, key, *, explore) -> (action, carry, extras)      obs [B, ...], first [B]
+    update(S, rollout, key) -> (S, metrics)  absorb experience, return an improved state
+    """
+
+    init: Callable[[Key, Rollout], PyTree]
+    begin: Callable[[int], PyTree]
+    act: Callable[..., tuple[PyTree, PyTree, dict[str, Any]]]
+    update: Callable[[PyTree, Rollout, Key], tuple[PyTree, Metrics]]
+
+
+class PerEnv(NamedTuple):
+    """Marks a part of an agent's state whose arrays have the leading axis ``[B]``: sharded as environments are."""
+
+    value: PyTree
+
+
+class Algorithm(NamedTuple):
+    """An entry in the list of algorithms: its name, its settings and how an agent is made from them."""
+
+    name: str
+    config: type  # a frozen dataclass of plain values
+    factory: Callable[..., Agent]  # (config, spec, *, network=None) -> Agent
+    summary: str
+
+
