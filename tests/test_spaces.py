@@ -112,7 +112,7 @@ def test_sampling_is_uniform_over_what_is_legal(key):
     counts = np.bincount(action, minlength=3)
     assert counts[1] == 0
     assert abs(counts[0] - 1000) < 5 * np.sqrt(500)
-    box = np.asarray(sample_action(canonical_action_space(MIXED), key, 2000))
+    box = np.asarray(sample_action(canonical_action_space(MIXED), jax.random.key(1), 2000))
     assert abs(box[:, 0].mean()) < 0.1
     assert abs(box[:, 1].std() - 1) < 0.1
     assert box[:, 2].min() >= 0

@@ -254,9 +254,10 @@ def _sample_box(space: spaces.Box, key: Key, num: int) -> jax.Array:
     below, above = np.isfinite(space.low)[None], np.isfinite(space.high)[None]
     low, high = (jnp.asarray(np.where(np.isfinite(x), x, 0)[None], jnp.float32) for x in (space.low, space.high))
     shape = (num, *space.shape)
-    x = low + jax.random.uniform(key, shape, jnp.float32) * (high - low)
     if np.all(below & above):
-        return x
-    away = jax.random.exponential(jax.random.fold_in(key, 1), shape, jnp.float32)
+        return low + jax.random.uniform(key, shape, jnp.float32) * (high - low)
+    one, two, three = jax.random.split(key, 3)
+    x = low + jax.random.uniform(one, shape, jnp.float32) * (high - low)
+    away = jax.random.exponential(two, shape, jnp.float32)
     x = jnp.where(below & ~above, low + away, jnp.where(above & ~below, high - away, x))
-    return jnp.where(~below & ~above, jax.random.normal(jax.random.fold_in(key, 2), shape, jnp.float32), x)
+    return jnp.where(~below & ~above, jax.random.normal(three, shape, jnp.float32), x)

@@ -115,6 +115,7 @@ def test_host_names_go_to_their_adapters(host):
         "gymnasium/CartPole-v1": "CartPole-v1",
         "HalfCheetah-v5": "HalfCheetah-v5",
         "phys2d/CartPole-v1": "phys2d/CartPole-v1",
+        "ALE/Pong-v5": "ALE/Pong-v5",
         "ale_py:ALE/Pong-v5": "ale_py:ALE/Pong-v5",
         "envpool/Ant-v4": "Ant-v4",
     }.items():
@@ -131,6 +132,9 @@ def test_objects(host):
     assert envs.make(batch, 2) is batch
     corridor = Corridor()
     assert envs.make(corridor, 1).made_of is corridor
+    several = gymnasium.vector.SyncVectorEnv([Corridor, Corridor])
+    assert envs.make(several, 2).made_of is several
+    assert envs.make(lambda: several, 2).made_of is several
     before = Corridor.closed
     made = envs.make(Corridor, 3, workers=1, length=5)
     assert Corridor.closed == before + 1  # the one that was made to see what the class gives

@@ -142,7 +142,8 @@ def test_an_environment_may_keep_keys_and_trees_in_its_state():
 
     def step(state, action, key):
         n, seen = env.step(state["n"], action, key)
-        return {**state, "n": n, "grid": state["grid"] + 1}, seen
+        key, _ = jax.random.split(state["key"])
+        return {"n": n, "key": key, "grid": state["grid"] + 1}, seen
 
     _, _, state = play(vectorize(PureEnv(SPEC, reset, step), 2), ACTIONS)
     np.testing.assert_array_equal(state.env["grid"][:, 0, 0], [1, 1])

@@ -37,6 +37,7 @@ def example():
         "rate": 0.25,
         "flag": True,
         "pixel": np.uint8(200),
+        "wide": np.float64(0.1),
         "nothing": None,
     }
 
@@ -73,7 +74,7 @@ def test_names_are_readable_tree_paths(path):
         names = list(file.entries)
     assert names == [
         *("count", "flag", "half", "key", "layer/weight", "layer/bias"),
-        *("params/weight", "params/parts/0", "params/parts/1", "pixel", "rate"),
+        *("params/weight", "params/parts/0", "params/parts/1", "pixel", "rate", "wide"),
     ]
 
 
@@ -213,6 +214,24 @@ def test_missing_extra_and_misshaped_names_come_in_one_message(path):
     assert not isinstance(caught.value, DamagedFile)
 
 
+def test_damage_is_not_taken_for_another_structure(path):
+    checkpoint.save(path, {"weight": np.zeros(3)}, {"steps": 1})
+    whole = path.read_bytes()
+    for old, new in [(b'"weight"', b'"weighu"'), (b'\\"header\\"', b'\\"heades\\"'), (b"F64", b"I64")]:
+        assert old in whole
+        path.write_bytes(whole.replace(old, new))
+        with pytest.raises(DamagedFile, match="checksum"):
+            checkpoint.load(path, {"weight": np.zeros(3)})
+
+
+def test_arrays_are_aligned_for_readers_that_map_the_file(path):
+    state = [np.zeros(3, bool), np.zeros(3), np.zeros(3, np.int16), np.float32(0), np.zeros(3, np.complex64)]
+    checkpoint.save(path, state, {})
+    with tensors.opened(path) as file:
+        starts = {name: (8 + len(file.raw) + e.begin) % min(e.dtype.itemsize, 8) for name, e in file.entries.items()}
+    assert starts == dict.fromkeys("01234", 0)
+
+
 def test_long_lists_of_names_are_cut(path):
     checkpoint.save(path, {}, {})
     with pytest.raises(UsageError, match=r"x07 and 12 more"):
@@ -262,42 +281,42 @@ def craft(path, header, data=b"", length=None):
 
 META = {"__metadata__": {"sha256": "0" * 64, "content": json.dumps({"version": 1, "header": {}, "keys": {}})}}
 F4 = {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}
-CRAFTED = {
-    "empty": (b"", b"", 0),
-    "huge header": (b"{}", b"", 2**63),
-    "header past the end": (b"{}", b"", 3),
-    "not JSON": (b"\x80\x04cos\nsystem\n", b"", None),
-    "not UTF-8": (b'{"\xff": 1}', b"", None),
-    "deep": (b"[" * 100_000, b"", None),
-    "a list": ([], b"", None),
-    "a number": (b"1", b"", None),
-    "metadata not an object": ({"__metadata__": 3}, b"", None),
-    "metadata not strings": ({"__metadata__": {"sha256": 3}}, b"", None),
-    "a name twice": (b'{"a":' + json.dumps(F4).encode() + b',"a":' + json.dumps(F4).encode() + b"}", b"1234", None),
-    "entry is a list": ({**META, "a": []}, b"", None),
-    "unknown dtype": ({**META, "a": {**F4, "dtype": "OBJECT"}}, b"1234", None),
-    "dtype is a list": ({**META, "a": {**F4, "dtype": ["F32"]}}, b"1234", None),
-    "negative shape": ({**META, "a": {**F4, "shape": [-1]}}, b"1234", None),
-    "bool shape": ({**META, "a": {**F4, "shape": [True]}}, b"1234", None),
-    "float offset": ({**META, "a": {**F4, "data_offsets": [0, 4.0]}}, b"1234", None),
-    "three offsets": ({**META, "a": {**F4, "data_offsets": [0, 4, 4]}}, b"1234", None),
-    "backwards": ({**META, "a": {**F4, "data_offsets": [4, 0]}}, b"1234", None),
-    "huge shape": ({**META, "a": {**F4, "shape": [2**62, 2**62]}}, b"1234", None),
-    "shape does not fill": ({**META, "a": {**F4, "shape": [2]}}, b"1234", None),
-    "terabytes": ({**META, "a": {**F4, "shape": [2**40], "data_offsets": [0, 2**42]}}, b"1234", None),
-    "extra field": ({**META, "a": {**F4, "loader": "os.system"}}, b"1234", None),
-    "overlap": ({**META, "a": F4, "b": F4}, b"12345678", None),
-    "gap": ({**META, "a": {**F4, "data_offsets": [4, 8]}}, b"12345678", None),
-    "bytes after": ({**META, "a": F4}, b"12345", None),
-    "wrong checksum": ({**META, "a": F4}, b"1234", None),
+CRAFTED = {  # name -> (header, data, claimed length of the header, what the message says)
+    "empty": (b"", b"", 0, "not JSON"),
+    "huge header": (b"{}", b"", 2**63, "header should take"),
+    "header past the end": (b"{}", b"", 3, "header should take"),
+    "not JSON": (b"\x80\x04cos\nsystem\n", b"", None, "not JSON"),
+    "not UTF-8": (b'{"\xff": 1}', b"", None, "not JSON"),
+    "deep": (b"[" * 100_000, b"", None, "not JSON"),
+    "a list": ([], b"", None, "not an object"),
+    "a number": (b"1", b"", None, "not an object"),
+    "metadata not an object": ({"__metadata__": 3}, b"", None, "not an object with metadata"),
+    "metadata not strings": ({"__metadata__": {"sha256": 3}}, b"", None, "metadata of strings"),
+    "a name twice": (b'{"a": {}, "a": {}}', b"", None, "a name twice"),
+    "entry is a list": ({**META, "a": []}, b"", None, "malformed"),
+    "unknown dtype": ({**META, "a": {**F4, "dtype": "OBJECT"}}, b"1234", None, "malformed"),
+    "dtype is a list": ({**META, "a": {**F4, "dtype": ["F32"]}}, b"1234", None, "malformed"),
+    "negative shape": ({**META, "a": {**F4, "shape": [-1, -1]}}, b"1234", None, "malformed"),
+    "bool shape": ({**META, "a": {**F4, "shape": [True]}}, b"1234", None, "malformed"),
+    "float offset": ({**META, "a": {**F4, "data_offsets": [0, 4.0]}}, b"1234", None, "malformed"),
+    "three offsets": ({**META, "a": {**F4, "data_offsets": [0, 4, 4]}}, b"1234", None, "malformed"),
+    "backwards": ({**META, "a": {**F4, "data_offsets": [4, 0]}}, b"1234", None, "malformed"),
+    "huge shape": ({**META, "a": {**F4, "shape": [2**62, 2**62]}}, b"1234", None, "malformed"),
+    "shape does not fill": ({**META, "a": {**F4, "shape": [2]}}, b"1234", None, "malformed"),
+    "terabytes": ({**META, "a": {**F4, "shape": [2**40], "data_offsets": [0, 2**42]}}, b"1234", None, "should take"),
+    "extra field": ({**META, "a": {**F4, "loader": "os.system"}}, b"1234", None, "malformed"),
+    "overlap": ({**META, "a": F4, "b": F4}, b"1234", None, "overlap"),
+    "gap": ({**META, "a": {**F4, "data_offsets": [4, 8]}}, b"12345678", None, "leave a gap"),
+    "bytes after": ({**META, "a": F4}, b"12345", None, "should take"),
+    "wrong checksum": ({**META, "a": F4}, b"1234", None, "checksum"),
 }
 
 
 @pytest.mark.parametrize("name", CRAFTED)
 def test_crafted_files_are_refused(path, name):
-    header, data, length = CRAFTED[name]
+    header, data, length, says = CRAFTED[name]
     craft(path, header, data, length)
-    with pytest.raises(DamagedFile) as caught:
+    with pytest.raises(DamagedFile, match=says) as caught:
         checkpoint.load(path, {"a": np.zeros(1, np.float32)})
     assert str(path) in str(caught.value)
     assert len(str(caught.value)) < 1000
@@ -318,7 +337,7 @@ def test_crafted_files_are_refused(path, name):
     ],
 )
 def test_crafted_metadata_is_refused(path, content):
-    craft(path, {"__metadata__": {"sha256": "0" * 64, "content": content}, "a": F4}, b"1234")
+    tensors.write(path, {"a": np.zeros(1, np.float32)}, {"content": content})
     for use in (checkpoint.read_header, checkpoint.check, lambda p: checkpoint.load(p, {"a": np.zeros(1, np.float32)})):
         with pytest.raises(UsageError, match=r"not a checkpoint's|pip install -U"):
             use(path)

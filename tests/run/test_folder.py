@@ -223,36 +223,32 @@ def test_a_name_is_made_of_what_runs_and_never_taken(tmp_path):
 
 
 HOLD = """
-import os, sys, time
+import os, sys
 from steersman.run.files import lock
 with lock(sys.argv[1]):
-    if sys.argv[2] == "fork" and os.fork() == 0:
-        os.write(1, b"child\\n")
-        time.sleep(3)
-        os._exit(0)
-    os.write(1, f"holder {os.getpid()}\\n".encode())
-    time.sleep(60)
+    worker = os.fork() if sys.argv[2] == "fork" else 0
+    if worker or sys.argv[2] == "alone":
+        print(os.getpid(), worker, flush=True)
+    sys.stdin.read()
 """
 
 
 @pytest.mark.parametrize("mode", ["alone", "fork"])
 def test_one_process_holds_a_run_and_its_death_frees_it(tmp_path, mode):
     """Also when a worker that it forked lives on."""
-    holder = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path), mode], stdout=subprocess.PIPE, text=True)
-    try:
-        assert holder.stdout is not None
-        said = ""
-        while f"holder {holder.pid}" not in said or (mode == "fork" and "child" not in said):
-            line = holder.stdout.readline()
-            assert line, "the holder died"
-            said += line
-        with pytest.raises(UsageError, match=f"in use by process {holder.pid} on"), files.lock(tmp_path):
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path), mode], text=True, **pipes) as holder:
+        try:
+            pid, worker = map(int, holder.stdout.readline().split())
+            with pytest.raises(UsageError, match=f"in use by process {pid} on"), files.lock(tmp_path):
+                pass
+        finally:
+            holder.kill()
+            os.waitid(os.P_PID, holder.pid, os.WEXITED | os.WNOWAIT)
+        if mode == "fork":
+            os.kill(worker, 0)  # it lives
+        with files.lock(tmp_path):
             pass
-    finally:
-        holder.kill()
-        holder.communicate()
-    with files.lock(tmp_path):
-        pass
 
 
 def test_the_lock_is_exclusive_within_a_process_and_ends_with_its_block(tmp_path):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import integrate, stats
+from scipy import integrate, special, stats
 
 from steersman.errors import UsageError
 from steersman.theory import distributions as ds
@@ -61,19 +61,15 @@ def test_entropy_and_kl_are_the_expectations_they_claim(drawn, name):
     error = lambda y: 5 * y.std(axis=0) / np.sqrt(N) + 1e-5  # five standard errors
     assert np.all(np.abs(-log_p.mean(axis=0) - entropy) < error(log_p))
     assert np.all(np.abs((log_p - log_q).mean(axis=0) - kl) < error(log_p - log_q))
-    assert np.all(kl > 0.01)
+    assert np.all(kl > 5e-3)
     np.testing.assert_allclose(kl_self, 0.0, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", NOISY)
 def test_members_of_a_batch_draw_their_own_noise(drawn, name):
-    p = PAIRS[name][0]
-    twins = jax.tree.map(lambda x: jnp.broadcast_to(x[:1], x.shape) if x.ndim == 2 else x, p)
-    a, b = np.moveaxis(np.asarray(jax.vmap(twins.sample)(jax.random.split(jax.random.key(3), 400))), 1, 0)
-    a, b = a.reshape(400, -1).astype(float), b.reshape(400, -1).astype(float)
-    table = np.corrcoef(np.hstack([a, b]).T)  # members, and entries of an event, are independent of one another
-    assert np.abs(table - np.eye(len(table))).max() < 0.25
-    assert not np.array_equal(a, b)
+    table = np.corrcoef(drawn[name][0].reshape(N, -1).T)  # members, and the entries of an event, are independent
+    assert len(table) >= 2
+    assert np.abs(table - np.eye(len(table))).max() < 5 / np.sqrt(N)
 
 
 @pytest.mark.parametrize("name", list(PAIRS))
@@ -129,8 +125,8 @@ def test_frequencies_match_the_probabilities(drawn, name):
     rows = lambda x: x.reshape(-1, x.shape[-1])
     for observed, expected in zip(rows(counts), rows(probabilities), strict=True):
         assert observed[expected == 0].sum() == 0
-        some = expected > 0
-        assert stats.chisquare(observed[some], N * expected[some] / expected[some].sum()).pvalue > 1e-4
+        some = expected[expected > 0].astype(float)
+        assert stats.chisquare(observed[expected > 0], N * some / some.sum()).pvalue > 1e-4
 
 
 def test_masking_removes_and_renormalises():
@@ -159,14 +155,36 @@ def test_gradients_are_finite_and_zero_on_forbidden_outcomes(forbid):
     value, gradient = jax.value_and_grad(loss)(jnp.asarray(LOGITS[0]))
     assert np.isfinite(value)
     assert gradient[1] == 0.0
-    assert np.all(np.isfinite(gradient))
-    assert np.abs(gradient).max() > 0.1
+    keep = np.flatnonzero(mask)
+    alone = lambda x: (
+        ds.Categorical(x).entropy()
+        + ds.Categorical(x).log_prob(jnp.int32(1))
+        + ds.Categorical(x).kl(ds.Categorical(2.0 * x))
+    )
+    np.testing.assert_allclose(gradient[keep], jax.grad(alone)(jnp.asarray(LOGITS[0])[keep]), rtol=1e-4, atol=1e-6)
 
 
-@settings(max_examples=20, deadline=None)
-@given(seed=st.integers(0, 2**31), size=st.sampled_from([2, 7, 40]))
+def test_an_impossible_outcome_is_never_drawn_at_the_seams(monkeypatch):
+    """The running sum of a long row falters by an ulp, also over an outcome of probability 0 and at its end: try the
+    random numbers on and beside every step of it."""
+    rng, rows, size = np.random.default_rng(0), np.arange(100), 361
+    mask = rng.random((100, size)) < 0.4
+    mask[50:, 341:] = False
+    logits = ds.masked(jnp.asarray(rng.normal(size=mask.shape), jnp.float32), jnp.asarray(mask))
+    steps = np.asarray(jnp.cumsum(ds.Categorical(logits).probabilities(), axis=-1))
+    assert (np.diff(steps)[~mask[:, 1:]] != 0).any()  # it does falter here,
+    assert (steps[:, -1] > np.where(mask, steps, 0).max(-1)).any()  # and here beyond the last possible outcome
+    below_one = 1 - 2.0**-23  # the largest float32 number drawn
+    beside = [np.clip(steps[:, ::3] + k * 2.0**-24, 0, below_one) for k in (-1, 0, 1)]
+    u = np.concatenate([*beside, np.zeros((100, 1)), np.full((100, 1), below_one)], axis=-1).astype(np.float32)
+    monkeypatch.setattr(jax.random, "uniform", lambda *_: jnp.asarray(u))
+    x = ds.Categorical(jnp.broadcast_to(logits[:, None, :], (*u.shape, size))).sample(jax.random.key(0))
+    assert mask[rows[:, None], np.asarray(x)].all()
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 2**31), size=st.sampled_from([2, 7]))
 def test_an_impossible_outcome_is_never_drawn(seed, size):
-    """Also where rounding makes the running sum of a long row falter, and at both of its ends."""
     rng = np.random.default_rng(seed)
     mask = rng.random((512, size)) < 0.3
     mask[np.arange(512), rng.integers(size, size=512)] = True
@@ -189,13 +207,14 @@ def test_half_precision_logits_are_normalised_in_float32():
 def test_multi_categorical_is_its_factors():
     p, q = PAIRS["multi"]
     cuts = np.cumsum(NVEC)[:-1]
-    parts = lambda d: [ds.Categorical(x) for x in np.split(np.asarray(d.logits), cuts, axis=-1)]
-    x = jnp.array([[1, 3, 0], [0, 2, 2]])
-    np.testing.assert_allclose(p.log_prob(x), sum(d.log_prob(x[:, k]) for k, d in enumerate(parts(p))), rtol=1e-5)
-    np.testing.assert_allclose(p.entropy(), sum(d.entropy() for d in parts(p)), rtol=1e-5)
-    np.testing.assert_allclose(p.kl(q), sum(a.kl(b) for a, b in zip(parts(p), parts(q), strict=True)), rtol=1e-4)
-    np.testing.assert_array_equal(p.mode(), np.stack([d.mode() for d in parts(p)], axis=-1))
-    assert np.all(np.asarray(jax.vmap(p.sample)(jax.random.split(jax.random.key(2), 300))) < np.array(NVEC))
+    parts = lambda d: [special.softmax(x, axis=-1) for x in np.split(np.asarray(d.logits, float), cuts, axis=-1)]
+    x = np.array([[1, 3, 0], [0, 2, 2]])
+    expected = sum(np.log(part[[0, 1], x[:, k]]) for k, part in enumerate(parts(p)))
+    np.testing.assert_allclose(p.log_prob(jnp.asarray(x)), expected, rtol=1e-5)
+    np.testing.assert_allclose(p.entropy(), sum(stats.entropy(a, axis=-1) for a in parts(p)), rtol=1e-5)
+    expected = sum(stats.entropy(a, b, axis=-1) for a, b in zip(parts(p), parts(q), strict=True))
+    np.testing.assert_allclose(p.kl(q), expected, rtol=1e-4)
+    np.testing.assert_array_equal(p.mode(), np.stack([a.argmax(-1) for a in parts(p)], axis=-1))
 
 
 def test_multi_categorical_keeps_nvec_static_and_checks_it():
@@ -234,7 +253,7 @@ def test_gaussian_agrees_with_scipy():
     np.testing.assert_allclose(log_prob, [e.logpdf(v) for e, v in zip(exact, x, strict=True)], rtol=1e-5)
     np.testing.assert_allclose(d.entropy(), [e.entropy() for e in exact], rtol=1e-5)
     np.testing.assert_array_equal(d.mode(), d.loc)
-    wide = ds.DiagGaussian(d.loc, jnp.zeros((2, 2)) + d.log_std)  # log_std from a network
+    wide = ds.DiagGaussian(d.loc, jnp.broadcast_to(d.log_std, (2, 2)))  # log_std from a network
     np.testing.assert_array_equal(wide.log_prob(jnp.asarray(x, jnp.float32)), log_prob)
     np.testing.assert_array_equal(
         ds.DiagGaussian(d.loc, jnp.float32(0.5)).entropy(), ds.DiagGaussian(d.loc, f32(0.5, 0.5)).entropy()
@@ -258,7 +277,7 @@ def test_gaussian_samples_pass_a_normality_test(drawn):
 
 @pytest.mark.parametrize(("loc", "log_std"), [(0.0, -1.0), (1.2, 0.0), (-0.5, 1.0)])
 def test_tanh_gaussian_integrates_to_one_and_its_entropy_is_the_integral(loc, log_std):
-    d = ds.TanhGaussian(f32(loc), f32(log_std))
+    d = ds.TanhGaussian(jnp.full((6001, 1), loc), f32(log_std))
     u = np.linspace(-7.5, 7.5, 6001)  # a = tanh(u), so that the grid is fine where the density piles up
     a = np.tanh(u)
     log_p = np.asarray(d.log_prob(jnp.asarray(a, jnp.float32)[:, None]), np.float64)
@@ -269,7 +288,7 @@ def test_tanh_gaussian_integrates_to_one_and_its_entropy_is_the_integral(loc, lo
         stats.norm.pdf(v, loc, np.exp(log_std))
         * (-stats.norm.logpdf(v, loc, np.exp(log_std)) + 2 * (np.log(2) - v - np.logaddexp(0, -2 * v)))
     )
-    assert d.entropy() == pytest.approx(integrate.quad(f, loc - 30, loc + 30, limit=200)[0], abs=2e-3)
+    assert d.entropy()[0] == pytest.approx(integrate.quad(f, loc - 30, loc + 30, limit=200)[0], abs=2e-3)
 
 
 def test_tanh_gaussian_log_prob_is_the_change_of_variables(key):

@@ -25,9 +25,6 @@ ALGORITHMS: dict[str, Algorithm] = {
 def algorithm(name: str) -> Algorithm:
     """The algorithm of that name, or UsageError with the nearest names."""
     if name not in ALGORITHMS:
-        raise UsageError(
-            f"There is no algorithm {name!r}. {nearest(name, ALGORITHMS)} Known: {', '.join(sorted(ALGORITHMS))}.".replace(
-                "  ", " "
-            )
-        )
+        offer = nearest(name, ALGORITHMS)
+        raise UsageError(f"There is no algorithm {name!r}. {offer or 'Known: ' + ', '.join(sorted(ALGORITHMS)) + '.'}")
     return ALGORITHMS[name]

@@ -29,9 +29,8 @@ def check_config(
 
     def refuse(field: str, right: str) -> None:
         default = next(f.default for f in dataclasses.fields(config) if f.name == field)
-        raise UsageError(
-            f"{name_of}: {field} = {getattr(config, field)!r} is out of range; it must be {right}. Default: {default!r}."
-        )
+        given = getattr(config, field)
+        raise UsageError(f"{name_of}: {field} = {given!r} is out of range; it must be {right}. Default: {default!r}.")
 
     rules = (
         (at_least_one, lambda v: v == int(v) and v >= 1, "a whole number of 1 or more"),

@@ -28,10 +28,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 from jax.flatten_util import ravel_pytree
 
 from steersman.agents.checks import check_config, check_minibatches, check_network
+from steersman.agents.optimiser import clipped_adam
 from steersman.agents.wrap import with_observation_norm, with_reward_scaling
 from steersman.nets.actor_critic import ActorCritic, ActorCriticFactory
 from steersman.theory import policies, returns, trees
@@ -151,7 +151,7 @@ def ppo(config: PPOConfig, spec: EnvSpec, *, network: ActorCriticFactory | None 
             key=key,
         )
 
-    adam = optax.chain(optax.clip_by_global_norm(config.max_grad_norm), optax.scale_by_adam(eps=1e-5))
+    adam = clipped_adam(config.max_grad_norm)
     penalty = config.objective == "penalty"
 
     def init(key: Key, first_rollout: Rollout) -> PPOState:

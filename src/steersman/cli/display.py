@@ -7,7 +7,7 @@ import math
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from steersman.run.files import plain
@@ -43,32 +43,32 @@ def evaluation_rows(evaluation: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def print_table(title: str, rows: list[tuple[str, str]]) -> None:
-    """A table of two columns."""
+    """A title and two columns."""
     table = Table(title=title, title_justify="left", title_style="bold", show_header=False, box=None, pad_edge=False)
     table.add_column(style="cyan", no_wrap=True)
     table.add_column(overflow="fold")
     for row in rows:
         table.add_row(*row)
-    Console().print(table)
+    Console(highlight=False, markup=False).print(table)
 
 
 class TrainingDisplay:
     """The ``report`` of ``steersman.train`` on a terminal: what runs, a bar with steps/s, return and time left."""
 
-    def __init__(self) -> None:
-        self.console = Console(stderr=True)
+    def __init__(self, notes: list[str]) -> None:
+        self.notes = notes
+        self.console = Console(stderr=True, highlight=False, markup=False)
         self.progress = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
+            BarColumn(bar_width=16),
             TextColumn("{task.fields[steps]}"),
             TextColumn("{task.fields[speed]}"),
             TextColumn("{task.fields[score]}", style="green"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
+            TimeRemainingColumn(compact=True),
             console=self.console,
             transient=True,
+            expand=False,
         )
         self.task = self.progress.add_task("starting", total=None, steps="", speed="", score="")
 
@@ -81,18 +81,37 @@ class TrainingDisplay:
 
     def __call__(self, phase: str, numbers: dict[str, Any]) -> None:
         if phase == "compiling":
-            for line in numbers["lines"]:
-                self.console.print(line, highlight=False)
-            self.progress.update(self.task, description="compiling")
+            lines = [numbers["setup"].describe(), *self.notes, f"run folder: {numbers['run']}"]
+            for line in lines if numbers["run"] else lines[:-1]:
+                self.console.print(line, soft_wrap=not self.console.is_terminal)
+            self._show("compiling", total=None)
         elif phase == "training":
-            self.progress.update(
-                self.task,
-                description="training",
+            self._show(
+                "training",
                 completed=numbers["steps"],
                 total=numbers["total"],
-                steps=f"{numbers['steps']:,}/{numbers['total']:,}",
-                speed=f"{numbers['steps_per_second']:,.0f} steps/s",
+                steps=f"{short(numbers['steps'])}/{short(numbers['total'])}",
+                speed=f"{short(numbers['steps_per_second'])} steps/s",
                 score=f"return {number(float(numbers['episode_return']), 1)}",
             )
+        elif phase == "stopping":
+            self._show("stopping; once more to stop at once")
         elif phase == "evaluating":
-            self.progress.update(self.task, description=f"evaluating, {numbers['episodes']} episodes")
+            self._show(f"evaluating, {numbers['episodes']} episodes", total=None, speed="", steps="")
+        elif phase == "done already":
+            self.console.print("This run is done already. Train it for longer with --steps N.")
+
+    def _show(self, what: str, **numbers: Any) -> None:
+        self.progress.update(self.task, description=what, **numbers)
+
+
+def short(value: float) -> str:
+    """A count in at most six characters.
+
+    >>> [short(n) for n in (512, 20_496, 1_250_000, 3e9)]
+    ['512', '20.5k', '1.25M', '3G']
+    """
+    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= 0.9995 * size:
+            return f"{value / size:.3g}{unit}"
+    return f"{value:.0f}"

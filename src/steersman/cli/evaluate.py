@@ -19,16 +19,16 @@ class Evaluate:
     run: Annotated[Path, tyro.conf.Positional]
     """The run folder."""
     episodes: int = 100
-    """How many episodes."""
+    """How many episodes, of each seed."""
     seed: int = 2_000_000
     """Of the episodes; training and its own evaluation use others."""
-    seed_index: int = 0
-    """Which of a run's several seeds."""
-    explore: bool = False
+    seed_index: int | None = None
+    """Which of a run's several seeds; none: all of them, pooled."""
+    explore: tyro.conf.FlagCreatePairsOff[bool] = False
     """Sample actions as in training, instead of taking the most likely one."""
     environment: str | None = None
     """Another environment with the same spaces; for package.module:factory runs, its name again."""
-    json: bool = False
+    json: tyro.conf.FlagCreatePairsOff[bool] = False
     """Print one JSON object."""
 
 
@@ -46,5 +46,5 @@ def run(arguments: list[str]) -> int:
     if chosen.json:
         print_json(evaluation.summary())
     else:
-        print_table(f"{chosen.run}", evaluation_rows(evaluation.summary()))
+        print_table(str(chosen.run), evaluation_rows(evaluation.summary()))
     return 0

@@ -18,7 +18,7 @@ class Info:
 
     run: Annotated[Path | None, tyro.conf.Positional] = None
     """A run folder."""
-    json: bool = False
+    json: tyro.conf.FlagCreatePairsOff[bool] = False
     """Print one JSON object."""
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
+import textwrap
 from dataclasses import dataclass
 
 import tyro
 
 from steersman import agents, envs
-from steersman.cli.display import print_json, print_table
+from steersman.cli.display import print_json
 from steersman.run.settings import presets
 
 
@@ -15,7 +17,7 @@ from steersman.run.settings import presets
 class List:
     """The algorithms, the environments and the presets."""
 
-    json: bool = False
+    json: tyro.conf.FlagCreatePairsOff[bool] = False
     """Print one JSON object."""
 
 
@@ -33,14 +35,30 @@ def run(arguments: list[str]) -> int:
             }
         )
         return 0
-    print_table("algorithms", [(a.name, a.summary) for a in agents.ALGORITHMS.values()])
-    print()
-    families: dict[str, list[str]] = {}
+    print("ALGORITHMS")
+    for algorithm in agents.ALGORITHMS.values():
+        _paragraph(f"{algorithm.name}: {algorithm.summary}")
+    print("\nENVIRONMENTS (* with a preset)")
+    tuned = {name for names in known.values() for name in names}
+    groups: dict[tuple[str, bool], list[str]] = {}
+    kinds = {row.family: row.kind for row in found}
     for row in found:
-        title = f"{row.family} ({row.kind}{'' if row.installed else ', not installed'})"
-        families.setdefault(title, []).append(row.id)
-    print_table("environments", [(title, ", ".join(ids)) for title, ids in families.items()])
-    print()
-    print_table("presets", [(name, ", ".join(ids)) for name, ids in known.items()])
-    print("\nYour own environment: a Gymnasium id, or package.module:factory.")
+        mark = "*" if row.id.removeprefix("gymnasium/") in tuned else ""
+        groups.setdefault((row.family, row.installed), []).append(row.id.removeprefix(f"{row.family}/") + mark)
+    for (family, installed), names in sorted(groups.items(), key=lambda g: (kinds[g[0][0]] != "compiled", not g[0][1])):
+        _paragraph(_title(family, kinds[family], installed), 2)
+        _paragraph("  ".join(sorted(names)), 6)
+    print("\nEvery other id of Gymnasium works too, and PACKAGE.MODULE:FACTORY of your own.")
     return 0
+
+
+def _title(family: str, kind: str, installed: bool) -> str:
+    name = {"classic": "NAME", "gymnasium": "NAME or gymnasium/NAME"}.get(family, f"{family}/NAME")
+    missing = "" if installed else ", not installed"
+    return f"{name} ({kind}{missing})"
+
+
+def _paragraph(text: str, indent: int = 2) -> None:
+    width = min(shutil.get_terminal_size().columns, 100)
+    margin = " " * indent
+    print(textwrap.fill(text, width, initial_indent=margin, subsequent_indent=margin, break_on_hyphens=False))

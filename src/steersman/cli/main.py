@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Sequence
 from importlib import import_module
 
@@ -11,27 +12,48 @@ from steersman.errors import EnvironmentFault, TrainingFault, UsageError, neares
 
 COMMANDS = {  # name -> (module of steersman.cli, what it does)
     "train": ("train", "train an agent, or go on with a run (--resume DIR)"),
-    "evaluate": ("evaluate", "play whole episodes with a run's policy and report the return"),
+    "evaluate": ("evaluate", "play whole episodes with a run's policy, report the return"),
     "record": ("record", "film a run's policy: mp4 or gif"),
-    "plot": ("plot", "draw learning curves of one or several runs, with intervals over seeds"),
+    "plot": ("plot", "draw learning curves of runs, with intervals over seeds"),
     "list": ("listing", "the algorithms, the environments, the presets"),
     "info": ("info", "versions and devices; with DIR, what a run folder holds"),
 }
 
-USAGE = f"""steersman {__version__}: reinforcement learning, from a Bellman equation to a policy that runs on the machine
+USAGE = f"""steersman {__version__}: reinforcement learning for robots, games and language models
 
 usage: steersman COMMAND ...
 
 {chr(10).join(f"  {name:<10}{summary}" for name, (_, summary) in COMMANDS.items())}
 
-steersman COMMAND --help tells a command's options; --json makes any command print JSON.
-First steps:  steersman train ppo CartPole-v1 --out runs/cartpole
+steersman COMMAND --help tells a command's options; --json makes it print JSON.
+
+first steps   steersman train ppo CartPole-v1 --out runs/cartpole
               steersman evaluate runs/cartpole
-exit codes:   0 done, 2 your mistake, 1 a failure of ours, 130 interrupted and saved"""
+exit codes    0 done, 2 your mistake, 1 a failure of ours, 130 interrupted"""
+
+TRAIN_USAGE = """usage: steersman train ALGORITHM ENVIRONMENT [--SETTING VALUE ...]
+       steersman train --resume DIR [--steps N]
+       steersman train --config RUN/config.json [--SETTING VALUE ...]
+
+  ENVIRONMENT     a name (steersman list), or package.module:factory
+  --steps N       environment steps to train for
+  --seed N        the seed; --seeds N trains N of them side by side
+  --num-envs N    environments stepped side by side
+  --out DIR       the run folder (default: a new one in runs/)
+  --resume DIR    go on with a run that was stopped, or train it for longer
+  --config FILE   repeat a run, in a new folder
+  --no-preset     leave the environment's preset aside
+  --quiet         show nothing but errors
+  --json          print the summary as one JSON object
+
+Every setting of an algorithm is a flag:   steersman train ppo CartPole-v1 --help
+Names of algorithms and environments:      steersman list"""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of the ``steersman`` script."""
+    if not sys.warnoptions:
+        warnings.showwarning = _show_warning
     sys.exit(run(list(sys.argv[1:] if arguments is None else arguments)))
 
 
@@ -45,8 +67,12 @@ def run(arguments: list[str]) -> int:
         print(__version__)
         return 0
     if name not in COMMANDS:
-        print(f"steersman has no command {name!r}. {nearest(name, COMMANDS)}\n\n{USAGE}", file=sys.stderr)
+        near = nearest(name, COMMANDS)
+        print(f"steersman: There is no command {name!r}. {near}".rstrip() + f"\n\n{USAGE}", file=sys.stderr)
         return 2
+    if name == "train" and rest in ([], ["-h"], ["--help"]):  # known without JAX, which takes a second
+        print(TRAIN_USAGE, file=sys.stdout if rest else sys.stderr)
+        return 0 if rest else 2
     try:
         return import_module(f"steersman.cli.{COMMANDS[name][0]}").run(rest)
     except (UsageError, EnvironmentFault) as error:
@@ -55,9 +81,17 @@ def run(arguments: list[str]) -> int:
     except TrainingFault as error:
         print(f"steersman: {error}", file=sys.stderr)
         return 1
+    except SystemExit as error:  # the parser of flags has said what is wrong
+        return error.code if isinstance(error.code, int) else 2
     except KeyboardInterrupt:
-        print("steersman: interrupted", file=sys.stderr)
+        print("steersman: interrupted; what was saved stays", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of our output went away, as `| head` does
         sys.stderr.close()
         return 0
+
+
+def _show_warning(message, category, filename, lineno, file=None, line=None) -> None:
+    """Our own notes as one line; what libraries say to programmers is not for a user of the command line."""
+    if category.__module__.startswith("steersman."):
+        print(f"steersman: {message}", file=sys.stderr)

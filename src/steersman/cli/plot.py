@@ -24,7 +24,7 @@ class Plot:
     """What to draw: any name in metrics.jsonl."""
     x: str = "steps"
     """Along which axis: steps or seconds."""
-    json: bool = False
+    json: tyro.conf.FlagCreatePairsOff[bool] = False
     """Print one JSON object."""
 
 

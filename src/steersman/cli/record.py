@@ -30,7 +30,7 @@ class Record:
     """Which of a run's several seeds."""
     environment: str | None = None
     """For package.module:factory runs: its name again."""
-    json: bool = False
+    json: tyro.conf.FlagCreatePairsOff[bool] = False
     """Print one JSON object."""
 
 

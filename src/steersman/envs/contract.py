@@ -104,11 +104,11 @@ def check_observation(label: str, where: str, obs: Any, leaves: Sequence[Leaf]) 
         value = _at(label, where, obs, leaf)
         got = np.asarray(value)
         _check_shape(label, where, got.shape, leaf)
-        if got.dtype.kind not in "fiub" or not np.can_cast(got.dtype, leaf.dtype, "same_kind") and leaf.high is None:
+        # Widths may differ, kinds may not: float64 for float32 is well, floats for an image or a count are not.
+        fits = "iu" if leaf.high is not None else "fiub"
+        if got.dtype.kind not in fits or (leaf.high is None and not np.can_cast(got.dtype, leaf.dtype, "same_kind")):
             raise _dtype(label, where, got, leaf)
         if leaf.high is not None:
-            if got.dtype.kind not in "iu":
-                raise _dtype(label, where, got, leaf)
             count = got - (0 if leaf.start is None else leaf.start)
             if np.any((count < 0) | (count >= leaf.high)):
                 low = 0 if leaf.start is None else leaf.start.tolist()

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
-from steersman.envs.contract import Leaf
+from steersman.envs.contract import Leaf, leaves_of
 from steersman.errors import EnvironmentFault, UsageError
 from steersman.types import EnvSpec, PyTree, TimeStep
 
@@ -49,6 +49,18 @@ def flatten(space: spaces.Space, tree: PyTree) -> list[Any]:
     return [tree]
 
 
+def check_action(spec: EnvSpec, num_envs: int, action: PyTree) -> None:
+    """Shapes and kinds of a batch of canonical actions. Raises UsageError."""
+    wanted = leaves_of(spec.action_space, spec.action_space)
+    for leaf, given in zip(wanted, map(np.asarray, flatten(spec.action_space, action)), strict=True):
+        shape, kind = (num_envs, *leaf.shape), np.dtype(leaf.dtype).kind
+        if given.shape != shape or given.dtype.kind not in ("f" if kind == "f" else "iu"):
+            raise UsageError(
+                f"{spec.id} takes actions{leaf.name} of shape {shape} and of dtype {np.dtype(leaf.dtype)}; got "
+                f"{given.shape} and {given.dtype}."
+            )
+
+
 class Bookkeeper:
     """Makes TimeSteps out of the arrays that simulators give, and keeps the statistics of the running episodes.
 
@@ -75,7 +87,7 @@ class Bookkeeper:
         """Every member opens an episode with these leaves ``[B, ...]``; -> the observation."""
         self._returns[:] = 0
         self._lengths[:] = 0
-        self._watch(obs, "observation", "reset", None)
+        self._watch(obs, "observation", None)
         return self._tree(obs)
 
     def step(
@@ -91,39 +103,49 @@ class Bookkeeper:
 
         reward: float64 [B]. action: only to say, if a number is not finite, whether the action was.
         """
-        if np.isfinite(reward).tobytes() != self._none:
-            self._fault(reward, None, "reward", "step", action)
-        self._watch(obs, "observation", "step", action)
+        reward32 = reward.astype(np.float32)
+        if np.isfinite(reward32).tobytes() != self._none:
+            self._fault(reward32, "reward", action)
+        if final is not None:
+            self._watch(final, "last observation of an episode", action)
+        self._watch(obs, "observation", action)
         self._returns += reward
         self._lengths += 1
         info = {"episode_return": self._returns.astype(np.float32), "episode_length": self._lengths.copy()}
-        if self._single:
-            tree = last = obs[0]
-            if final is not None:
-                last = final[0]
-        else:
-            tree = last = self._tree(obs)
-            if final is not None:
-                last = self._tree(final)
+        tree = last = obs[0] if self._single else self._tree(obs)
         if final is not None:
-            self._watch(final, "last observation", "step", action)
+            last = final[0] if self._single else self._tree(final)
             ended = terminated | truncated
             self._returns[ended] = 0
             self._lengths[ended] = 0
-        return TimeStep(tree, reward.astype(np.float32), terminated, truncated, last, self._costs, info)
+        return TimeStep(tree, reward32, terminated, truncated, last, self._costs, info)
 
-    def _watch(self, obs: Sequence[np.ndarray], what: str, where: str, action: PyTree) -> None:
+    def _watch(self, obs: Sequence[np.ndarray], what: str, action: PyTree) -> None:
         # isfinite into a scratch array and one comparison of bytes: 0.3 us, where .all() takes 1.3.
         for i, scratch, ones in self._floats:
             if np.isfinite(obs[i], scratch).tobytes() != ones:
-                self._fault(obs[i], self._leaves[i], what, where, action)
+                self._fault(obs[i], what + self._leaves[i].name, action)
 
-    def _fault(self, x: np.ndarray, leaf: Leaf | None, what: str, where: str, action: PyTree) -> None:
+    def _fault(self, x: np.ndarray, what: str, action: PyTree) -> None:
         member, *entry = np.argwhere(~np.isfinite(x))[0].tolist()
-        named = f"{what}{leaf.name if leaf else ''}" + (f"{entry}" if entry else "")
-        when = "reset" if where == "reset" else f"step {int(self._lengths[member]) + (what != 'reward')}"
-        when = when if where == "reset" else f"step {int(self._lengths[member]) + (0 if what[0] == 'l' else 1)}"
-        raise EnvironmentFault(f"{self._id}: member {member} returned {x[(member, *entry)]} in its {named} at {when}")
+        where = f"{what}[{', '.join(map(str, entry))}]" if entry else what
+        when = "reset" if action is None else f"step {self._lengths[member] + 1} of its episode"
+        given = [] if action is None else [np.asarray(a)[member] for a in _arrays(action)]
+        finite = all(np.all(np.isfinite(a)) for a in given)
+        hint = "" if finite else " The action it was given was not finite either: look at the policy first."
+        value = {"nan": "NaN", "inf": "Inf", "-inf": "-Inf"}[str(x[(member, *entry)])]
+        raise EnvironmentFault(
+            f"{self._id} (member {member}) returned {value} as its {where}, at {when}. Rewards and float observations "
+            f"have to be finite, in float32 too.{hint}"
+        )
+
+
+def _arrays(tree: PyTree) -> list[Any]:
+    if isinstance(tree, dict):
+        return [leaf for part in tree.values() for leaf in _arrays(part)]
+    if isinstance(tree, tuple):
+        return [leaf for part in tree for leaf in _arrays(part)]
+    return [tree]
 
 
 def _count(space: spaces.Space) -> int:

@@ -44,6 +44,11 @@ class Block(NamedTuple):
     truncated: np.ndarray
     at: Any  # at[0]: the member being stepped now, or -1; so that a death has a name
 
+    @staticmethod
+    def allocate(leaves: Sequence[Leaf], n: int) -> Block:
+        obs, final = ([np.zeros((n, *leaf.shape), leaf.dtype) for leaf in leaves] for _ in range(2))
+        return Block(obs, final, np.zeros(n), np.zeros(n, bool), np.zeros(n, bool), [-1])
+
     def rows(self, start: int, stop: int, at: Any) -> Block:
         cut = slice(start, stop)
         flags = self.reward[cut], self.terminated[cut], self.truncated[cut]
@@ -79,6 +84,8 @@ class Members:
     def look(self) -> Look:
         """The spaces and the limit, equal for all members. Resets the first one to see whether infos carry a mask."""
         env = self.envs[0]
+        if len({id(env) for env in self.envs}) < len(self.envs):
+            raise UsageError(f"The factory gave the same {self.name} twice; it is to make a new one at every call.")
         for i, other in enumerate(self.envs):
             for what in ("observation_space", "action_space"):
                 if getattr(other, what) != getattr(env, what):
@@ -93,9 +100,11 @@ class Members:
         limit = self._limits[0] if self._limits[0] != math.inf else (spec.max_episode_steps if spec else None)
         return Look(self.name, env.observation_space, env.action_space, None if limit is None else int(limit), mask)
 
-    def attach(self, leaves: Sequence[Leaf], mask: bool, block: Block) -> None:
-        """Say how an observation is laid out, and where to write."""
+    def attach(self, leaves: Sequence[Leaf], actions: Sequence[Leaf], mask: bool, block: Block) -> None:
+        """Say how observations and actions are laid out, and where to write."""
+        self._deal = _deal(actions)
         self._leaves, self._mask, self._block = leaves, mask, block
+        block.at[0] = -1
         n = len(self.envs)
         flat = [_flat(x, leaf) for x, leaf in zip(block.obs, leaves, strict=True)]
         self._write = list(zip(leaves, block.obs, flat, strict=True))
@@ -118,8 +127,8 @@ class Members:
         self._block.at[0] = -1
         self._unchecked, self._marked = True, True
 
-    def step(self, actions: Sequence[Any]) -> bool:
-        """Step every member with its native action; -> whether an episode ended."""
+    def step(self, actions: list[np.ndarray]) -> bool:
+        """Step every member with native actions [n, ...], leaf by leaf; -> whether an episode ended."""
         steps = self._steps
         if self._unchecked:
             steps = [self._checked(i, step) for i, step in enumerate(steps)]
@@ -131,7 +140,7 @@ class Members:
             self._block.terminated[:] = self._block.truncated[:] = self._marked = False
         i = 0
         try:
-            for step, action in zip(steps, actions, strict=True):
+            for step, action in zip(steps, self._deal(actions), strict=True):
                 at[0] = first + i
                 obs, all_reward[i], terminated, truncated, info = step(action)
                 if mask:
@@ -151,6 +160,10 @@ class Members:
             raise self._raised(i, "step", error) from error
         at[0] = -1
         return self._marked
+
+    def render(self) -> Any:
+        """What ``render`` of the first member gives."""
+        return self.envs[0].render()
 
     def close(self) -> None:
         """Close all environments, each whatever the others do."""
@@ -216,6 +229,25 @@ class Members:
 
     def _label(self, i: int) -> str:
         return f"{self.name} (member {self.first + i})"
+
+
+def _deal(leaves: Sequence[Leaf]) -> Callable[[list[np.ndarray]], Sequence[Any]]:
+    """The function that turns arrays of native actions ``[n, ...]``, leaf by leaf, into a list of n actions."""
+    if len(leaves) == 1 and not leaves[0].path:
+        return lambda arrays: list(arrays[0])
+    paths = [leaf.path for leaf in leaves]
+    return lambda arrays: [_tree(list(zip(paths, row, strict=True))) for row in zip(*arrays, strict=True)]
+
+
+def _tree(items: list[tuple[tuple[str | int, ...], Any]]) -> Any:
+    """A tree of dicts and tuples from its leaves by path."""
+    if not items[0][0]:
+        return items[0][1]
+    groups: dict[Any, list[Any]] = {}
+    for (key, *rest), value in items:
+        groups.setdefault(key, []).append((tuple(rest), value))
+    parts = {key: _tree(group) for key, group in groups.items()}
+    return parts if isinstance(next(iter(parts)), str) else tuple(parts.values())
 
 
 def _item(tree: Any, key: Any) -> Any:

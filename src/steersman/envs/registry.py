@@ -87,11 +87,10 @@ def make(environment: Any, num_envs: int, *, workers: int = 0, **kwargs: Any) ->
     if head == "envpool" and rest:
         from steersman.envs import envpool
 
-        _no_workers(name, workers)
-        return envpool.make(rest, num_envs, **kwargs)
+        return envpool.make(rest, num_envs, workers=workers, **kwargs)
     package, _, inside = name.partition(":")
     elsewhere = package and inside and not inside.replace(".", "_").isidentifier()  # ale_py:ALE/Pong-v5
-    if (head == "gymnasium" and rest) or _gymnasium_has(name) or elsewhere:
+    if (head in ("gymnasium", "ALE") and rest) or _gymnasium_has(name) or elsewhere:
         from steersman.envs import gymnasium as host
 
         return host.make(rest if head == "gymnasium" else name, num_envs, workers=workers, **kwargs)
@@ -120,7 +119,7 @@ def make_env(environment: Any, **kwargs: Any) -> Env:
         env = _compiled(environment, kwargs)
         if env is not None:
             return env
-        if environment.partition("/")[0] in FAMILIES or _gymnasium_has(environment):
+        if environment.partition("/")[0] in (*FAMILIES, "ALE") or _gymnasium_has(environment):
             raise UsageError(
                 f"{environment} runs on the host and cannot be compiled. Use make({environment!r}, num_envs)."
             )
@@ -193,11 +192,11 @@ def _from_object(thing: Any, num_envs: int, workers: int, kwargs: dict[str, Any]
         if made.num_envs != num_envs:
             raise UsageError(f"{label} was made with num_envs={made.num_envs}; asked for are {num_envs}.")
         return made
-    if not isinstance(made, gymnasium.Env):
+    if not isinstance(made, gymnasium.Env | gymnasium.vector.VectorEnv):
         return _vectorize(made, num_envs, workers)
     from steersman.envs import gymnasium as host
 
-    if made is thing:  # the adapter says what can be done with a single one
+    if made is thing or isinstance(made, gymnasium.vector.VectorEnv):  # the adapter says what it can do with one
         return host.make(made, num_envs, workers=workers)
     made.close()  # it was made to see what it is; every member is made by the factory, where it will live
     return host.make(partial(_made, thing, kwargs, label), num_envs, workers=workers)
@@ -210,7 +209,7 @@ def _made(thing: Any, kwargs: dict[str, Any], label: str) -> Any:
     from steersman.types import DeviceEnvs, EnvSpec, HostEnvs
 
     for _ in range(3):
-        known = isinstance(thing, gymnasium.Env | DeviceEnvs | HostEnvs)
+        known = isinstance(thing, gymnasium.Env | gymnasium.vector.VectorEnv | DeviceEnvs | HostEnvs)
         if known or isinstance(getattr(thing, "spec", None), EnvSpec):  # a steersman Env is what has our EnvSpec
             if kwargs:
                 raise UsageError(f"{label} is already made; it takes no arguments, got {', '.join(kwargs)}.")

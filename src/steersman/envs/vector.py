@@ -76,8 +76,11 @@ def vectorize(env: Env, num_envs: int) -> DeviceEnvs:
         _check_step(spec, num_envs, state.env, inner, seen)
         ended = jnp.asarray(seen.terminated) | jnp.asarray(seen.truncated)
 
+        bits = jax.random.key_data(state.key)  # as bits: under vmap, cond makes a select of its inputs, a use twice
+
         def fresh() -> tuple[PyTree, PyTree]:
-            started = jax.vmap(env.reset)(fold(state.key, 2 * steps))
+            keys = jax.random.wrap_key_data(bits, impl=jax.random.key_impl(state.key))
+            started = jax.vmap(env.reset)(fold(keys, 2 * steps))
             return jax.tree.map(lambda new, old: _where(ended, new, old), started, (inner, seen.obs))
 
         # Outside of vmap this skips the resets of the many steps in which nobody ends; inside, it is a select.

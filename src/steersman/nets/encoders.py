@@ -36,9 +36,7 @@ class OneHot(eqx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         values = jnp.atleast_1d(x).reshape(-1)
-        parts = [
-            jax.nn.one_hot(values[i], size, dtype=jnp.float32) for i, size in enumerate(self.sizes)
-        ]
+        parts = [jax.nn.one_hot(values[i], size, dtype=jnp.float32) for i, size in enumerate(self.sizes)]
         return jnp.concatenate(parts)
 
 

@@ -30,6 +30,4 @@ def orthogonal_conv(
 def _reset(layer, weight: jax.Array, gain: float, key: Key):
     rows = weight.shape[0]
     flat = jax.nn.initializers.orthogonal(gain)(key, (rows, weight.size // rows), jnp.float32)
-    return eqx.tree_at(
-        lambda m: (m.weight, m.bias), layer, (flat.reshape(weight.shape), jnp.zeros_like(layer.bias))
-    )
+    return eqx.tree_at(lambda m: (m.weight, m.bias), layer, (flat.reshape(weight.shape), jnp.zeros_like(layer.bias)))

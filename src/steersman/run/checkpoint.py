@@ -216,7 +216,7 @@ def _to_numpy(name: str, leaf: Any) -> np.ndarray:
 
 
 def _number(leaf: bool | int | float) -> type:
-    return {bool: np.bool_, int: np.int64, float: np.float64}[type(leaf)]
+    return np.bool_ if isinstance(leaf, bool) else np.int64 if isinstance(leaf, int) else np.float64
 
 
 def _differences(file: TensorFile, keys: dict[str, str], wanted: dict[str, Any], partial: bool) -> str:
@@ -240,10 +240,10 @@ def _some(names: Iterable[str]) -> str:
 
 def _kind(leaf: Any) -> str:
     match leaf:
-        case bool() | int() | float():
-            return _describe(np.dtype(_number(leaf)), ())
         case jax.Array() | jax.ShapeDtypeStruct() | np.ndarray() | np.generic():
             return _describe(leaf.dtype, leaf.shape)
+        case bool() | int() | float():
+            return _describe(np.dtype(_number(leaf)), ())
     raise TypeError(f"a {type(leaf).__name__} cannot be loaded; a state holds arrays, PRNG keys and numbers")
 
 
@@ -289,6 +289,7 @@ def _content(file: TensorFile) -> tuple[dict[str, Any], dict[str, str]]:
         case {"header": dict(header), "keys": dict(keys), "version": 1}:
             if all(impl in _IMPLS and name in file.entries for name, impl in keys.items()):
                 return header, keys
+    file.verify()  # so that damage is not taken for another kind of file
     raise UsageError(
         f"{file.path} is a safetensors file, but its metadata is not a checkpoint's. Give a run's checkpoint."
     )

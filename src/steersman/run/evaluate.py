@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+import gymnasium
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from steersman import envs
 from steersman.errors import UsageError
 from steersman.run.unroll import begin
 from steersman.theory import statistics
-from steersman.types import Agent, DeviceEnvs, HostEnvs, Key, PyTree
+from steersman.types import Agent, DeviceEnvs, EnvSpec, HostEnvs, Key, PyTree
 
 LIMIT = 27_000  # steps of an evaluation episode in a task without a time limit
+HOST_MEMBERS = 10  # host environments side by side in an evaluation
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,12 @@ class Evaluation:
         """All but the single episodes, as JSON values."""
         kept = {k: v for k, v in asdict(self).items() if k not in ("returns", "lengths")}
         return kept | {"ci95": list(self.ci95), "chebyshev95": list(self.chebyshev95)}
+
+    @classmethod
+    def from_summary(cls, summary: Mapping[str, Any]) -> Evaluation:
+        """The inverse of ``summary``, without the single episodes."""
+        pairs = {name: tuple(summary[name]) for name in ("ci95", "chebyshev95")}
+        return cls(**{**summary, **pairs, "returns": (), "lengths": ()})
 
 
 def summarise(returns: np.ndarray, lengths: np.ndarray, unfinished: int = 0) -> Evaluation:
@@ -85,8 +94,14 @@ def _pair(interval: Any) -> tuple[float, float]:
 Evaluator = Callable[[PyTree, int], Evaluation]  # (agent state, seed) -> Evaluation
 
 
-def device_evaluator(agent: Agent, envs: DeviceEnvs, *, explore: bool = False) -> Evaluator:
-    """Evaluate on compiled environments: the first episode of each member, so short ones are not over-sampled."""
+def device_evaluator(
+    agent: Agent, envs: DeviceEnvs, episodes: int | None = None, *, explore: bool = False
+) -> Evaluator:
+    """Evaluate on compiled environments: the first episode of each member, so short ones are not over-sampled.
+
+    episodes: how many; rounds of the members until there are so many. By default one of each member.
+    """
+    wanted = episodes or envs.num_envs
     limit = envs.spec.max_episode_steps or LIMIT
 
     def play(state: PyTree, key: Key):
@@ -112,13 +127,14 @@ def device_evaluator(agent: Agent, envs: DeviceEnvs, *, explore: bool = False) -
 
         start = (jnp.zeros((), jnp.int32), acting, jnp.zeros((envs.num_envs,), bool), zeros, counts)
         _, _, finished, returns, lengths = jax.lax.while_loop(going, step, start)
-        return returns, lengths, (~finished).sum()
+        return returns, lengths, finished
 
     program = jax.jit(play)
 
     def evaluate(state: PyTree, seed: int) -> Evaluation:
-        returns, lengths, unfinished = jax.device_get(program(state, jax.random.key(seed)))
-        return summarise(returns, lengths, int(unfinished))
+        keys = jax.random.split(jax.random.key(seed), -(-wanted // envs.num_envs))
+        played = jax.device_get([program(state, key) for key in keys])
+        return _summary_of([(*p[:2], ~p[2]) for p in played], wanted)
 
     return evaluate
 
@@ -132,7 +148,7 @@ def host_evaluator(agent: Agent, envs: HostEnvs, episodes: int, *, explore: bool
         )[:2]
     )
 
-    def one_round(state: PyTree, seed: int) -> tuple[np.ndarray, np.ndarray, int]:
+    def one_round(state: PyTree, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         num = envs.num_envs
         obs, first, carry = envs.reset(seed), np.ones(num, bool), agent.begin(num)
         finished, returns, lengths = np.zeros(num, bool), np.zeros(num), np.zeros(num, int)
@@ -146,17 +162,66 @@ def host_evaluator(agent: Agent, envs: HostEnvs, episodes: int, *, explore: bool
             finished |= first
             if finished.all():
                 break
-        return returns, lengths, int((~finished).sum())
+        return returns, lengths, ~finished
 
     def evaluate(state: PyTree, seed: int) -> Evaluation:
         rounds = -(-episodes // envs.num_envs)
         seeds = np.random.SeedSequence(seed).generate_state(rounds)
-        played = [one_round(state, int(s)) for s in seeds]
-        returns = np.concatenate([p[0] for p in played])[:episodes]
-        lengths = np.concatenate([p[1] for p in played])[:episodes]
-        return summarise(returns, lengths, sum(p[2] for p in played))
+        return _summary_of([one_round(state, int(s)) for s in seeds], episodes)
 
     return evaluate
+
+
+def _summary_of(rounds: list[tuple[np.ndarray, np.ndarray, np.ndarray]], episodes: int) -> Evaluation:
+    """The first ``episodes`` of some rounds of (returns, lengths, unfinished), each [B]."""
+    returns, lengths, unfinished = (np.concatenate(parts)[:episodes] for parts in zip(*rounds, strict=True))
+    return summarise(returns, lengths, int(unfinished.sum()))
+
+
+def evaluator(
+    agent: Agent,
+    place: Any,
+    episodes: int,
+    *,
+    explore: bool = False,
+    workers: int | None = None,
+    fits: Callable[[EnvSpec], None] = lambda spec: None,
+) -> Evaluator:
+    """An evaluator in environments of its own, made when it is called and closed after it.
+
+    place: a name, a factory or an object; environments that are made already are used as they are and left open.
+    fits: called with their spec, to refuse it.
+    """
+    check_episodes(episodes)
+    options = {} if workers is None else {"workers": workers}
+    width = fixed_size(place) or min(episodes, HOST_MEMBERS)
+
+    def evaluate(state: PyTree, seed: int) -> Evaluation:
+        made = envs.make(place, width, **options)
+        try:
+            fits(made.spec)
+            if not isinstance(made, DeviceEnvs):
+                return host_evaluator(agent, made, episodes, explore=explore)(state, seed)
+        finally:
+            close(place, made)
+        whole = made if fixed_size(place) else envs.make(place, episodes, **options)
+        assert isinstance(whole, DeviceEnvs)
+        return device_evaluator(agent, whole, episodes, explore=explore)(state, seed)
+
+    return evaluate
+
+
+def fixed_size(place: Any) -> int | None:
+    """How many members environments have that the user has made already; None where we make them."""
+    if isinstance(place, DeviceEnvs | HostEnvs | gymnasium.vector.VectorEnv):
+        return place.num_envs
+    return 1 if isinstance(place, gymnasium.Env) else None
+
+
+def close(place: Any, made: DeviceEnvs | HostEnvs) -> None:
+    """Close host environments that were made from ``place``, unless they are the user's own."""
+    if isinstance(made, HostEnvs) and fixed_size(place) is None:
+        made.close()
 
 
 def check_episodes(episodes: int) -> None:

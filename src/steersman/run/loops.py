@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
@@ -90,7 +91,7 @@ class DeviceLoop:
         self.mesh = mesh_of(min(len(seeds), devices or len(seeds), len(jax.devices())) if self.many else shards)
         self.rows = -(-len(seeds) // self.mesh.size) * self.mesh.size if self.many else 1
         self.envs = make_envs(num_envs if self.many else num_envs // shards)
-        self._advance: Any = None
+        self._programs: tuple[Any, Any] | None = None
 
     # The programs of one seed, or of one shard of it.
 
@@ -136,26 +137,38 @@ class DeviceLoop:
     def start(self) -> LoopState:
         keys = [jax.random.key(seed) for seed in self.seeds]
         key = jnp.stack([keys[i % len(keys)] for i in range(self.rows)]) if self.many else keys[0]
+        if self._programs is None:
+            began = time.perf_counter()
+            self._programs = self._compile(key)
+            self.compile_seconds += time.perf_counter() - began
+        return self._programs[0](key)
+
+    def _compile(self, key: Key) -> tuple[Any, Any]:
+        """The programs of ``start`` and ``advance``, compiled side by side."""
         row, whole = PartitionSpec(AXIS), PartitionSpec()
+        result = row if self.many else whole
         if self.many:
             specs: Any = row
         else:
-            shapes = jax.eval_shape(self._start, key)
-            specs = LoopState(state_specs(shapes.agent), jax.tree.map(lambda _: row, shapes.acting), whole)
-        program = jax.jit(self._sharded(self._start, (row if self.many else whole,), specs))
-        state = self._compiled(program, key)(key)
-        advance = self._sharded(self._updates, (specs, whole), (specs, *([row if self.many else whole] * 2)))
-        self._advance = self._compiled(jax.jit(advance, donate_argnums=0), state, np.int32(1))
-        return state
-
-    def _compiled(self, program: Any, *args: Any) -> Any:
-        began = time.perf_counter()
-        compiled = program.lower(*args).compile()
-        self.compile_seconds += time.perf_counter() - began
-        return compiled
+            local = jax.eval_shape(self._start, key)
+            specs = LoopState(state_specs(local.agent), jax.tree.map(lambda _: row, local.acting), whole)
+        start = self._sharded(self._start, (result,), specs)
+        shapes = jax.eval_shape(start, key)
+        everywhere = jax.tree.map(lambda _: row, shapes) if self.many else specs
+        state = jax.tree.map(
+            lambda x, spec: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=NamedSharding(self.mesh, spec)),
+            shapes,
+            everywhere,
+        )
+        advance = self._sharded(self._updates, (specs, whole), (specs, result, result))
+        lowered = jax.jit(start).lower(key), jax.jit(advance, donate_argnums=0).lower(state, np.int32(1))
+        with ThreadPoolExecutor(2) as pool:
+            first, second = pool.map(lambda program: program.compile(), lowered)
+        return first, second
 
     def advance(self, state: LoopState, updates: int, *, cut: bool = False) -> tuple[LoopState, Totals]:
-        state, episodes, metrics = self._advance(state, np.int32(updates))
+        assert self._programs is not None, "start comes first"
+        state, episodes, metrics = self._programs[1](state, np.int32(updates))
         count = len(self.seeds)
         rows = jax.tree.map(lambda x: np.atleast_1d(np.asarray(x))[:count], (episodes, metrics))
         return state, Totals(*rows, updates)
@@ -175,72 +188,67 @@ class HostLoop:
     """A Python loop over host environments; acting and learning are compiled programs of their own."""
 
     def __init__(self, agent: Agent, envs: HostEnvs, *, unroll_length: int, first_length: int, seed: int):
-        self.agent, self.envs, self.length, self.first_length, self.seed = (
-            agent,
-            envs,
-            unroll_length,
-            first_length,
-            seed,
-        )
+        self.agent, self.envs, self.seed = agent, envs, seed
+        self.length, self.first_length = unroll_length, first_length
         self.first_steps, self.steps_per_update = first_length * envs.num_envs, unroll_length * envs.num_envs
         self.compile_seconds = 0.0
         self._buffers = HostRollout()
-        self._act: Any = None
-        self._update: Any = None
+        self._programs: dict[str, Any] = {}
 
     def _reset(self, steps: int) -> Acting:
         """Fresh episodes, from seeds that depend on the run's seed and on how far it is, and on nothing else."""
         obs = self.envs.reset(int(np.random.SeedSequence((self.seed, steps)).generate_state(1)[0]))
         return Acting((), obs, np.ones(self.envs.num_envs, bool), self.agent.begin(self.envs.num_envs))
 
+    def _call(self, name: str, function: Callable[..., Any], *args: Any) -> Any:
+        """Call ``function``, compiled at the first call: a compiled object is called faster than a jitted function."""
+        if name not in self._programs:
+            began = time.perf_counter()
+            self._programs[name] = jax.jit(function).lower(*args).compile()
+            self.compile_seconds += time.perf_counter() - began
+        return self._programs[name](*args)
+
     def start(self) -> LoopState:
         first_key, init_key, key = jax.random.split(jax.random.key(self.seed), 3)
-        acting = self._reset(0)
-        random = jax.jit(
-            lambda carry, obs, first, t: random_act(self.envs.spec)(carry, obs, first, jax.random.fold_in(first_key, t))
-        )
-        acting, rollout, _ = HostRollout().unroll(random, self.envs, acting, self.first_length)
-        state = LoopState(self._compiled(jax.jit(self.agent.init), init_key, rollout)(init_key, rollout), acting, key)
-        return state
+        policy = random_act(self.envs.spec)
 
-    def _programs(self, state: LoopState) -> None:
-        def act(agent: PyTree, key: Key, carry: PyTree, obs: PyTree, first: jax.Array, t: jax.Array):
-            return self.agent.act(agent, carry, obs, first, jax.random.fold_in(key, t), explore=True)
+        def act(carry: PyTree, obs: PyTree, first: jax.Array, t: int):
+            return self._call(
+                "random",
+                lambda c, o, f, k, t: policy(c, o, f, jax.random.fold_in(k, t)),
+                carry,
+                obs,
+                first,
+                first_key,
+                np.int32(t),
+            )
 
-        acting = state.acting
-        self._act = self._compiled(
-            jax.jit(act), state.agent, state.key, acting.carry, acting.obs, acting.first, np.int32(0)
-        )
-        self._split = self._compiled(jax.jit(lambda key: tuple(jax.random.split(key, 3))), state.key)
-
-    def _compiled(self, program: Any, *args: Any) -> Any:
-        began = time.perf_counter()
-        compiled = program.lower(*args).compile()
-        self.compile_seconds += time.perf_counter() - began
-        return compiled
+        acting, rollout, _ = HostRollout().unroll(act, self.envs, self._reset(0), self.first_length)
+        return LoopState(self._call("init", self.agent.init, init_key, rollout), acting, key)
 
     def advance(self, state: LoopState, updates: int, *, cut: bool = False) -> tuple[LoopState, Totals]:
-        if self._act is None:
-            self._programs(state)
         agent, acting, key = state
+        treedef = jax.tree.structure(agent)
         episodes, sums = Episodes(0, 0.0, 0), None
+
+        def act_now(leaves: Any, key: Key, carry: PyTree, obs: PyTree, first: jax.Array, t: jax.Array):
+            agent = jax.tree.unflatten(treedef, leaves)
+            return self.agent.act(agent, carry, obs, first, jax.random.fold_in(key, t), explore=True)
+
         for i in range(updates):
-            act_key, update_key, key = self._split(key)
-            act = partial(self._call, agent, act_key)
-            acting, rollout, new = self._buffers.unroll(
-                act, self.envs, acting, self.length, cut=cut and i == updates - 1
+            act_key, update_key, key = self._call("split", lambda key: tuple(jax.random.split(key, 3)), key)
+            leaves = tuple(jax.tree.leaves(agent))  # flattened once an unroll, not once a step
+            act = lambda carry, obs, first, t, key=act_key, leaves=leaves: self._call(
+                "act", act_now, leaves, key, carry, obs, first, np.int32(t)
             )
-            if self._update is None:
-                self._update = self._compiled(jax.jit(self.agent.update), agent, rollout, update_key)
-            agent, metrics = self._update(agent, rollout, update_key)
+            last = cut and i == updates - 1
+            acting, rollout, new = self._buffers.unroll(act, self.envs, acting, self.length, cut=last)
+            agent, metrics = self._call("update", self.agent.update, agent, rollout, update_key)
             episodes = Episodes(*(a + b for a, b in zip(episodes, new, strict=True)))
             metrics = jax.tree.map(np.asarray, metrics)
-            sums = metrics if sums is None else jax.tree.map(lambda a, b: a + b, sums, metrics)
+            sums = metrics if sums is None else jax.tree.map(np.add, sums, metrics)
         rows = jax.tree.map(np.atleast_1d, (episodes, sums))
         return LoopState(agent, acting, key), Totals(*rows, updates)
-
-    def _call(self, agent: PyTree, key: Key, carry: PyTree, obs: PyTree, first: Any, t: int):
-        return self._act(agent, key, carry, obs, first, np.int32(t))
 
     def boundary(self, state: LoopState, steps: int) -> LoopState:
         return state._replace(acting=self._reset(steps))

@@ -177,9 +177,10 @@ def _draw(curves: Mapping[str, Curve], x: str, y: str, title: str, confidence: f
     if min(c.x.min() for c in curves.values()) >= 0:
         axes.set_xlim(left=0)  # where every run began
     banded = any(np.isfinite(c.low).any() for c in curves.values())
-    about = f"mean, {100 * confidence:g}% bootstrap interval over seeds" if banded else None
+    about = f"mean, {100 * confidence:g}% bootstrap interval" if banded else None
+    how = {"title": about, "fontsize": "small", "title_fontsize": "small", "alignment": "left"}
     if crowded:
-        figure.legend(loc="outside right upper", frameon=False, title=about, fontsize="small", title_fontsize="small")
+        figure.legend(loc="outside right upper", frameon=False, **how)
     else:
-        axes.legend(frameon=False, title=about, fontsize="small", title_fontsize="small")
+        axes.legend(edgecolor="none", framealpha=0.7, **how)
     return figure

@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from steersman import agents, spaces
 from steersman.errors import UsageError
 from steersman.run import checkpoint, folder
-from steersman.run.settings import split
+from steersman.run.settings import saved_settings, split
 from steersman.types import Agent, EnvSpec, PyTree, Rollout
 
 
@@ -62,7 +61,9 @@ class Policy:
         try:
             pairs = jax.tree.map(lambda w, x: (np.asarray(x, w.dtype), w.shape), wanted, obs)
         except (ValueError, TypeError, KeyError) as error:
-            raise UsageError(f"The observation does not have the structure of {self.spec.observation_space}: {error}") from None
+            raise UsageError(
+                f"The observation does not have the structure of {self.spec.observation_space}: {error}"
+            ) from None
         leaves = jax.tree.leaves(pairs, is_leaf=lambda x: isinstance(x, tuple) and isinstance(x[0], np.ndarray))
         extra = {x.ndim - len(shape) for x, shape in leaves}
         if extra not in ({0}, {1}) or any(x.shape[x.ndim - len(shape) :] != shape for x, shape in leaves):
@@ -91,23 +92,39 @@ def spec_to_json(spec: EnvSpec) -> dict[str, Any]:
 
 def spec_from_json(content: dict[str, Any]) -> EnvSpec:
     """The inverse of ``spec_to_json``; raises UsageError where it is malformed."""
+    parts = ("observation_space", "action_space", "native_action_space")
     try:
-        made = {k: spaces.space_from_json(content[k]) for k in ("observation_space", "action_space", "native_action_space")}
-        return EnvSpec(str(content["id"]), **made, max_episode_steps=content["max_episode_steps"], num_costs=int(content["num_costs"]))
+        made = {name: spaces.space_from_json(content[name]) for name in parts}
+        limit, costs = content["max_episode_steps"], int(content["num_costs"])
+        return EnvSpec(str(content["id"]), **made, max_episode_steps=limit, num_costs=costs)
     except (KeyError, TypeError, ValueError) as error:
-        raise UsageError(f"The run's config.json describes its environment in a way that cannot be read: {error!r}.") from None
+        raise UsageError(f"The spec in the run's config.json cannot be read: {error!r}. Restore the file.") from None
+
+
+def check_same_spaces(policy: EnvSpec, environment: EnvSpec) -> None:
+    """Raise UsageError unless a policy trained on one environment fits another."""
+    for what in ("observation_space", "native_action_space"):
+        ours, theirs = getattr(policy, what), getattr(environment, what)
+        if spaces.space_to_json(ours) != spaces.space_to_json(theirs):
+            raise UsageError(
+                f"The policy was trained on {policy.id}, whose {what.removeprefix('native_')} is {ours}; "
+                f"{environment.id} has {theirs}."
+            )
 
 
 def example_rollout(agent: Agent, spec: EnvSpec, length: int = 1, num_envs: int = 1) -> Rollout:
     """Shapes and dtypes of a first rollout ``[T, B, ...]``, for ``jax.eval_shape``; it holds no data."""
     lead = (length, num_envs)
     obs, action = spaces.abstract(spec.observation_space, lead), spaces.abstract(spec.action_space, lead)
-    flag, number = jax.ShapeDtypeStruct(lead, np.bool_), jax.ShapeDtypeStruct(lead, np.float32)
-    costs = jax.ShapeDtypeStruct((*lead, spec.num_costs), np.float32)
+    flag: Any = jax.ShapeDtypeStruct(lead, np.bool_)
+    number: Any = jax.ShapeDtypeStruct(lead, np.float32)
+    costs: Any = jax.ShapeDtypeStruct((*lead, spec.num_costs), np.float32)
     return Rollout(obs, action, number, flag, flag, obs, flag, costs, {})
 
 
-def load(run: str | Path, *, checkpoint_path: str | Path | None = None, seed_index: int = 0, network: Any = None) -> Policy:
+def load(
+    run: str | Path, *, checkpoint_path: str | Path | None = None, seed_index: int = 0, network: Any = None
+) -> Policy:
     """The policy of a finished, stopped or running run, from its newest whole checkpoint; numpy in, numpy out.
 
     seed_index: which of a run's several seeds. network: the factory, where the run was trained with one of the user's.
@@ -119,26 +136,28 @@ def load(run: str | Path, *, checkpoint_path: str | Path | None = None, seed_ind
     """
     opened = folder.open_run(run)
     algorithm = agents.algorithm(opened.config["algorithm"])
-    run_config, config = split(algorithm, {**opened.config["run"], **opened.config["config"]})
     if opened.config["run"].get("network") and network is None:
-        raise UsageError(f"{run} was trained with a network of its own; give it: load({str(run)!r}, network=...).")
+        raise UsageError(f"{run} was trained with a network of your own; give it: load({str(run)!r}, network=...).")
+    run_config, config = split(algorithm, saved_settings(opened.config))
     spec = spec_from_json(opened.config["spec"])
     agent = algorithm.factory(config, spec, network=network)
     path = Path(checkpoint_path) if checkpoint_path else checkpoint.latest(opened.checkpoints)[0]
     if path is None:
-        raise UsageError(f"{run} holds no checkpoint yet: it was stopped before the first. Go on with it: steersman train --resume {run}")
+        raise UsageError(
+            f"{run} holds no checkpoint yet: it was stopped before the first. Go on with it: "
+            f"steersman train --resume {run}"
+        )
     if not 0 <= seed_index < run_config.seeds:
-        raise UsageError(f"{run} has {run_config.seeds} seed(s); seed_index {seed_index} is not among them.")
-    return Policy(agent, agent_state(agent, spec, path, run_config, seed_index), spec)
+        raise UsageError(f"{run} has {run_config.seeds} seed(s), counted from 0; there is no number {seed_index}.")
+    return Policy(agent, _agent_state(agent, spec, path, run_config.num_envs, seed_index), spec)
 
 
-def agent_state(agent: Agent, spec: EnvSpec, path: Path, run_config: Any, seed_index: int) -> PyTree:
+def _agent_state(agent: Agent, spec: EnvSpec, path: Path, num_envs: int, seed_index: int) -> PyTree:
     """One seed's agent state out of a checkpoint of the whole run."""
-    rollout = example_rollout(agent, spec, num_envs=run_config.num_envs)
+    rollout = example_rollout(agent, spec, num_envs=num_envs)
     like = jax.eval_shape(agent.init, jax.random.key(0), rollout)
     rows = checkpoint.read_header(path).get("rows", 0)
     if rows:
         like = jax.tree.map(lambda x: jax.ShapeDtypeStruct((rows, *x.shape), x.dtype), like)
     state, _ = checkpoint.load(path, {"agent": like}, partial=True)
-    chosen = jax.tree.map(lambda x: x[seed_index], state["agent"]) if rows else state["agent"]
-    return jax.tree.map(jnp.asarray, chosen)
+    return jax.tree.map(lambda x: x[seed_index], state["agent"]) if rows else state["agent"]

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from steersman import envs, spaces
-from steersman.errors import UsageError
 from steersman.run import folder, video
 from steersman.run.devices import use_all_cores
-from steersman.run.evaluate import Evaluation, check_episodes, device_evaluator, host_evaluator
-from steersman.run.policy import Policy, load
-from steersman.types import DeviceEnvs, EnvSpec
+from steersman.run.evaluate import Evaluation, evaluator, pooled
+from steersman.run.policy import check_same_spaces, load
+from steersman.run.saving import warn
+from steersman.run.settings import environment_of
 
 
 def evaluate_run(
@@ -19,27 +19,29 @@ def evaluate_run(
     *,
     episodes: int = 100,
     seed: int = 2_000_000,
-    seed_index: int = 0,
+    seed_index: int | None = None,
     explore: bool = False,
     environment: Any = None,
     network: Any = None,
 ) -> Evaluation:
     """Play whole episodes with a run's policy in environments of its own.
 
-    environment: another one with the same spaces, or the user's own again. Raises UsageError where the spaces differ.
+    episodes: of each seed's policy. seed_index: one of a run's several seeds; None: all, pooled. environment: another
+    one with the same spaces, or the user's own again. Raises UsageError where the spaces differ.
     """
-    check_episodes(episodes)
     use_all_cores()
-    place = _environment(run, environment)
-    policy = load(run, seed_index=seed_index, network=network)
-    made = envs.make(place, episodes if is_compiled(place) else min(episodes, 10))
-    _check_same(policy.spec, made.spec)
-    if isinstance(made, DeviceEnvs):
-        return device_evaluator(policy.agent, made, explore=explore)(policy.state, seed)
-    try:
-        return host_evaluator(policy.agent, made, episodes, explore=explore)(policy.state, seed)
-    finally:
-        made.close()
+    opened = folder.open_run(run)
+    place = environment_of(opened.config, environment, run)
+    warn(opened.warning)
+    count = int(opened.config["run"].get("seeds", 1))
+    chosen = range(count) if seed_index is None else [seed_index]
+    played = []
+    for index in chosen:
+        policy = load(run, seed_index=index, network=network)
+        fits = partial(check_same_spaces, policy.spec)
+        play = evaluator(policy.agent, place, episodes, explore=explore, fits=fits)
+        played.append(play(policy.state, seed + index))
+    return played[0] if len(played) == 1 else pooled(played)
 
 
 def record_run(
@@ -53,39 +55,14 @@ def record_run(
     environment: Any = None,
     network: Any = None,
 ) -> tuple[Path, list[float]]:
-    """Film a run's policy; -> (the film, the return of each episode that was filmed)."""
-    check_episodes(episodes)
-    place = _environment(run, environment)
-    policy: Policy = load(run, seed_index=seed_index, network=network)
-    path = Path(out) if out is not None else Path(run) / "video.mp4"
-    return path, video.record(place, policy, path, episodes=episodes, steps=steps, seed=seed)
+    """Film a run's policy; -> (the film, the return of each episode that was filmed).
 
-
-def is_compiled(place: Any) -> bool:
-    """Whether an environment, by name or as an object, is stepped in compiled code."""
-    made = envs.make(place, 1)
-    if isinstance(made, DeviceEnvs):
-        return True
-    made.close()
-    return False
-
-
-def _environment(run: str | Path, environment: Any) -> Any:
+    out: .mp4 or .gif; RUN/video.mp4 by default. steps: at most so many, over all episodes. Raises UsageError as
+    ``load`` and ``video.record`` do.
+    """
     opened = folder.open_run(run)
-    named = opened.config["environment"]
-    if environment is not None:
-        return environment
-    if ":" in named or opened.config["run"].get("object"):
-        raise UsageError(
-            f"{run} was trained on an environment of your own, {named}. Name it again: --environment {named}"
-        )
-    return named
-
-
-def _check_same(policy: EnvSpec, environment: EnvSpec) -> None:
-    for what in ("observation_space", "action_space"):
-        ours, theirs = getattr(policy, what), getattr(environment, what)
-        if spaces.space_to_json(ours) != spaces.space_to_json(theirs):
-            raise UsageError(
-                f"The policy was trained on {policy.id}, whose {what} is {ours}; {environment.id} has {theirs}."
-            )
+    place = environment_of(opened.config, environment, run)
+    warn(opened.warning)
+    policy = load(run, seed_index=seed_index, network=network)
+    path = Path(out) if out is not None else opened.path / "video.mp4"
+    return path, video.record(place, policy, path, episodes=episodes, steps=steps, seed=seed)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any
+
+import numpy as np
 
 from steersman.errors import UsageError, nearest
 from steersman.types import Algorithm
@@ -25,7 +28,7 @@ class RunConfig:
     num_envs: int = 8
     """Environments stepped side by side (B)."""
     workers: int | None = None
-    """Processes that step host environments; 0: this one; none: chosen by the environment's cost."""
+    """Processes that step host environments; 0 or none: this one."""
     devices: int | None = None
     """Most devices (CPU cores, GPUs) to share the work; none: all."""
     checkpoint_every: int | None = None
@@ -59,23 +62,79 @@ def presets(algorithm: str) -> dict[str, dict[str, Any]]:
 
 
 def preset_for(algorithm: str, environment: str) -> dict[str, Any]:
-    """The preset of an environment; the original behind ``gymnasium/`` shares its compiled twin's. {} if there is none."""
+    """The preset of an environment; the original behind ``gymnasium/`` shares its twin's. {} if there is none."""
     known = presets(algorithm)
     return dict(known.get(environment) or known.get(environment.removeprefix("gymnasium/")) or {})
 
 
-def split(algorithm: Algorithm, settings: dict[str, Any]) -> tuple[RunConfig, Any]:
-    """Settings by name -> (the run's, the algorithm's). Raises UsageError for a name that neither has."""
-    of_run = {f.name for f in dataclasses.fields(RunConfig)}
-    of_algorithm = {f.name for f in dataclasses.fields(algorithm.config)}
+def split(algorithm: Algorithm, settings: Mapping[str, Any]) -> tuple[RunConfig, Any]:
+    """Settings by name -> (the run's, the algorithm's).
+
+    Whole numbers may be written as floats (``steps=1e6``) and tuples as lists. Raises UsageError for a name that
+    neither has, with the nearest, and for a value of another type or out of range.
+    """
+    of_run = {f.name: f for f in dataclasses.fields(RunConfig)}
+    of_algorithm = {f.name: f for f in dataclasses.fields(algorithm.config)}
+    known = of_run | of_algorithm
     for name in settings:
-        if name not in of_run | of_algorithm:
+        if name not in known:
+            near = nearest(name, known)
             raise UsageError(
-                f"{algorithm.name} has no setting {name!r}. {nearest(name, of_run | of_algorithm)} All settings: "
-                f"steersman train {algorithm.name} --help."
+                f"{algorithm.name} has no setting {name!r}. {near + ' ' if near else ''}All settings: "
+                f"steersman train {algorithm.name} --help"
             )
-    settings = {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}
+    typed = {name: _typed(known[name], value) for name, value in settings.items()}
     return (
-        RunConfig(**{k: v for k, v in settings.items() if k in of_run}),
-        algorithm.config(**{k: v for k, v in settings.items() if k in of_algorithm}),
+        RunConfig(**{k: v for k, v in typed.items() if k in of_run}),
+        algorithm.config(**{k: v for k, v in typed.items() if k in of_algorithm}),
+    )
+
+
+def saved_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a run by name, from its ``config.json``."""
+    return {k: v for k, v in {**config["run"], **config["config"]}.items() if k not in ("network", "object")}
+
+
+def environment_of(config: Mapping[str, Any], given: Any, run: Any) -> Any:
+    """Where a saved run's policy belongs: ``given``, or the name in its ``config.json``.
+
+    Raises UsageError where that is the user's own and has to be named again: a run folder alone imports nothing.
+    """
+    named = config["environment"]
+    if given is not None:
+        return given
+    if config["run"].get("object"):
+        raise UsageError(
+            f"{run} was trained on an environment given as an object, {named}. Give it again: environment=... in "
+            "Python, --environment package.module:factory on the command line."
+        )
+    if ":" in named:
+        raise UsageError(
+            f"{run} was trained on an environment of your own, {named}. A run folder does not decide what is imported: "
+            f"name it again, --environment {named}"
+        )
+    return named
+
+
+def _typed(field: dataclasses.Field, value: Any) -> Any:
+    """A value as the field's annotation says (``int``, ``float | None``, ``tuple[int, ...]``), or UsageError."""
+    wanted = str(field.type).removesuffix(" | None")
+    value = value.item() if isinstance(value, np.generic) else value
+    if value is None and wanted != field.type:
+        return None
+    match wanted, value:
+        case ("bool", bool()) | ("str", str()):
+            return value
+        case "int" | "float", bool():
+            pass
+        case ("int", int()) | ("float", int() | float()):
+            return value
+        case "int", float() if value.is_integer():
+            return int(value)
+        case "tuple[int, ...]", list() | tuple():
+            return tuple(value)
+    kinds = {"int": "a whole number", "float": "a number", "bool": "True or False", "str": "a text"}
+    optional = " or None" if wanted != field.type else ""
+    raise UsageError(
+        f"{field.name} = {value!r}; it must be {kinds.get(wanted, 'some whole numbers, as in (64, 64)')}{optional}."
     )

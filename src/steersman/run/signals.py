@@ -9,23 +9,28 @@ from contextlib import contextmanager
 
 
 class Stop:
-    """Whether a stop was asked for."""
+    """Whether a stop was asked for; ``at_once`` is set where nothing can be lost any more: then it interrupts."""
 
     requested = False
+    at_once = False
 
 
 @contextmanager
 def stop_on_signals() -> Iterator[Stop]:
-    """Turn SIGINT and SIGTERM into ``Stop.requested`` for the length of the block (in the main thread only)."""
+    """Turn SIGINT and SIGTERM into ``Stop.requested`` for the length of the block (in the main thread only).
+
+    A second signal, or the first one ``at_once``, raises KeyboardInterrupt.
+    """
     stop = Stop()
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
 
     def ask(number, frame):
-        if stop.requested:
-            raise KeyboardInterrupt
+        now = stop.requested or stop.at_once
         stop.requested = True
+        if now:
+            raise KeyboardInterrupt
 
     before = {s: signal.signal(s, ask) for s in (signal.SIGINT, signal.SIGTERM)}
     try:

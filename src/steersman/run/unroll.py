@@ -45,8 +45,8 @@ def unroll(act: Act, envs: DeviceEnvs, acting: Acting, key: Key, length: int) ->
     -> (where things stand now, the rollout [T, B, ...], the episodes that ended)
     """
 
-    def step(now: Acting, key: Key):
-        action, carry, extras = act(now.carry, now.obs, now.first, key)
+    def step(now: Acting, t: jax.Array):
+        action, carry, extras = act(now.carry, now.obs, now.first, jax.random.fold_in(key, t))
         state, seen = envs.step(now.envs, action)
         ended = seen.terminated | seen.truncated
         taken = Rollout(
@@ -54,7 +54,7 @@ def unroll(act: Act, envs: DeviceEnvs, acting: Acting, key: Key, length: int) ->
         )
         return Acting(state, seen.obs, ended, carry), (taken, finished(seen, jnp))
 
-    acting, (rollout, episodes) = jax.lax.scan(step, acting, jax.random.split(key, length))
+    acting, (rollout, episodes) = jax.lax.scan(step, acting, jnp.arange(length, dtype=jnp.int32))
     return acting, rollout, jax.tree.map(lambda x: x.sum(0), episodes)
 
 

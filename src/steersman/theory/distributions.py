@@ -72,7 +72,7 @@ class Categorical(NamedTuple):
     def log_probabilities(self) -> jax.Array:
         """log P(x = i) [..., A]; finite, if huge, where P is 0."""
         logits = jnp.asarray(self.logits)
-        logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+        logits = logits if logits.dtype == jnp.float64 else logits.astype(jnp.float32)
         return jax.nn.log_softmax(jnp.maximum(logits, impossible(logits.dtype)))
 
     def probabilities(self) -> jax.Array:

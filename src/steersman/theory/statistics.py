@@ -57,13 +57,16 @@ class RunningMoments(NamedTuple):
         return self.merge(across_shards(batch_moments(batch, self)))
 
     def merge(self, other: RunningMoments) -> Self:
-        """The moments of both samples together."""
+        """The moments of both samples together; the lighter moves the heavier, or small variances would cancel."""
+        first = self.weight >= other.weight
+        heavy = jax.tree.map(lambda a, b: jnp.where(first, a, b), self, other)
+        light = jax.tree.map(lambda a, b: jnp.where(first, b, a), self, other)
         total = self.weight + other.weight
-        w = other.weight / jnp.where(total > 0, total, 1.0)  # other's share
-        delta = jax.tree.map(jnp.subtract, other.mean, self.mean)
-        mean = jax.tree.map(lambda m, d: m + w * d, self.mean, delta)
+        w = light.weight / jnp.where(total > 0, total, 1.0)
+        delta = jax.tree.map(jnp.subtract, light.mean, heavy.mean)
+        mean = jax.tree.map(lambda m, d: m + w * d, heavy.mean, delta)
         mix = lambda v, u, d: v + w * (u - v + (1.0 - w) * d * d)
-        return self._replace(weight=total, mean=mean, variance=jax.tree.map(mix, self.variance, other.variance, delta))
+        return self._replace(weight=total, mean=mean, variance=jax.tree.map(mix, heavy.variance, light.variance, delta))
 
     def normalize(self, x: PyTree, clip: float = 10.0, epsilon: float = 1e-8) -> PyTree:
         """clip((x - mean) / sqrt(variance + epsilon), -clip, clip); leaves with any leading axes [..., event]."""

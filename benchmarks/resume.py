@@ -1,0 +1,165 @@
+"""Runs killed by SIGKILL at random moments and taken up again: do they end where the uninterrupted run ends?
+
+    python benchmarks/resume.py                       50 runs on a compiled and 50 on a host environment
+    python benchmarks/resume.py --quick               3 of each; nothing is saved
+
+A run is started, killed at moments drawn uniformly over the time an uninterrupted run takes, resumed after each kill,
+and let to its end after the last. After every kill all its checkpoints are read and checked. At the end the SHA-256
+over its trained state must be the uninterrupted run's. Seeds go round, each with an uninterrupted run of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import common
+
+from steersman.errors import UsageError
+from steersman.run import checkpoint
+
+# Small enough for a hundred runs, long enough that many kills fall into training and into the writing of checkpoints.
+SMALL = {"num_envs": 8, "unroll_length": 64, "num_epochs": 2, "num_minibatches": 4, "evaluation_episodes": 0}
+CASES = {
+    "compiled": ("CartPole-v1", SMALL | {"steps": 409_600, "checkpoint_every": 8_192}),
+    "host": ("gymnasium/CartPole-v1", SMALL | {"steps": 61_440, "checkpoint_every": 1_024}),
+}
+SEEDS = 5
+LIMIT = 300.0  # seconds for a run that nobody kills
+
+
+def command(case: str, folder: Path, seed: int) -> list[str]:
+    """Start the run, or go on with it where there is something to go on with."""
+    if (folder / "config.json").exists():
+        return [*common.STEERSMAN, "train", "--resume", str(folder), "--quiet"]
+    environment, settings = CASES[case]
+    flags = [part for k, v in settings.items() for part in (f"--{k.replace('_', '-')}", str(v))]
+    start = [*common.STEERSMAN, "train", "ppo", environment, "--no-preset", "--seed", str(seed), *flags]
+    return [*start, "--out", str(folder), "--quiet"]
+
+
+def sit(words: list[str], seconds: float | None) -> bool:
+    """Let a process work, and kill it after some seconds; -> whether it ended by itself."""
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen(words, cwd=common.ROOT, env={"JAX_PLATFORMS": "cpu", **os.environ}, **quiet)
+    try:
+        _, errors = process.communicate(timeout=LIMIT if seconds is None else seconds)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        if seconds is None:
+            raise SystemExit(f"{' '.join(words)}\ndid not end within {LIMIT} s") from None
+        return False
+    if process.returncode:
+        raise RuntimeError(f"exit code {process.returncode}: {errors.strip()[-500:]}")
+    return True
+
+
+def newest(folder: Path) -> int:
+    """The steps at the newest checkpoint; -1 without one."""
+    return max((steps for steps, _ in checkpoint.saved(folder / "checkpoints")), default=-1)
+
+
+def unreadable(folder: Path) -> int:
+    """Read every byte of every checkpoint of a run."""
+    bad = 0
+    for _, path in checkpoint.saved(folder / "checkpoints"):
+        try:
+            checkpoint.check(path)
+        except UsageError as error:
+            bad += 1
+            print(f"unreadable: {error}", flush=True)
+    return bad + len(list((folder / "checkpoints").glob("*.damaged")))
+
+
+def sha256(folder: Path) -> str:
+    return common.run_json([*common.STEERSMAN, "info", str(folder), "--json"])["parameters_sha256"]
+
+
+def killed(case: str, folder: Path, seed: int, expected: float, draw: random.Random) -> Counter[str]:
+    """One run with one to three kills; -> counts of what happened."""
+    seen: Counter[str] = Counter()
+    for _ in range(draw.randint(1, 3)):
+        try:
+            ended = sit(command(case, folder, seed), draw.uniform(0.0, expected))
+        except RuntimeError as error:
+            print(f"cannot go on: {error}", flush=True)
+            seen["refused"] += 1
+            return seen
+        seen["unreadable"] += unreadable(folder)
+        if ended:
+            return seen
+        moment = "after a checkpoint" if newest(folder) >= 0 else "before the first checkpoint"
+        seen["kills"] += 1
+        seen[f"kills {moment}"] += 1
+    try:
+        sit(command(case, folder, seed), None)
+    except RuntimeError as error:
+        print(f"cannot go on: {error}", flush=True)
+        seen["refused"] += 1
+    return seen
+
+
+def measure(case: str, runs: int, draw: random.Random, place: Path) -> dict[str, Any]:
+    references, expected = [], []
+    for seed in range(min(SEEDS, runs)):
+        folder, tick = place / f"{case}-whole-{seed}", time.perf_counter()
+        sit(command(case, folder, seed), None)
+        expected.append(time.perf_counter() - tick)
+        references.append(sha256(folder))
+    seen: Counter[str] = Counter()
+    for i in range(runs):
+        seed, folder = i % len(references), place / f"{case}-{i}"
+        found = killed(case, folder, seed, max(expected), draw)
+        same = not found["refused"] and sha256(folder) == references[seed]
+        found.update({"identical": same, "runs killed": found["kills"] > 0})
+        print(f"{case} {i + 1}/{runs}: {found['kills']} kills, {'identical' if same else 'DIFFERENT'}", flush=True)
+        if same:
+            shutil.rmtree(folder)
+        seen += found
+    kinds = ("runs killed", "kills", "kills before the first checkpoint", "kills after a checkpoint")
+    return {
+        "environment": CASES[case][0],
+        "settings": CASES[case][1],
+        "runs": runs,
+        "seconds_uninterrupted": max(expected),
+        **{kind.replace(" ", "_"): seen[kind] for kind in (*kinds, "identical", "unreadable", "refused")},
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int, help="of each kind; default 50")
+    parser.add_argument("--only", choices=CASES)
+    parser.add_argument("--seed", type=int, default=0, help="of the moments of the kills")
+    parser.add_argument("--quick", action="store_true", help="3 runs; saved only where --out says")
+    parser.add_argument("--keep", action="store_true", help="keep the folders of runs that went wrong")
+    parser.add_argument("--out", type=Path, help="folder of the results; default benchmarks/results")
+    args = parser.parse_args()
+    origin, cases, whole = common.provenance(), {}, True
+    place = Path(tempfile.mkdtemp(prefix="resume-"))
+    for case in [args.only] if args.only else list(CASES):
+        cases[case] = measure(case, args.runs or (3 if args.quick else 50), random.Random(args.seed), place)
+        whole &= cases[case]["identical"] == cases[case]["runs"] and not cases[case]["unreadable"]
+    for case, found in cases.items():
+        print(f"\n{case}: " + ", ".join(f"{k} {v}" for k, v in found.items() if isinstance(v, int)))
+    if args.keep and not whole:
+        print(f"kept: {place}")
+    else:
+        shutil.rmtree(place)
+    if args.out or not args.quick:
+        common.save("resume", {"cases": cases, "provenance": origin}, args.out)
+    raise SystemExit(0 if whole else 1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,156 @@
+"""Renders benchmarks/results/*.json into the tables of benchmarks/README.md.
+
+python benchmarks/table.py            write them between the markers
+python benchmarks/table.py --check    exit with 1 if the README does not show the results
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+from pathlib import Path
+from typing import Any
+
+import common
+
+BEGIN, END = "<!-- results: made by table.py -->", "<!-- end of results -->"
+README = common.HERE / "README.md"
+
+
+def table(header: list[str], rows: list[list[Any]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
+
+
+def verdict(value: float, target: float | None) -> str:
+    return "" if target is None else f"{target:g}: {'reached' if value >= target else 'MISSED'}"
+
+
+def origin(result: dict[str, Any]) -> str:
+    p = result["provenance"]
+    m, v = p["machine"], p["versions"]
+    return (
+        f"`{p['command']}`, {p['date']}, commit {p['commit'] or 'unknown'}; {m['cpu']}, {m['cores']} cores, "
+        f"{m['system']}; Python {v['python']}, jax {v['jax']}, gymnasium {v['gymnasium']}."
+    )
+
+
+def speed(results: list[dict[str, Any]]) -> str:
+    parts = [
+        "## Speed of training\n\nSteps per second of the training itself, compilation left out; median of the rounds."
+    ]
+    for r in results:
+        s, c = r["shape"], r["settings"]
+        shape = f"{s['num_envs']} environments x {s['rollout_length']} steps, {s['epochs']} epochs, minibatches of "
+        parts.append(f"### {r['scenario']}\n\nPPO, {s['environment']}, {shape}{c['minibatch_size']}.")
+        rows = []
+        for label, rates in r["steps_per_second"].items():
+            middle, spread = statistics.median(rates), f"{min(rates):,.0f} to {max(rates):,.0f}"
+            rows.append([label, f"{middle:,.0f}", spread, f"{r['compile_seconds'][label]:.1f}"])
+        parts.append(table(["", "steps/s", "range", "compiling, s"], rows))
+        rows = [
+            [
+                x["against"],
+                f"**{x['median']:.2f}**",
+                f"{x['min']:.2f} to {x['max']:.2f}",
+                verdict(x["median"], x["target"]),
+            ]
+            for x in r["ratios"].values()
+        ]
+        parts.append(table(["steersman against", "ratio, median", "rounds", "target"], rows))
+        same = ", ".join(f"{k} {v}" for k, v in c.items())
+        versions = dict(sorted({k: v for all_ in r["peer_versions"].values() for k, v in all_.items()}.items()))
+        notes = "\n".join(f"- {who}: {text}" for who, text in r["notes"].items())
+        parts.append(
+            f"The same for all, as each library reports it back: {same}.\n\n{notes}\n- versions: "
+            + ", ".join(f"{k} {v}" for k, v in versions.items())
+            + f"\n\n{origin(r)}"
+        )
+    return "\n\n".join(parts)
+
+
+def presets(results: list[dict[str, Any]]) -> str:
+    rows = []
+    for r in results:
+        target = "" if r["target"] is None else verdict(r["mean"], r["target"])
+        ends = f"{r['worst_seed']:.1f} to {r['best_seed']:.1f}"
+        speed = f"{r['steps_per_second']:,.0f}"
+        name = f"{r['algorithm']} {r['environment']}"
+        rows.append([name, f"{r['steps']:,}", r["seeds"], f"**{r['mean']:.1f}**", ends, target, speed])
+    header = ["preset", "steps", "seeds", "mean return", "over the seeds", "target", "steps/s"]
+    text = f"Deterministic policy, {results[0]['episodes']} episodes of each seed, in environments of their own."
+    commands = "\n".join(f"- {origin(r)}" for r in results)
+    return f"## What the presets reach\n\n{text}\n\n{table(header, rows)}\n\n{commands}"
+
+
+def resume(result: dict[str, Any]) -> str:
+    rows = [
+        [
+            f"{kind}: {c['environment']}",
+            c["runs"],
+            c["runs_killed"],
+            f"{c['kills']} ({c['kills_after_a_checkpoint']} after a checkpoint)",
+            f"**{c['identical']} of {c['runs']}**",
+            c["unreadable"],
+        ]
+        for kind, c in result["cases"].items()
+    ]
+    header = ["", "runs", "of them killed", "kills", "bit-identical at the end", "unreadable checkpoints"]
+    return f"## Killed and resumed\n\n{table(header, rows)}\n\n{origin(result)}"
+
+
+def first_run(result: dict[str, Any]) -> str:
+    rows = []
+    for name, runs in result["runs"].items():
+        middle = {k: statistics.median(run[k] for run in runs) for k in runs[0]}
+        rows.append(
+            [
+                name,
+                f"**{middle['training_and_compiling_seconds']:.1f}**",
+                f"{middle['compile_seconds']:.1f}",
+                f"{middle['wall_seconds']:.1f}",
+                f"{middle['process_seconds']:.1f}",
+                f"{middle['mean']:.1f}",
+            ]
+        )
+    header = ["seconds", "training and compiling", "compiling alone", "with evaluation", "whole process", "return"]
+    s = result["seeds"]
+    line = f"{s['count']} seeds of the same in one run: {s['solved']} reach 500, in {s['wall_seconds']:.0f} s together."
+    return f"## The first run\n\n`{result['readme']}`\n\n{table(header, rows)}\n\n{line}\n\n{origin(result)}"
+
+
+def load(pattern: str) -> list[dict[str, Any]]:
+    order = ["compiled", "seeds2", "cartpole-host", "halfcheetah", "CartPole", "Acrobot", "Pendulum", "MountainCar"]
+
+    def place(path: Path) -> tuple[int, str]:
+        return next((i for i, word in enumerate(order) if word in path.name), len(order)), path.name
+
+    return [json.loads(path.read_text()) for path in sorted(common.RESULTS.glob(pattern), key=place)]
+
+
+def render() -> str:
+    parts = []
+    if found := load("speed-*.json"):
+        parts.append(speed(found))
+    if found := load("preset-*.json"):
+        parts.append(presets(found))
+    parts += [resume(r) for r in load("resume.json")] + [first_run(r) for r in load("first_run.json")]
+    return "\n\n".join(parts) or "No results yet."
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true")
+    args = parser.parse_args()
+    text = README.read_text(encoding="utf-8")
+    before, rest = text.split(BEGIN)
+    new = f"{before}{BEGIN}\n\n{render()}\n\n{END}{rest.split(END)[1]}"
+    if args.check:
+        sys.exit(0 if new == text else "benchmarks/README.md does not show the results: run python benchmarks/table.py")
+    README.write_text(new, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

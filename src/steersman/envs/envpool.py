@@ -1,0 +1,139 @@
+"""EnvPool's environments, stepped by threads of C++, as ``HostEnvs``. Extra: ``pip install 'steersman[envpool]'``."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+
+from steersman.envs.contract import leaves_of
+from steersman.envs.host import Bookkeeper, check_action, flatten, member_seeds
+from steersman.errors import UsageError, nearest
+from steersman.spaces import canonical_action_space, inside_space, native_map, to_inside
+from steersman.types import EnvSpec, HostEnvs, PyTree, TimeStep
+
+
+def make(name: str, num_envs: int, *, workers: int = 0, **kwargs: Any) -> HostEnvs:
+    """``num_envs`` environments of EnvPool, by its id: ``CartPole-v1`` or ``envpool/CartPole-v1``.
+
+    kwargs: EnvPool's, such as ``num_threads`` (0: one for each core), ``max_episode_steps``, ``render_mode``.
+
+    Raises UsageError where EnvPool is not installed, for unknown ids (with the nearest) and arguments, and for
+    ``workers``, which EnvPool does not need.
+    """
+    try:
+        import envpool
+    except ImportError as error:
+        raise UsageError("EnvPool is not installed. Install it with: pip install 'steersman[envpool]'") from error
+    if isinstance(num_envs, bool) or not isinstance(num_envs, int) or num_envs < 1:
+        raise UsageError(f"num_envs is a whole number of at least 1; got {num_envs!r}.")
+    if workers:
+        raise UsageError(f"workers={workers}: EnvPool has threads of its own. Use num_threads={workers} instead.")
+    id = name.removeprefix("envpool/")
+    known = envpool.list_all_envs()
+    if id not in known:
+        raise UsageError(f"EnvPool has no {id}. {nearest(id, known)}".rstrip())
+    return EnvPoolEnvs(envpool, id, num_envs, kwargs)
+
+
+class EnvPoolEnvs(HostEnvs):
+    """A pool in its synchronous mode; members whose episode ends are reset at once, by a second, partial call.
+
+    Left to itself EnvPool resets at the *next* step, whose action it ignores and whose reward is 0; no such step gets
+    out of here. The end at the time limit is EnvPool's: it reports only the truncation where the task ends at the very
+    same step. ``reset(seed)`` makes a new pool, since a pool's seeds are fixed when it is made.
+    """
+
+    def __init__(self, envpool: Any, id: str, num_envs: int, kwargs: dict[str, Any]):
+        self._envpool, self._id, self._kwargs, self._pool = envpool, id, kwargs, None
+        try:
+            with _quiet():
+                rendering = ("render_mode", "render_width", "render_height", "render_env_id", "render_camera_id")
+                plain = {k: v for k, v in kwargs.items() if k not in rendering}
+                spec = envpool.make_spec(id, num_envs=num_envs, **plain)
+                observations, actions = spec.gymnasium_observation_space, spec.gymnasium_action_space
+        except TypeError as error:
+            raise UsageError(f"envpool/{id} does not take these arguments {kwargs}: {error}.") from error
+        self._native_space = _open(observations)
+        inside, limit = inside_space(self._native_space), int(spec.config.max_episode_steps)
+        self.spec = EnvSpec(
+            f"envpool/{id}",
+            inside,
+            canonical_action_space(actions),
+            actions,
+            limit if limit < np.iinfo(np.int32).max else None,
+        )
+        self.num_envs = num_envs
+        self._native = native_map(actions)
+        self._book = Bookkeeper(self.spec, num_envs, leaves_of(self._native_space, inside))
+        self._fresh = True
+
+    def reset(self, seed: int) -> PyTree:
+        seeds = member_seeds(seed, self.num_envs)
+        self._free()
+        with _quiet():
+            self._pool = self._envpool.make(
+                self._id, env_type="gymnasium", num_envs=self.num_envs, env_seed=seeds, **self._kwargs
+            )
+        self._fresh = True
+        return self._book.reset(self._leaves(self._pool.reset()[0]))
+
+    def step(self, action: PyTree) -> TimeStep:
+        pool = self._pool
+        if pool is None:
+            raise UsageError("Call reset(seed) before the first step.")
+        if self._fresh:
+            check_action(self.spec, self.num_envs, action)
+            self._fresh = False
+        last, reward, terminated, truncated, _ = pool.step(self._native(action))
+        obs, final = self._leaves(last), None
+        ended = terminated | truncated
+        if ended.any():
+            final, obs = obs, [x.copy() for x in obs]
+            rows = np.flatnonzero(ended).astype(np.int32)
+            for x, first in zip(obs, self._leaves(pool.reset(rows)[0]), strict=True):
+                x[rows] = first
+        reward = reward.astype(np.float64)
+        return self._book.step(obs, reward, terminated.copy(), truncated.copy(), final, action)
+
+    def render(self) -> Any:
+        """A picture of member 0. Raises UsageError where it was made without ``render_mode="rgb_array"``."""
+        if self._pool is None or self._kwargs.get("render_mode") != "rgb_array":
+            raise UsageError(f"{self.spec.id} can be drawn after reset(seed), made with render_mode='rgb_array'.")
+        return self._pool.render(env_ids=np.zeros(1, np.int32))[0]
+
+    def close(self) -> None:
+        self._free()
+
+    def _free(self) -> None:
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.close()
+
+    def _leaves(self, obs: Any) -> list[np.ndarray]:
+        """In the inside form; copies, for the arrays are the pool's."""
+        return [np.array(x) for x in flatten(self._native_space, to_inside(self._native_space, obs))]
+
+
+def _open(space: spaces.Space) -> spaces.Space:
+    """DeepMind's bounds for "unbounded" are the ends of float64, the smaller one even positive: make them infinite."""
+    match space:
+        case spaces.Box() if space.dtype == np.float64:
+            ends = np.finfo(np.float64)
+            low = np.where((space.low == ends.tiny) | (space.low <= ends.min), -np.inf, space.low)
+            return spaces.Box(low, np.where(space.high >= ends.max, np.inf, space.high), dtype=np.float64)
+        case spaces.Dict():
+            return spaces.Dict({name: _open(part) for name, part in space.spaces.items()})
+    return space
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the warnings of the spaces that EnvPool makes."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield

@@ -1,0 +1,102 @@
+"""The worker's end of ``workers``: a fresh interpreter's life. Imports no JAX."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import signal
+import socket
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+from steersman.envs.members import Members
+from steersman.envs.workers import ANSWER, ENDED, FAULT, LINE, MESSAGE, QUIET, STEP, Layout, get, put, watch
+from steersman.errors import EnvironmentFault, UsageError
+
+
+def serve(socket_fd: int, memory_fd: int, first: int) -> None:
+    """Make the members, then step them until nobody is at the other end."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.set_inheritable(socket_fd, False)  # not for processes that a simulator starts
+    os.set_inheritable(memory_fd, False)
+    end = socket.socket(fileno=socket_fd)
+    members: Members | None = None
+    try:
+        try:
+            members = Members(get(end)[1], first)
+            look = members.look()
+        except Exception as error:
+            _tell_of(error, end)
+            return
+        put(end, ANSWER, look)
+        _Server(members, end, memory_fd).run()
+    except (EOFError, ConnectionError):
+        pass
+    finally:
+        if members is not None:
+            members.close()
+
+
+class _Server:
+    def __init__(self, members: Members, end: socket.socket, memory_fd: int):
+        self.members, self.end, self.memory_fd = members, end, memory_fd
+
+    def run(self) -> None:
+        """Messages until the mapping is laid out; then steps, and messages between them."""
+        while self._message(*get(self.end)):
+            pass
+        end, counters, base = self.end, self.counters, self.base
+        mine, step = self.actions, self.members.step
+        while True:
+            watch(counters, base, counters[base + LINE] + 1)
+            what, message = get(end)
+            if what != STEP:
+                self._message(what, message)
+                continue
+            try:
+                # Copies, for an environment may keep its action.
+                said, fault = ENDED if step([a.copy() for a in mine]) else QUIET, None
+            except Exception as error:
+                said, fault = FAULT, error
+            counters[base + LINE] += 1
+            if fault is None:
+                end.send(said)
+            else:
+                _tell_of(fault, end)
+
+    def _message(self, what: bytes, message: Any) -> bool:
+        """Answer one message; -> whether the mapping is still to be laid out."""
+        assert what == MESSAGE
+        name, *args = message
+        calls: dict[str, Callable[..., Any]] = {
+            "attach": self._attach,
+            "reset": self.members.reset,
+            "render": self.members.render,
+            "echo": lambda token: token,
+        }
+        try:
+            answer = calls[name](*args)
+        except Exception as error:
+            _tell_of(error, self.end)
+        else:
+            put(self.end, ANSWER, answer)
+        return name != "attach"
+
+    def _attach(self, layout: Layout, k: int) -> None:
+        counters, block, actions = layout.views(mmap.mmap(self.memory_fd, layout.size()))
+        first, last = self.members.first, self.members.first + len(self.members.envs)
+        self.counters, self.base = counters, 3 * LINE * k
+        self.actions = [a[first:last] for a in actions]
+        rows = block.rows(first, last, counters[self.base + 2 * LINE :])
+        self.members.attach(layout.obs, layout.action, layout.mask, rows)
+
+
+def _tell_of(error: Exception, end: socket.socket) -> None:
+    """A fault in words, with the traceback of what the environment raised."""
+    ours = isinstance(error, UsageError | EnvironmentFault)
+    text = str(error) if ours else f"{type(error).__name__}: {error}"
+    cause = error.__cause__ if ours else error
+    if cause is not None:
+        text += "\n\nThe traceback in the worker:\n" + "".join(traceback.format_exception(cause)).rstrip()
+    put(end, FAULT, (UsageError if isinstance(error, UsageError) else EnvironmentFault, text))

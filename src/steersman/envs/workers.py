@@ -1,0 +1,296 @@
+"""Processes that each step a slice of the members, for simulators that are slow enough to share out.
+
+Observations, rewards, flags and actions lie in one anonymous shared mapping. Each worker has one socket: a byte wakes
+it, a byte says that it is done, and everything rare (set-up, seeds, faults, frames) goes over it as a message. Both
+sides look at a counter in the shared mapping for a moment, yielding, before they sleep on the socket: being woken
+from sleep costs 40 us on an idle core, as much as six steps of CartPole.
+
+Workers are started as fresh interpreters, never forked (JAX has threads), and do not run the caller's main module. The
+kernel ends everything with the parent: nothing has a name, and a socket without its other end says so at once.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import weakref
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import cloudpickle
+import numpy as np
+
+from steersman.envs.contract import Leaf
+from steersman.envs.members import Block, Factory, Look
+from steersman.errors import EnvironmentFault, UsageError
+
+# What travels: one byte; after those of _WITH_MESSAGE its length in 8 bytes, and the message.
+STEP, MESSAGE = b"s", b"m"
+QUIET, ENDED, ANSWER, FAULT = b"q", b"e", b"a", b"f"
+_WITH_MESSAGE = (MESSAGE, ANSWER, FAULT)
+LINE = 8  # int64 entries between two counters: a cache line each. Per worker: steps asked, steps done, member at work
+_SPIN = 200e-6  # seconds either side watches a counter before it sleeps
+_ALIVE_EVERY_MS = 1000  # between two looks at whether a silent worker still lives
+
+
+class Layout(NamedTuple):
+    """All that either side has to know to find its arrays in the mapping."""
+
+    num_envs: int
+    workers: int
+    obs: list[Leaf]
+    action: list[Leaf]
+    mask: bool
+
+    def arrays(self) -> list[tuple[tuple[int, ...], str]]:
+        n = self.num_envs
+        obs = [((n, *leaf.shape), leaf.dtype) for leaf in self.obs]
+        action = [((n, *leaf.shape), leaf.native) for leaf in self.action]
+        return [((3 * self.workers * LINE,), "<i8"), ((n,), "<f8"), ((n,), "|b1"), ((n,), "|b1"), *obs, *obs, *action]
+
+    def size(self) -> int:
+        return sum(_padded(shape, dtype) for shape, dtype in self.arrays())
+
+    def views(self, memory: mmap.mmap) -> tuple[memoryview, Block, list[np.ndarray]]:
+        """-> (counters, what members write, native actions)"""
+        views, offset = [], 0
+        for shape, dtype in self.arrays():
+            views.append(np.ndarray(shape, dtype, memory, offset))
+            offset += _padded(shape, dtype)
+        n = len(self.obs)
+        counters, reward, terminated, truncated, *rest = views
+        block = Block(rest[:n], rest[n : 2 * n], reward, terminated, truncated, [-1])
+        return memoryview(counters), block, rest[2 * n :]
+
+
+class Worker(NamedTuple):
+    process: subprocess.Popen[bytes]
+    socket: socket.socket
+    poll: select.poll
+    first: int
+    stop: int  # its members are first ... stop - 1
+
+
+class Workers:
+    """The parent's end. ``looks`` says what the members are; then ``attach``; then ``reset`` and ``step``."""
+
+    def __init__(self, factories: Sequence[Factory], workers: int):
+        if os.name != "posix":
+            raise UsageError("workers need a POSIX system (Linux, macOS). Leave workers out.")
+        self._fd = _anonymous()
+        self._workers: list[Worker] = []
+        self.close = weakref.finalize(self, _stop, self._workers, self._fd)
+        self._counters: Any = None
+        self._busy = False  # left True by an interrupt, when answers may be under way that nobody waits for
+        try:
+            cuts = np.linspace(0, len(factories), workers + 1).round().astype(int).tolist()
+            for first, stop in pairwise(cuts):
+                self._workers.append(_launch(self._fd, first, stop))
+            for worker in self._workers:
+                put(worker.socket, MESSAGE, factories[worker.first : worker.stop])
+            self.looks: list[Look] = [self._answer(k) for k in range(workers)]
+        except BaseException:
+            self.close()
+            raise
+
+    def attach(self, layout: Layout) -> Block:
+        """Lay out the mapping; -> what members write."""
+        os.ftruncate(self._fd, layout.size())
+        self._memory = mmap.mmap(self._fd, layout.size())
+        self._counters, block, self._actions = layout.views(self._memory)
+        self._tell({k: ("attach", layout, k) for k in range(len(self._workers))})
+        return block
+
+    def reset(self, seeds: Sequence[int]) -> None:
+        """Start every member's episode from its own seed."""
+        self._tell({k: ("reset", seeds[w.first : w.stop]) for k, w in enumerate(self._workers)})
+
+    def render(self) -> Any:
+        """What ``render`` of member 0 gives."""
+        return self._tell({0: ("render",)})[0]
+
+    def step(self, actions: list[np.ndarray]) -> bool:
+        """Step every member with native actions [B, ...], leaf by leaf; -> whether an episode ended."""
+        if self._busy:
+            self._calm()
+        self._busy = True
+        for shared, given in zip(self._actions, actions, strict=True):
+            shared[...] = given
+        counters = self._counters
+        for k, worker in enumerate(self._workers):
+            counters[3 * LINE * k] += 1
+            try:
+                worker.socket.send(STEP)
+            except OSError:
+                raise self._died(k) from None
+        ended = False
+        for k in range(len(self._workers)):
+            watch(counters, 3 * LINE * k + LINE, counters[3 * LINE * k])
+            ended |= self._next(k)[0] == ENDED
+        self._busy = False
+        return ended
+
+    # --- talking to workers ---
+
+    def _tell(self, messages: dict[int, Any]) -> list[Any]:
+        if self._busy:
+            self._calm()
+        self._busy = True
+        for k, message in messages.items():
+            try:
+                put(self._workers[k].socket, MESSAGE, message)
+            except OSError:
+                raise self._died(k) from None
+        answers = [self._answer(k) for k in messages]
+        self._busy = False
+        return answers
+
+    def _answer(self, k: int) -> Any:
+        return self._next(k)[1]
+
+    def _next(self, k: int) -> tuple[bytes, Any]:
+        """What worker k says next; a fault it tells of is raised."""
+        worker = self._workers[k]
+        while not worker.poll.poll(_ALIVE_EVERY_MS):
+            if worker.process.poll() is not None:  # its socket may be held open by a child of its own
+                raise self._died(k)
+        try:
+            what, message = get(worker.socket)
+        except (EOFError, ConnectionError):
+            raise self._died(k) from None
+        if what == FAULT:
+            kind, text = message
+            raise kind(text)
+        return what, message
+
+    def _calm(self) -> None:
+        """After an interrupt or a fault: pass over the answers nobody waited for."""
+        token = time.monotonic_ns()
+        for k, worker in enumerate(self._workers):
+            try:
+                put(worker.socket, MESSAGE, ("echo", token))
+            except OSError:
+                raise self._died(k) from None
+            while True:
+                try:
+                    if self._next(k) == (ANSWER, token):
+                        break
+                except EnvironmentFault:
+                    if worker.process.poll() is not None:
+                        raise
+            self._counters[3 * LINE * k] = self._counters[3 * LINE * k + LINE]
+        self._busy = False
+
+    def _died(self, k: int) -> EnvironmentFault:
+        worker = self._workers[k]
+        try:
+            code = worker.process.wait(2)
+            how = f"ended with exit code {code}"
+            if code < 0:
+                name = signal.Signals(-code).name
+                how = f"was killed by {name}" + (" (often: out of memory)" if name == "SIGKILL" else "")
+        except subprocess.TimeoutExpired:
+            how = "closed its connection"
+        when = "while its environments were being made"
+        if self._counters is not None:
+            at = self._counters[3 * LINE * k + 2 * LINE]
+            when = f"while member {at} was being stepped or reset" if at >= 0 else "between two steps"
+        last = worker.stop - 1
+        members = f"member {last}" if worker.first == last else f"members {worker.first} to {last}"
+        return EnvironmentFault(
+            f"The worker of {members} (process {worker.process.pid}) {how} {when}. With workers=0 the environments run "
+            "in this process, where a debugger can follow them."
+        )
+
+
+def _launch(fd: int, first: int, stop: int) -> Worker:
+    ours, theirs = socket.socketpair()
+    code = (
+        "import sys, json; a = json.loads(sys.argv[1]); sys.path[:] = a.pop('path'); "
+        "from steersman.envs.serve import serve; serve(**a)"
+    )
+    args = {"path": [str(p) for p in sys.path], "socket_fd": theirs.fileno(), "memory_fd": fd, "first": first}
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, json.dumps(args)],
+        stdin=subprocess.DEVNULL,
+        pass_fds=(theirs.fileno(), fd),
+        process_group=0,  # a Ctrl-C in the terminal is for the parent
+    )
+    theirs.close()
+    poll = select.poll()
+    poll.register(ours, select.POLLIN)
+    return Worker(process, ours, poll, first, stop)
+
+
+def _stop(workers: list[Worker], fd: int) -> None:
+    for worker in workers:  # each closes its environments and leaves when it finds nobody at the other end
+        worker.socket.close()
+    patience = time.monotonic() + 3
+    for worker in workers:
+        for end in (worker.process.terminate, worker.process.kill, worker.process.kill):
+            try:
+                worker.process.wait(max(patience - time.monotonic(), 0.5))
+                break
+            except subprocess.TimeoutExpired:
+                end()
+    workers.clear()
+    os.close(fd)
+
+
+# --- both ends ---
+
+
+def put(end: socket.socket, what: bytes, message: Any) -> None:
+    """Say something that has a message: in one piece, so that an interrupt does not cut it."""
+    data = cloudpickle.dumps(message)
+    end.sendall(what + len(data).to_bytes(8, "little") + data)
+
+
+def get(end: socket.socket) -> tuple[bytes, Any]:
+    """-> (what was said, its message). Raises EOFError when nobody is at the other end."""
+    what = end.recv(1)
+    if not what:
+        raise EOFError
+    if what not in _WITH_MESSAGE:
+        return what, None
+    return what, cloudpickle.loads(_exactly(end, int.from_bytes(_exactly(end, 8), "little")))
+
+
+def _exactly(end: socket.socket, count: int) -> bytes:
+    parts = []
+    while count:
+        parts.append(end.recv(count))
+        count -= len(parts[-1])
+        if not parts[-1]:
+            raise EOFError
+    return b"".join(parts)
+
+
+def watch(counters: Any, index: int, value: int) -> None:
+    """Wait until a counter has a value, for a moment only, giving way to whoever else wants to run."""
+    if counters[index] == value:
+        return
+    until = time.perf_counter() + _SPIN
+    while counters[index] != value and time.perf_counter() < until:
+        os.sched_yield()
+
+
+def _padded(shape: tuple[int, ...], dtype: str) -> int:
+    return -(-int(np.prod(shape)) * np.dtype(dtype).itemsize // 64) * 64
+
+
+def _anonymous() -> int:
+    """Memory to share by its file descriptor; it has no name that could be left behind."""
+    if sys.platform == "linux":
+        return os.memfd_create("steersman")
+    with tempfile.TemporaryFile() as file:
+        return os.dup(file.fileno())

@@ -1,0 +1,150 @@
+"""Pictures into films: mp4 (H.264) through ffmpeg, or gif, one frame at a time."""
+
+from __future__ import annotations
+
+import errno
+import subprocess
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from steersman.errors import UsageError
+from steersman.run.files import replacing
+
+SUFFIXES = (".mp4", ".gif")
+_CAPTION = 28  # pixels
+
+
+def write_video(frames: Iterable[np.ndarray], path: str | Path, fps: float = 30) -> Path:
+    """Write frames, uint8 [H, W, 3] (grey [H, W] and RGBA will do), as .mp4 or .gif, one at a time; -> the path.
+
+    An mp4 is H.264 in yuv420p, which every player shows; odd sizes are padded by one pixel. A failure leaves what was
+    at ``path`` before.
+
+    Raises:
+        UsageError: an unknown suffix, no frames, frames of different sizes, a full disk, or ffmpeg fails.
+    """
+    path = checked_suffix(path)
+    if not 0 < fps <= 1000:
+        raise UsageError(f"fps is {fps}; give frames per second, more than 0 and at most 1000.")
+    pictures = _same_size(map(rgb, frames))
+    first = next(pictures, None)
+    if first is None:
+        raise UsageError(f"There is no frame to write to {path}. Film at least one step.")
+    write = _write_gif if path.suffix.lower() == ".gif" else _write_mp4
+    with replacing(path) as temporary:
+        write(chain([first], pictures), first.shape, temporary, fps)
+    return path
+
+
+def checked_suffix(path: str | Path) -> Path:
+    """The path, if its suffix is one that a film can have; else a UsageError."""
+    path = Path(path)
+    if path.suffix.lower() not in SUFFIXES:
+        raise UsageError(f"{path} has the suffix {path.suffix!r}; a film is one of {', '.join(SUFFIXES)}.")
+    return path
+
+
+def rgb(frame: Any) -> np.ndarray:
+    """A frame as contiguous uint8 [H, W, 3]: grey is repeated, an alpha channel dropped. UsageError for the rest."""
+    frame = np.asarray(frame)
+    if frame.ndim == 2:
+        frame = np.repeat(frame[..., None], 3, -1)
+    if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] not in (3, 4) or 0 in frame.shape:
+        raise UsageError(f"A frame is {frame.dtype} {list(frame.shape)}; it has to be uint8 [height, width, 3].")
+    return np.ascontiguousarray(frame[..., :3])
+
+
+def _same_size(frames: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+    shape = None
+    for frame in frames:
+        shape = shape or frame.shape
+        if frame.shape != shape:
+            raise UsageError(f"A frame is {list(frame.shape)}, the first was {list(shape)}; a film has one size.")
+        yield frame
+
+
+def _write_mp4(frames: Iterator[np.ndarray], shape: tuple[int, ...], path: Path, fps: float) -> None:
+    from imageio_ffmpeg import get_ffmpeg_exe
+
+    height, width = shape[0] + shape[0] % 2, shape[1] + shape[1] % 2
+    command = [
+        *(
+            get_ffmpeg_exe(),
+            "-y",
+            "-loglevel",
+            "error",
+            "-f",
+            "rawvideo",
+            "-pix_fmt",
+            "rgb24",
+            "-s",
+            f"{width}x{height}",
+        ),
+        *(
+            "-r",
+            f"{fps:g}",
+            "-i",
+            "-",
+            "-an",
+            "-c:v",
+            "libx264",
+            "-crf",
+            "20",
+            "-preset",
+            "fast",
+            "-pix_fmt",
+            "yuv420p",
+        ),
+        *("-movflags", "+faststart", "-threads", "2", str(path)),
+    ]
+    pad = ((0, shape[0] % 2), (0, shape[1] % 2), (0, 0))
+    with tempfile.TemporaryFile() as said:
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=said)
+        assert process.stdin is not None
+        try:
+            for frame in frames:
+                process.stdin.write(np.pad(frame, pad, mode="edge").data if any(map(sum, pad)) else frame.data)
+            process.stdin.close()
+        except BrokenPipeError:
+            pass  # it ended early: what it said tells why
+        except BaseException:
+            process.kill()
+            raise
+        finally:
+            process.wait()
+            with suppress(OSError):
+                process.stdin.close()
+        if process.returncode:
+            said.seek(0)
+            _raise_for(path, said.read().decode(errors="replace"))
+
+
+def _raise_for(path: Path, said: str) -> None:
+    if "No space left" in said:
+        raise OSError(errno.ENOSPC, "No space left on device")
+    if "Permission denied" in said:
+        raise OSError(errno.EACCES, "Permission denied")
+    raise UsageError(f"ffmpeg could not write {path.suffix}: {said.strip()[-500:]}. Try a .gif.")
+
+
+def _write_gif(frames: Iterator[np.ndarray], shape: tuple[int, ...], path: Path, fps: float) -> None:
+    from PIL import Image
+
+    images = map(Image.fromarray, frames)
+    centiseconds = max(2, round(100 / fps))  # players show shorter ones slowly
+    next(images).save(path, save_all=True, append_images=images, duration=10 * centiseconds, loop=0)
+
+
+def captioned(picture: np.ndarray, text: str) -> np.ndarray:
+    """The picture with a line of text below it."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    strip = Image.new("RGB", (picture.shape[1], _CAPTION), "#eeeeee")
+    ImageDraw.Draw(strip).text((8, 5), text, fill="black", font=ImageFont.load_default(14))
+    return np.concatenate([picture, np.asarray(strip)])

@@ -1,0 +1,129 @@
+"""A run's parts, made from its settings: everything that can fail on a wrong one fails here, before time is spent."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any
+
+from steersman import envs
+from steersman.errors import UsageError
+from steersman.run.devices import shards_for
+from steersman.run.evaluate import Evaluator, close, evaluator, fixed_size
+from steersman.run.loops import DeviceLoop, HostLoop, Loop
+from steersman.run.policy import spec_to_json
+from steersman.run.settings import RunConfig
+from steersman.types import Agent, Algorithm, DeviceEnvs, EnvSpec
+
+
+@dataclass(frozen=True)
+class Setup:
+    """A run's parts. ``close`` frees the environments that were made for it."""
+
+    algorithm: Algorithm
+    environment: Any  # a name, or the user's object
+    run: RunConfig
+    config: Any
+    spec: EnvSpec
+    agent: Agent
+    loop: Loop
+    checkpoint_updates: int
+    close: Callable[[], None]
+
+    @property
+    def seeds(self) -> list[int]:
+        return list(range(self.run.seed, self.run.seed + self.run.seeds))
+
+    @property
+    def compiled(self) -> bool:
+        return isinstance(self.loop, DeviceLoop)
+
+    @property
+    def updates(self) -> int:
+        """Updates that meet the budget of steps: the last one may go over it by less than one rollout."""
+        return max(1, -(-(self.run.steps - self.loop.first_steps) // self.loop.steps_per_update))
+
+    @property
+    def log_updates(self) -> int:
+        """Updates between two rows of the log."""
+        return max(1, self.updates // 200)
+
+    def steps(self, updates: int) -> int:
+        """Environment steps of one seed after some updates."""
+        return self.loop.first_steps + updates * self.loop.steps_per_update
+
+    def describe(self) -> str:
+        """One line: what is trained, where, on what, for how long."""
+        where = "host"
+        if isinstance(self.loop, DeviceLoop):
+            size = self.loop.mesh.size
+            where = f"compiled, on {size} device{'s' if size > 1 else ''}"
+        seeds = f" x {self.run.seeds} seeds" if self.run.seeds > 1 else ""
+        steps = self.steps(self.updates)
+        rounded = f" ({self.run.steps:,} in whole rollouts)" if steps != self.run.steps else ""
+        members = f"{self.run.num_envs} environment{'s' if self.run.num_envs > 1 else ''}"
+        return f"{self.algorithm.name} on {self.spec.id} ({where}): {members}{seeds}, {steps:,} steps{rounded}"
+
+    def evaluator(self, episodes: int, explore: bool = False) -> Evaluator:
+        """An evaluator in environments of its own."""
+        return evaluator(self.agent, self.environment, episodes, explore=explore, workers=self.run.workers)
+
+
+def prepare(entry: Algorithm, environment: Any, run: RunConfig, config: Any, network: Any) -> Setup:
+    """Make a run's parts; raises UsageError for a setting that is wrong, alone or with the others."""
+    entry.check(config, run.num_envs)
+    for wanted, package, extra in ((run.tensorboard, "tensorboardX", "tensorboard"), (run.wandb, "wandb", "wandb")):
+        if wanted and not find_spec(package):
+            raise UsageError(f"{package} is not installed. Install it with: pip install 'steersman[{extra}]'")
+    scheduled = config if config.schedule_steps else dataclasses.replace(config, schedule_steps=run.steps)
+    first_length = entry.first_length(config)
+    with ExitStack() as undo:
+        made = _make(environment, run.num_envs, run)
+        undo.callback(close, environment, made)
+        agent = entry.factory(scheduled, made.spec, network=network)
+        if isinstance(made, DeviceEnvs):
+            shards = 1
+            if run.seeds == 1 and fixed_size(environment) is None:
+                shards = shards_for(run.num_envs, lambda n: entry.check(config, n), run.devices)
+            loop: Loop = DeviceLoop(
+                agent,
+                lambda n: made if n == run.num_envs else _make(environment, n, run),
+                num_envs=run.num_envs,
+                unroll_length=config.unroll_length,
+                first_length=first_length,
+                seeds=list(range(run.seed, run.seed + run.seeds)),
+                shards=shards,
+                devices=run.devices,
+            )
+        elif run.seeds > 1:
+            raise UsageError(
+                f"seeds = {run.seeds}: several seeds train side by side on compiled environments; {made.spec.id} runs "
+                "on the host. Start one run per seed (--seed 0, --seed 1, ...) and draw them together: steersman plot."
+            )
+        else:
+            loop = HostLoop(agent, made, unroll_length=config.unroll_length, first_length=first_length, seed=run.seed)
+        run = dataclasses.replace(run, checkpoint_every=run.checkpoint_every or max(1, run.steps // 20))
+        assert run.checkpoint_every
+        updates = max(1, round(run.checkpoint_every / loop.steps_per_update))
+        free = undo.pop_all().close
+        return Setup(entry, environment, run, config, made.spec, agent, loop, updates, free)
+
+
+def _make(environment: Any, num_envs: int, run: RunConfig) -> Any:
+    return envs.make(environment, num_envs, **({} if run.workers is None else {"workers": run.workers}))
+
+
+def config_json(setup: Setup, network: Any) -> dict[str, Any]:
+    """What ``config.json`` says of a run."""
+    named = isinstance(setup.environment, str)
+    extras = ({} if named else {"object": True}) | ({} if network is None else {"network": True})
+    return {
+        "algorithm": setup.algorithm.name,
+        "environment": setup.environment if named else setup.spec.id,
+        "config": dataclasses.asdict(setup.config),
+        "run": dataclasses.asdict(setup.run) | extras,
+        "spec": spec_to_json(setup.spec),
+    }

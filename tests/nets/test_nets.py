@@ -1,0 +1,147 @@
+"""Networks: the leaves rule, shapes for every space, the initialisation that on-policy methods depend on."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from gymnasium import spaces
+
+from steersman.errors import UsageError
+from steersman.nets.actor_critic import ActorCritic
+from steersman.nets.encoders import Encoder, NatureCNN
+from steersman.nets.heads import PolicyHead, ValueHead
+from steersman.nets.initialisers import orthogonal_conv, orthogonal_linear
+from steersman.nets.mlp import MLP
+from steersman.spaces import abstract
+from steersman.theory.distributions import Bernoulli, Categorical, DiagGaussian, MultiCategorical
+from steersman.types import EnvSpec
+
+BOX = spaces.Box(-1, 1, (3,))
+
+
+def spec(observation=BOX, action=None):
+    action = action or spaces.Discrete(2)
+    return EnvSpec("test", observation, action, action)
+
+
+NETWORKS = [
+    ActorCritic(spec(), hidden_sizes=(8,), key=jax.random.key(0)),
+    ActorCritic(spec(), hidden_sizes=(8, 8), share_trunk=True, activation="relu", key=jax.random.key(0)),
+    ActorCritic(spec(action=spaces.Box(-1, 1, (2,))), hidden_sizes=(), key=jax.random.key(0)),
+    ActorCritic(spec(spaces.Box(0, 255, (36, 36, 1), np.uint8)), hidden_sizes=(), key=jax.random.key(0)),
+]
+
+
+@pytest.mark.parametrize("network", NETWORKS, ids=range(len(NETWORKS)))
+def test_every_leaf_is_an_inexact_array(network):
+    """The rule that makes plain jit, vmap, grad and optax enough."""
+    assert all(isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jnp.inexact) for x in jax.tree.leaves(network))
+    assert hash(jax.tree.structure(network)) is not None  # static parts can be a jit cache's key
+
+
+def test_orthogonal_linear():
+    weight = orthogonal_linear(16, 4, jax.random.key(0), gain=3.0).weight
+    np.testing.assert_allclose(weight @ weight.T, 9 * np.eye(4), atol=1e-5)
+    layer = orthogonal_conv(3, 8, 4, 2, jax.random.key(0), gain=1.0)
+    flat = layer.weight.reshape(8, -1)
+    np.testing.assert_allclose(flat @ flat.T, np.eye(8), atol=1e-5)
+    assert (np.asarray(layer.bias) == 0).all()
+
+
+def test_layers_differ_from_each_other():
+    layers = MLP(8, (8, 8), key=jax.random.key(0)).layers
+    assert (np.asarray(layers[0].weight) != np.asarray(layers[1].weight)).any()
+
+
+def test_mlp_by_hand():
+    mlp = MLP(2, (3,), activation="relu", key=jax.random.key(0))
+    x = jnp.array([0.5, -2.0])
+    np.testing.assert_allclose(mlp(x), np.maximum(np.asarray(mlp.layers[0].weight) @ np.asarray(x), 0), rtol=1e-6)
+    np.testing.assert_array_equal(MLP(2, (), key=jax.random.key(0))(x), x)
+
+
+def test_the_first_policy_is_near_uniform_and_the_first_mean_near_zero():
+    key = jax.random.key(0)
+    obs = jax.random.normal(key, (64, 3))
+    policy, value = jax.vmap(ActorCritic(spec(), key=key))(obs)
+    assert float(policy.entropy().min()) > 0.69
+    assert float(jnp.abs(value).max()) > 0.1
+    policy, _ = jax.vmap(ActorCritic(spec(action=spaces.Box(-1, 1, (2,))), log_std_init=-1.0, key=key))(obs)
+    assert float(jnp.abs(policy.loc).max()) < 0.1
+    np.testing.assert_allclose(policy.log_std, -1.0)
+
+
+@pytest.mark.parametrize(
+    ("action", "kind"),
+    [
+        (spaces.Discrete(3), Categorical),
+        (spaces.MultiDiscrete([2, 3]), MultiCategorical),
+        (spaces.MultiBinary(4), Bernoulli),
+        (spaces.Box(-1, 1, (2,)), DiagGaussian),
+    ],
+)
+def test_policy_head_gives_the_right_distribution(action, kind):
+    policy = PolicyHead(5, action, key=jax.random.key(0))(jnp.ones(5))
+    assert isinstance(policy, kind)
+    assert np.asarray(policy.sample(jax.random.key(1))).shape == action.shape
+
+
+def test_state_dependent_std_starts_where_asked_and_stays_in_range():
+    head = PolicyHead(5, spaces.Box(-1, 1, (2,)), log_std_init=-0.7, state_dependent_std=True, key=jax.random.key(0))
+    assert head.log_std is None
+    np.testing.assert_allclose(head(jnp.zeros(5)).log_std, -0.7)
+    assert np.isfinite(np.asarray(jnp.exp(head(jnp.full(5, 1e9)).log_std))).all()
+
+
+def test_mask_forbids():
+    policy = PolicyHead(5, spaces.Discrete(3), key=jax.random.key(0))(jnp.ones(5), jnp.array([1.0, 0.0, 1.0]))
+    assert float(policy.probabilities()[1]) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("space", "size"),
+    [
+        (BOX, 3),
+        (spaces.Box(-1, 1, (2, 3)), 6),
+        (spaces.Discrete(5), 5),
+        (spaces.MultiDiscrete([2, 3]), 5),
+        (spaces.Dict(a=BOX, action_mask=spaces.MultiBinary(2), b=spaces.Discrete(2)), 5),
+        (spaces.Tuple((BOX, spaces.Discrete(2))), 5),
+        (spaces.Box(0, 255, (10, 10), np.uint8), 100),
+    ],
+    ids=str,
+)
+def test_encoder_sizes(space, size):
+    encoder = Encoder(space, key=jax.random.key(0))
+    obs = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), abstract(space))
+    assert encoder(obs).shape == (encoder.out_size,) == (size,)
+
+
+def test_encoder_one_hot_by_hand():
+    encoder = Encoder(spaces.MultiDiscrete([2, 3]), key=jax.random.key(0))
+    np.testing.assert_array_equal(encoder(jnp.array([1, 2])), [0, 1, 0, 0, 1])
+
+
+def test_channels_last_equals_channels_first():
+    image = jax.random.randint(jax.random.key(0), (36, 40, 3), 0, 256).astype(jnp.uint8)
+    last, first = (NatureCNN(s, key=jax.random.key(1)) for s in ((36, 40, 3), (3, 36, 40)))
+    np.testing.assert_allclose(last(image), first(jnp.moveaxis(image, -1, 0)), rtol=1e-5, atol=1e-6)
+    assert last(image).shape == (512,)
+
+
+def test_shared_trunk_shares():
+    shared = ActorCritic(spec(), share_trunk=True, key=jax.random.key(0))
+    apart = ActorCritic(spec(), key=jax.random.key(0))
+    count = lambda m: sum(x.size for x in jax.tree.leaves(m))
+    assert count(apart) - count(shared) == (3 * 64 + 64) + (64 * 64 + 64)
+
+
+def test_value_head_is_a_scalar():
+    assert ValueHead(4, key=jax.random.key(0))(jnp.ones(4)).shape == ()
+
+
+def test_unknown_spaces_are_refused():
+    with pytest.raises(UsageError, match="No encoder"):
+        Encoder(spaces.Text(3), key=jax.random.key(0))
+    with pytest.raises(UsageError, match="No policy"):
+        PolicyHead(3, spaces.Text(3), key=jax.random.key(0))

@@ -1,0 +1,183 @@
+"""Properties that every agent has, checked over every member of the list. A new algorithm joins by being listed."""
+
+from functools import partial
+
+import jax
+import numpy as np
+import pytest
+
+from steersman import envs
+from steersman.agents import ALGORITHMS
+from steersman.run import checkpoint
+from steersman.run.loops import DeviceLoop, LoopState
+from steersman.run.policy import example_rollout
+from steersman.run.unroll import HostRollout, begin, unroll
+from steersman.types import HostEnvs, TimeStep
+
+T, B = 8, 4
+SMALL = {"unroll_length": T, "num_minibatches": 2, "num_epochs": 2, "hidden_sizes": (8,), "schedule_steps": 1000}
+CASES = [
+    ("ppo", "CartPole-v1", {}),
+    ("ppo", "Pendulum-v1", {"normalize_observations": True, "scale_rewards": True}),
+    ("ppo", "probe/mask", {"objective": "penalty", "normalize_observations": True}),
+]
+
+
+@pytest.fixture(scope="module", params=CASES, ids=lambda case: f"{case[0]}-{case[1]}")
+def case(request):
+    name, environment, settings = request.param
+    entry = ALGORITHMS[name]
+    spec = envs.make(environment, 1).spec
+    return entry.factory(entry.config(**{**SMALL, **settings}), spec), environment
+
+
+@pytest.fixture(scope="module")
+def programs(case):
+    """One compiled loop for single seeds, shared by the tests of a case."""
+    return loop_of(case), loop_of(case, shards=2), loop_of(case, seeds=[0, 1, 2])
+
+
+def loop_of(case, seeds=(0,), shards=1):
+    agent, environment = case
+    make = partial(envs.make, environment)
+    loop = DeviceLoop(
+        agent, make, num_envs=B, unroll_length=T, first_length=T, seeds=list(seeds), shards=shards, devices=2
+    )
+    return loop
+
+
+def numbers(tree):
+    keys = lambda x: jax.random.key_data(x) if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key) else x
+    return [np.asarray(keys(x)) for x in jax.tree.leaves(tree)]
+
+
+def assert_same_bits(a, b):
+    for x, y in zip(numbers(a), numbers(b), strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
+def test_every_algorithm_has_a_case():
+    assert {name for name, *_ in CASES} == set(ALGORITHMS)
+
+
+def test_same_seed_same_bits_and_chunks_do_not_matter(programs):
+    loop = programs[0]
+    a, _ = loop.advance(loop.start(), 3)
+    b, _ = loop.advance(loop.start(), 1)
+    b, _ = loop.advance(b, 2)
+    assert_same_bits(a, b)
+
+
+def test_an_update_changes_the_parameters(programs):
+    loop = programs[0]
+    before = numbers(loop.start().agent)
+    after, totals = loop.advance(loop.start(), 1)
+    assert any((x != y).any() for x, y in zip(before, numbers(after.agent), strict=True))
+    assert all(np.isfinite(v).all() for v in totals.metrics.values())
+
+
+def test_seeds_side_by_side_equal_seeds_one_by_one(case, programs):
+    loop = programs[2]
+    many, _ = loop.advance(loop.start(), 2)
+    for i in (0, 2):
+        one_loop = loop_of(case, seeds=[i])
+        one, _ = one_loop.advance(one_loop.start(), 2)
+        assert_same_bits(jax.tree.map(lambda x, i=i: x[i], many.agent), one.agent)
+
+
+def test_two_shards_equal_one(programs):
+    states = []
+    for loop in programs[:2]:
+        state, totals = loop.advance(loop.start(), 2)
+        states.append((state.agent, totals.metrics, totals.episodes))
+    for x, y in zip(numbers(states[0]), numbers(states[1]), strict=True):
+        np.testing.assert_allclose(x, y, rtol=2e-4, atol=2e-5)  # sums are taken in another order
+
+
+def test_checkpoint_round_trip(programs, tmp_path):
+    loop = programs[0]
+    state, _ = loop.advance(loop.start(), 1)
+    checkpoint.save(tmp_path / "a.safetensors", state, {"updates": 1})
+    loaded, header = checkpoint.load(tmp_path / "a.safetensors", jax.eval_shape(lambda s: s, state))
+    assert header == {"updates": 1}
+    assert_same_bits(state, loaded)
+    a, _ = loop.advance(jax.tree.map(lambda x, y: jax.device_put(x, y.sharding), loaded, state), 2)
+    b, _ = loop.advance(loop.start(), 3)
+    assert_same_bits(a, b)
+
+
+def test_a_second_update_does_not_recompile(case):
+    agent, environment = case
+    made = envs.make(environment, B)
+    first = example_rollout(agent, made.spec, T, B)
+    state = jax.jit(agent.init)(jax.random.key(0), jax.tree.map(lambda s: np.zeros(s.shape, s.dtype), first))
+
+    @jax.jit
+    def play(state, acting, key):
+        acting, rollout, _ = unroll(partial(agent.act, state, explore=True), made, acting, key, T)
+        return agent.update(state, rollout, key)[0], acting
+
+    acting = begin(agent, made, jax.random.key(1))
+    for i in range(3):
+        state, acting = play(state, acting, jax.random.key(i))
+    assert play._cache_size() == 1
+
+
+def test_members_act_differently_on_equal_observations(case):
+    agent, environment = case
+    made = envs.make(environment, 64)
+    state, obs = made.reset(jax.random.key(0))
+    obs = jax.tree.map(lambda x: np.broadcast_to(x[:1], x.shape), obs)
+    zeros = jax.tree.map(lambda s: np.zeros(s.shape, s.dtype), example_rollout(agent, made.spec, T, 64))
+    s = agent.init(jax.random.key(0), zeros)
+    explore, _, _ = agent.act(s, agent.begin(64), obs, np.ones(64, bool), jax.random.key(1), explore=True)
+    greedy, _, _ = agent.act(s, agent.begin(64), obs, np.ones(64, bool), jax.random.key(1), explore=False)
+    assert len(np.unique(np.asarray(explore), axis=0)) > 1
+    assert len(np.unique(np.asarray(greedy), axis=0)) == 1
+
+
+class CompiledAsHost(HostEnvs):
+    """A compiled environment behind the host protocol: the same dynamics for both loops."""
+
+    def __init__(self, made, state):
+        self.spec, self.num_envs, self.made, self.state = made.spec, made.num_envs, made, state
+        self._step = jax.jit(made.step)
+
+    def reset(self, seed):
+        raise AssertionError("starts from a given state")
+
+    def step(self, action):
+        self.state, seen = self._step(self.state, action)
+        return TimeStep(*jax.tree.map(np.asarray, tuple(seen)))
+
+    def close(self):
+        pass
+
+
+def test_both_loops_collect_the_same_and_learn_the_same(case):
+    agent, environment = case
+    made = envs.make(environment, B)
+    zeros = jax.tree.map(lambda s: np.zeros(s.shape, s.dtype), example_rollout(agent, made.spec, T, B))
+    state = agent.init(jax.random.key(0), zeros)
+    key = jax.random.key(3)
+    acting = begin(agent, made, jax.random.key(2))
+    act = partial(agent.act, state, explore=True)
+    host_act = jax.jit(lambda carry, obs, first, t: act(carry, obs, first, jax.random.fold_in(key, t)))
+    _, compiled, episodes = jax.jit(lambda a: unroll(act, made, a, key, T))(acting)
+    _, hosted, host_episodes = HostRollout().unroll(
+        host_act, CompiledAsHost(made, acting.envs), acting._replace(envs=()), T
+    )
+    for x, y in zip(numbers(compiled), numbers(hosted), strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6)
+    assert int(episodes.count) == host_episodes.count
+    update = jax.jit(agent.update)
+    for x, y in zip(
+        numbers(update(state, compiled, key)[0]), numbers(update(state, hosted, key)[0]), strict=True
+    ):
+        np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-5)
+
+
+def test_state_holds_arrays_only(programs):
+    state = programs[0].start()
+    assert isinstance(state, LoopState)
+    assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(state))

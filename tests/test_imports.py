@@ -1,0 +1,176 @@
+"""The import rule, read off the import statements: which part may know of which, and where the outside world is met."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+import steersman
+
+SRC = Path(__file__).parents[1] / "src" / "steersman"
+GROUND = {"errors", "types", "spaces", "spaces_json"}
+THEORY = GROUND | {"theory"}
+LAYERS = {  # part -> parts it may import, itself included
+    **dict.fromkeys(GROUND, GROUND),
+    "theory": THEORY,
+    "tabular": THEORY | {"tabular"},
+    "nets": THEORY | {"nets"},
+    "memory": THEORY | {"memory"},
+    "agents": THEORY | {"tabular", "nets", "memory", "agents"},
+    "envs": GROUND | {"envs"},
+    "run": THEORY | {"tabular", "nets", "memory", "agents", "envs", "run"},
+    "cli": THEORY | {"tabular", "nets", "memory", "agents", "envs", "run", "cli", "__init__"},
+    "__init__": THEORY | {"tabular", "nets", "memory", "agents", "envs", "run"},
+}
+PURE = {*GROUND, "theory", "tabular", "nets", "memory", "agents"}  # no files, clocks, terminals
+
+SIMULATORS = {"gymnax", "envpool", "brax", "mujoco", "mujoco_playground", "pgx", "ale_py", "Box2D", "pygame", "minatar"}
+SERIALISERS = {"pickle", "cloudpickle", "dill", "shelve", "marshal", "joblib"}
+OUTSIDE = {"datetime", "io", "logging", "multiprocessing", "os", "pathlib", "rich", "shutil", "signal", "socket"}
+OUTSIDE |= {"subprocess", "sys", "tempfile", "threading", "time", "tyro", "imageio", "tensorboardX", "wandb"}
+
+
+class Import(NamedTuple):
+    file: Path
+    line: int
+    module: str  # absolute
+    deferred: bool  # inside a function
+    typing_only: bool  # under `if TYPE_CHECKING`
+
+    @property
+    def top(self) -> str:
+        return self.module.partition(".")[0]
+
+    @property
+    def layer(self) -> str:
+        """Of the imported module, if it is ours: types, theory, ..., __init__."""
+        return [*self.module.split("."), "__init__"][1]
+
+    def __str__(self) -> str:
+        return f"{self.file.relative_to(SRC)}:{self.line} imports {self.module}"
+
+
+def imports_of(file: Path, source: str | None = None) -> list[Import]:
+    package = ["steersman", *file.relative_to(SRC).parent.parts]
+    found = []
+
+    def visit(node: ast.AST, deferred: bool, typing_only: bool) -> None:
+        deferred |= isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            typing_only = True
+        modules = []
+        if isinstance(node, ast.Import):
+            modules = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = ".".join([*package[: len(package) + 1 - node.level], *filter(None, [node.module])])
+            base = base if node.level else str(node.module)
+            modules = [resolve(base, alias.name) for alias in node.names]
+        found.extend(Import(file, node.lineno, module, deferred, typing_only) for module in modules)  # type: ignore
+        for child in ast.iter_child_nodes(node):
+            visit(child, deferred, typing_only)
+
+    visit(ast.parse(file.read_text() if source is None else source), False, False)
+    return found
+
+
+def resolve(base: str, name: str) -> str:
+    """What ``from base import name`` reaches: a module of ours, or the home of one of the package's lazy names."""
+    if base == "steersman" and name in steersman._HOME:
+        return f"steersman.{steersman._HOME[name]}"
+    path = SRC.parent / base.replace(".", "/")
+    below = (path / name).is_dir() or (path / f"{name}.py").is_file()
+    return f"{base}.{name}" if below or base.partition(".")[0] != "steersman" else base
+
+
+def layer_of(file: Path) -> str:
+    return file.relative_to(SRC).parts[0].removesuffix(".py")
+
+
+def faults(found: list[Import]) -> list[str]:
+    """What breaks the rule, one line each."""
+    broken = []
+    for one in found:
+        layer = layer_of(one.file)
+        if one.top == "steersman" and one.layer not in LAYERS[layer]:
+            broken.append(f"{one}: {layer} may import {', '.join(sorted(LAYERS[layer]))}")
+        if one.top in SIMULATORS and not (layer == "envs" and (one.deferred or one.typing_only)):
+            broken.append(f"{one}: a simulator is imported in envs/ only, by the function that needs it")
+        if one.top in SERIALISERS and layer != "envs":
+            broken.append(f"{one}: what is read back must not be able to run code")
+        if one.top in OUTSIDE and layer in PURE:
+            broken.append(f"{one}: only run/ and cli/ touch files, clocks and terminals")
+        if one.top == "gymnasium" and layer in PURE and not one.module.startswith("gymnasium.spaces"):
+            broken.append(f"{one}: of gymnasium only its spaces")
+    return broken
+
+
+FILES = sorted(SRC.rglob("*.py"))
+
+
+def test_every_part_has_a_place():
+    assert {layer_of(file) for file in FILES} <= set(LAYERS)
+
+
+def test_imports_run_one_way():
+    assert not [fault for file in FILES for fault in faults(imports_of(file))]
+
+
+@pytest.mark.parametrize(
+    ("file", "source"),
+    [
+        ("theory/x.py", "from steersman.agents.ppo import ppo"),
+        ("agents/x.py", "from steersman import envs"),
+        ("agents/x.py", "from steersman import train"),
+        ("agents/x.py", "from ..run import unroll"),
+        ("agents/x.py", "def f():\n    import steersman.run.unroll"),
+        ("agents/x.py", "import time"),
+        ("envs/x.py", "from steersman.theory import trees"),
+        ("envs/x.py", "import gymnax"),
+        ("run/x.py", "def f():\n    from mujoco import mjx"),
+        ("run/x.py", "import pickle"),
+        ("run/x.py", "from steersman.cli import main"),
+        ("tabular/x.py", "from steersman.nets.mlp import MLP"),
+        ("nets/x.py", "import gymnasium"),
+        ("types.py", "from steersman.theory import trees"),
+    ],
+)
+def test_a_breach_is_found(file, source):
+    assert len(faults(imports_of(SRC / file, source))) == 1
+
+
+@pytest.mark.parametrize(
+    ("file", "source"),
+    [
+        ("agents/x.py", "from steersman.theory import returns\nfrom gymnasium import spaces"),
+        ("envs/x.py", "def f():\n    import gymnax"),
+        ("cli/x.py", "from steersman import __version__, agents, train"),
+        ("run/x.py", "import time\nfrom steersman import agents, envs, spaces"),
+    ],
+)
+def test_what_is_right_passes(file, source):
+    assert not faults(imports_of(SRC / file, source))
+
+
+HEAVY = ["jax", "numpy", "scipy", "equinox", "optax", "gymnasium", "matplotlib", "tyro", "rich"]
+
+
+def loaded_by(code: str) -> set[str]:
+    """Which of the heavy packages a fresh interpreter has loaded after ``code``."""
+    script = f"import sys\n{code}\nprint()\nprint(*[m for m in {HEAVY!r} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    return set(done.stdout.splitlines()[-1].split())
+
+
+def test_import_is_light():
+    assert loaded_by("import steersman, steersman.errors, steersman.envs, steersman.run") == set()
+
+
+def test_help_is_light():
+    assert loaded_by("from steersman.cli.main import run; run(['--help']); run(['--version']); run(['trian'])") == set()
+
+
+def test_a_worker_of_host_environments_is_light():
+    assert "jax" not in loaded_by("import steersman.envs.members")

@@ -1,0 +1,93 @@
+"""Exploration: the limits, the ties, the masks and the schedules."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import special
+
+from steersman.theory import exploration as ex
+from steersman.theory.distributions import Categorical
+
+Q = jnp.array([[1.0, 3.0, 2.0, 3.0], [0.0, -1.0, -5.0, -2.0]])
+MASK = jnp.array([[True, False, True, False], [False, True, True, True]])
+
+
+def p(d: Categorical):
+    return np.asarray(d.probabilities())
+
+
+def test_greedy_shares_ties_and_obeys_the_mask():
+    np.testing.assert_allclose(p(ex.greedy(Q)), [[0, 0.5, 0, 0.5], [1, 0, 0, 0]])
+    np.testing.assert_allclose(p(ex.greedy(Q, MASK)), [[0, 0, 1, 0], [0, 1, 0, 0]])
+    draws = jax.vmap(ex.greedy(Q).sample)(jax.random.split(jax.random.key(0), 200))
+    assert set(np.asarray(draws[:, 0]).tolist()) == {1, 3}
+    assert set(np.asarray(draws[:, 1]).tolist()) == {0}
+
+
+def test_epsilon_greedy():
+    np.testing.assert_allclose(p(ex.epsilon_greedy(Q, 0.2))[0], [0.05, 0.45, 0.05, 0.45], rtol=1e-6)
+    np.testing.assert_allclose(p(ex.epsilon_greedy(Q, 0.3, MASK)), [[0.15, 0, 0.85, 0], [0, 0.8, 0.1, 0.1]], rtol=1e-5)
+    np.testing.assert_array_equal(p(ex.epsilon_greedy(Q, 0.0)), p(ex.greedy(Q)))
+    np.testing.assert_allclose(p(ex.epsilon_greedy(Q, 1.0)), np.full((2, 4), 0.25), rtol=1e-6)
+    each = p(ex.epsilon_greedy(Q, jnp.array([0.0, 1.0])))  # one epsilon per row
+    np.testing.assert_allclose(each, [[0, 0.5, 0, 0.5], [0.25] * 4], rtol=1e-6)
+
+
+def test_boltzmann_is_the_softmax_and_its_limits():
+    policy = jax.jit(lambda t: ex.boltzmann(Q, t).probabilities())
+    np.testing.assert_allclose(policy(1.7), special.softmax(np.asarray(Q) / 1.7, axis=-1), rtol=1e-5)
+    np.testing.assert_allclose(policy(1e9), np.full((2, 4), 0.25), rtol=1e-5)
+    for cold in (1e-3, 1e-30, 1e-42, 0.0):
+        np.testing.assert_allclose(policy(cold), p(ex.greedy(Q)))
+    each = p(ex.boltzmann(Q, jnp.array([0.0, 1.0])))
+    np.testing.assert_allclose(each, np.stack([p(ex.greedy(Q))[0], special.softmax(np.asarray(Q[1]))]), rtol=1e-5)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0, 1e25])
+def test_boltzmann_obeys_the_mask_at_any_temperature(temperature):
+    got = p(ex.boltzmann(Q, temperature, MASK))
+    np.testing.assert_array_equal(got[~np.asarray(MASK)], 0.0)
+    np.testing.assert_allclose(got.sum(-1), 1.0, rtol=1e-6)
+    if temperature == 1.0:
+        expected = special.softmax(np.where(MASK, Q, -np.inf), axis=-1)
+        np.testing.assert_allclose(got, expected, rtol=1e-5)
+
+
+def test_ucb_prefers_the_untried():
+    bonus = ex.ucb(jnp.array([[4, 1, 0], [2, 2, 4]]), jnp.int32(8), 2.0)
+    expected = 2 * np.sqrt(np.log(8) / np.array([[4, 1, np.nan], [2, 2, 4]]))
+    np.testing.assert_allclose(bonus, np.where(np.isnan(expected), np.inf, expected), rtol=1e-6)
+    np.testing.assert_array_equal(p(ex.greedy(jnp.zeros((2, 3)) + bonus)), [[0, 0, 1], [0.5, 0.5, 0]])
+    both = ex.ucb(jnp.array([[1, 1], [1, 1]]), jnp.array([1, 3]), 1.0)
+    np.testing.assert_allclose(both[:, 0], np.sqrt(np.log([1, 3])), rtol=1e-6)
+
+
+def test_schedules_by_hand():
+    steps = jnp.array([0, 25, 50, 100, 1000], jnp.int32)
+    linear = ex.linear(steps, 1.0, 0.1, 100)
+    exponential = ex.exponential(steps, 1.0, 0.01, 100)
+    np.testing.assert_allclose(linear, [1.0, 0.775, 0.55, 0.1, 0.1], rtol=1e-6)
+    np.testing.assert_allclose(exponential, [1.0, 0.1**0.5, 0.1, 0.01, 0.01], rtol=1e-5)
+    np.testing.assert_array_equal(ex.constant(steps, 0.5), [0.5] * 5)
+    assert linear.dtype == exponential.dtype == ex.constant(steps, 1).dtype == jnp.float32
+    assert ex.linear(jnp.int32(0), 1.0, 0.1, 0) == np.float32(0.1)  # nothing to wait for
+    assert ex.linear(jnp.int32(2**31 - 1), 1.0, 0.0, 2**31 - 1) == 0.0
+
+
+def test_schedules_compile_once_for_all_steps_and_take_swept_ends():
+    traces = []
+
+    @jax.jit
+    def schedule(step, start):
+        traces.append(step)
+        return functools.partial(ex.linear, start=start, end=0.0, steps=10)(step)
+
+    got = [float(schedule(jnp.int32(i), jnp.float32(2.0))) for i in (0, 5, 10)]
+    assert got == [2.0, 1.0, 0.0]
+    assert len(traces) == 1
+    np.testing.assert_array_equal(
+        jax.vmap(schedule, in_axes=(None, 0))(jnp.int32(5), jnp.array([1.0, 4.0])), [0.5, 2.0]
+    )
