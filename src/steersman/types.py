@@ -51,8 +51,8 @@ class EnvSpec:
     """What an agent needs to know of an environment; nothing here changes while it runs.
 
     ``action_space`` is canonical: a bounded Box is [-1, 1] (``native_action_space`` keeps the environment's own bounds
-    and units). An observation space that is a Dict with an ``action_mask`` entry, shape ``(A,)``, 1 = allowed, gives the
-    legal actions of a Discrete space; the mask is never fed to a network.
+    and units). A Dict observation space with an entry ``action_mask``, shape ``(A,)``, 1 = allowed, gives the legal
+    actions of a Discrete space; the mask is never fed to a network.
     """
 
     id: str

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from steersman import envs
-from steersman.envs.probe import MEMORY_STEPS, PROBES, TRUNCATION_STEPS, known_values
+from steersman.envs.probe import ILLEGAL_REWARD, MEMORY_STEPS, PROBES, TRUNCATION_STEPS, known_values
 from steersman.errors import UsageError
 
 GAMMA = 0.9
@@ -35,9 +35,11 @@ def play(batch, policy):
         now = jax.tree.leaves(seen.obs)[0][:, 0]
         return (state, seen.obs, jnp.where(ended, now, cue)), (obs, seen)
 
-    state, obs = batch.reset(jax.random.key(0))
-    cue = jax.tree.leaves(obs)[0][:, 0]
-    return jax.jit(lambda c: jax.lax.scan(step, c, None, T)[1])((state, obs, cue))
+    def run(key):
+        state, obs = batch.reset(key)
+        return jax.lax.scan(step, (state, obs, jax.tree.leaves(obs)[0][:, 0]), None, T)[1]
+
+    return jax.jit(run)(jax.random.key(0))
 
 
 def lookup(known, obs):
@@ -75,16 +77,17 @@ def test_the_known_answer(name):
     assert abs(returns.mean() - known.mean_return) < 5 * returns.std() / np.sqrt(returns.size) + 1e-6
 
 
-def test_probes_that_need_no_action_have_a_continuous_form():
-    for short in CONTINUOUS:
-        batch = envs.make(f"probe/{short}", B, continuous=True)
-        assert batch.spec.action_space.shape == (1,)
-    for short in ("two-steps", "truncation-ring"):
-        batch = envs.make(f"probe/{short}", B, continuous=True)
-        one = play(batch, lambda obs, cue: jnp.ones((B, 1)))[1]
-        other = play(envs.make(f"probe/{short}", B), lambda obs, cue: jnp.ones((B,), jnp.int32))[1]
-        for ours, theirs in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
-            np.testing.assert_array_equal(ours, theirs)
+@pytest.mark.parametrize("short", CONTINUOUS)
+def test_probes_that_need_no_action_have_a_continuous_form(short):
+    key = jax.random.key(0)
+    discrete, box = PROBES[f"probe/{short}"](), PROBES[f"probe/{short}"](continuous=True)
+    assert box.spec.action_space.shape == (1,)
+    state, obs = discrete.reset(key)
+    other_state, other_obs = box.reset(key)
+    seen = discrete.step(state, jnp.int32(1), key)[1]
+    other = box.step(other_state, jnp.ones((1,)), key)[1]
+    for ours, theirs in zip(*map(jax.tree.leaves, ((obs, seen), (other_obs, other))), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
 
 
 def test_the_wrong_answers_differ_on_the_ring():
@@ -104,15 +107,30 @@ def test_the_wrong_answers_differ_on_the_ring():
     assert all(np.abs(fixed_point(w) - right).max() > 0.05 for w in wrong)
 
 
-def test_actions_matter_where_they_should():
-    wrong = play(envs.make("probe/mask", B), lambda obs, cue: jnp.argmin(obs["action_mask"], -1).astype(jnp.int32))[1]
-    np.testing.assert_array_equal(wrong.reward, -100)
-    wrong = play(envs.make("probe/action", B), lambda obs, cue: jnp.zeros((B,), jnp.int32))[1]
-    np.testing.assert_array_equal(wrong.reward, -1)
-    wrong = play(envs.make("probe/memory", B), lambda obs, cue: (cue < 0).astype(jnp.int32))[1]
-    np.testing.assert_array_equal(wrong.reward[wrong.terminated], -1)
-    wrong = play(envs.make("probe/continuous-action", B), lambda obs, cue: obs / 2 + 0.5)[1]
-    np.testing.assert_allclose(wrong.reward, -0.25, rtol=1e-5)
+@pytest.mark.parametrize(
+    ("name", "wrong", "reward"),
+    [
+        ("probe/action", lambda obs: jnp.int32(0), -1),
+        ("probe/action-observation", lambda obs: (obs[0] < 0).astype(jnp.int32), -1),
+        ("probe/continuous-action", lambda obs: obs / 2 + 0.5, -0.25),
+        ("probe/mask", lambda obs: jnp.argmin(obs["action_mask"]).astype(jnp.int32), ILLEGAL_REWARD),
+    ],
+)
+def test_wrong_actions_cost(name, wrong, reward):
+    env = PROBES[name]()
+    for seed in range(3):
+        state, obs = env.reset(jax.random.key(seed))
+        np.testing.assert_allclose(env.step(state, wrong(obs), jax.random.key(seed))[1].reward, reward, rtol=1e-5)
+
+
+def test_the_wrong_memory_costs():
+    env = PROBES["probe/memory"]()
+    state, obs = env.reset(jax.random.key(0))
+    wrong = (obs[0] < 0).astype(jnp.int32)
+    for _ in range(MEMORY_STEPS):
+        state, seen = env.step(state, wrong, jax.random.key(1))
+    assert seen.terminated
+    assert seen.reward == -1
 
 
 def test_unknown_probes():

@@ -31,9 +31,12 @@ VECTOR = counting(spaces.Box(0.0, 9.0, (1,)), lambda n: n.astype(jnp.float32)[No
 
 def play(env, length=6, num_envs=2):
     batch = vectorize(env, num_envs)
-    state, obs = batch.reset(jax.random.key(0))
-    _, seen = jax.lax.scan(batch.step, state, jnp.zeros((length, num_envs), jnp.int32))
-    return obs, seen
+
+    def run(key):
+        state, obs = batch.reset(key)
+        return obs, jax.lax.scan(batch.step, state, jnp.zeros((length, num_envs), jnp.int32))[1]
+
+    return jax.jit(run)(jax.random.key(0))
 
 
 def test_time_limit_truncates_and_leaves_terminations_alone():

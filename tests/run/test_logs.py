@@ -156,7 +156,8 @@ def scalars(folder):
 
 def test_tensorboard_has_means_and_seeds(tmp_path):
     sink = logs.TensorBoard(tmp_path / "tb")
-    sink.write(100, {"loss": 0.5, "episode_return": np.array([1.0, 3.0])})
+    sink.write(100, {"loss": 0.5, "episode_return": np.array([1.0, 3.0]), "nothing": np.nan})
+    sink.write(200, {"episode_return": np.array([np.nan, 4.0])})
     sink.close()
     sink.close()
     found, purged = scalars(tmp_path / "tb")
@@ -165,6 +166,8 @@ def test_tensorboard_has_means_and_seeds(tmp_path):
         ("episode_return", 100, 2.0),
         ("episode_return/seed_0", 100, 1.0),
         ("episode_return/seed_1", 100, 3.0),
+        ("episode_return", 200, 4.0),
+        ("episode_return/seed_1", 200, 4.0),
     ]
     assert purged == []
 

@@ -180,3 +180,21 @@ def test_running_moments_update_under_sharding():
     x = jax.random.normal(jax.random.key(0), (4, 3, 2))  # [B, T, 2]: any leading axes
     for got, expected in zip(jax.tree.leaves(sharded(update)(x)), jax.tree.leaves(update(x)), strict=True):
         np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_sums_indices_and_keys_of_members():
+    """A member's key is the same whether the batch is whole or cut; sums keep integers."""
+    key, x = jax.random.key(3), jnp.arange(6, dtype=jnp.int32)
+
+    def f(x):
+        index = jnp.full(x.shape, trees.shard_index(), jnp.int32)
+        return jax.random.key_data(trees.member_keys(key, len(x))), index, trees.cross_sum({"sum": jnp.sum(x)})
+
+    out = (BATCH, BATCH, WHOLE)
+    keys, index, total = sharded(f, out=out)(x)
+    whole_keys, whole_index, whole_total = f(x)
+    np.testing.assert_array_equal(keys, whole_keys)
+    assert len(np.unique(keys, axis=0)) == 6
+    np.testing.assert_array_equal(index, [0, 0, 0, 1, 1, 1])
+    np.testing.assert_array_equal(whole_index, np.zeros(6))
+    assert total["sum"] == whole_total["sum"] == 15

@@ -76,7 +76,8 @@ def with_reward_scaling(agent: Agent, gamma: float | jax.Array, *, clip: float =
             running = gamma * running + reward
             return jnp.where(ended, 0.0, running), running
 
-        returns, history = jax.lax.scan(step, returns, (rollout.reward, rollout.terminated | rollout.truncated))
+        ended = jnp.asarray(rollout.terminated | rollout.truncated)
+        returns, history = jax.lax.scan(step, returns, (jnp.asarray(rollout.reward), ended))
         return moments.update(history), returns
 
     def scaled(moments: RunningMoments, rollout: Rollout) -> Rollout:

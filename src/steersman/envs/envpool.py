@@ -76,11 +76,12 @@ class EnvPoolEnvs(HostEnvs):
         seeds = member_seeds(seed, self.num_envs)
         self._free()
         with _quiet():
-            self._pool = self._envpool.make(
+            pool = self._envpool.make(
                 self._id, env_type="gymnasium", num_envs=self.num_envs, env_seed=seeds, **self._kwargs
             )
-        self._fresh = True
-        return self._book.reset(self._leaves(self._pool.reset()[0]))
+            obs, _ = pool.reset()
+        self._pool, self._fresh = pool, True
+        return self._book.reset(self._leaves(obs))
 
     def step(self, action: PyTree) -> TimeStep:
         pool = self._pool

@@ -45,10 +45,8 @@ def find(name: str) -> GymnasiumSpec:
     same = [spec for spec in registry.values() if (spec.namespace, spec.name) == (namespace, base)]
     if same:
         newest = max(same, key=lambda spec: spec.version or 0).id
-        lacks = f"{wanted} has no version" if version is None else f"There is no {wanted} in Gymnasium"
-        raise UsageError(
-            f"{lacks} {gymnasium.__version__}; ask for {newest}." if version else f"{lacks}; ask for {newest}."
-        )
+        lacks = "names no version" if version is None else f"is not in Gymnasium {gymnasium.__version__}"
+        raise UsageError(f"{wanted} {lacks}; ask for {newest}.")
     raise UsageError(
         f"Unknown environment {wanted}. {nearest(wanted, registry)} An environment of a package of yours is "
         "registered when that is imported: package.module:Own-v0 imports it first.".replace("  ", " ")

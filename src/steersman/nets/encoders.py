@@ -18,7 +18,8 @@ from steersman.types import Key, PyTree
 
 def convolvable(space: spaces.Space) -> bool:
     """Whether the Nature CNN can read a space: an image of rank 3, at least 36 pixels high and wide."""
-    return is_image(space) and len(space.shape) == 3 and sorted(space.shape)[1] >= 36
+    shape = space.shape or ()
+    return is_image(space) and len(shape) == 3 and sorted(shape)[1] >= 36
 
 
 class Flatten(eqx.Module):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 
 import jax
 import numpy as np
@@ -23,10 +24,8 @@ def use_all_cores() -> None:
     """
     if "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
         return
-    try:
+    with suppress(RuntimeError):  # raised when the devices exist already: keep them
         jax.config.update("jax_num_cpu_devices", cores())
-    except RuntimeError:  # the devices exist already: keep them
-        pass
 
 
 def cores() -> int:
@@ -35,7 +34,7 @@ def cores() -> int:
 
 
 def shards_for(num_envs: int, fits: Callable[[int], None], limit: int | None = None) -> int:
-    """The most devices that can share ``num_envs`` environments equally, ``fits(environments of one)`` not objecting."""
+    """The most devices that can share ``num_envs`` environments equally, ``fits(share of one)`` not objecting."""
     for shards in range(min(len(jax.devices()), num_envs, limit or num_envs), 1, -1):
         if num_envs % shards == 0:
             try:

@@ -166,6 +166,7 @@ def lock(path: str | Path) -> Iterator[None]:
     file = Path(path) / ".lock"
     with explained("locking", file):
         handle = os.open(file, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o666)
+    _held.add(handle)
     try:
         if fcntl is not None:
             try:
@@ -180,9 +181,8 @@ def lock(path: str | Path) -> Iterator[None]:
         with suppress(OSError):  # a full disk: the name of the holder is a courtesy
             os.ftruncate(handle, 0)
             os.write(handle, f"process {os.getpid()} on {platform.node()}\n".encode())
-        _held.add(handle)
         yield
     finally:
-        _held.discard(handle)
-        with suppress(OSError):
+        if handle in _held:  # a forked child has let go of it already, and the number may be another file's by now
+            _held.discard(handle)
             os.close(handle)

@@ -151,13 +151,15 @@ def _nan_for_null(value: Any) -> Any:
 
 
 def _per_seed(metrics: Mapping[str, Any]) -> dict[str, float]:
-    """Arrays [S] as their mean under their own name, and each seed's value under ``name/seed_i``."""
+    """Arrays [S] as their mean under their own name, and each seed's value under ``name/seed_i``; NaN is left out."""
     flat: dict[str, float] = {}
     for name, value in metrics.items():
         values = np.asarray(value, np.float64)
-        flat[name] = float(np.mean(values))
+        there = values[np.isfinite(values)]  # before a seed's first episode ends it has no return
+        if there.size:
+            flat[name] = float(np.mean(there))
         if values.ndim:
-            flat |= {f"{name}/seed_{i}": float(v) for i, v in enumerate(values.reshape(-1))}
+            flat |= {f"{name}/seed_{i}": float(v) for i, v in enumerate(values) if np.isfinite(v)}
     return flat
 
 
@@ -183,7 +185,8 @@ class TensorBoard:
                 again = self._path.is_dir() and any(self._path.iterdir())
                 self._writer = self._new(str(self._path), purge_step=steps if again else None)
             for name, value in _per_seed(metrics).items():
-                self._writer.add_scalar(name, value, steps)
+                if np.isfinite(value):  # tensorboardX warns of others, once each
+                    self._writer.add_scalar(name, value, steps)
             self._writer.flush()
 
     def close(self) -> None:

@@ -151,7 +151,9 @@ class DeviceLoop:
             specs: Any = row
         else:
             local = jax.eval_shape(self._start, key)
-            specs = LoopState(state_specs(local.agent), jax.tree.map(lambda _: row, local.acting), whole)
+            specs = local._replace(
+                agent=state_specs(local.agent), acting=jax.tree.map(lambda _: row, local.acting), key=whole
+            )
         start = self._sharded(self._start, (result,), specs)
         shapes = jax.eval_shape(start, key)
         everywhere = jax.tree.map(lambda _: row, shapes) if self.many else specs
@@ -170,8 +172,8 @@ class DeviceLoop:
         assert self._programs is not None, "start comes first"
         state, episodes, metrics = self._programs[1](state, np.int32(updates))
         count = len(self.seeds)
-        rows = jax.tree.map(lambda x: np.atleast_1d(np.asarray(x))[:count], (episodes, metrics))
-        return state, Totals(*rows, updates)
+        episodes, metrics = jax.tree.map(lambda x: np.atleast_1d(np.asarray(x))[:count], (episodes, metrics))
+        return state, Totals(episodes, metrics, updates)
 
     def boundary(self, state: LoopState, steps: int) -> LoopState:
         return state  # the environments' state is part of the checkpoint
@@ -247,8 +249,8 @@ class HostLoop:
             episodes = Episodes(*(a + b for a, b in zip(episodes, new, strict=True)))
             metrics = jax.tree.map(np.asarray, metrics)
             sums = metrics if sums is None else jax.tree.map(np.add, sums, metrics)
-        rows = jax.tree.map(np.atleast_1d, (episodes, sums))
-        return LoopState(agent, acting, key), Totals(*rows, updates)
+        episodes, sums = jax.tree.map(np.atleast_1d, (episodes, sums))
+        return LoopState(agent, acting, key), Totals(episodes, sums, updates)
 
     def boundary(self, state: LoopState, steps: int) -> LoopState:
         return state._replace(acting=self._reset(steps))

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from steersman.types import Agent, DeviceEnvs, HostEnvs, Key, PyTree, Rollout, TimeStep
+from steersman.types import Agent, Array, DeviceEnvs, HostEnvs, Key, PyTree, Rollout, TimeStep
 
 
 class Acting(NamedTuple):
@@ -17,7 +17,7 @@ class Acting(NamedTuple):
 
     envs: PyTree  # the state of compiled environments; () for host ones
     obs: PyTree
-    first: jax.Array  # bool: obs opens an episode
+    first: Array  # bool: obs opens an episode
     carry: PyTree  # the agent's acting memory
 
 
@@ -36,7 +36,7 @@ def begin(agent: Agent, envs: DeviceEnvs, key: Key, **reset: Any) -> Acting:
     return Acting(state, obs, jnp.ones((num,), bool), agent.begin(num))
 
 
-Act = Callable[[PyTree, PyTree, jax.Array, Key], tuple[PyTree, PyTree, dict[str, Any]]]  # (carry, obs, first, key)
+Act = Callable[[PyTree, PyTree, Array, Key], tuple[PyTree, PyTree, dict[str, Any]]]  # (carry, obs, first, key)
 
 
 def unroll(act: Act, envs: DeviceEnvs, acting: Acting, key: Key, length: int) -> tuple[Acting, Rollout, Episodes]:
@@ -74,7 +74,7 @@ class HostRollout:
     """Buffers ``[T, B, ...]`` filled by a Python loop; one set is reused by every unroll of the same length."""
 
     def __init__(self) -> None:
-        self._store: list[np.ndarray] | None = None
+        self._store: list[np.ndarray] = []
 
     def unroll(
         self, act: Callable[..., Any], envs: HostEnvs, acting: Acting, length: int, *, cut: bool = False
@@ -86,6 +86,7 @@ class HostRollout:
         """
         count, total_return, total_length = 0, 0.0, 0
         obs, first, carry = acting.obs, acting.first, acting.carry
+        structure = None
         for t in range(length):
             action, carry, extras = act(carry, obs, first, t)
             native = jax.tree.map(np.asarray, action)
@@ -104,12 +105,14 @@ class HostRollout:
             )
             self._write(t, length, taken)
             obs, first = seen.obs, ended
-        rollout = jax.tree.unflatten(jax.tree.structure(taken), self._store)
+            structure = jax.tree.structure(taken) if structure is None else structure
+        assert structure is not None, "an unroll has at least one step"
+        rollout = jax.tree.unflatten(structure, self._store)
         return Acting((), obs, first, carry), rollout, Episodes(count, total_return, total_length)
 
     def _write(self, t: int, length: int, taken: Rollout) -> None:
         leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(taken)]
-        if self._store is None or self._store[0].shape[0] != length:
+        if not self._store or self._store[0].shape[0] != length:
             self._store = [np.empty((length, *leaf.shape), leaf.dtype) for leaf in leaves]
         for store, leaf in zip(self._store, leaves, strict=True):
             store[t] = leaf

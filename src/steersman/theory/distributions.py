@@ -123,10 +123,10 @@ class MultiCategorical:
         width = max(nvec)
         if min(nvec) == width:
             return Categorical(logits.reshape((*logits.shape[:-1], len(nvec), width)))
-        filler = jnp.full((*logits.shape[:-1], 1), impossible(logits.dtype), logits.dtype)
-        offsets = np.cumsum((0, *nvec[:-1]))
-        rows = [[o + i if i < n else sum(nvec) for i in range(width)] for o, n in zip(offsets, nvec, strict=True)]
-        return Categorical(jnp.concatenate([logits, filler], axis=-1)[..., np.array(rows, np.int32)])
+        lead = [(0, 0)] * (logits.ndim - 1)
+        pad = lambda row: jnp.pad(row, [*lead, (0, width - row.shape[-1])], constant_values=impossible(row.dtype))
+        rows = jnp.split(logits, np.cumsum(nvec)[:-1], axis=-1)  # not a gather, whose gradient is a scatter
+        return Categorical(jnp.stack([pad(row) for row in rows], axis=-2))
 
     def sample(self, key: Key) -> jax.Array:
         return self.factors().sample(key)

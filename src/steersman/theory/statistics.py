@@ -103,9 +103,8 @@ def batch_moments(batch: PyTree, like: RunningMoments | None = None) -> RunningM
 def across_shards(moments: RunningMoments, shift: PyTree | None = None) -> RunningMoments:
     """The moments of all shards' equally large batches together, from each shard's own.
 
-    Two ``trees.cross_mean``: of the means, then of the mean squares about the mean they have in common. With ``shift``,
-    equal on all shards and near that mean (zeros for centred data), a single one of both, where the squares cancel by
-    as much as shift is off.
+    Two ``trees.cross_mean``: of the means, then of mean squares about their common mean. With ``shift``, equal on all
+    shards and near that mean (zeros for centred data), one: the squares cancel by as much as shift is off.
     """
     shards = trees.shard_count()
     if shards == 1:

@@ -1,0 +1,187 @@
+"""Policies as plain functions: numpy in, numpy out, one observation or many."""
+
+import jax
+import numpy as np
+import pytest
+from gymnasium import spaces
+
+import steersman
+from steersman.agents import ALGORITHMS
+from steersman.errors import UsageError
+from steersman.run import checkpoint, files, folder
+from steersman.run.policy import Policy, check_same_spaces, example_rollout, spec_from_json, spec_to_json
+from steersman.spaces import canonical_action_space, inside_space
+from steersman.types import EnvSpec
+
+OBSERVATION = spaces.Box(-10.0, 10.0, (3,))
+
+
+def policy_for(observation, action, **settings):
+    """An untrained PPO policy for some spaces."""
+    entry = ALGORITHMS["ppo"]
+    spec = EnvSpec("Place", inside_space(observation), canonical_action_space(action), action)
+    agent = entry.factory(entry.config(hidden_sizes=(8,), **settings), spec)
+    rollout = jax.tree.map(lambda s: np.zeros(s.shape, s.dtype), example_rollout(agent, spec, 2, 1))
+    return Policy(agent, agent.init(jax.random.key(0), rollout), spec)
+
+
+@pytest.fixture(scope="module")
+def discrete():
+    return policy_for(OBSERVATION, spaces.Discrete(3, start=5))
+
+
+def test_one_observation_gives_one_action_and_a_batch_gives_a_batch(discrete):
+    batch = np.random.default_rng(0).uniform(-10, 10, (6, 3)).astype(np.float32)
+    actions = discrete(batch)
+    assert isinstance(actions, np.ndarray)
+    assert actions.shape == (6,)
+    singles = [discrete(obs) for obs in batch]
+    assert all(np.shape(a) == () and isinstance(a, np.integer) for a in singles)
+    assert singles == actions.tolist()
+    assert set(actions.tolist()) <= {5, 6, 7}  # the environment's own numbers
+    assert discrete.spec.native_action_space.contains(singles[0])
+
+
+def test_lists_and_other_precisions_are_taken(discrete):
+    obs = [0.5, -1.0, 2.0]
+    assert discrete(obs) == discrete(np.asarray(obs)) == discrete(np.asarray(obs, np.float32))
+
+
+def test_explore_samples_and_the_mode_is_steady(discrete):
+    obs = np.zeros((200, 3), np.float32)
+    assert len(set(discrete(obs).tolist())) == 1
+    first, second = discrete(obs, explore=True), discrete(obs, explore=True)
+    assert len(set(first.tolist())) == 3
+    assert (first != second).any()
+
+
+def test_continuous_actions_are_in_the_environments_units():
+    low, high = np.array([0.0, -1.0], np.float32), np.array([10.0, 400.0], np.float32)
+    policy = policy_for(OBSERVATION, spaces.Box(low, high))
+    action = policy(np.zeros(3))
+    assert (action.shape, action.dtype) == ((2,), np.float32)
+    np.testing.assert_allclose(action, (low + high) / 2, rtol=0.05)  # an untrained mean is near the middle
+    many = policy(np.zeros((500, 3)), explore=True)
+    assert ((many >= low) & (many <= high)).all()
+    assert (many == low).any(axis=0).all()  # samples beyond the bounds are clipped to them
+    assert (many == high).any(axis=0).all()
+
+
+def test_dict_observations():
+    policy = policy_for(spaces.Dict(near=OBSERVATION, far=spaces.Box(0, 1, (2, 2))), spaces.MultiDiscrete([2, 3]))
+    obs = {"near": np.ones(3), "far": np.ones((2, 2))}
+    one = policy(obs)
+    many = policy({name: np.stack([x] * 4) for name, x in obs.items()})
+    assert one.shape == (2,)
+    np.testing.assert_array_equal(many, np.stack([one] * 4))
+    for wrong in ({"near": np.ones(3)}, {**obs, "more": np.ones(1)}, np.ones(3), {**obs, "far": np.ones((4, 2, 2))}):
+        with pytest.raises(UsageError, match="The observation"):
+            policy(wrong)
+
+
+def test_masked_actions_are_never_chosen():
+    observation = spaces.Dict(observation=OBSERVATION, action_mask=spaces.MultiBinary(4))
+    policy = policy_for(observation, spaces.Discrete(4))
+    mask = np.array([0, 0, 1, 0], np.int8)
+    assert policy({"observation": np.zeros(3), "action_mask": mask}) == 2
+    many = policy({"observation": np.zeros((50, 3)), "action_mask": np.stack([mask] * 50)}, explore=True)
+    assert set(many.tolist()) == {2}
+
+
+@pytest.mark.parametrize(
+    ("obs", "says"),
+    [
+        (np.zeros(4), r"shape \[\(4,\)\]; Place gives \[\(3,\)\]"),
+        (np.zeros((2, 2, 3)), "leading axis"),
+        (np.float32(1), "shape"),
+        (np.array([0, np.nan, 0]), "NaN or infinity"),
+        (np.array([0, np.inf, 0]), "NaN or infinity"),
+        (["a", "b", "c"], "structure"),
+        (None, "The observation"),
+    ],
+)
+def test_what_is_not_an_observation(discrete, obs, says):
+    with pytest.raises(UsageError, match=says):
+        discrete(obs)
+
+
+# From a run folder
+
+
+def test_a_loaded_policy_is_the_trained_one(trained):
+    policy = steersman.load(trained.run)
+    obs = np.random.default_rng(0).uniform(-0.2, 0.2, (100, 4))
+    np.testing.assert_array_equal(policy(obs), trained.policy(obs))
+    assert policy.spec == trained.policy.spec
+    assert checkpoint.parameters_sha256(policy.state) == checkpoint.stored_sha256(
+        checkpoint.latest(trained.run / "checkpoints")[0], under="agent"
+    )
+
+
+def test_each_seeds_policy_with_its_normaliser(two_seeds):
+    for index in (0, 1):
+        policy = steersman.load(two_seeds.run, seed_index=index)
+        assert checkpoint.parameters_sha256(policy.state) == checkpoint.parameters_sha256(
+            two_seeds.policies[index].state
+        )
+    assert policy.state.moments.weight > 600
+    for index in (-1, 2):
+        with pytest.raises(UsageError, match=rf"has 2 seed\(s\), counted from 0; there is no number {index}"):
+            steersman.load(two_seeds.run, seed_index=index)
+
+
+def test_an_older_checkpoint_by_its_path(trained_on_host):
+    older, newer = [path for _, path in checkpoint.saved(trained_on_host.run / "checkpoints")]
+    a, b = (steersman.load(trained_on_host.run, checkpoint_path=path) for path in (older, newer))
+    assert checkpoint.parameters_sha256(a.state) != checkpoint.parameters_sha256(b.state)
+
+
+def changed(run, tmp_path, **parts):
+    """A copy of a run's folder with another config.json."""
+    config = folder.open_run(run).config
+    (tmp_path / "checkpoints").mkdir()
+    for _, path in checkpoint.saved(run / "checkpoints"):
+        (tmp_path / "checkpoints" / path.name).write_bytes(path.read_bytes())
+    files.write_json(tmp_path / "config.json", {**config, **parts})
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("part", "name", "value", "says"),
+    [
+        ("config", "hidden_sizes", [16], "does not fit this state"),
+        ("config", "hidden_sizes", "os.system", "some whole numbers"),
+        ("config", "learning_rate", {}, "must be a number"),
+        ("config", "gamme", 1.0, "no setting 'gamme'"),
+        ("run", "num_envs", -3, "num_envs = -3"),
+        ("run", "seeds", 2, "does not fit|seed"),
+        ("spec", "num_costs", None, "spec in the run's config.json cannot be read"),
+        ("spec", "observation_space", {"type": "__import__('os')"}, "cannot be read|space"),
+    ],
+)
+def test_a_config_that_was_tampered_with(trained, tmp_path, part, name, value, says):
+    content = {**folder.open_run(trained.run).config[part], name: value}
+    copy = changed(trained.run, tmp_path, **{part: content})
+    with pytest.raises(UsageError, match=says):
+        steersman.load(copy, seed_index=content.get("seeds", 1) - 1)
+
+
+def test_a_run_without_a_checkpoint(trained, tmp_path):
+    copy = changed(trained.run, tmp_path)
+    for _, path in checkpoint.saved(copy / "checkpoints"):
+        path.unlink()
+    with pytest.raises(UsageError, match=r"holds no checkpoint yet.*train --resume"):
+        steersman.load(copy)
+    with pytest.raises(UsageError, match="There is no run folder"):
+        steersman.load(tmp_path / "nowhere")
+
+
+def test_a_spec_survives_its_json():
+    action = spaces.Box(-2.0, 5.0, (2,))
+    observation = spaces.Dict(image=spaces.Box(0, 255, (4, 4, 3), np.uint8), kind=spaces.Discrete(3))
+    spec = EnvSpec("Place", inside_space(observation), canonical_action_space(action), action, 77, 2)
+    assert spec_from_json(spec_to_json(spec)) == spec
+    check_same_spaces(spec, spec_from_json(spec_to_json(spec)))
+    other = EnvSpec("Other", spec.observation_space, canonical_action_space(action), spaces.Box(-2.0, 6.0, (2,)))
+    with pytest.raises(UsageError, match=r"trained on Place, whose action_space is .*5.0.*Other has .*6.0"):
+        check_same_spaces(spec, other)

@@ -1,0 +1,214 @@
+"""A run that is stopped at any moment and resumed ends bit for bit where the uninterrupted one ends."""
+
+import json
+import signal
+import subprocess
+import sys
+
+import gymnasium
+import numpy as np
+import pytest
+
+import steersman
+from steersman.errors import UsageError
+from steersman.run import checkpoint, folder, logs
+from steersman.run.saving import RunWarning
+
+STEPS = 1284  # 40 updates; a checkpoint every 3, a row every 2
+PLACES = ["CartPole-v1", "gymnasium/CartPole-v1"]
+
+
+@pytest.fixture(scope="module")
+def settings(small):
+    return {**small, "steps": STEPS, "checkpoint_every": 96, "scale_rewards": True}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def rows_of_two_updates():
+    """Rows that do not end where checkpoints are: a row in progress has to survive."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("steersman.run.setup.Setup.log_updates", 2)
+        yield
+
+
+@pytest.fixture(scope="module", params=PLACES)
+def whole(request, tmp_path_factory, settings):
+    """The uninterrupted run, and the environment."""
+    out = tmp_path_factory.mktemp("whole") / "run"
+    return steersman.train("ppo", request.param, out=out, **settings), request.param
+
+
+def final(run):
+    return checkpoint.stored_sha256(checkpoint.latest(run / "checkpoints")[0])
+
+
+def assert_same_run(run, whole):
+    assert final(run) == final(whole)
+    rows, wanted = (logs.read_metrics(path / "metrics.jsonl") for path in (run, whole))
+    assert [row["steps"] for row in rows] == [row["steps"] for row in wanted]
+    for row, right in zip(rows, wanted, strict=True):
+        assert row.keys() == right.keys()
+        for name in row.keys() - {"seconds"}:
+            np.testing.assert_allclose(row[name], right[name], rtol=1e-5, atol=1e-7, err_msg=name)
+    seconds = [row["seconds"] for row in rows]
+    assert seconds == sorted(seconds)
+    a, b = (json.loads((path / "summary.json").read_text()) for path in (run, whole))
+    assert a["status"] == "done"
+    assert (a["evaluation"], a["steps"], a["seeds"]) == (b["evaluation"], b["steps"], b["seeds"])
+
+
+class Stopping:
+    """A report that sends this process a signal once a training has come so far."""
+
+    def __init__(self, number, at, times=1):
+        self.number, self.at, self.times, self.phases = number, at, times, []
+
+    def __call__(self, phase, numbers):
+        self.phases.append(phase)
+        if phase == "training" and numbers["steps"] >= self.at and self.times:
+            self.times -= 1
+            signal.raise_signal(self.number)
+
+
+def test_stopped_twice_and_resumed(whole, tmp_path, settings):
+    reference, place = whole
+    out = tmp_path / "run"
+    stop = Stopping(signal.SIGINT, 400)
+    stopped = steersman.train("ppo", place, out=out, report=stop, **settings)
+    assert stopped.interrupted
+    assert stopped.evaluation is None
+    assert stop.phases[-2:] == ["stopping", "done"]
+    at = stopped.summary["steps"]
+    assert 400 <= at < 400 + STEPS // 2
+    kept = checkpoint.saved(out / "checkpoints")[-1][0]
+    if place == "CartPole-v1":
+        assert kept == at  # saved at once
+    else:
+        assert kept < at  # an off-schedule cut would change the run
+        assert (kept - stopped.policies[0].spec.num_costs - 32) % 96 == 0
+    assert json.loads((out / "summary.json").read_text())["status"] == "interrupted"
+    assert steersman.resume(out, report=Stopping(signal.SIGTERM, at + 300)).interrupted
+    result = steersman.resume(out)
+    assert not result.interrupted
+    assert_same_run(out, reference.run)
+    np.testing.assert_equal(result.history, logs.read_metrics(out / "metrics.jsonl"))
+
+
+def test_killed_and_resumed(whole, tmp_path, settings):
+    reference, place = whole
+    out = tmp_path / "run"
+    code = f"""
+import os, signal, steersman
+from steersman.run.setup import Setup
+Setup.log_updates = 2
+def report(phase, numbers):
+    if phase == "training" and numbers["steps"] >= 700:
+        os.kill(os.getpid(), signal.SIGKILL)
+steersman.train("ppo", {place!r}, out={str(out)!r}, report=report, **{settings!r})
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert not (out / "summary.json").exists()
+    steersman.resume(out)
+    assert_same_run(out, reference.run)
+
+
+def test_stopped_before_the_first_checkpoint(whole, tmp_path, settings):
+    reference, place = whole
+    if place == "CartPole-v1":
+        pytest.skip("a compiled run is saved wherever it stops")
+    out = tmp_path / "run"
+    stopped = steersman.train("ppo", place, out=out, report=Stopping(signal.SIGINT, 1), **settings)
+    assert stopped.interrupted
+    assert checkpoint.saved(out / "checkpoints") == []
+    steersman.resume(out)
+    assert_same_run(out, reference.run)
+
+
+def test_a_damaged_checkpoint_costs_what_came_after_the_one_before(whole, tmp_path, settings):
+    reference, place = whole
+    out = tmp_path / "run"
+    stopped = steersman.train("ppo", place, out=out, report=Stopping(signal.SIGINT, 600), **settings)
+    assert stopped.interrupted
+    (before, _), (at, newest) = checkpoint.saved(out / "checkpoints")
+    newest.write_bytes(newest.read_bytes()[:-100])
+    with pytest.warns(RunWarning, match=f"Going on from step_{before:012d}.*newer checkpoints cannot be used"):
+        steersman.resume(out)
+    assert_same_run(out, reference.run)
+    assert newest.with_name(f"{newest.name}.damaged").exists() == (not newest.exists()) or newest.exists()
+    assert at > before
+
+
+# Runs that have nothing to do, and runs that go on for longer
+
+
+def contents(run):
+    return {path.name: path.read_bytes() for path in run.rglob("*") if path.is_file() and path.name != ".lock"}
+
+
+@pytest.mark.parametrize("steps", [None, 100, STEPS])
+def test_a_run_that_is_done_is_left_as_it_is(whole, steps):
+    reference, _ = whole
+    before, phases = contents(reference.run), []
+    again = steersman.resume(reference.run, steps=steps, report=lambda phase, numbers: phases.append(phase))
+    assert phases == ["done already"]
+    assert contents(reference.run) == before
+    assert again.summary == json.loads((reference.run / "summary.json").read_text())
+    assert again.evaluation.mean == reference.evaluation.mean
+    np.testing.assert_equal(again.history, reference.history)
+    obs = np.random.default_rng(0).uniform(-1, 1, (50, 4))
+    np.testing.assert_array_equal(again.policy(obs), reference.policy(obs))
+    assert not again.interrupted
+
+
+def test_a_new_budget(tmp_path, settings):
+    out = tmp_path / "run"
+    steersman.train("ppo", "gymnasium/CartPole-v1", out=out, **(settings | {"steps": 320}))
+    first = logs.read_metrics(out / "metrics.jsonl")
+    longer = steersman.resume(out, steps=6.4e2)
+    assert longer.summary["steps"] == 32 * 19 + 32 + 32 * 0 + (longer.summary["steps"] - 640)
+    assert longer.summary["steps"] >= 640
+    assert folder.open_run(out).config["run"]["steps"] == 640
+    np.testing.assert_equal(longer.history[: len(first)], first)
+    assert longer.history[-1]["steps"] == longer.summary["steps"]
+    assert longer.summary["wall_seconds"] > first[-1]["seconds"]
+
+
+def test_an_evaluation_that_was_interrupted_is_done_later(tmp_path, settings):
+    class Interrupts(gymnasium.Wrapper):
+        """Ctrl-C in the first step of the evaluation."""
+
+        lives = 0
+
+        def __init__(self):
+            super().__init__(gymnasium.make("CartPole-v1").unwrapped)
+
+        def reset(self, **options):
+            return self.env.reset(**options)
+
+        def step(self, action):
+            type(self).lives += 1
+            if type(self).lives == 320 + 1:
+                signal.raise_signal(signal.SIGINT)
+            return self.env.step(action)
+
+    out = tmp_path / "run"
+    stopped = steersman.train("ppo", Interrupts, out=out, **(settings | {"steps": 320, "schedule_steps": 1000}))
+    assert stopped.interrupted
+    assert (stopped.summary["steps"], stopped.summary["status"]) == (320, "interrupted")
+    later = steersman.resume(out, environment=Interrupts)
+    assert later.summary["status"] == "done"
+    assert later.evaluation.episodes == 4
+
+
+def test_what_resume_refuses(whole, tmp_path):
+    reference, _ = whole
+    with pytest.raises(UsageError, match="steps = 0"):
+        steersman.resume(reference.run, steps=0)
+    with pytest.raises(UsageError, match=r"trained on .*CartPole-v1, whose .*Acrobot-v1 has"):
+        steersman.resume(reference.run, environment="Acrobot-v1")
+    with pytest.raises(UsageError, match="There is no run folder"):
+        steersman.resume(tmp_path / "nowhere")
+    (tmp_path / "config.json").write_text('{"format": ')
+    with pytest.raises(UsageError, match="truncated"):
+        steersman.resume(tmp_path)

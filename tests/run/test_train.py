@@ -1,0 +1,300 @@
+"""A training from its settings to its folder; the learning itself is tested elsewhere."""
+
+import errno
+import json
+import os
+import threading
+
+import gymnasium
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from gymnasium import spaces
+
+import steersman
+from steersman import envs
+from steersman.errors import EnvironmentFault, TrainingFault, UsageError
+from steersman.nets.actor_critic import ActorCritic
+from steersman.run import checkpoint, logs, tensors
+from steersman.run.folder import open_run
+from steersman.types import EnvSpec, TimeStep
+
+
+class Dots(gymnasium.Env):
+    """Five steps of reward 1. ``open`` counts what is not closed; ``poison`` maps a step of its life to a number."""
+
+    observation_space, action_space = spaces.Box(-1.0, 1.0, (2,)), spaces.Discrete(2)
+    open, life, poison = 0, 0, {}
+
+    def __init__(self):
+        type(self).open += 1
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.t = 0
+        return self.np_random.uniform(-1, 1, 2).astype(np.float32), {}
+
+    def step(self, action):
+        self.t += 1
+        type(self).life += 1
+        reward = self.poison.get(type(self).life, 1.0)
+        return self.np_random.uniform(-1, 1, 2).astype(np.float32), reward, self.t == 5, False, {}
+
+    def close(self):
+        type(self).open -= 1
+
+
+class Decaying:
+    """Compiled: five steps of reward 1, which is NaN once a member has lived ``after`` steps."""
+
+    def __init__(self, after):
+        space = spaces.Box(-1.0, 1.0, (1,))
+        self.spec, self.after = EnvSpec("Decaying", space, spaces.Discrete(2), spaces.Discrete(2)), after
+
+    def reset(self, key):
+        return jnp.zeros((), jnp.int32), jax.random.uniform(key, (1,))
+
+    def step(self, t, action, key):
+        obs = jax.random.uniform(key, (1,))
+        reward = jnp.where(t + 1 < self.after, 1.0, jnp.nan).astype(jnp.float32)
+        over = (t + 1) % 5 == 0
+        return t + 1, TimeStep(obs, reward, over & False, over & False, obs, jnp.zeros((0,)), {})
+
+
+def test_the_result_and_the_folder_tell_the_same(trained):
+    run, summary = trained.run, trained.summary
+    saved = json.loads((run / "summary.json").read_text())
+    assert saved.keys() == summary.keys() >= {"steps", "wall_seconds", "compile_seconds", "steps_per_second"}
+    assert saved["evaluation"].keys() >= {"episodes", "mean", "median", "iqm", "ci95"}
+    assert saved["evaluation"] == trained.evaluation.summary()
+    assert saved["steps"] == 644  # 1 x 4 to begin with, then whole rollouts of 8 x 4
+    assert saved["status"] == "done"
+    assert saved["steps_per_second"] == pytest.approx(644 / saved["training_seconds"])
+    assert saved["wall_seconds"] > saved["compile_seconds"] > 0
+    rows = logs.read_metrics(run / "metrics.jsonl")
+    np.testing.assert_equal(rows, trained.history)
+    steps = [row["steps"] for row in rows]
+    assert steps == sorted(set(steps))
+    assert steps[-1] == 644
+    assert (run / "curve.png").stat().st_size > 1000
+    assert any((run / "tensorboard").iterdir())
+    assert [s for s, _ in checkpoint.saved(run / "checkpoints")][-1] == 644
+    assert not trained.interrupted
+
+
+def test_rows_are_means_over_what_was_seen(trained):
+    rows = trained.history
+    assert all(row["episode_return"] == row["episode_length"] for row in rows if row["episodes"])  # CartPole
+    assert any(np.isnan(row["episode_return"]) for row in rows) == any(row["episodes"] == 0 for row in rows)
+    assert sum(row["episodes"] * row["episode_length"] for row in rows if row["episodes"]) <= 644
+    assert rows[0]["learning_rate"] > rows[-1]["learning_rate"] > 0
+
+
+def test_evaluating_again(trained):
+    assert trained.evaluate(4) == trained.evaluation
+    assert trained.evaluate(6).episodes == 6
+
+
+def test_the_config_says_all(trained, small):
+    config = open_run(trained.run).config
+    assert (config["algorithm"], config["environment"]) == ("ppo", "CartPole-v1")
+    assert config["run"]["steps"] == 640
+    assert config["run"]["checkpoint_every"] == 32
+    assert config["config"]["hidden_sizes"] == [8]
+    assert config["config"]["schedule_steps"] == 1000
+
+
+def test_several_seeds(two_seeds):
+    summary = two_seeds.summary
+    assert summary["seeds"] == [0, 1]
+    assert len(summary["evaluations"]) == len(two_seeds.policies) == 2
+    assert summary["evaluation"]["episodes"] == 8
+    means = [e["mean"] for e in summary["evaluations"]]
+    assert summary["evaluation"]["mean"] == pytest.approx(np.mean(means))
+    assert summary["evaluation"]["ci95"] == pytest.approx(sorted(means))
+    assert two_seeds.history[-1]["loss"].shape == (2,)
+    a, b = (np.asarray(jax.tree.leaves(p.state)[0]) for p in two_seeds.policies)
+    assert (a != b).any()
+
+
+def test_several_seeds_need_a_compiled_environment(small, tmp_path):
+    with pytest.raises(UsageError, match="seeds = 2.*runs on the host.*one run per seed"):
+        steersman.train("ppo", Dots, seeds=2, steps=64, out=tmp_path / "run", **small)
+    assert Dots.open == 0
+    assert not (tmp_path / "run").exists()
+
+
+def test_host_environments_are_closed(small):
+    result = steersman.train("ppo", Dots, steps=64, **small)
+    assert result.evaluation.mean == 5.0
+    assert Dots.open == 0
+    assert result.evaluate(3).mean == 5.0
+    assert Dots.open == 0
+
+
+def test_what_happens_is_reported_in_order(small):
+    seen = []
+    steersman.train("ppo", Dots, steps=100, report=lambda phase, numbers: seen.append((phase, numbers)), **small)
+    phases = [phase for phase, _ in seen]
+    assert phases == ["compiling", *["training"] * (len(seen) - 3), "evaluating", "done"]
+    assert "Dots (host): 4 environments, 100 steps" in seen[0][1]["setup"].describe()
+    assert [n["steps"] for p, n in seen if p == "training"] == [36, 68, 100]
+    assert seen[-2][1] == {"episodes": 4}
+    assert seen[-3][1]["episode_return"] == 5.0
+
+
+def test_a_budget_that_is_not_met_exactly_is_said(small):
+    seen = []
+    result = steersman.train("ppo", Dots, steps=65, report=lambda *args: seen.append(args), **small)
+    assert result.summary["steps"] == 68
+    assert "68 steps (65 in whole rollouts)" in seen[0][1]["setup"].describe()
+
+
+def test_it_runs_outside_the_main_thread(small):
+    results = []
+    thread = threading.Thread(target=lambda: results.append(steersman.train("ppo", Dots, steps=36, **small)))
+    thread.start()
+    thread.join()
+    assert results[0].summary["steps"] == 36
+
+
+# Environments and networks of one's own
+
+
+def test_made_environments_are_used_as_they_are(small):
+    rest = {k: v for k, v in small.items() if k != "num_envs"}
+    mine = Dots()
+    result = steersman.train("ppo", mine, steps=64, **rest)
+    assert result.summary["steps"] == 65
+    assert result.evaluation.episodes == 4
+    assert Dots.open == 1
+    mine.close()
+    made = envs.make("probe/two-steps", 4)
+    result = steersman.train("ppo", made, steps=64, **(rest | {"evaluation_episodes": 6}))
+    assert result.evaluation.returns == (1.0,) * 6
+    with pytest.raises(UsageError, match="made with num_envs=4"):
+        steersman.train("ppo", made, steps=64, **(rest | {"num_envs": 8}))
+
+
+def test_a_network_of_ones_own(small, tmp_path):
+    def tiny(key, spec):
+        return ActorCritic(spec, hidden_sizes=(3,), key=key)
+
+    out = tmp_path / "run"
+    result = steersman.train("ppo", Dots, network=tiny, out=out, steps=64, **small)
+    assert (3, 1) in {x.shape for x in jax.tree.leaves(result.policy.state.params)}
+    with pytest.raises(UsageError, match="network of your own; give it"):
+        steersman.load(out)
+    with pytest.raises(UsageError, match="network of your own; give it"):
+        steersman.resume(out, environment=Dots)
+    with pytest.raises(UsageError, match="environment given as an object, Dots"):
+        steersman.resume(out, network=tiny)
+    obs = np.zeros(2)
+    assert steersman.load(out, network=tiny)(obs) == result.policy(obs)
+    assert steersman.resume(out, environment=Dots, network=tiny).summary == json.loads(
+        (out / "summary.json").read_text()
+    )
+
+
+# What goes wrong
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({"algorithm": "pp0"}, "no algorithm 'pp0'. Did you mean ppo"),
+        ({"environment": "CartPole-v7"}, "CartPole-v1"),
+        ({"num_minibatches": 5}, "8 x num_envs 4 = 32 transitions.*5 equal minibatches. Set num_minibatches to 4 or 8"),
+        ({"gama": 0.9}, "no setting 'gama'. Did you mean gamma"),
+        ({"network": 3}, "network must be a function"),
+        ({"environment": "no_such_module:boat"}, "no_such_module"),
+    ],
+)
+def test_mistakes_are_found_before_anything_is_made(small, tmp_path, arguments, says):
+    arguments = {"algorithm": "ppo", "environment": "CartPole-v1", "steps": 64, **small, **arguments}
+    with pytest.raises(UsageError, match=says):
+        steersman.train(out=tmp_path / "run", **arguments)
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_action_space_that_is_not_served(small):
+    class Both(Dots):
+        action_space = spaces.Dict(a=spaces.Discrete(2), b=spaces.Discrete(2))
+
+    with pytest.raises(UsageError, match="ppo|PPO needs a Discrete.*Both has Dict"):
+        steersman.train("ppo", Both, steps=64, **small)
+    assert Both.open == 0
+
+
+@pytest.mark.parametrize(
+    ("setting", "package", "extra"),
+    [({"tensorboard": True}, "tensorboardX", "tensorboard"), ({"wandb": "mine"}, "wandb", "wandb")],
+)
+def test_an_extra_that_is_not_installed(small, tmp_path, monkeypatch, setting, package, extra):
+    monkeypatch.setattr("steersman.run.setup.find_spec", lambda name: None if name == package else True)
+    with pytest.raises(UsageError, match=rf"pip install 'steersman\[{extra}\]'"):
+        steersman.train("ppo", "probe/action", steps=64, out=tmp_path / "run", **small, **setting)
+    assert not (tmp_path / "run").exists()
+
+
+def test_nan_from_a_compiled_environment_stops_the_run(small, tmp_path):
+    out = tmp_path / "run"
+    with pytest.raises(
+        TrainingFault, match=r"near step \d+: loss is nan. The last good checkpoint is .*step_0"
+    ) as caught:
+        steersman.train("ppo", lambda: Decaying(60), out=out, steps=640, checkpoint_every=32, **small)
+    at = checkpoint.saved(out / "checkpoints")[-1][0]
+    assert str(checkpoint.step_path(out / "checkpoints", at)) in str(caught.value)
+    assert 36 < at < 60 * 4
+    policy = steersman.load(out)
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(policy.state))
+    steps = [row["steps"] for row in logs.read_metrics(out / "metrics.jsonl")]
+    assert steps[-1] == at  # nothing of the rollout with the NaN is logged
+
+
+def test_nan_from_a_host_environment_names_member_and_step(small, tmp_path, monkeypatch):
+    out = tmp_path / "run"
+    monkeypatch.setattr(Dots, "life", 0)
+    monkeypatch.setattr(Dots, "poison", {4 + 5 * 32 + 2: np.nan})
+    with pytest.raises(EnvironmentFault, match=r"Dots \(member 1\) returned NaN as its reward, at step"):
+        steersman.train("ppo", Dots, out=out, steps=640, checkpoint_every=64, **small)
+    assert Dots.open == 0
+    assert [s for s, _ in checkpoint.saved(out / "checkpoints")] == [4 + 2 * 32, 4 + 4 * 32]
+    steersman.load(out)
+
+
+def test_an_environment_that_dies(small, tmp_path):
+    class Dies(Dots):
+        life = 0
+
+        def step(self, action):
+            if type(self).life > 100:
+                raise RuntimeError("motor on fire")
+            return super().step(action)
+
+    with pytest.raises(EnvironmentFault, match="Dies .*motor on fire"):
+        steersman.train("ppo", Dies, out=tmp_path / "run", steps=640, checkpoint_every=64, **small)
+    assert Dies.open == 0
+    assert checkpoint.latest(tmp_path / "run" / "checkpoints")[0] is not None
+
+
+def test_a_full_disk_keeps_the_last_checkpoint_and_the_run_can_go_on(small, tmp_path, monkeypatch):
+    whole = steersman.train("ppo", "CartPole-v1", out=tmp_path / "whole", steps=640, checkpoint_every=128, **small)
+    out, write = tmp_path / "run", tensors._chunks
+
+    def fills_up(*args):
+        if len(checkpoint.saved(out / "checkpoints")) == 2:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write(*args)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(tensors, "_chunks", fills_up)
+        with pytest.raises(UsageError, match="disk is full.*untouched.*--resume"):
+            steersman.train("ppo", "CartPole-v1", out=out, steps=640, checkpoint_every=128, **small)
+    assert [s for s, _ in checkpoint.saved(out / "checkpoints")] == [132, 260]
+    assert not list((out / "checkpoints").glob(".*"))
+    steersman.resume(out)
+    assert checkpoint.stored_sha256(checkpoint.latest(out / "checkpoints")[0]) == checkpoint.stored_sha256(
+        checkpoint.latest(whole.run / "checkpoints")[0]
+    )
