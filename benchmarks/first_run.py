@@ -20,14 +20,15 @@ from typing import Any
 
 import common
 
-FIRST = "steersman train ppo CartPole-v1 --out runs/cartpole"
-
 
 def first_command() -> list[str]:
     """The first ``steersman train`` of README.md, without its ``--out``; -> its arguments."""
     text = (common.ROOT / "README.md").read_text(encoding="utf-8")
-    found = re.search(r"^\s*\$?\s*(steersman train [^\n#]*)", text, re.MULTILINE)
-    words = shlex.split(found[1] if found else FIRST)[1:]
+    code = "\n".join(re.findall(r"```\w*\n(.*?)```", text, re.DOTALL))
+    found = re.search(r"\bsteersman (train [^\n#&|]*)", code)
+    if found is None:
+        raise SystemExit("README.md shows no `steersman train` command.")
+    words = shlex.split(found[1])
     if "--out" in words:
         at = words.index("--out")
         words = words[:at] + words[at + 2 :]

@@ -44,8 +44,8 @@ SCRIPTS = {"steersman": "train_steersman", "sb3": "train_sb3", "sbx": "train_sb3
 NOTES = {
     "all": "Separate 64x64 tanh networks for policy and value, Adam, advantages normalised per minibatch, no "
     "normalisation of observations or rewards, constant learning rate, float32, nothing written to disk.",
-    "steersman": "Evaluates V at the true successor of every step too (truncation done right), which the peers leave "
-    "out. One XLA device per core; episode statistics kept.",
+    "steersman": "Evaluates V at the true successor of every step, in one batch; sb3 and sbx only where the clock cut "
+    "an episode, rejax never. One XLA device per core; episode statistics kept.",
     "sb3": "DummyVecEnv with Monitor, as make_vec_env builds it; timed after two rollouts.",
     "sbx": "As sb3. Policy and value each have their own gradient, Adam and norm.",
     "rejax": "gymnax's CartPole. Evaluation replaced by nothing. Clips gradients element by element, clips the value "
@@ -170,6 +170,7 @@ def run(name: str, rounds: int, scale: float) -> dict[str, Any]:
         "compile_seconds": {
             label: statistics.median(m["compile_seconds"] for m in all_) for label, all_ in measured.items()
         },
+        "summary_steps_per_second": [m["summary_steps_per_second"] for m in measured[ours]],
         "peer_versions": {label: all_[0]["versions"] for label, all_ in measured.items()},
     }
 

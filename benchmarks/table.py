@@ -33,7 +33,8 @@ def origin(result: dict[str, Any]) -> str:
     m, v = p["machine"], p["versions"]
     return (
         f"`{p['command']}`, {p['date']}, commit {p['commit'] or 'unknown'}; {m['cpu']}, {m['cores']} cores, "
-        f"{m['system']}; Python {v['python']}, jax {v['jax']}, gymnasium {v['gymnasium']}."
+        f"{m['system']}, load {p['load_before']} before; Python {v['python']}, jax {v['jax']}, "
+        f"gymnasium {v['gymnasium']}."
     )
 
 
@@ -81,7 +82,7 @@ def presets(results: list[dict[str, Any]]) -> str:
         rows.append([name, f"{r['steps']:,}", r["seeds"], f"**{r['mean']:.1f}**", ends, target, speed])
     header = ["preset", "steps", "seeds", "mean return", "over the seeds", "target", "steps/s"]
     text = f"Deterministic policy, {results[0]['episodes']} episodes of each seed, in environments of their own."
-    commands = "\n".join(f"- {origin(r)}" for r in results)
+    commands = "\n".join(f"- {line}" for line in dict.fromkeys(origin(r) for r in results))
     return f"## What the presets reach\n\n{text}\n\n{table(header, rows)}\n\n{commands}"
 
 

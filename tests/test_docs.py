@@ -188,8 +188,6 @@ def test_ci_runs_the_readmes_test_command():
 @pytest.mark.parametrize("page", PAGES, ids=IDS)
 def test_python_blocks_compile_and_their_imports_exist(page):
     for block in blocks(page.read_text(), "python"):
-        if block.startswith("--8<--"):
-            continue
         for node in ast.walk(ast.parse(block)):
             if isinstance(node, ast.ImportFrom) and str(node.module).startswith("steersman"):
                 for alias in node.names:
@@ -203,8 +201,13 @@ def test_links_lead_somewhere(page):
     text = FENCE.sub("", page.read_text())
     targets = [target for target, _ in LINK.findall(text) if target]
     assert [target for target in targets if not (page.parent / target).exists()] == []
-    included = re.findall(r'--8<-- "([^"]+)"', page.read_text())
-    assert [path for path in included if not (ROOT / path).is_file()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=IDS)
+def test_included_examples_exist(page):
+    for line in page.read_text().splitlines():
+        if "--8" in line:  # a formatter of code that takes this line for Python breaks it
+            assert (ROOT / re.fullmatch(r'--8<-- "([^"]+)"', line)[1]).is_file()
 
 
 def test_every_page_is_in_the_navigation():

@@ -142,7 +142,7 @@ def one_update(**settings):
     inner = state
     log_prob = jax.vmap(jax.vmap(inner.params))(rollout.obs)[0].log_prob(rollout.action)
     rollout = rollout._replace(extras={"log_prob": log_prob})
-    after, metrics = agent.update(state, rollout, jax.random.key(2))
+    after, metrics = jax.jit(agent.update)(state, rollout, jax.random.key(2))
     return state, after, metrics
 
 

@@ -136,7 +136,7 @@ def test_an_older_checkpoint_by_its_path(trained_on_host):
     assert checkpoint.parameters_sha256(a.state) != checkpoint.parameters_sha256(b.state)
 
 
-def changed(run, tmp_path, **parts):
+def changed(run, tmp_path, /, **parts):
     """A copy of a run's folder with another config.json."""
     config = folder.open_run(run).config
     (tmp_path / "checkpoints").mkdir()

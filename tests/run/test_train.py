@@ -183,7 +183,7 @@ def test_a_network_of_ones_own(small, tmp_path):
 
     out = tmp_path / "run"
     result = steersman.train("ppo", Dots, network=tiny, out=out, steps=64, **small)
-    assert (3, 1) in {x.shape for x in jax.tree.leaves(result.policy.state.params)}
+    assert (1, 3) in {x.shape for x in jax.tree.leaves(result.policy.state.params)}
     with pytest.raises(UsageError, match="network of your own; give it"):
         steersman.load(out)
     with pytest.raises(UsageError, match="network of your own; give it"):

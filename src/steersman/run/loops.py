@@ -18,7 +18,7 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from steersman import spaces
-from steersman.run.devices import AXIS, mesh_of, state_specs
+from steersman.run.devices import AXIS, mesh_of, run_in_this_thread, state_specs
 from steersman.run.unroll import Acting, Episodes, HostRollout, begin, unroll
 from steersman.theory import trees
 from steersman.types import Agent, DeviceEnvs, EnvSpec, HostEnvs, Key, PyTree
@@ -190,6 +190,7 @@ class HostLoop:
     """A Python loop over host environments; acting and learning are compiled programs of their own."""
 
     def __init__(self, agent: Agent, envs: HostEnvs, *, unroll_length: int, first_length: int, seed: int):
+        run_in_this_thread()
         self.agent, self.envs, self.seed = agent, envs, seed
         self.length, self.first_length = unroll_length, first_length
         self.first_steps, self.steps_per_update = first_length * envs.num_envs, unroll_length * envs.num_envs

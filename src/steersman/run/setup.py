@@ -49,7 +49,7 @@ class Setup:
     @property
     def log_updates(self) -> int:
         """Updates between two rows of the log."""
-        return max(1, self.updates // 200)
+        return max(1, self.updates // 100)
 
     def steps(self, updates: int) -> int:
         """Environment steps of one seed after some updates."""
