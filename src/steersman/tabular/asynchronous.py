@@ -40,7 +40,7 @@ def gauss_seidel(mdp: MDP, *, tol: float = 1e-8, block: int | None = None, max_s
             bound = certify(mdp, now, mdp.lookahead(now))
             if bound <= tol or small <= floor:
                 break
-            target = small / 2
+            target = small * min(tol / bound, 0.5)
     now = np.array(value)
     q = mdp.lookahead(now)
     bound = certify(mdp, now, q)

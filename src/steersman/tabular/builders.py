@@ -27,7 +27,7 @@ def from_successors(
 ) -> MDP:
     """An MDP from successor lists [S, A, K] and their probabilities; rewards [S], [S, A] or [S, A, K].
 
-    The layout for large problems: no search, no dense matrix. ``start`` is a distribution [S], one state, or None (uniform
+    The layout for large problems: no search, no dense matrix, and no copy of arrays already int32 and float64. ``start`` is a distribution [S], one state, or None (uniform
     over the states that are not terminal); ``terminal`` a mask [S] or a list of states. ``labels``: MDP's name,
     action_names, grid, max_episode_steps. Raises UsageError as :class:`MDP` does, and for a reward in a terminal state.
     """
@@ -89,7 +89,7 @@ def from_arrays(
     common = {"gamma": gamma, "start": start, "terminal": terminal, **labels}
     if sp.issparse(transitions):
         return _from_sparse(sp.csr_matrix(transitions), rewards, common)
-    p = np.asarray(transitions, np.float64)
+    p = np.array(transitions, np.float64)  # a copy: the caller keeps theirs
     if p.ndim != 3 or p.shape[0] != p.shape[2]:
         hint = " It looks like [A, S, S]: use transitions.transpose(1, 0, 2)." if p.ndim == 3 and p.shape[1] == p.shape[2] else ""
         raise UsageError(f"transitions must be [S, A, S] (or scipy sparse); got {p.shape}.{hint}")

@@ -120,7 +120,8 @@ def car_rental(cars: int = 20, gamma: float = 0.9, max_move: int = 5) -> MDP:
     """Two car lots with Poisson requests (3, 4) and returns (3, 2): Sutton & Barto 2018, example 4.2.
 
     +10 a rental, -2 a car moved overnight. State n1 * (cars + 1) + n2; action a moves a - 5 cars from the first lot to the
-    second, cut to what is there; a full lot sends the surplus away.
+    second, cut to what is there (the order is paid for in full, so no optimal policy gives it); a full lot sends the
+    surplus away.
     """
     n = cars + 1
 
@@ -147,7 +148,7 @@ def car_rental(cars: int = 20, gamma: float = 0.9, max_move: int = 5) -> MDP:
                 moved = int(np.clip(a - max_move, -n2, n1))
                 m1, m2 = min(n1 - moved, cars), min(n2 + moved, cars)
                 transitions[n1 * n + n2, a] = np.outer(first[m1], second[m2]).ravel()
-                rewards[n1 * n + n2, a] = 10 * (rent1[m1] + rent2[m2]) - 2 * abs(moved)
+                rewards[n1 * n + n2, a] = 10 * (rent1[m1] + rent2[m2]) - 2 * abs(a - max_move)
     names = tuple(f"{a - max_move:+d}" for a in range(2 * max_move + 1))
     return from_arrays(transitions, rewards, gamma=gamma, name="car-rental", action_names=names)
 

@@ -57,8 +57,10 @@ class MDP:
 
     def __post_init__(self) -> None:
         _check(self)
-        for array in (self.successors, self.probabilities, self.reward, self.start, self.terminal):
-            array.flags.writeable = False
+        for name in ("successors", "probabilities", "reward", "start", "terminal"):
+            frozen = getattr(self, name).view()
+            frozen.flags.writeable = False
+            object.__setattr__(self, name, frozen)
 
     @property
     def num_states(self) -> int:
@@ -164,6 +166,8 @@ def _check_rows(rows: np.ndarray, what: str, axes: tuple[str, ...]) -> None:
     """Every row along the last axis is a distribution, or a UsageError that names the worst one."""
 
     def where(bad: np.ndarray) -> str:
+        if not axes:
+            return "all of it"
         return ", ".join(f"{n}={i}" for n, i in zip(axes, np.unravel_index(np.argmax(bad), bad.shape), strict=True))
 
     sums = rows.sum(-1)

@@ -138,7 +138,7 @@ def modified_policy_iteration(
     v = ops.put(np.zeros(mdp.num_states) if initial is None else np.where(mdp.terminal, 0.0, initial))
     rewards = float(np.abs(mdp.reward).max())
     shift, bound, done = 0.0, float("inf"), 0
-    w, before = v, v
+    w, before, threshold = v, v, tol / 100
     while done < max_sweeps:
         w = ops.best(v)
         done += 1
@@ -151,11 +151,13 @@ def modified_policy_iteration(
                 shift, bound = bracket(mdp, low, high, rewards + 2 * float(np.abs(ops.host(w) + shift).max()))
                 if bound <= tol or width <= bound - width:
                     break
-        elif max(-low, high) <= tol * 0.01:  # a guess; the certificate decides
+        elif max(-low, high) <= threshold:  # a guess; the certificate decides
             value = ops.host(w)
             bound = certify(mdp, value, mdp.lookahead(value))
-            if bound <= tol or max(-low, high) <= rounding(mdp, float(np.abs(value).max())):
+            floor = rounding(mdp, float(np.abs(value).max()))
+            if bound <= tol or max(-low, high) <= floor:
                 break
+            threshold = max(floor, max(-low, high) * (tol / bound / 2))  # nothing to show: on to rounding
         v = w
         if sweeps:
             follow = ops.follow(ops.greedy(before))
