@@ -26,7 +26,7 @@ def gauss_seidel(mdp: MDP, *, tol: float = 1e-8, block: int | None = None, max_s
     size = max(1, s // 1000) if block is None else block
     blocks = -(-s // size)
     with jax.enable_x64(True):
-        table = (jnp.asarray(mdp.successors), jnp.asarray(mdp.probabilities), jnp.asarray(mdp.reward))
+        table = mdp.on_device
         value, gamma = jnp.zeros(s, jnp.float64), jnp.asarray(mdp.gamma, jnp.float64)
     target = tol * (1 - mdp.gamma) if mdp.gamma < 1 else tol
     done, bound, now = 0, float("inf"), np.zeros(s)

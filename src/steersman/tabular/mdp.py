@@ -77,6 +77,12 @@ class MDP:
         return k == s and (self.successors.strides[:2] == (0, 0) or bool((self.successors == np.arange(s)).all()))
 
     @cached_property
+    def on_device(self) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Successors int32, probabilities and reward float64 on the device: copied once, for compiled planning."""
+        with jax.enable_x64(True):
+            return jnp.asarray(self.successors), jnp.asarray(self.probabilities), jnp.asarray(self.reward)
+
+    @cached_property
     def matrix(self) -> sp.csr_matrix:
         """P as a sparse matrix [S * A, S], row s * A + a; repeated successors stay apart (products do not mind)."""
         s, a, k = self.successors.shape

@@ -127,7 +127,7 @@ def value_iteration(
 
 
 def modified_policy_iteration(
-    mdp: MDP, *, tol: float = 1e-8, sweeps: int = 10, max_sweeps: int = 1_000_000, initial: np.ndarray | None = None
+    mdp: MDP, *, tol: float = 1e-8, sweeps: int = 5, max_sweeps: int = 1_000_000, initial: np.ndarray | None = None
 ) -> Solution:
     """Improve the policy, then follow it for ``sweeps`` backups, until the bound is below ``tol``.
 
@@ -140,9 +140,9 @@ def modified_policy_iteration(
     shift, bound, done = 0.0, float("inf"), 0
     w, before, threshold = v, v, tol / 100
     while done < max_sweeps:
-        w = ops.best(v)
+        follow = ops.follow(ops.greedy(v)) if sweeps else ops.best
+        before, w = v, follow(v)  # following a greedy policy once is the improving backup itself
         done += 1
-        before = v
         low, high = ops.spread(w, v)
         if mdp.gamma < 1:
             # Rounding is reckoned once the bracket itself is narrow, from the values found by then.
@@ -159,14 +159,11 @@ def modified_policy_iteration(
                 break
             threshold = max(floor, max(-low, high) * (tol / bound / 2))  # nothing to show: on to rounding
         v = w
-        if sweeps:
-            follow = ops.follow(ops.greedy(before))
-            for _ in range(sweeps):
-                v = follow(v)
+        for _ in range(sweeps):
+            v = follow(v)
     value = ops.host(w) + shift * ~mdp.terminal
     name = f"modified policy iteration ({sweeps} sweeps)" if sweeps else "value iteration"
-    loss = 2 * bound if np.isfinite(bound) else float("inf")
-    return Solution(value, ops.greedy(before), bound, loss, done, bound <= tol, name)
+    return Solution(value, ops.greedy(before), bound, 2 * bound, done, bound <= tol, name)
 
 
 def policy_iteration(mdp: MDP, *, tol: float = 1e-8, max_policies: int = 1000, initial: np.ndarray | None = None) -> Solution:

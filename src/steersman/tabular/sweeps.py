@@ -6,8 +6,8 @@ of the value, and all of it is one fused loop over the states.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -55,7 +55,7 @@ def _plain(mdp: MDP, gamma: float) -> Backups:
 
 def _compiled(mdp: MDP, gamma: float) -> Backups:
     with jax.enable_x64(True):
-        table = (jnp.asarray(mdp.successors), jnp.asarray(mdp.probabilities), jnp.asarray(mdp.reward))
+        table = mdp.on_device
         g = jnp.asarray(gamma, jnp.float64)
 
     def wide(f: Callable[..., Any]) -> Callable[..., Any]:
@@ -100,7 +100,7 @@ def _action_values(v: jax.Array, succ: jax.Array, prob: jax.Array, reward: jax.A
 
 @jax.jit
 def _best(v: jax.Array, succ: jax.Array, prob: jax.Array, reward: jax.Array, gamma: jax.Array) -> jax.Array:
-    return partial(jax.tree.reduce, jnp.maximum)(_action_values(v, succ, prob, reward, gamma))
+    return functools.reduce(jnp.maximum, _action_values(v, succ, prob, reward, gamma))
 
 
 @jax.jit
@@ -115,9 +115,14 @@ def _greedy(v: jax.Array, succ: jax.Array, prob: jax.Array, reward: jax.Array, g
 
 @jax.jit
 def _narrow(succ: jax.Array, prob: jax.Array, reward: jax.Array, policy: jax.Array) -> tuple[jax.Array, ...]:
-    """The table of one policy, [S, 1, K]: a quarter of the memory to read with four actions."""
-    s = jnp.arange(policy.shape[0])
-    return succ[s, policy][:, None], prob[s, policy][:, None], reward[s, policy][:, None]
+    """The table of one policy, [S, 1, K]: 1/A of the memory to read. Selections stream; a gather of rows would not."""
+    succ_pi, prob_pi, reward_pi = succ[:, 0], prob[:, 0], reward[:, 0]
+    for a in range(1, succ.shape[1]):
+        chosen = policy == a
+        succ_pi = jnp.where(chosen[:, None], succ[:, a], succ_pi)
+        prob_pi = jnp.where(chosen[:, None], prob[:, a], prob_pi)
+        reward_pi = jnp.where(chosen, reward[:, a], reward_pi)
+    return succ_pi[:, None], prob_pi[:, None], reward_pi[:, None]
 
 
 @jax.jit
