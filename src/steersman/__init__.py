@@ -1,1 +1,45 @@
-"""Reinforcement learning, from a Bellman equation to a policy that runs on the machine."""
+"""Reinforcement learning, from a Bellman equation to a policy that runs on the machine.
+
+    import steersman
+    result = steersman.train("ppo", "CartPole-v1", steps=500_000)
+    policy = steersman.load("runs/cartpole")
+    action = policy(obs)
+
+The lower level: ``steersman.agents`` (an agent is four pure functions), ``steersman.envs`` (``vectorize``, ``make``),
+``steersman.run`` (``unroll``, ``evaluate``), ``steersman.theory`` (the equations).
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from steersman.errors import EnvironmentFault, TrainingFault, UsageError
+    from steersman.run.policy import Policy, load
+    from steersman.run.train import Result, resume, train
+
+__version__ = "0.1.0"
+__all__ = ["EnvironmentFault", "Policy", "Result", "TrainingFault", "UsageError", "load", "resume", "train"]
+
+_HOME = {
+    "EnvironmentFault": "errors",
+    "TrainingFault": "errors",
+    "UsageError": "errors",
+    "Policy": "run.policy",
+    "load": "run.policy",
+    "Result": "run.train",
+    "resume": "run.train",
+    "train": "run.train",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import on first use: JAX takes a second to start, and ``import steersman`` shall not."""
+    if name in _HOME:
+        return getattr(import_module(f"steersman.{_HOME[name]}"), name)
+    raise AttributeError(f"module 'steersman' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

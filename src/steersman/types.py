@@ -86,7 +86,7 @@ class DeviceEnvs(NamedTuple):
 
     spec: EnvSpec
     num_envs: int
-    reset: Callable[[Key], tuple[PyTree, PyTree]]  # key -> (state, obs [B, ...])
+    reset: Callable[..., tuple[PyTree, PyTree]]  # (key, *, offset=0) -> (state, obs [B, ...]); offset: member 0's index
     step: Callable[[PyTree, PyTree], tuple[PyTree, TimeStep]]  # (state, action [B, ...]) -> (state, TimeStep [B, ...])
 
 
@@ -131,11 +131,15 @@ class PerEnv(NamedTuple):
 
 
 class Algorithm(NamedTuple):
-    """An entry in the list of algorithms: its name, its settings and how an agent is made from them."""
+    """An entry in the list of algorithms: its name, its settings and how an agent is made from them.
+
+    Every config has ``unroll_length`` (T), the steps of each environment between two updates, and ``schedule_steps``,
+    the environment steps over which its schedules run (0: constant; a run fills in its budget).
+    """
 
     name: str
     config: type  # a frozen dataclass of plain values
     factory: Callable[..., Agent]  # (config, spec, *, network=None) -> Agent
     summary: str
-
-
+    first_length: Callable[[Any], int]  # config -> T of the random-policy rollout that init is given
+    check: Callable[[Any, int], None]  # (config, environments of one shard): UsageError if an update cannot be cut so

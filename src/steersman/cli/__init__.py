@@ -1,0 +1,1 @@
+"""The command line: tyro over the Config dataclasses, rich for the terminal."""

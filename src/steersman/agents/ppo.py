@@ -1,0 +1,280 @@
+"""Proximal policy optimisation, PPO-Clip and PPO-Penalty (Schulman et al. 2017, arXiv:1707.06347).
+
+One update, from a rollout of T steps of B environments collected by the policy pi_old:
+
+1. Values and advantages: G_t = r_t + gamma_t [(1 - lambda_t) V(s_{t+1}) + lambda_t G_{t+1}],  A_t = G_t - V(s_t): GAE.
+   gamma_t = 0 where the state is terminal, lambda_t = 0 where the clock cut the episode, V of the *true* successor.
+2. For each epoch, for each minibatch: one Adam step on
+   L = -surrogate(pi / pi_old, A) + c_v (V - G)^2 / 2 - c_e entropy.
+   clip:     surrogate = min(ratio A, clip(ratio, 1 - eps, 1 + eps) A)
+   penalty:  surrogate = ratio A - beta KL(pi_old, pi); after the update beta doubles where KL > 1.5 target and halves
+             where KL < target / 1.5.
+
+Details that decide returns (Huang et al. 2022, "The 37 implementation details of PPO"):
+orthogonal initialisation, gain sqrt(2) hidden, 0.01 policy head, 1 value head, zero biases; separate tanh trunks for
+vectors, the Nature CNN for images; Adam with eps 1e-5; the whole gradient's norm clipped; linear decay of learning rate
+and clip range by choice; advantages normalised per minibatch; every epoch shuffles the time steps of each environment
+on its own and every minibatch takes its share of each, so all data is used once an epoch and the result does not depend
+on how many devices share the work; a Gaussian's log-std is a free parameter, its samples are stored unclipped and
+clipped only at the environment's door; observations normalised and clipped to +-10 and rewards scaled by the running
+standard deviation of the discounted return, by choice (``agents.wrap``), both frozen during one update.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.flatten_util import ravel_pytree
+
+from steersman.agents.checks import check_config, check_minibatches, check_network
+from steersman.agents.wrap import with_observation_norm, with_reward_scaling
+from steersman.nets.actor_critic import ActorCritic, ActorCriticFactory
+from steersman.theory import policies, returns, trees
+from steersman.types import Agent, EnvSpec, Key, Metrics, PyTree, Rollout
+
+
+@dataclass(frozen=True)
+class PPOConfig:
+    """Settings of PPO; the defaults are general ones for vector observations."""
+
+    unroll_length: int = 128
+    """Steps of each environment between two updates (T)."""
+    num_epochs: int = 4
+    """Passes over the rollout in one update."""
+    num_minibatches: int = 4
+    """Minibatches in one pass; it must divide unroll_length * num_envs."""
+    learning_rate: float = 3e-4
+    """Adam's step size at the start."""
+    anneal_learning_rate: bool = True
+    """Let the learning rate fall linearly to zero over schedule_steps."""
+    gamma: float = 0.99
+    """Discount factor."""
+    gae_lambda: float = 0.95
+    """Lambda of the advantage estimate: 0 is the TD error, 1 the Monte-Carlo advantage."""
+    objective: str = "clip"
+    """The surrogate: clip or penalty."""
+    clip: float = 0.2
+    """Epsilon: how far the probability ratio may move before its gradient is cut (objective clip)."""
+    anneal_clip: bool = False
+    """Let the clip range fall linearly to zero over schedule_steps."""
+    kl_coefficient: float = 1.0
+    """Beta at the start (objective penalty)."""
+    kl_target: float = 0.01
+    """The KL divergence that beta is steered to (objective penalty)."""
+    stop_kl: float | None = None
+    """Skip the rest of an update once a minibatch's approximate KL exceeds this."""
+    value_coefficient: float = 0.5
+    """c_v, weight of the value loss."""
+    value_clip: float | None = None
+    """Largest move of a value prediction per update; none: the plain squared error."""
+    entropy_coefficient: float = 0.0
+    """c_e, weight of the entropy bonus."""
+    max_grad_norm: float = 0.5
+    """Clip the norm of the whole gradient to this."""
+    normalize_advantages: bool = True
+    """Standardise advantages within each minibatch."""
+    recompute_advantages: bool = False
+    """Estimate values and advantages anew before every epoch."""
+    normalize_observations: bool = False
+    """Standardise observations by running moments, saved with the policy."""
+    scale_rewards: bool = False
+    """Divide rewards by the running standard deviation of the discounted return."""
+    hidden_sizes: tuple[int, ...] = (64, 64)
+    """Widths of each trunk's hidden layers (after the convolutions, for images)."""
+    activation: str = "tanh"
+    """Of the hidden layers: tanh, relu, elu, silu or gelu."""
+    share_trunk: bool = False
+    """One trunk for policy and value."""
+    log_std_init: float = 0.0
+    """Log standard deviation of a Gaussian policy at the start."""
+    state_dependent_std: bool = False
+    """Let the network give the log-std instead of a free parameter."""
+    schedule_steps: int = 0
+    """Environment steps over which schedules run; 0: the run's budget."""
+
+    def __post_init__(self) -> None:
+        check_config(
+            self,
+            at_least_one=("unroll_length", "num_epochs", "num_minibatches"),
+            positive=("learning_rate", "clip", "kl_target", "kl_coefficient", "max_grad_norm", "stop_kl", "value_clip"),
+            non_negative=("value_coefficient", "entropy_coefficient", "schedule_steps"),
+            fraction=("gamma", "gae_lambda"),
+            choices={"objective": ("clip", "penalty"), "activation": ("tanh", "relu", "elu", "silu", "gelu")},
+            sizes=("hidden_sizes",),
+        )
+
+
+class PPOState(NamedTuple):
+    """What PPO learns and remembers."""
+
+    params: PyTree  # the network
+    optimiser: PyTree  # Adam's moments, of the ravelled parameters
+    kl_coefficient: jax.Array  # beta
+    updates: jax.Array  # int32, rollouts absorbed so far
+
+
+class Batch(NamedTuple):
+    """A rollout made ready for the epochs: ``[T, B, ...]``, then ``[M, T * B / M, ...]``."""
+
+    obs: PyTree
+    action: PyTree
+    log_prob: jax.Array  # under pi_old
+    old_policy: Any  # pi_old's distribution; () unless the objective is penalty
+    old_value: jax.Array
+    advantage: jax.Array
+    target: jax.Array  # G
+
+
+def ppo(config: PPOConfig, spec: EnvSpec, *, network: ActorCriticFactory | None = None) -> Agent:
+    """PPO as an agent for an environment.
+
+    network: ``(key, spec) -> module``, the module mapping one observation to ``(distribution, value)``; by default
+    ``nets.ActorCritic`` as the config describes it. Raises UsageError for an action space that no policy head serves.
+    """
+    check_network("PPO", spec, network)
+
+    def make_network(key: Key) -> PyTree:
+        if network is not None:
+            return network(key, spec)
+        return ActorCritic(
+            spec,
+            hidden_sizes=config.hidden_sizes,
+            activation=config.activation,
+            share_trunk=config.share_trunk,
+            log_std_init=config.log_std_init,
+            state_dependent_std=config.state_dependent_std,
+            key=key,
+        )
+
+    adam = optax.chain(optax.clip_by_global_norm(config.max_grad_norm), optax.scale_by_adam(eps=1e-5))
+    penalty = config.objective == "penalty"
+
+    def init(key: Key, first_rollout: Rollout) -> PPOState:
+        params = make_network(key)
+        vector, _ = ravel_pytree(params)
+        beta = jnp.asarray(config.kl_coefficient, jnp.float32)
+        return PPOState(params, adam.init(vector), beta, jnp.zeros((), jnp.int32))
+
+    def act(state: PPOState, carry, obs: PyTree, first: jax.Array, key: Key, *, explore: bool = True):
+        policy, _ = jax.vmap(state.params)(obs)
+        if not explore:
+            return policy.mode(), carry, {}
+        keys = trees.member_keys(key, first.shape[0])
+        action = jax.vmap(lambda p, k: p.sample(k))(policy, keys)
+        return action, carry, {"log_prob": policy.log_prob(action)}
+
+    def evaluate(params: PyTree, rollout: Rollout) -> tuple[Any, jax.Array, jax.Array]:
+        """pi_old's distribution [T, B], V(obs) and V(next_obs) [T, B], each in one batch."""
+        batched = jax.vmap(jax.vmap(params))
+        policy, v_tm1 = batched(rollout.obs)
+        return policy, v_tm1, batched(rollout.next_obs)[1]
+
+    def prepare(params: PyTree, rollout: Rollout) -> Batch:
+        policy, v_tm1, v_t = evaluate(params, rollout)
+        discount_t = returns.discounts(rollout.terminated, config.gamma)
+        lambda_t = returns.trace_decays(rollout.truncated, config.gae_lambda)
+        target = returns.lambda_returns(rollout.reward, discount_t, v_t, lambda_t)
+        old_policy = policy if penalty else ()
+        log_prob = rollout.extras["log_prob"]
+        return Batch(rollout.obs, rollout.action, log_prob, old_policy, v_tm1, target - v_tm1, target)
+
+    def loss(params: PyTree, batch: Batch, clip: jax.Array, beta: jax.Array) -> tuple[jax.Array, Metrics]:
+        policy, value = jax.vmap(params)(batch.obs)
+        log_ratio = policy.log_prob(batch.action) - batch.log_prob
+        approximate_kl = policies.approximate_kl(log_ratio).mean()
+        if penalty:
+            kl = batch.old_policy.kl(policy)
+            policy_loss, kl = policies.ppo_penalty_loss(log_ratio, batch.advantage, kl, beta).mean(), kl.mean()
+        else:
+            policy_loss, kl = policies.ppo_clip_loss(log_ratio, batch.advantage, clip).mean(), approximate_kl
+        if config.value_clip is None:
+            value_loss = 0.5 * jnp.square(value - batch.target).mean()
+        else:
+            value_loss = policies.clipped_value_loss(value, batch.old_value, batch.target, config.value_clip).mean()
+        entropy = policy.entropy().mean()
+        total = policy_loss + config.value_coefficient * value_loss - config.entropy_coefficient * entropy
+        metrics = {
+            "loss": total,
+            "policy_loss": policy_loss,
+            "value_loss": value_loss,
+            "entropy": entropy,
+            "kl": kl,
+            "clip_fraction": policies.clip_fraction(log_ratio, clip).mean(),
+        }
+        return total, metrics
+
+    def update(state: PPOState, rollout: Rollout, key: Key) -> tuple[PPOState, Metrics]:
+        length, num_envs = rollout.reward.shape
+        steps = state.updates.astype(jnp.float32) * (length * num_envs * trees.shard_count())
+        remaining = 1.0 - jnp.clip(steps / config.schedule_steps, 0.0, 1.0) if config.schedule_steps else 1.0
+        learning_rate = config.learning_rate * (remaining if config.anneal_learning_rate else jnp.ones(()))
+        clip = config.clip * (remaining if config.anneal_clip else jnp.ones(()))
+        _, unravel = ravel_pytree(state.params)
+        whole = None if config.recompute_advantages else prepare(state.params, rollout)
+
+        def step(carry, batch: Batch):
+            vector, optimiser, going = carry
+            gradient, metrics = jax.grad(loss, has_aux=True)(unravel(vector), batch, clip, state.kl_coefficient)
+            # One ravelled vector: one collective and a few large operations, not several per parameter.
+            gradient, metrics = trees.cross_mean((ravel_pytree(gradient)[0], metrics))
+            metrics["grad_norm"] = jnp.linalg.norm(gradient)
+            direction, moved = adam.update(gradient, optimiser)
+            after = (vector - learning_rate * direction, moved)
+            if config.stop_kl is not None:
+                going = going & (metrics["kl"] <= config.stop_kl)
+                after = jax.tree.map(partial(jnp.where, going), after, (vector, optimiser))
+            return (*after, going), metrics
+
+        def epoch(carry, key: Key):
+            batch = prepare(unravel(carry[0]), rollout) if whole is None else whole
+            batch = shuffled_minibatches(key, batch, config.num_minibatches)
+            if config.normalize_advantages:
+                batch = batch._replace(advantage=standardise(batch.advantage))
+            return jax.lax.scan(step, carry, batch)
+
+        start = (ravel_pytree(state.params)[0], state.optimiser, jnp.ones((), bool))
+        keys = jax.random.split(key, config.num_epochs)
+        (vector, optimiser, going), metrics = jax.lax.scan(epoch, start, keys)
+
+        beta = state.kl_coefficient
+        if penalty:
+            beta = policies.adapt_kl_coefficient(beta, metrics["kl"][-1].mean(), config.kl_target)
+        metrics = {name: value.mean() for name, value in metrics.items()}
+        metrics |= {"learning_rate": learning_rate, "kl_coefficient": beta, "stopped_early": ~going}
+        return PPOState(unravel(vector), optimiser, beta, state.updates + 1), metrics
+
+    agent = Agent(init, lambda num_envs: (), act, update)
+    if config.scale_rewards:
+        agent = with_reward_scaling(agent, config.gamma)
+    if config.normalize_observations:
+        agent = with_observation_norm(agent)
+    return agent
+
+
+def standardise(x: jax.Array) -> jax.Array:
+    """``[M, N]`` -> each row with mean 0 and standard deviation 1, over all shards."""
+    mean, square = trees.cross_mean((x.mean(-1, keepdims=True), jnp.square(x).mean(-1, keepdims=True)))
+    return (x - mean) * jax.lax.rsqrt(jnp.maximum(square - jnp.square(mean), 0.0) + 1e-8)
+
+
+def shuffled_minibatches(key: Key, batch: PyTree, num_minibatches: int) -> PyTree:
+    """``[T, B, ...]`` -> ``[M, T * B / M, ...]``, every transition once, in an order drawn from ``key``.
+
+    Each environment's time steps are shuffled on their own, and a minibatch takes T / M of each. Where M does not
+    divide T, all transitions of this shard are shuffled together.
+    """
+    length, num_envs = jax.tree.leaves(batch)[0].shape[:2]
+    check_minibatches(length, num_envs, num_minibatches)
+    flat = jax.tree.map(lambda x: x.reshape(length * num_envs, *x.shape[2:]), batch)
+    if length % num_minibatches == 0:
+        bits = jax.vmap(lambda k: jax.random.bits(k, (length,)), out_axes=1)(trees.member_keys(key, num_envs))
+        index = jnp.argsort(bits, axis=0) * num_envs + jnp.arange(num_envs, dtype=jnp.int32)[None, :]
+    else:
+        index = jax.random.permutation(jax.random.fold_in(key, trees.shard_index()), length * num_envs)
+    index = index.reshape(num_minibatches, -1)
+    return jax.tree.map(lambda x: x[index], flat)

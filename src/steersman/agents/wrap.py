@@ -1,0 +1,98 @@
+"""Wrappers, agent -> agent. Each puts what it needs into the agent's state, so it is saved with the policy."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from steersman.spaces import MASK
+from steersman.theory.statistics import RunningMoments
+from steersman.types import Agent, Key, PerEnv, PyTree, Rollout
+
+
+class ObservationNormState(NamedTuple):
+    """The wrapped agent's state, and the moments of the observations."""
+
+    agent: PyTree
+    moments: RunningMoments
+
+
+def with_observation_norm(agent: Agent, *, clip: float = 10.0) -> Agent:
+    """Let an agent see clip((obs - mean) / std, -clip, clip), under the running moments of all observations so far.
+
+    Only floating entries are normalised: not images, categories or action masks. ``init`` seeds the moments from the
+    first rollout; an update sees the moments that its rollout was collected under, and then renews them, so the
+    policy's ratio to itself is one at the start of every update.
+    """
+
+    def norm(moments: RunningMoments, obs: PyTree) -> PyTree:
+        normed = moments.normalize(_numbers(obs), clip)
+        return normed | {MASK: obs[MASK]} if isinstance(obs, dict) and MASK in obs else normed
+
+    def normed(moments: RunningMoments, rollout: Rollout) -> Rollout:
+        return rollout._replace(obs=norm(moments, rollout.obs), next_obs=norm(moments, rollout.next_obs))
+
+    def init(key: Key, first_rollout: Rollout) -> ObservationNormState:
+        events = _numbers(first_rollout.obs)
+        example = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[2:], x.dtype), events)
+        moments = RunningMoments.init(example).update(events)
+        return ObservationNormState(agent.init(key, normed(moments, first_rollout)), moments)
+
+    def act(state: ObservationNormState, carry: PyTree, obs: PyTree, first, key: Key, *, explore: bool = True):
+        return agent.act(state.agent, carry, norm(state.moments, obs), first, key, explore=explore)
+
+    def update(state: ObservationNormState, rollout: Rollout, key: Key):
+        inner, metrics = agent.update(state.agent, normed(state.moments, rollout), key)
+        return ObservationNormState(inner, state.moments.update(_numbers(rollout.obs))), metrics
+
+    return Agent(init, agent.begin, act, update)
+
+
+def _numbers(obs: PyTree) -> PyTree:
+    """An observation without its action mask."""
+    return {name: part for name, part in obs.items() if name != MASK} if isinstance(obs, dict) else obs
+
+
+class RewardScalingState(NamedTuple):
+    """The wrapped agent's state, the moments of the discounted return, and each environment's running return."""
+
+    agent: PyTree
+    moments: RunningMoments
+    returns: PerEnv  # [B]
+
+
+def with_reward_scaling(agent: Agent, gamma: float | jax.Array, *, clip: float = 10.0) -> Agent:
+    """Let an agent learn from clip(r / std(R), -clip, clip), R_t = gamma R_{t-1} + r_t from 0 in each episode.
+
+    The mean is not subtracted: that would change the task. Reported returns stay in the environment's units. The
+    moments include the rollout being learned from: on the first ones a scale from random play would be far off.
+    """
+
+    def fit(moments: RunningMoments, returns: jax.Array, rollout: Rollout) -> tuple[RunningMoments, jax.Array]:
+        def step(running: jax.Array, inputs: tuple[jax.Array, jax.Array]):
+            reward, ended = inputs
+            running = gamma * running + reward
+            return jnp.where(ended, 0.0, running), running
+
+        returns, history = jax.lax.scan(step, returns, (rollout.reward, rollout.terminated | rollout.truncated))
+        return moments.update(history), returns
+
+    def scaled(moments: RunningMoments, rollout: Rollout) -> Rollout:
+        return rollout._replace(reward=moments.scale(rollout.reward, clip))
+
+    def init(key: Key, first_rollout: Rollout) -> RewardScalingState:
+        start = jnp.zeros(first_rollout.reward.shape[1:], jnp.float32)
+        moments, returns = fit(RunningMoments.init(jax.ShapeDtypeStruct((), jnp.float32)), start, first_rollout)
+        return RewardScalingState(agent.init(key, scaled(moments, first_rollout)), moments, PerEnv(returns))
+
+    def act(state: RewardScalingState, carry: PyTree, obs: PyTree, first, key: Key, *, explore: bool = True):
+        return agent.act(state.agent, carry, obs, first, key, explore=explore)
+
+    def update(state: RewardScalingState, rollout: Rollout, key: Key):
+        moments, returns = fit(state.moments, state.returns.value, rollout)
+        inner, metrics = agent.update(state.agent, scaled(moments, rollout), key)
+        return RewardScalingState(inner, moments, PerEnv(returns)), metrics
+
+    return Agent(init, agent.begin, act, update)

@@ -1,0 +1,50 @@
+"""``steersman evaluate RUN``: whole episodes with a run's policy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from steersman.cli.display import evaluation_rows, print_json, print_table
+from steersman.run.replay import evaluate_run
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Play whole episodes with a run's policy, in environments of its own, and report the return."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """The run folder."""
+    episodes: int = 100
+    """How many episodes."""
+    seed: int = 2_000_000
+    """Of the episodes; training and its own evaluation use others."""
+    seed_index: int = 0
+    """Which of a run's several seeds."""
+    explore: bool = False
+    """Sample actions as in training, instead of taking the most likely one."""
+    environment: str | None = None
+    """Another environment with the same spaces; for package.module:factory runs, its name again."""
+    json: bool = False
+    """Print one JSON object."""
+
+
+def run(arguments: list[str]) -> int:
+    """-> exit code."""
+    chosen = tyro.cli(Evaluate, args=arguments, prog="steersman evaluate")
+    evaluation = evaluate_run(
+        chosen.run,
+        episodes=chosen.episodes,
+        seed=chosen.seed,
+        seed_index=chosen.seed_index,
+        explore=chosen.explore,
+        environment=chosen.environment,
+    )
+    if chosen.json:
+        print_json(evaluation.summary())
+    else:
+        print_table(f"{chosen.run}", evaluation_rows(evaluation.summary()))
+    return 0

@@ -1,0 +1,70 @@
+"""``steersman info [RUN]``: versions and devices, or what a run folder holds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from steersman.cli.display import evaluation_rows, number, print_json, print_table
+from steersman.run import checkpoint, folder
+
+
+@dataclass(frozen=True)
+class Info:
+    """Versions and devices; with a run folder, its state."""
+
+    run: Annotated[Path | None, tyro.conf.Positional] = None
+    """A run folder."""
+    json: bool = False
+    """Print one JSON object."""
+
+
+def run(arguments: list[str]) -> int:
+    """-> exit code."""
+    chosen = tyro.cli(Info, args=arguments, prog="steersman info")
+    if chosen.run is None:
+        versions = folder.versions(devices=True)
+        if chosen.json:
+            print_json(versions)
+        else:
+            rows = [(k, ", ".join(v) if isinstance(v, list) else str(v)) for k, v in versions.items()]
+            print_table("versions", rows)
+        return 0
+    found = describe(chosen.run)
+    if chosen.json:
+        print_json(found)
+        return 0
+    rows = [
+        (name, number(value) if isinstance(value, int) else str(value))
+        for name, value in found.items()
+        if name not in ("config", "run_config", "summary", "versions") and value not in (None, "")
+    ]
+    print_table(str(chosen.run), rows)
+    if found["summary"] and found["summary"].get("evaluation"):
+        print()
+        print_table("evaluation", evaluation_rows(found["summary"]["evaluation"]))
+    return 0
+
+
+def describe(path: Path) -> dict[str, Any]:
+    """What a run folder holds, as JSON values."""
+    opened = folder.open_run(path)
+    newest, note = checkpoint.latest(opened.checkpoints)
+    header = checkpoint.read_header(newest) if newest else {}
+    return {
+        "run": str(path),
+        "algorithm": opened.config["algorithm"],
+        "environment": opened.config["environment"],
+        "steps": header.get("steps", 0),
+        "budget": opened.config["run"].get("steps"),
+        "checkpoint": str(newest) if newest else None,
+        "parameters_sha256": checkpoint.stored_sha256(newest, under="agent") if newest else None,
+        "note": " ".join(filter(None, (note, opened.warning))),
+        "summary": folder.read_summary(opened),
+        "config": opened.config["config"],
+        "run_config": opened.config["run"],
+        "versions": opened.config["versions"],
+    }

@@ -1,0 +1,36 @@
+"""``steersman plot RUN [RUN ...]``: learning curves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from steersman.cli.display import print_json
+from steersman.run.plots import learning_curve
+
+
+@dataclass(frozen=True)
+class Plot:
+    """Draw learning curves: runs of one algorithm on one environment share a line, the mean, with its 95% interval."""
+
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    """Run folders."""
+    out: Path = Path("curve.png")
+    """The picture: .png, .svg or .pdf."""
+    y: str = "episode_return"
+    """What to draw: any name in metrics.jsonl."""
+    x: str = "steps"
+    """Along which axis: steps or seconds."""
+    json: bool = False
+    """Print one JSON object."""
+
+
+def run(arguments: list[str]) -> int:
+    """-> exit code."""
+    chosen = tyro.cli(Plot, args=arguments, prog="steersman plot")
+    learning_curve(list(chosen.runs), chosen.out, x=chosen.x, y=chosen.y)
+    print_json({"picture": str(chosen.out)}) if chosen.json else print(chosen.out)
+    return 0

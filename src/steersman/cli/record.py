@@ -1,0 +1,53 @@
+"""``steersman record RUN``: a film of a run's policy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from steersman.cli.display import print_json
+from steersman.run.replay import record_run
+
+
+@dataclass(frozen=True)
+class Record:
+    """Film a run's policy with the environment's own renderer."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """The run folder."""
+    out: Path | None = None
+    """The film, .mp4 or .gif; by default RUN/video.mp4."""
+    episodes: int = 1
+    """How many episodes."""
+    steps: int = 1000
+    """At most so many steps in all."""
+    seed: int = 2_000_000
+    """Of the episodes."""
+    seed_index: int = 0
+    """Which of a run's several seeds."""
+    environment: str | None = None
+    """For package.module:factory runs: its name again."""
+    json: bool = False
+    """Print one JSON object."""
+
+
+def run(arguments: list[str]) -> int:
+    """-> exit code."""
+    chosen = tyro.cli(Record, args=arguments, prog="steersman record")
+    path, returns = record_run(
+        chosen.run,
+        chosen.out,
+        episodes=chosen.episodes,
+        steps=chosen.steps,
+        seed=chosen.seed,
+        seed_index=chosen.seed_index,
+        environment=chosen.environment,
+    )
+    if chosen.json:
+        print_json({"video": str(path), "returns": returns})
+    else:
+        print(f"{path}: {len(returns)} episode(s), return {', '.join(f'{r:.1f}' for r in returns)}")
+    return 0

@@ -1,0 +1,72 @@
+"""CartPole-v1, compiled: balance a pole on a cart that is pushed left or right.
+
+A twin of Gymnasium's CartPole-v1 in float32: the same constants, Euler steps, rewards and ends (Barto, Sutton,
+Anderson, "Neuronlike Adaptive Elements That Can Solve Difficult Learning Control Problems", 1983).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from gymnasium import spaces
+
+from steersman.envs.classic.common import outcome
+from steersman.types import EnvSpec, Key, TimeStep
+
+GRAVITY = 9.8  # m / s^2
+MASS_CART, MASS_POLE = 1.0, 0.1  # kg
+MASS = MASS_CART + MASS_POLE
+HALF_LENGTH = 0.5  # m, of the pole
+FORCE = 10.0  # N
+DT = 0.02  # s
+X_LIMIT = 2.4  # m
+THETA_LIMIT = 12 * 2 * math.pi / 360  # rad
+
+_HIGH = np.array([2 * X_LIMIT, np.inf, 2 * THETA_LIMIT, np.inf], np.float32)
+SPEC = EnvSpec("CartPole-v1", spaces.Box(-_HIGH, _HIGH), spaces.Discrete(2), spaces.Discrete(2))
+
+
+class State(NamedTuple):
+    x: jax.Array  # m
+    x_dot: jax.Array
+    theta: jax.Array  # rad from upright
+    theta_dot: jax.Array
+
+
+@dataclass(frozen=True)
+class CartPole:
+    """Reward 1 for every step; with ``sutton_barto_reward`` 0, and -1 for the step that fails."""
+
+    sutton_barto_reward: bool = False
+
+    @property
+    def spec(self) -> EnvSpec:
+        return SPEC
+
+    def reset(self, key: Key) -> tuple[State, jax.Array]:
+        start = jax.random.uniform(key, (4,), jnp.float32, -0.05, 0.05)
+        return State(*start), start
+
+    def step(self, state: State, action: jax.Array, key: Key) -> tuple[State, TimeStep]:
+        x, x_dot, theta, theta_dot = state
+        force = jnp.where(action == 1, jnp.float32(FORCE), jnp.float32(-FORCE))
+        cos, sin = jnp.cos(theta), jnp.sin(theta)
+        push = (force + MASS_POLE * HALF_LENGTH * theta_dot**2 * sin) / MASS
+        theta_acc = (GRAVITY * sin - cos * push) / (HALF_LENGTH * (4 / 3 - MASS_POLE * cos**2 / MASS))
+        x_acc = push - MASS_POLE * HALF_LENGTH * theta_acc * cos / MASS
+        x, x_dot = x + DT * x_dot, x_dot + DT * x_acc
+        theta, theta_dot = theta + DT * theta_dot, theta_dot + DT * theta_acc
+        failed = (jnp.abs(x) > X_LIMIT) | (jnp.abs(theta) > THETA_LIMIT)
+        reward = jnp.where(failed, jnp.float32(-1), jnp.float32(0)) if self.sutton_barto_reward else jnp.ones_like(x)
+        state = State(x, x_dot, theta, theta_dot)
+        return state, outcome(jnp.stack(state), reward, failed)
+
+
+def to_gymnasium_state(state: State) -> np.ndarray:
+    """``env.unwrapped.state`` of the original in the same situation."""
+    return np.array(state, np.float64)

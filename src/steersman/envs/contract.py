@@ -1,0 +1,175 @@
+"""What a Gymnasium environment promises, checked in full where it is cheap: at resets and first steps.
+
+Messages say what came, what the space says, and where to look. Imports no JAX: workers use it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from gymnasium import spaces
+
+from steersman.errors import EnvironmentFault
+
+MASK = "action_mask"
+
+
+class Leaf(NamedTuple):
+    """One array of an observation or an action, and how it is written on the inside."""
+
+    path: tuple[str | int, ...]  # keys from the root
+    shape: tuple[int, ...]
+    dtype: str  # on the inside
+    native: str  # the space's own dtype
+    start: np.ndarray | None  # counts: the space's first value, where that is not 0
+    high: np.ndarray | None  # counts: how many values there are
+
+    @property
+    def name(self) -> str:
+        return "".join(f"[{key!r}]" for key in self.path)
+
+
+def leaves_of(native: spaces.Space, inside: spaces.Space, path: tuple[str | int, ...] = ()) -> list[Leaf]:
+    """The leaves of a native space, with the dtypes of its inside form, in the order of the space."""
+    match native:
+        case spaces.Dict():
+            parts: Any = [(key, part, inside[key]) for key, part in native.spaces.items()]  # pyright: ignore
+            return [leaf for key, a, b in parts for leaf in leaves_of(a, b, (*path, key))]
+        case spaces.Tuple():
+            parts = zip(native.spaces, inside.spaces, strict=True)  # pyright: ignore
+            return [leaf for i, (a, b) in enumerate(parts) for leaf in leaves_of(a, b, (*path, i))]
+    dtype = inside.dtype
+    assert native.shape is not None
+    assert dtype is not None
+    start = high = None
+    if isinstance(native, spaces.Discrete | spaces.MultiDiscrete):
+        dtype = np.dtype(np.int32)
+        first = np.asarray(native.start).astype(np.int32)
+        start = first if np.any(first) else None
+        high = np.asarray(native.n if isinstance(native, spaces.Discrete) else native.nvec)
+    return [Leaf(path, tuple(native.shape), np.dtype(dtype).str, np.dtype(native.dtype).str, start, high)]
+
+
+def has_mask(given: Any) -> bool:
+    """Whether what ``reset`` gave has an action mask in its info."""
+    return isinstance(given, tuple) and len(given) == 2 and isinstance(given[1], dict) and MASK in given[1]
+
+
+def with_mask(obs: Any, info: Any) -> dict[str, Any]:
+    """The observation with the info's mask beside it."""
+    if MASK not in info:
+        raise KeyError(f"info has no {MASK!r}, but the info of the first reset had one")
+    return {**obs, MASK: info[MASK]} if isinstance(obs, dict) else {"observation": obs, MASK: info[MASK]}
+
+
+def check_reset(label: str, given: Any, leaves: Sequence[Leaf], mask: bool) -> None:
+    """``reset`` is to give (observation, info)."""
+    if not isinstance(given, tuple) or len(given) != 2:
+        raise EnvironmentFault(
+            f"{label} returned {_count(given)} from reset; Gymnasium's reset returns two: observation, info."
+        )
+    _check_info(label, "reset", given[1], mask)
+    check_observation(label, "reset", with_mask(*given) if mask else given[0], leaves)
+
+
+def check_step(label: str, given: Any, leaves: Sequence[Leaf], mask: bool) -> None:
+    """``step`` is to give (observation, reward, terminated, truncated, info)."""
+    if not isinstance(given, tuple) or len(given) != 5:
+        hint = " (the old Gym API: one `done` in place of two flags)" if _count(given) == "4 values" else ""
+        raise EnvironmentFault(
+            f"{label} returned {_count(given)} from step{hint}; Gymnasium's step returns five: observation, reward, "
+            "terminated, truncated, info."
+        )
+    obs, reward, terminated, truncated, info = given
+    check_reward(label, reward)
+    for name, flag in (("terminated", terminated), ("truncated", truncated)):
+        if np.ndim(flag) != 0 or np.asarray(flag).dtype.kind not in "biu":
+            raise EnvironmentFault(f"{label} returned {name} = {flag!r} from step; it is to be True or False.")
+    _check_info(label, "step", info, mask)
+    check_observation(label, "step", with_mask(obs, info) if mask else obs, leaves)
+
+
+def check_reward(label: str, reward: Any) -> None:
+    """One number."""
+    if np.ndim(reward) != 0 or np.asarray(reward).dtype.kind not in "fiub":
+        what = f"an array of shape {np.shape(reward)}" if np.ndim(reward) else f"a {type(reward).__name__}"
+        raise EnvironmentFault(f"{label} returned a reward that is {what}: {reward!r}. It is to be one number.")
+
+
+def check_observation(label: str, where: str, obs: Any, leaves: Sequence[Leaf]) -> None:
+    """Structure, shapes, dtypes, and that counts are in range."""
+    for leaf in leaves:
+        value = _at(label, where, obs, leaf)
+        got = np.asarray(value)
+        _check_shape(label, where, got.shape, leaf)
+        if got.dtype.kind not in "fiub" or not np.can_cast(got.dtype, leaf.dtype, "same_kind") and leaf.high is None:
+            raise _dtype(label, where, got, leaf)
+        if leaf.high is not None:
+            if got.dtype.kind not in "iu":
+                raise _dtype(label, where, got, leaf)
+            count = got - (0 if leaf.start is None else leaf.start)
+            if np.any((count < 0) | (count >= leaf.high)):
+                low = 0 if leaf.start is None else leaf.start.tolist()
+                raise EnvironmentFault(
+                    f"{label} returned the observation{leaf.name} {got.tolist()} from {where}; its observation_space "
+                    f"counts {leaf.high.tolist()} from {low}. Make the two agree."
+                )
+
+
+def write_row(label: str, obs: Any, leaves: Sequence[Leaf], rows: Sequence[np.ndarray], i: int) -> None:
+    """Write one observation into row ``i``."""
+    for leaf, out in zip(leaves, rows, strict=True):
+        value = _at(label, "step", obs, leaf)
+        _check_shape(label, "step", np.shape(value), leaf)
+        out[i] = value
+        if leaf.start is not None:
+            out[i] -= leaf.start
+
+
+def _at(label: str, where: str, obs: Any, leaf: Leaf) -> Any:
+    for key in leaf.path:
+        try:
+            obs = obs[key]
+        except (KeyError, IndexError, TypeError):
+            has = sorted(map(str, obs)) if isinstance(obs, dict) else type(obs).__name__
+            raise EnvironmentFault(
+                f"{label} returned an observation without {leaf.name} from {where} (got {has}); its "
+                "observation_space has that entry. Make the two agree."
+            ) from None
+    if isinstance(obs, dict):
+        raise EnvironmentFault(
+            f"{label} returned a dict as observation{leaf.name} from {where}; its observation_space says an array of "
+            f"shape {leaf.shape}. Make the two agree."
+        )
+    return obs
+
+
+def _check_shape(label: str, where: str, shape: tuple[int, ...], leaf: Leaf) -> None:
+    if shape != leaf.shape:
+        raise EnvironmentFault(
+            f"{label} returned an observation{leaf.name} of shape {shape} from {where}; its observation_space says "
+            f"{leaf.shape}. Make the two agree, in the environment's {where} or in its observation_space."
+        )
+
+
+def _dtype(label: str, where: str, got: np.ndarray, leaf: Leaf) -> EnvironmentFault:
+    return EnvironmentFault(
+        f"{label} returned an observation{leaf.name} of dtype {got.dtype} from {where}; its observation_space says "
+        f"{np.dtype(leaf.native)}. Make the two agree, in the environment's {where} or in its observation_space."
+    )
+
+
+def _check_info(label: str, where: str, info: Any, mask: bool) -> None:
+    if not isinstance(info, dict):
+        raise EnvironmentFault(f"{label} returned {type(info).__name__} as the info of {where}; it is to be a dict.")
+    if mask and MASK not in info:
+        raise EnvironmentFault(
+            f"{label} returned an info without {MASK!r} from {where}, but the info of its first reset had one. "
+            "Give it in every info, of reset and of step."
+        )
+
+
+def _count(given: Any) -> str:
+    return f"{len(given)} values" if isinstance(given, tuple) else f"a {type(given).__name__}"

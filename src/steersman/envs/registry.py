@@ -1,0 +1,297 @@
+"""Names of environments, and what each stands for. Light: nothing is imported before an environment is made.
+
+- ``CartPole-v1``: a compiled twin where there is one (``classic``), else Gymnasium's environment of that id;
+- ``gymnasium/CartPole-v1``, ``gymnax/...``, ``envpool/...``, ``probe/...``: a family by name;
+- ``package.module:factory``: your own, a function or class that gives a ``gymnasium.Env`` or a steersman ``Env``;
+- ``package:Namespace/Name-v0``: an id of Gymnasium's that exists once ``package`` is imported.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import os
+import reprlib
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial, reduce
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from steersman.envs.classic import TWINS
+from steersman.errors import UsageError, nearest
+
+if TYPE_CHECKING:
+    from steersman.types import DeviceEnvs, Env, HostEnvs
+
+
+class Family(NamedTuple):
+    kind: str  # "compiled" or "host"
+    package: str  # what has to be installed
+    names: tuple[str, ...] = ()  # those we can list without importing it
+
+
+_GYMNAX = (
+    *TWINS,
+    *(f"{name}-MinAtar" for name in ("Asterix", "Breakout", "Freeway", "Seaquest", "SpaceInvaders")),
+    *(f"{name}-bsuite" for name in ("Catch", "DeepSea", "MemoryChain", "UmbrellaChain", "DiscountingChain")),
+    *(f"{name}-bsuite" for name in ("MNISTBandit", "SimpleBandit")),
+    *(f"{name}-misc" for name in ("FourRooms", "MetaMaze", "PointRobot", "BernoulliBandit", "GaussianBandit")),
+    *(f"{name}-misc" for name in ("Reacher", "Swimmer", "Pong", "FrozenLake")),
+)
+_PROBES = ("one-step", "observation", "two-steps", "action", "action-observation", "continuous-action")
+_PROBES = (*_PROBES, "memory", "truncation", "truncation-ring", "mask")
+
+FAMILIES = {
+    "gymnasium": Family("host", "gymnasium"),
+    "gymnax": Family("compiled", "gymnax", _GYMNAX),
+    "envpool": Family("host", "envpool", ("*",)),
+    "probe": Family("compiled", "jax", _PROBES),
+}
+_SIMULATORS = {"box2d": "Box2D", "mujoco": "mujoco"}  # what Gymnasium's own environments need, by their folder
+
+
+class Available(NamedTuple):
+    """An environment one can ask for. ``id`` ending in ``/*`` stands for all that the family itself lists."""
+
+    id: str
+    family: str  # "classic", a family's name
+    kind: str  # "compiled" or "host"
+    installed: bool
+
+
+def make(environment: Any, num_envs: int, *, workers: int = 0, **kwargs: Any) -> DeviceEnvs | HostEnvs:
+    """``num_envs`` environments side by side, from a name or an object.
+
+    environment: a name (see the module), a steersman ``Env``, a ``gymnasium.Env``, a function or class that gives
+        either, or ``DeviceEnvs`` / ``HostEnvs``, which are returned as they are.
+    workers: processes that step host environments; 0 is this one.
+    kwargs: the environment's own arguments.
+
+    Raises UsageError for unknown names (with the nearest ones), for extras that are not installed, for a factory that
+    cannot be imported or gives something else, and for arguments the environment does not have.
+
+    >>> make("CartPole-v1", 4).spec.max_episode_steps
+    500
+    """
+    if isinstance(num_envs, bool) or not isinstance(num_envs, int) or num_envs < 1:
+        raise UsageError(f"num_envs is a whole number of at least 1; got {num_envs!r}.")
+    if not isinstance(environment, str):
+        return _from_object(environment, num_envs, workers, kwargs, _label(environment))
+    name = environment
+    env = _compiled(name, kwargs)
+    if env is not None:
+        return _vectorize(env, num_envs, workers)
+    head, _, rest = name.partition("/")
+    if head == "envpool" and rest:
+        from steersman.envs import envpool
+
+        _no_workers(name, workers)
+        return envpool.make(rest, num_envs, **kwargs)
+    package, _, inside = name.partition(":")
+    elsewhere = package and inside and not inside.replace(".", "_").isidentifier()  # ale_py:ALE/Pong-v5
+    if (head == "gymnasium" and rest) or _gymnasium_has(name) or elsewhere:
+        from steersman.envs import gymnasium as host
+
+        return host.make(rest if head == "gymnasium" else name, num_envs, workers=workers, **kwargs)
+    if ":" in name:
+        made = _from_object(_load(name), num_envs, workers, kwargs, name)
+        spec = replace(made.spec, id=name)
+        if isinstance(made, tuple):
+            return made._replace(spec=spec)
+        made.spec = spec
+        return made
+    raise _unknown(name)
+
+
+def make_env(environment: Any, **kwargs: Any) -> Env:
+    """One compiled environment, pure and without auto-reset, from a name or an object: what ``vectorize`` takes.
+
+    Raises UsageError as ``make`` does, and for host environments, which cannot be compiled.
+
+    >>> make_env("Pendulum-v1").spec.id
+    'Pendulum-v1'
+    """
+    from steersman.types import DeviceEnvs, EnvSpec, HostEnvs
+
+    label = _label(environment)
+    if isinstance(environment, str):
+        env = _compiled(environment, kwargs)
+        if env is not None:
+            return env
+        if environment.partition("/")[0] in FAMILIES or _gymnasium_has(environment):
+            raise UsageError(
+                f"{environment} runs on the host and cannot be compiled. Use make({environment!r}, num_envs)."
+            )
+        if ":" not in environment:
+            raise _unknown(environment)
+        environment = _load(environment)
+    made = _made(environment, kwargs, label)
+    if isinstance(made, DeviceEnvs | HostEnvs) or not isinstance(getattr(made, "spec", None), EnvSpec):
+        raise UsageError(f"{label} is a {type(made).__name__}, not one compiled steersman Env.")
+    return made
+
+
+def available() -> list[Available]:
+    """Every environment that can be asked for by name. Of Gymnasium's, those of the newest version of each.
+
+    >>> Available("CartPole-v1", "classic", "compiled", True) in available()
+    True
+    """
+    rows = [Available(name, "classic", "compiled", True) for name in TWINS]
+    for family, (kind, package, names) in FAMILIES.items():
+        installed = _installed(package)
+        rows += [Available(f"{family}/{name}", family, kind, installed) for name in names]
+    return rows + _gymnasium_rows()
+
+
+def _gymnasium_rows() -> list[Available]:
+    from gymnasium.envs.registration import registry
+
+    newest: dict[tuple[str | None, str], Any] = {}
+    for spec in registry.values():
+        key = (spec.namespace, spec.name)
+        real = isinstance(spec.entry_point, str) and not spec.name.startswith("GymV")  # others only raise an error
+        if real and (key not in newest or (spec.version or 0) > (newest[key].version or 0)):
+            newest[key] = spec
+    rows = []
+    for spec in newest.values():
+        folder = spec.entry_point.partition(":")[0].split(".")[2:3] if spec.entry_point.startswith("gymnasium.") else []
+        needs = _SIMULATORS.get(folder[0]) if folder else None
+        name = f"gymnasium/{spec.id}" if spec.id in TWINS else spec.id
+        rows.append(Available(name, "gymnasium", "host", needs is None or _installed(needs)))
+    return rows
+
+
+def _compiled(name: str, kwargs: dict[str, Any]) -> Env | None:
+    if name in TWINS:
+        from steersman.envs import classic
+
+        return classic.make(name, **kwargs)
+    head, _, rest = name.partition("/")
+    if head == "gymnax" and rest:
+        from steersman.envs import gymnax
+
+        return gymnax.make(rest, **kwargs)
+    if head == "probe" and rest:
+        from steersman.envs.probe import PROBES
+
+        if name not in PROBES:
+            raise UsageError(f"Unknown probe {name}. {nearest(name, PROBES)}")
+        return _call(PROBES[name], kwargs, name)
+    return None
+
+
+def _from_object(thing: Any, num_envs: int, workers: int, kwargs: dict[str, Any], label: str) -> DeviceEnvs | HostEnvs:
+    import gymnasium
+
+    from steersman.types import DeviceEnvs, HostEnvs
+
+    made = _made(thing, kwargs, label)
+    if isinstance(made, DeviceEnvs | HostEnvs):
+        if made.num_envs != num_envs:
+            raise UsageError(f"{label} was made with num_envs={made.num_envs}; asked for are {num_envs}.")
+        return made
+    if not isinstance(made, gymnasium.Env):
+        return _vectorize(made, num_envs, workers)
+    from steersman.envs import gymnasium as host
+
+    if made is thing:  # the adapter says what can be done with a single one
+        return host.make(made, num_envs, workers=workers)
+    made.close()  # it was made to see what it is; every member is made by the factory, where it will live
+    return host.make(partial(_made, thing, kwargs, label), num_envs, workers=workers)
+
+
+def _made(thing: Any, kwargs: dict[str, Any], label: str) -> Any:
+    """The environment that ``thing`` is, or gives when called (or gives a function that gives, when called)."""
+    import gymnasium
+
+    from steersman.types import DeviceEnvs, EnvSpec, HostEnvs
+
+    for _ in range(3):
+        known = isinstance(thing, gymnasium.Env | DeviceEnvs | HostEnvs)
+        if known or isinstance(getattr(thing, "spec", None), EnvSpec):  # a steersman Env is what has our EnvSpec
+            if kwargs:
+                raise UsageError(f"{label} is already made; it takes no arguments, got {', '.join(kwargs)}.")
+            return thing
+        if not callable(thing):
+            break
+        thing, kwargs = _call(thing, kwargs, label), {}
+    raise UsageError(
+        f"{label} gives {type(thing).__name__}. It is to be, or to return, a gymnasium.Env or a steersman Env "
+        "(spec, reset, step; see steersman.types.Env)."
+    )
+
+
+def _call(factory: Callable[..., Any], kwargs: dict[str, Any], label: str) -> Any:
+    try:
+        inspect.signature(factory).bind(**kwargs)
+    except TypeError as error:
+        raise UsageError(f"{label} cannot be made with the arguments {kwargs}: {error}.") from None
+    except ValueError:  # some callables of extensions have no signature to look at
+        pass
+    return factory(**kwargs)
+
+
+def _load(path: str) -> Any:
+    """The object at ``package.module:name``. Modules of the working directory are found, as with ``python -m``."""
+    where, _, name = path.partition(":")
+    if os.getcwd() not in sys.path and "" not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        module = importlib.import_module(where)
+    except (ImportError, SyntaxError, ValueError, TypeError) as error:
+        raise UsageError(
+            f"Cannot import {where!r} for the environment {path}: {error}. It is to be package.module:factory, of a "
+            "module that Python finds (installed, or in the working directory)."
+        ) from error
+    try:
+        return reduce(getattr, name.split("."), module)
+    except AttributeError:
+        names = [n for n in vars(module) if not n.startswith("_")]
+        raise UsageError(f"The module {where} has no {name!r}, asked for in {path}. {nearest(name, names)}") from None
+
+
+def _vectorize(env: Env, num_envs: int, workers: int) -> DeviceEnvs:
+    from steersman.envs.vector import vectorize
+
+    _no_workers(env.spec.id, workers)
+    return vectorize(env, num_envs)
+
+
+def _no_workers(name: str, workers: int) -> None:
+    if workers:
+        raise UsageError(
+            f"workers={workers}: {name} has no use for worker processes; they step Gymnasium's environments "
+            f"(gymnasium/...). Leave workers at 0."
+        )
+
+
+def _gymnasium_has(name: str) -> bool:
+    from gymnasium.envs.registration import registry
+
+    return name in registry
+
+
+def _unknown(name: str) -> UsageError:
+    from gymnasium.envs.registration import registry
+
+    older = [spec.id for spec in registry.values() if isinstance(spec.entry_point, str)]
+    ids = list(dict.fromkeys([*(row.id for row in available()), *older]))
+    family, slash, rest = name.partition("/")
+    if slash and rest and family not in {spec.namespace for spec in registry.values()}:
+        where = f"Unknown family {family!r} in {name}; families are {', '.join(f'{f}/' for f in FAMILIES)}."
+    else:
+        where = f"Unknown environment {name!r}."
+    return UsageError(f"{where} {nearest(name, ids)} `steersman list` shows all.".replace("  ", " "))
+
+
+def _installed(package: str) -> bool:
+    return find_spec(package) is not None
+
+
+def _label(thing: Any) -> str:
+    if isinstance(thing, str):
+        return thing
+    return getattr(thing, "__qualname__", None) or reprlib.repr(thing)

@@ -1,0 +1,68 @@
+"""Policy and value for one observation: the network of the on-policy agents."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import equinox as eqx
+import jax
+from gymnasium import spaces
+
+from steersman.nets.encoders import Encoder
+from steersman.nets.heads import PolicyHead, ValueHead
+from steersman.nets.mlp import MLP
+from steersman.spaces import MASK
+from steersman.types import EnvSpec, Key, PyTree
+
+ActorCriticFactory = Callable[[Key, EnvSpec], Any]  # -> a module: obs -> (distribution, value)
+
+
+class ActorCritic(eqx.Module):
+    """``obs -> (distribution over actions, value)`` for one observation; ``vmap`` it over a batch.
+
+    Two trunks (encoder, then MLP), one each for policy and value, or one for both (``share_trunk``).
+    """
+
+    policy_encoder: Encoder
+    policy_trunk: MLP
+    value_encoder: Encoder | None  # None: the trunk is shared
+    value_trunk: MLP | None
+    policy_head: PolicyHead
+    value_head: ValueHead
+    has_mask: bool = eqx.field(static=True)
+
+    def __init__(
+        self,
+        spec: EnvSpec,
+        *,
+        hidden_sizes: Sequence[int] = (64, 64),
+        activation: str = "tanh",
+        share_trunk: bool = False,
+        log_std_init: float = 0.0,
+        state_dependent_std: bool = False,
+        key: Key,
+    ):
+        keys = jax.random.split(key, 6)
+        space = spec.observation_space
+        self.has_mask = isinstance(space, spaces.Dict) and MASK in space.spaces
+        self.policy_encoder = Encoder(space, key=keys[0])
+        self.policy_trunk = MLP(self.policy_encoder.out_size, hidden_sizes, activation=activation, key=keys[1])
+        self.value_encoder = None if share_trunk else Encoder(space, key=keys[2])
+        self.value_trunk = (
+            None
+            if self.value_encoder is None
+            else MLP(self.value_encoder.out_size, hidden_sizes, activation=activation, key=keys[3])
+        )
+        width = self.policy_trunk.out_size
+        self.policy_head = PolicyHead(
+            width, spec.action_space, log_std_init=log_std_init, state_dependent_std=state_dependent_std, key=keys[4]
+        )
+        self.value_head = ValueHead(width, key=keys[5])
+
+    def __call__(self, obs: PyTree) -> tuple[Any, jax.Array]:
+        features = self.policy_trunk(self.policy_encoder(obs))
+        distribution = self.policy_head(features, obs[MASK] if self.has_mask else None)
+        if self.value_encoder is not None and self.value_trunk is not None:
+            features = self.value_trunk(self.value_encoder(obs))
+        return distribution, self.value_head(features)

@@ -1,0 +1,43 @@
+"""The multi-layer perceptron."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+from steersman.nets.initialisers import orthogonal_linear
+from steersman.types import Key
+
+ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "tanh": jnp.tanh,
+    "relu": jax.nn.relu,
+    "elu": jax.nn.elu,
+    "silu": jax.nn.silu,
+    "gelu": jax.nn.gelu,
+}
+
+
+class MLP(eqx.Module):
+    """``[in] -> [sizes[-1]]``: x <- activation(W x + b) for every layer, the last one included.
+
+    A trunk, not a whole network: heads (``steersman.nets.heads``) end it. With no sizes it is the identity.
+    """
+
+    layers: tuple[eqx.nn.Linear, ...]
+    activation: Callable[[jax.Array], jax.Array] = eqx.field(static=True)
+    out_size: int = eqx.field(static=True)
+
+    def __init__(self, in_size: int, sizes: Sequence[int], *, activation: str = "tanh", key: Key):
+        widths = (in_size, *sizes)
+        keys = jax.random.split(key, max(len(sizes), 1))
+        self.layers = tuple(orthogonal_linear(widths[i], widths[i + 1], keys[i]) for i in range(len(sizes)))
+        self.activation = ACTIVATIONS[activation]
+        self.out_size = widths[-1]
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        for layer in self.layers:
+            x = self.activation(layer(x))
+        return x

@@ -1,0 +1,167 @@
+"""How good a policy is: whole episodes in environments of its own, and what they say of the mean."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from steersman.errors import UsageError
+from steersman.run.unroll import begin
+from steersman.theory import statistics
+from steersman.types import Agent, DeviceEnvs, HostEnvs, Key, PyTree
+
+LIMIT = 27_000  # steps of an evaluation episode in a task without a time limit
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Returns of whole episodes (undiscounted, in the environment's units) and their summary."""
+
+    episodes: int
+    mean: float
+    median: float
+    iqm: float
+    ci95: tuple[float, float]  # of the mean, bootstrap
+    chebyshev95: tuple[float, float]  # of the mean, without assumptions on the shape of the distribution
+    std: float
+    min: float
+    max: float
+    mean_length: float
+    unfinished: int  # episodes cut after LIMIT steps, counted with what they had
+    returns: tuple[float, ...]
+    lengths: tuple[int, ...]
+
+    def summary(self) -> dict[str, Any]:
+        """All but the single episodes, as JSON values."""
+        kept = {k: v for k, v in asdict(self).items() if k not in ("returns", "lengths")}
+        return kept | {"ci95": list(self.ci95), "chebyshev95": list(self.chebyshev95)}
+
+
+def summarise(returns: np.ndarray, lengths: np.ndarray, unfinished: int = 0) -> Evaluation:
+    """The statistics of some episodes' returns [N] and lengths [N]."""
+    returns = np.asarray(returns, np.float64)
+    return Evaluation(
+        episodes=len(returns),
+        mean=float(returns.mean()),
+        median=float(np.median(returns)),
+        iqm=float(statistics.iqm(returns)),
+        ci95=_pair(statistics.bootstrap_interval(returns, np.mean, 0.95)),
+        chebyshev95=_pair(statistics.chebyshev_interval(returns, 0.95)),
+        std=float(returns.std()),
+        min=float(returns.min()),
+        max=float(returns.max()),
+        mean_length=float(np.mean(lengths)),
+        unfinished=unfinished,
+        returns=tuple(map(float, returns)),
+        lengths=tuple(map(int, lengths)),
+    )
+
+
+def pooled(evaluations: list[Evaluation]) -> Evaluation:
+    """Several seeds' evaluations as one: all episodes, but the intervals are over the seeds' means."""
+    whole = summarise(
+        np.concatenate([e.returns for e in evaluations]),
+        np.concatenate([e.lengths for e in evaluations]),
+        sum(e.unfinished for e in evaluations),
+    )
+    means = np.asarray([e.mean for e in evaluations])
+    return replace(
+        whole,
+        ci95=_pair(statistics.bootstrap_interval(means, np.mean, 0.95)),
+        chebyshev95=_pair(statistics.chebyshev_interval(means, 0.95)),
+    )
+
+
+def _pair(interval: Any) -> tuple[float, float]:
+    low, high = interval
+    return float(low), float(high)
+
+
+Evaluator = Callable[[PyTree, int], Evaluation]  # (agent state, seed) -> Evaluation
+
+
+def device_evaluator(agent: Agent, envs: DeviceEnvs, *, explore: bool = False) -> Evaluator:
+    """Evaluate on compiled environments: the first episode of each member, so short ones are not over-sampled."""
+    limit = envs.spec.max_episode_steps or LIMIT
+
+    def play(state: PyTree, key: Key):
+        reset_key, key = jax.random.split(key)
+        acting = begin(agent, envs, reset_key)
+        zeros = jnp.zeros((envs.num_envs,), jnp.float32)
+        counts = jnp.zeros((envs.num_envs,), jnp.int32)
+
+        def going(loop):
+            t, _, finished, *_ = loop
+            return (t < limit) & ~finished.all()
+
+        def step(loop):
+            t, now, finished, returns, lengths = loop
+            action, carry, _ = agent.act(
+                state, now.carry, now.obs, now.first, jax.random.fold_in(key, t), explore=explore
+            )
+            env_state, seen = envs.step(now.envs, action)
+            ended = seen.terminated | seen.truncated
+            returns = jnp.where(finished, returns, seen.info["episode_return"])
+            lengths = jnp.where(finished, lengths, seen.info["episode_length"])
+            return t + 1, type(now)(env_state, seen.obs, ended, carry), finished | ended, returns, lengths
+
+        start = (jnp.zeros((), jnp.int32), acting, jnp.zeros((envs.num_envs,), bool), zeros, counts)
+        _, _, finished, returns, lengths = jax.lax.while_loop(going, step, start)
+        return returns, lengths, (~finished).sum()
+
+    program = jax.jit(play)
+
+    def evaluate(state: PyTree, seed: int) -> Evaluation:
+        returns, lengths, unfinished = jax.device_get(program(state, jax.random.key(seed)))
+        return summarise(returns, lengths, int(unfinished))
+
+    return evaluate
+
+
+def host_evaluator(agent: Agent, envs: HostEnvs, episodes: int, *, explore: bool = False) -> Evaluator:
+    """Evaluate on host environments: rounds of the members, each member's first episode after a reset."""
+    limit = envs.spec.max_episode_steps or LIMIT
+    program = jax.jit(
+        lambda state, carry, obs, first, key, t: agent.act(
+            state, carry, obs, first, jax.random.fold_in(key, t), explore=explore
+        )[:2]
+    )
+
+    def one_round(state: PyTree, seed: int) -> tuple[np.ndarray, np.ndarray, int]:
+        num = envs.num_envs
+        obs, first, carry = envs.reset(seed), np.ones(num, bool), agent.begin(num)
+        finished, returns, lengths = np.zeros(num, bool), np.zeros(num), np.zeros(num, int)
+        key = jax.random.key(seed)
+        for t in range(limit):
+            action, carry = program(state, carry, obs, first, key, np.int32(t))
+            seen = envs.step(jax.tree.map(np.asarray, action))
+            obs, first = seen.obs, seen.terminated | seen.truncated
+            returns = np.where(finished, returns, seen.info["episode_return"])
+            lengths = np.where(finished, lengths, seen.info["episode_length"])
+            finished |= first
+            if finished.all():
+                break
+        return returns, lengths, int((~finished).sum())
+
+    def evaluate(state: PyTree, seed: int) -> Evaluation:
+        rounds = -(-episodes // envs.num_envs)
+        seeds = np.random.SeedSequence(seed).generate_state(rounds)
+        played = [one_round(state, int(s)) for s in seeds]
+        returns = np.concatenate([p[0] for p in played])[:episodes]
+        lengths = np.concatenate([p[1] for p in played])[:episodes]
+        return summarise(returns, lengths, sum(p[2] for p in played))
+
+    return evaluate
+
+
+def check_episodes(episodes: int) -> None:
+    """Raise UsageError unless the number of episodes is one or more."""
+    if episodes < 1:
+        raise UsageError(
+            f"{episodes} evaluation episodes were asked for; 1 or more are needed. The usual number is 100."
+        )

@@ -1,0 +1,144 @@
+"""A trained policy as a plain function: numpy observation in, numpy action out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from steersman import agents, spaces
+from steersman.errors import UsageError
+from steersman.run import checkpoint, folder
+from steersman.run.settings import split
+from steersman.types import Agent, EnvSpec, PyTree, Rollout
+
+
+class Policy:
+    """Acts in the environment's own units. The normalisers that it was trained with are part of it.
+
+    ``policy(obs)`` takes one observation or a batch of them and returns one action or a batch, the most likely one
+    (``explore=True`` samples). ``reset()`` before each episode matters to policies with memory, and to ``first``.
+    """
+
+    def __init__(self, agent: Agent, state: PyTree, spec: EnvSpec, *, seed: int = 0):
+        self.agent, self.state, self.spec = agent, state, spec
+        self._key = jax.random.key(seed)
+        self._step = 0
+        self._carry: PyTree = None
+        self._fresh = True
+        self._programs = {
+            explore: jax.jit(
+                lambda state, carry, obs, first, key, t, explore=explore: agent.act(
+                    state, carry, obs, first, jax.random.fold_in(key, t), explore=explore
+                )[:2]
+            )
+            for explore in (False, True)
+        }
+
+    def reset(self) -> None:
+        """Forget the episode so far."""
+        self._fresh = True
+
+    def __call__(self, obs: PyTree, *, explore: bool = False) -> Any:
+        """The action for ``obs``; raises UsageError for a wrong structure, shape, or a value that is not finite."""
+        batch, single = self._batched(obs)
+        num = jax.tree.leaves(batch)[0].shape[0]
+        if self._fresh:
+            self._carry = self.agent.begin(num)
+        first = np.full(num, self._fresh)
+        self._fresh = False
+        action, self._carry = self._programs[explore](
+            self.state, self._carry, batch, first, self._key, np.int32(self._step)
+        )
+        self._step += 1
+        native = spaces.to_native(self.spec.native_action_space, jax.tree.map(np.asarray, action))
+        return jax.tree.map(lambda x: x[0], native) if single else native
+
+    def _batched(self, obs: PyTree) -> tuple[PyTree, bool]:
+        wanted = spaces.abstract(self.spec.observation_space)
+        try:
+            pairs = jax.tree.map(lambda w, x: (np.asarray(x, w.dtype), w.shape), wanted, obs)
+        except (ValueError, TypeError, KeyError) as error:
+            raise UsageError(f"The observation does not have the structure of {self.spec.observation_space}: {error}") from None
+        leaves = jax.tree.leaves(pairs, is_leaf=lambda x: isinstance(x, tuple) and isinstance(x[0], np.ndarray))
+        extra = {x.ndim - len(shape) for x, shape in leaves}
+        if extra not in ({0}, {1}) or any(x.shape[x.ndim - len(shape) :] != shape for x, shape in leaves):
+            raise UsageError(
+                f"The observation has shape {[x.shape for x, _ in leaves]}; {self.spec.id} gives "
+                f"{[shape for _, shape in leaves]}, or that with one leading axis for a batch."
+            )
+        if not all(np.isfinite(x).all() for x, _ in leaves if x.dtype.kind == "f"):
+            raise UsageError("The observation holds NaN or infinity; a policy cannot act on it.")
+        single = extra == {0}
+        arrays = [x[None] if single else x for x, _ in leaves]
+        return jax.tree.unflatten(jax.tree.structure(wanted), arrays), single
+
+
+def spec_to_json(spec: EnvSpec) -> dict[str, Any]:
+    """An environment's spec as JSON values."""
+    return {
+        "id": spec.id,
+        "observation_space": spaces.space_to_json(spec.observation_space),
+        "action_space": spaces.space_to_json(spec.action_space),
+        "native_action_space": spaces.space_to_json(spec.native_action_space),
+        "max_episode_steps": spec.max_episode_steps,
+        "num_costs": spec.num_costs,
+    }
+
+
+def spec_from_json(content: dict[str, Any]) -> EnvSpec:
+    """The inverse of ``spec_to_json``; raises UsageError where it is malformed."""
+    try:
+        made = {k: spaces.space_from_json(content[k]) for k in ("observation_space", "action_space", "native_action_space")}
+        return EnvSpec(str(content["id"]), **made, max_episode_steps=content["max_episode_steps"], num_costs=int(content["num_costs"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise UsageError(f"The run's config.json describes its environment in a way that cannot be read: {error!r}.") from None
+
+
+def example_rollout(agent: Agent, spec: EnvSpec, length: int = 1, num_envs: int = 1) -> Rollout:
+    """Shapes and dtypes of a first rollout ``[T, B, ...]``, for ``jax.eval_shape``; it holds no data."""
+    lead = (length, num_envs)
+    obs, action = spaces.abstract(spec.observation_space, lead), spaces.abstract(spec.action_space, lead)
+    flag, number = jax.ShapeDtypeStruct(lead, np.bool_), jax.ShapeDtypeStruct(lead, np.float32)
+    costs = jax.ShapeDtypeStruct((*lead, spec.num_costs), np.float32)
+    return Rollout(obs, action, number, flag, flag, obs, flag, costs, {})
+
+
+def load(run: str | Path, *, checkpoint_path: str | Path | None = None, seed_index: int = 0, network: Any = None) -> Policy:
+    """The policy of a finished, stopped or running run, from its newest whole checkpoint; numpy in, numpy out.
+
+    seed_index: which of a run's several seeds. network: the factory, where the run was trained with one of the user's.
+    Nothing of the environment is needed or imported. Raises UsageError where the folder is not a run or is damaged.
+
+    >>> policy = load("runs/cartpole")  # doctest: +SKIP
+    >>> policy(np.zeros(4))  # doctest: +SKIP
+    1
+    """
+    opened = folder.open_run(run)
+    algorithm = agents.algorithm(opened.config["algorithm"])
+    run_config, config = split(algorithm, {**opened.config["run"], **opened.config["config"]})
+    if opened.config["run"].get("network") and network is None:
+        raise UsageError(f"{run} was trained with a network of its own; give it: load({str(run)!r}, network=...).")
+    spec = spec_from_json(opened.config["spec"])
+    agent = algorithm.factory(config, spec, network=network)
+    path = Path(checkpoint_path) if checkpoint_path else checkpoint.latest(opened.checkpoints)[0]
+    if path is None:
+        raise UsageError(f"{run} holds no checkpoint yet: it was stopped before the first. Go on with it: steersman train --resume {run}")
+    if not 0 <= seed_index < run_config.seeds:
+        raise UsageError(f"{run} has {run_config.seeds} seed(s); seed_index {seed_index} is not among them.")
+    return Policy(agent, agent_state(agent, spec, path, run_config, seed_index), spec)
+
+
+def agent_state(agent: Agent, spec: EnvSpec, path: Path, run_config: Any, seed_index: int) -> PyTree:
+    """One seed's agent state out of a checkpoint of the whole run."""
+    rollout = example_rollout(agent, spec, num_envs=run_config.num_envs)
+    like = jax.eval_shape(agent.init, jax.random.key(0), rollout)
+    rows = checkpoint.read_header(path).get("rows", 0)
+    if rows:
+        like = jax.tree.map(lambda x: jax.ShapeDtypeStruct((rows, *x.shape), x.dtype), like)
+    state, _ = checkpoint.load(path, {"agent": like}, partial=True)
+    chosen = jax.tree.map(lambda x: x[seed_index], state["agent"]) if rows else state["agent"]
+    return jax.tree.map(jnp.asarray, chosen)

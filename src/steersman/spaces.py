@@ -1,0 +1,262 @@
+"""Spaces: what actions and observations look like on the inside, at the environment's door, and on disk.
+
+Inside, a bounded Box action is canonical, in [-1, 1]; counts start at 0 and are int32; floats are float32. The
+functions here are the only place where these forms meet the environment's own (*native*) ones. They read the space as
+plain Python: inside compiled code spaces are constants.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from gymnasium import spaces
+
+from steersman.errors import UsageError
+from steersman.spaces_json import space_from_json as space_from_json
+from steersman.spaces_json import space_to_json as space_to_json
+from steersman.types import Array, Key, PyTree
+
+MASK = "action_mask"  # the entry of a Dict observation that says which actions are legal: (A,), 1 = allowed
+
+
+def canonical_action_space(native: spaces.Space) -> spaces.Space:
+    """The space agents act in, for an environment whose own action space is ``native``.
+
+    Box: float32, every entry with two finite bounds becomes [-1, 1], the others keep theirs. Discrete, MultiDiscrete
+    and MultiBinary: int32, counted from 0, one flat axis. Dict and Tuple: entry by entry.
+
+    Raises UsageError for a space no agent can act in (Text, Graph, Sequence ...).
+
+    >>> canonical_action_space(spaces.Box(-2, 2, (1,)))
+    Box(-1.0, 1.0, (1,), float32)
+    """
+    match native:
+        case spaces.Box():
+            bounded = _bounded(native)
+            low, high = _float32(native.low), _float32(native.high)
+            return spaces.Box(np.where(bounded, np.float32(-1), low), np.where(bounded, np.float32(1), high))
+        case spaces.Discrete():
+            return spaces.Discrete(int(native.n))
+        case spaces.MultiDiscrete():
+            return spaces.MultiDiscrete(native.nvec.ravel().astype(np.int32), dtype=np.int32)
+        case spaces.MultiBinary():
+            return spaces.MultiBinary(int(np.prod(native.shape)))
+        case spaces.Dict() | spaces.Tuple():
+            return _rebuild(native, canonical_action_space)
+    raise _unsupported(native, "act in")
+
+
+def to_native(native: spaces.Space, action: PyTree) -> PyTree:
+    """Canonical actions in the environment's own units: clip, then one affine map.
+
+        a_native = low + (clip(a, -1, 1) + 1) / 2 * (high - low)
+
+    Entries of a Box with only one finite bound are clipped to it; without any they pass as they are. Integer Boxes are
+    rounded. ``action`` has any leading axes and is numpy (the result has the native dtype) or JAX (the result is
+    float32 or int32), also under a trace.
+
+    >>> to_native(spaces.Box(0, 4, (1,)), np.array([[-1.0], [0.5], [7.0]], np.float32)).ravel().tolist()
+    [0.0, 3.0, 4.0]
+    """
+    return native_map(native)(action)
+
+
+def native_map(native: spaces.Space) -> Callable[[PyTree], PyTree]:
+    """``to_native`` of one space with its constants worked out once: for a loop that calls it at every step."""
+    match native:
+        case spaces.Box():
+            return _box_map(native)
+        case spaces.Discrete():
+            return lambda action: _from_zero(action, np.asarray(native.start), native.dtype)
+        case spaces.MultiDiscrete():
+            start, shape, dtype = native.start.ravel(), native.shape, native.dtype
+            return lambda action: _from_zero(action, start, dtype).reshape(action.shape[:-1] + shape)
+        case spaces.MultiBinary():
+            shape = native.shape
+            return lambda action: _from_zero(action, np.zeros((), np.int32), np.int8).reshape(action.shape[:-1] + shape)
+        case spaces.Dict():
+            maps = {name: native_map(space) for name, space in native.spaces.items()}
+            return lambda action: {name: part(action[name]) for name, part in maps.items()}
+        case spaces.Tuple():
+            parts = [native_map(space) for space in native.spaces]
+            return lambda action: tuple(part(a) for part, a in zip(parts, action, strict=True))
+    raise _unsupported(native, "act in")
+
+
+def inside_space(native: spaces.Space) -> spaces.Space:
+    """The observation space as agents see it, for an environment that yields observations of ``native``.
+
+    Box: float32, except that uint8 of two or more axes (an image) stays uint8. Discrete and MultiDiscrete: int32,
+    counted from 0. MultiBinary: a float32 Box of 0 and 1. Dict and Tuple: entry by entry.
+
+    Raises UsageError for other spaces.
+
+    >>> inside_space(spaces.Discrete(5, start=-2)).start
+    np.int64(0)
+    """
+    match native:
+        case spaces.Box() if is_image(native):
+            return spaces.Box(native.low, native.high, dtype=np.uint8)
+        case spaces.Box():
+            return spaces.Box(_float32(native.low), _float32(native.high))
+        case spaces.Discrete():
+            return spaces.Discrete(int(native.n))
+        case spaces.MultiDiscrete():
+            return spaces.MultiDiscrete(native.nvec.astype(np.int32), dtype=np.int32)
+        case spaces.MultiBinary():
+            return spaces.Box(np.zeros(native.shape, np.float32), np.ones(native.shape, np.float32))
+        case spaces.Dict() | spaces.Tuple():
+            return _rebuild(native, inside_space)
+    raise _unsupported(native, "observe")
+
+
+def to_inside(native: spaces.Space, obs: PyTree) -> PyTree:
+    """Observations of ``native`` in the form and dtype of ``inside_space(native)``; any leading axes, numpy or JAX."""
+    match native:
+        case spaces.Box() | spaces.MultiBinary():
+            return _cast(obs, np.uint8 if is_image(native) else np.float32)
+        case spaces.Discrete():
+            return _cast(obs, np.int32) - np.int32(native.start)
+        case spaces.MultiDiscrete():
+            obs = _cast(obs, np.int32)
+            return obs - native.start.astype(np.int32).reshape((1,) * (obs.ndim - native.start.ndim) + native.shape)
+        case spaces.Dict():
+            return {name: to_inside(space, obs[name]) for name, space in native.spaces.items()}
+        case spaces.Tuple():
+            return tuple(to_inside(space, part) for space, part in zip(native.spaces, obs, strict=True))
+    raise _unsupported(native, "observe")
+
+
+def is_image(space: spaces.Space) -> bool:
+    """Whether the entry is kept as uint8 on the inside: a uint8 Box of two or more axes."""
+    return isinstance(space, spaces.Box) and space.dtype == np.uint8 and len(space.shape) >= 2
+
+
+def abstract(inside: spaces.Space, leading: tuple[int, ...] = ()) -> PyTree:
+    """Shapes and dtypes of arrays of a space in its inside form, as a tree of ``jax.ShapeDtypeStruct``.
+
+    >>> abstract(spaces.Discrete(3), (8,))
+    ShapeDtypeStruct(shape=(8,), dtype=int32)
+    """
+    match inside:
+        case spaces.Box():
+            return jax.ShapeDtypeStruct(leading + inside.shape, np.uint8 if is_image(inside) else np.float32)
+        case spaces.Discrete() | spaces.MultiDiscrete() | spaces.MultiBinary():
+            return jax.ShapeDtypeStruct(leading + tuple(inside.shape or ()), np.int32)
+        case spaces.Dict():
+            return {name: abstract(space, leading) for name, space in inside.spaces.items()}
+        case spaces.Tuple():
+            return tuple(abstract(space, leading) for space in inside.spaces)
+    raise _unsupported(inside, "observe")
+
+
+def sample_action(space: spaces.Space, key: Key, num: int, mask: Array | None = None) -> PyTree:
+    """Uniformly random canonical actions ``[num, ...]``, for compiled random policies.
+
+    Entries of a Box without bounds are standard normal; with one bound, that bound and an exponential away from it.
+    ``mask`` [num, A] (1 = allowed) restricts a Discrete space to its legal actions.
+
+    >>> sample_action(spaces.Discrete(2), jax.random.key(0), 3).shape
+    (3,)
+    """
+    match space:
+        case spaces.Discrete() if mask is not None:
+            return jax.random.categorical(key, jnp.where(mask > 0, 0.0, -jnp.inf), axis=-1).astype(jnp.int32)
+        case spaces.Discrete():
+            return jax.random.randint(key, (num,), 0, int(space.n), jnp.int32)
+        case spaces.MultiDiscrete():
+            return jax.random.randint(key, (num, *space.shape), 0, space.nvec[None].astype(np.int32), jnp.int32)
+        case spaces.MultiBinary():
+            return jax.random.randint(key, (num, *space.shape), 0, 2, jnp.int32)
+        case spaces.Box():
+            return _sample_box(space, key, num)
+        case spaces.Dict():
+            keys = jax.random.split(key, len(space.spaces))
+            return {name: sample_action(s, k, num) for (name, s), k in zip(space.spaces.items(), keys, strict=True)}
+        case spaces.Tuple():
+            keys = jax.random.split(key, len(space.spaces))
+            return tuple(sample_action(s, k, num) for s, k in zip(space.spaces, keys, strict=True))
+    raise _unsupported(space, "act in")
+
+
+# --- the parts of the above ---
+
+
+def _bounded(space: spaces.Box) -> np.ndarray:
+    return np.isfinite(space.low) & np.isfinite(space.high)
+
+
+def _float32(x: np.ndarray) -> np.ndarray:
+    with np.errstate(over="ignore"):
+        return x.astype(np.float32)
+
+
+def _cast(x: Any, dtype: Any) -> Any:
+    return x.astype(dtype) if isinstance(x, jax.Array) else np.asarray(x).astype(dtype)
+
+
+def _rebuild(space: spaces.Dict | spaces.Tuple, function: Callable[[spaces.Space], spaces.Space]) -> spaces.Space:
+    if isinstance(space, spaces.Dict):
+        return spaces.Dict({name: function(part) for name, part in space.spaces.items()})
+    return spaces.Tuple([function(part) for part in space.spaces])
+
+
+def _unsupported(space: object, verb: str) -> UsageError:
+    return UsageError(
+        f"Cannot {verb} the space {space}: known are Box, Discrete, MultiDiscrete, MultiBinary, Dict and Tuple. "
+        "Wrap the environment so that its spaces are made of these."
+    )
+
+
+def _box_map(native: spaces.Box) -> Callable[[Any], Any]:
+    dtype = np.dtype(np.float64 if native.dtype == np.float64 else np.float32)
+    bounded = _bounded(native)
+    low, high = native.low.astype(np.float64), native.high.astype(np.float64)
+    with np.errstate(invalid="ignore", over="ignore"):
+        center = np.where(bounded, low / 2 + high / 2, 0)
+        half = np.where(bounded, high / 2 - low / 2, 1)
+        from_, to = np.where(bounded, -1.0, low), np.where(bounded, 1.0, high)
+        affine = bool(np.any(half != 1) or np.any(center != 0))
+        constants = [x.astype(dtype) for x in (from_, to, half, center, low, high)]
+        _, _, half, center, low, high = constants
+        rounds_out = bool(np.any(center - half < low) or np.any(center + half > high))  # by an ulp
+    integer = not np.issubdtype(native.dtype, np.floating)
+
+    def apply(action: Any) -> Any:
+        on_jax = isinstance(action, jax.Array)
+        xp: Any = jnp if on_jax else np
+        kind = np.float32 if on_jax else dtype
+        lead = (1,) * (action.ndim - len(native.shape))  # equal ranks by hand: strict rank promotion holds
+        from_, to, half, center, low, high = (x.astype(kind).reshape(lead + native.shape) for x in constants)
+        x = xp.clip(action.astype(kind), from_, to)
+        if affine:
+            x = x * half + center
+            if rounds_out or on_jax:
+                x = xp.clip(x, low, high)
+        x = xp.rint(x) if integer else x
+        return x.astype(jnp.int32 if integer else kind) if on_jax else x.astype(native.dtype)
+
+    return apply
+
+
+def _from_zero(action: Any, start: np.ndarray, dtype: Any) -> Any:
+    """Counts from 0 to counts from ``start``."""
+    if isinstance(action, jax.Array):
+        return action + start.astype(np.int32).reshape((1,) * (action.ndim - start.ndim) + start.shape)
+    return (action + start).astype(dtype)
+
+
+def _sample_box(space: spaces.Box, key: Key, num: int) -> jax.Array:
+    below, above = np.isfinite(space.low)[None], np.isfinite(space.high)[None]
+    low, high = (jnp.asarray(np.where(np.isfinite(x), x, 0)[None], jnp.float32) for x in (space.low, space.high))
+    shape = (num, *space.shape)
+    x = low + jax.random.uniform(key, shape, jnp.float32) * (high - low)
+    if np.all(below & above):
+        return x
+    away = jax.random.exponential(jax.random.fold_in(key, 1), shape, jnp.float32)
+    x = jnp.where(below & ~above, low + away, jnp.where(above & ~below, high - away, x))
+    return jnp.where(~below & ~above, jax.random.normal(jax.random.fold_in(key, 2), shape, jnp.float32), x)

@@ -1,0 +1,65 @@
+"""Temporal-difference errors: target minus estimate, for a state's value and for an action's.
+
+Batched over any leading axes ``[...]``; q arrays carry the actions last, ``[..., A]``. Every discount_t is gamma (1 -
+terminated): a truncated step bootstraps like any other, from its true successor. The gradient flows through
+everything; a semi-gradient method stops it at the bootstrap (``jax.lax.stop_gradient(v_t)``), which is left to the
+caller.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from steersman.theory.trees import take
+from steersman.types import Array
+
+
+def td_error(v_tm1: Array, r_t: Array, discount_t: Array, v_t: Array) -> jax.Array:
+    """delta = r_t + discount_t v_t - v_tm1, all [...]. Sutton and Barto (2018), eq. 6.5.
+
+    >>> td_error(jnp.float32(1.0), jnp.float32(2.0), jnp.float32(0.5), jnp.float32(4.0))
+    Array(3., dtype=float32)
+    """
+    return jnp.asarray(r_t) + jnp.asarray(discount_t) * jnp.asarray(v_t) - jnp.asarray(v_tm1)
+
+
+def sarsa(q_tm1: Array, a_tm1: Array, r_t: Array, discount_t: Array, q_t: Array, a_t: Array) -> jax.Array:
+    """r_t + discount_t q_t[a_t] - q_tm1[a_tm1]: on-policy, with the action taken next.
+
+    q [..., A], a int [...], r and discount [...] -> [...]. Sutton and Barto (2018), eq. 6.7.
+    """
+    return td_error(take(q_tm1, a_tm1), r_t, discount_t, take(q_t, a_t))
+
+
+def expected_sarsa(
+    q_tm1: Array, a_tm1: Array, r_t: Array, discount_t: Array, q_t: Array, probabilities_t: Array
+) -> jax.Array:
+    """r_t + discount_t sum_a pi(a) q_t[a] - q_tm1[a_tm1]: the next action averaged out.
+
+    probabilities_t [..., A] is pi(. | next_obs). Where it is zero the action's q, even if infinite, does not count.
+    Sutton and Barto (2018), eq. 6.9.
+    """
+    p, q = jnp.asarray(probabilities_t), jnp.asarray(q_t)
+    v_t = jnp.sum(p * jnp.where(p > 0, q, jnp.zeros((), q.dtype)), axis=-1)
+    return td_error(take(q_tm1, a_tm1), r_t, discount_t, v_t)
+
+
+def q_learning(q_tm1: Array, a_tm1: Array, r_t: Array, discount_t: Array, q_t: Array) -> jax.Array:
+    """r_t + discount_t max_a q_t[a] - q_tm1[a_tm1]: off-policy, greedy next.
+
+    In DQN q_t is the target network's; mask illegal actions with ``distributions.masked``. Sutton and Barto (2018),
+    eq. 6.8.
+    """
+    return td_error(take(q_tm1, a_tm1), r_t, discount_t, jnp.max(jnp.asarray(q_t), axis=-1))
+
+
+def double_q_learning(
+    q_tm1: Array, a_tm1: Array, r_t: Array, discount_t: Array, q_t: Array, q_t_selector: Array
+) -> jax.Array:
+    """r_t + discount_t q_t[argmax_a q_t_selector[a]] - q_tm1[a_tm1]: one estimate selects, the other evaluates.
+
+    In double DQN q_t is the target network's and q_t_selector the online network's, both at next_obs. With the two
+    equal it is Q-learning. van Hasselt et al. (2016), eq. 4.
+    """
+    return td_error(take(q_tm1, a_tm1), r_t, discount_t, take(q_t, jnp.argmax(jnp.asarray(q_t_selector), axis=-1)))

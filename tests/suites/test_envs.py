@@ -1,0 +1,237 @@
+"""What every environment promises, compiled or on the host: one suite over all of them, through ``envs.make``.
+
+Each is played once with random actions long enough for several episodes to end; the promises are read off that.
+"""
+
+import functools
+import importlib.util
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from gymnasium import spaces
+
+from steersman import envs
+from steersman.envs import classic, wrappers
+from steersman.envs.probe import PROBES
+from steersman.spaces import abstract, canonical_action_space, sample_action, to_native
+from steersman.types import DeviceEnvs, HostEnvs, TimeStep
+
+B = 4
+CUSTOM = {
+    "frames of CartPole": lambda: wrappers.frame_stack(classic.make("CartPole-v1"), 3),
+    "CartPole cut at 12": lambda: wrappers.time_limit(classic.make("CartPole-v1"), 12),
+    "scaled Pendulum": lambda: wrappers.transform_reward(classic.make("Pendulum-v1"), lambda r: r / 8),
+}
+HOST = ["gymnasium/CartPole-v1", "gymnasium/Pendulum-v1"]
+GYMNAX = ["gymnax/CartPole-v1", "gymnax/Breakout-MinAtar", "gymnax/DeepSea-bsuite", "gymnax/PointRobot-misc"]
+NAMES = [*classic.TWINS, *PROBES, *CUSTOM, *HOST, *GYMNAX]
+
+ALWAYS_THE_SAME_START = {"probe/one-step", "probe/two-steps", "probe/action", "probe/truncation"}
+ALWAYS_THE_SAME_START |= {"gymnax/DeepSea-bsuite"}
+ENDS_LOOK_LIKE_STARTS = {f"probe/{x}" for x in ("one-step", "observation", "action", "action-observation")}
+ENDS_LOOK_LIKE_STARTS |= {"probe/continuous-action", "probe/truncation", "probe/mask"}
+NEVER_TERMINATES = {
+    "Pendulum-v1",
+    "scaled Pendulum",
+    "gymnasium/Pendulum-v1",
+    "probe/truncation",
+    "probe/truncation-ring",
+}
+LENGTH = {"MountainCarContinuous-v0": 1010, "Acrobot-v1": 510, "gymnax/PointRobot-misc": 110}
+
+
+class Played(NamedTuple):
+    """Numpy: the first observations [B, ...], the actions [T, B, ...], what came [T, B, ...]."""
+
+    first: object
+    action: object
+    seen: TimeStep
+
+
+def make(name, num_envs=B):
+    if name.startswith("gymnax/"):
+        pytest.importorskip("gymnax")
+    if name in HOST and importlib.util.find_spec("steersman.envs.gymnasium") is None:
+        pytest.skip("the host adapter is not there")
+    return envs.make(CUSTOM[name]() if name in CUSTOM else name, num_envs)
+
+
+@functools.cache
+def actions_for(name, length, num_envs):
+    spec = make(name, num_envs).spec
+    keys = jax.random.split(jax.random.key(99), length)
+    return jax.jit(jax.vmap(lambda k: sample_action(spec.action_space, k, num_envs)))(keys)
+
+
+def play(name, made, seed, actions):
+    if isinstance(made, DeviceEnvs):
+        run = compiled(name)
+        first, seen = run(jax.random.key(seed), actions)
+        return Played(*jax.tree.map(np.asarray, (first, actions, seen)))
+    actions = jax.tree.map(np.asarray, actions)
+    first = made.reset(seed)
+    steps = [made.step(jax.tree.map(lambda x, t=t: x[t], actions)) for t in range(len(jax.tree.leaves(actions)[0]))]
+    return Played(first, actions, jax.tree.map(lambda *x: np.stack(x), *steps))
+
+
+@functools.cache
+def compiled(name):
+    made = make(name)
+
+    def run(key, actions):
+        state, first = made.reset(key)
+        return first, jax.lax.scan(made.step, state, actions)[1]
+
+    return jax.jit(run)
+
+
+@functools.cache
+def played(name, seed=0):
+    made = make(name)
+    try:
+        return made.spec, play(name, made, seed, actions_for(name, LENGTH.get(name, 210), B))
+    finally:
+        if isinstance(made, HostEnvs):
+            made.close()
+
+
+def ended(seen):
+    return seen.terminated | seen.truncated
+
+
+def same(a, b):
+    """[T, B]: whether the observations are equal."""
+    parts = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    return functools.reduce(np.logical_and, [(x == y).reshape(*x.shape[:2], -1).all(-1) for x, y in parts])
+
+
+every = pytest.mark.parametrize("name", NAMES)
+
+
+@every
+def test_shapes_and_dtypes_are_the_specs(name):
+    spec, (first, action, seen) = played(name)
+    length = len(seen.reward)
+    kinds = lambda tree: jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), tree)
+    assert kinds(first) == abstract(spec.observation_space, (B,))
+    assert kinds(seen.obs) == kinds(seen.final_obs) == abstract(spec.observation_space, (length, B))
+    assert kinds(action) == abstract(spec.action_space, (length, B))
+    number, flag, count = (jax.ShapeDtypeStruct((length, B), x) for x in (np.float32, np.bool_, np.int32))
+    assert kinds((seen.reward, seen.terminated, seen.truncated)) == (number, flag, flag)
+    assert kinds(seen.costs) == jax.ShapeDtypeStruct((length, B, spec.num_costs), np.float32)
+    assert kinds(seen.info["episode_return"]) == number
+    assert kinds(seen.info["episode_length"]) == count
+    assert spec.id == name or name in CUSTOM
+
+
+@every
+def test_observations_are_finite_and_in_their_space(name):
+    spec, (_, _, seen) = played(name)
+    space = spec.observation_space
+    parts = space.spaces.items() if isinstance(space, spaces.Dict) else [(None, space)]
+    for part_name, part in parts:
+        for obs in (seen.obs, seen.final_obs):
+            x = obs if part_name is None else obs[part_name]
+            assert np.isfinite(x).all()
+            if isinstance(part, spaces.Box):
+                assert (x >= part.low - 1e-5).all()
+                assert (x <= part.high + 1e-5).all()
+    assert np.isfinite(seen.reward).all()
+
+
+@every
+def test_auto_reset_in_the_same_step(name):
+    _, (_, _, seen) = played(name)
+    ends = ended(seen)
+    assert ends.any()
+    assert same(seen.obs, seen.final_obs)[~ends].all()
+    if name not in ENDS_LOOK_LIKE_STARTS:
+        assert not same(seen.obs, seen.final_obs)[ends].all()
+    assert (seen.info["episode_length"][0] == 1).all()
+    np.testing.assert_array_equal(seen.info["episode_length"][1:] == 1, ends[:-1])
+
+
+@every
+def test_the_two_ends_of_an_episode(name):
+    spec, (_, _, seen) = played(name)
+    length = seen.info["episode_length"]
+    if spec.max_episode_steps is not None:
+        assert (length <= spec.max_episode_steps).all()
+        assert ended(seen)[length == spec.max_episode_steps].all()
+        assert (length[seen.truncated] == spec.max_episode_steps).all()
+    assert seen.terminated.any() != (name in NEVER_TERMINATES) or name == "Acrobot-v1" or "Mountain" in name
+    if name in NEVER_TERMINATES:
+        assert seen.truncated.any()
+
+
+@every
+def test_episode_statistics(name):
+    _, (_, _, seen) = played(name)
+    reward = seen.info.get("native_reward", seen.reward)
+    total, count = np.zeros(B), np.zeros(B, int)
+    for t in range(len(reward)):
+        total, count = total + reward[t], count + 1
+        np.testing.assert_allclose(seen.info["episode_return"][t], total, rtol=1e-4, atol=1e-4)
+        np.testing.assert_array_equal(seen.info["episode_length"][t], count)
+        total, count = np.where(ended(seen)[t], 0, total), np.where(ended(seen)[t], 0, count)
+
+
+@every
+def test_members_have_their_own_noise(name):
+    _, (first, _, seen) = played(name)
+    rows = np.concatenate([x.reshape(B, -1) for x in jax.tree.leaves(first)], axis=1)
+    starts = [x[ended(seen)] for x in jax.tree.leaves(seen.obs)]
+    later = np.concatenate([x.reshape(len(x), -1) for x in starts], axis=1)
+    distinct = len(np.unique(np.concatenate([rows, later]), axis=0))
+    if name in ALWAYS_THE_SAME_START:
+        assert distinct == 1
+    elif name.startswith(("probe/", "gymnax/Breakout")):  # few starts there are
+        assert distinct > 1
+    else:
+        assert distinct == len(rows) + len(later)
+
+
+@every
+def test_the_same_seed_gives_the_same_bits_and_another_seed_others(name):
+    spec, again = played(name)
+    made = make(name)
+    length = 30
+    actions = jax.tree.map(lambda x: x[:length], actions_for(name, LENGTH.get(name, 210), B))
+    if isinstance(made, DeviceEnvs):
+        made_again = play(name, made, 0, actions_for(name, LENGTH.get(name, 210), B))
+    else:
+        made_again = play(name, made, 0, actions)
+        made.close()
+    for ours, theirs in zip(jax.tree.leaves(made_again.seen), jax.tree.leaves(again.seen), strict=True):
+        np.testing.assert_array_equal(ours[:length], theirs[:length])
+    if name not in ALWAYS_THE_SAME_START:
+        other = played(name, seed=1)[1]
+        both = zip(jax.tree.leaves(other.seen.obs), jax.tree.leaves(again.seen.obs), strict=True)
+        assert any((x != y).any() for x, y in both)
+    del spec
+
+
+@every
+def test_actions_are_canonical(name):
+    spec, (_, action, _) = played(name)
+    assert spec.action_space == canonical_action_space(spec.native_action_space)
+    if not isinstance(spec.native_action_space, spaces.Box):
+        return
+    native = spec.native_action_space
+    for end, bound in ((-1, native.low), (1, native.high)):
+        np.testing.assert_array_equal(to_native(native, np.full(native.shape, end, np.float32)), bound)
+    beyond = jax.tree.map(lambda x: jnp.asarray(np.where(x > 0, 1.7, -1.7), jnp.float32)[:20], action)
+    within = jnp.clip(beyond, -1, 1)
+    outcomes = []
+    for actions in (beyond, within):  # the clip is at the environment's door
+        made = make(name)
+        if isinstance(made, DeviceEnvs):
+            outcomes.append(compiled(name)(jax.random.key(3), actions)[1])
+        else:
+            outcomes.append(play(name, made, 3, actions).seen)
+            made.close()
+    for ours, theirs in zip(*map(jax.tree.leaves, outcomes), strict=True):
+        np.testing.assert_array_equal(ours, theirs)

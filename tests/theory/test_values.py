@@ -1,0 +1,60 @@
+"""TD errors by hand and against each other."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from steersman.theory import values
+from steersman.theory.distributions import masked
+from steersman.theory.exploration import greedy
+
+Q_TM1 = jnp.array([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])
+Q_T = jnp.array([[10.0, 40.0, 20.0], [1.0, 2.0, 3.0]])
+A_TM1, A_T = jnp.array([0, 2]), jnp.array([2, 0])
+R_T, DISCOUNT_T = jnp.array([1.0, 2.0]), jnp.array([0.5, 0.0])  # the second transition terminates
+
+
+def test_td_error_by_hand():
+    got = values.td_error(jnp.array([1.0, 1.0]), R_T, DISCOUNT_T, jnp.array([8.0, 8.0]))
+    np.testing.assert_array_equal(got, [4.0, 1.0])
+
+
+def test_by_hand():
+    np.testing.assert_array_equal(values.sarsa(Q_TM1, A_TM1, R_T, DISCOUNT_T, Q_T, A_T), [10.0, -4.0])
+    np.testing.assert_array_equal(values.q_learning(Q_TM1, A_TM1, R_T, DISCOUNT_T, Q_T), [20.0, -4.0])
+    p = jnp.array([[0.5, 0.25, 0.25], [1.0, 0.0, 0.0]])
+    np.testing.assert_array_equal(values.expected_sarsa(Q_TM1, A_TM1, R_T, DISCOUNT_T, Q_T, p), [10.0, -4.0])
+    selector = jnp.array([[0.0, 1.0, 2.0], [0.0, 1.0, 2.0]])  # picks 2, worth 20
+    np.testing.assert_array_equal(values.double_q_learning(Q_TM1, A_TM1, R_T, DISCOUNT_T, Q_T, selector), [10.0, -4.0])
+
+
+def test_relations():
+    q_learning = values.q_learning(Q_TM1, A_TM1, R_T, DISCOUNT_T, Q_T)
+    np.testing.assert_array_equal(values.double_q_learning(Q_TM1, A_TM1, R_T, DISCOUNT_T, Q_T, Q_T), q_learning)
+    best = greedy(Q_T).probabilities()
+    np.testing.assert_allclose(values.expected_sarsa(Q_TM1, A_TM1, R_T, DISCOUNT_T, Q_T, best), q_learning)
+    sure = jax.nn.one_hot(A_T, 3)
+    np.testing.assert_array_equal(
+        values.expected_sarsa(Q_TM1, A_TM1, R_T, DISCOUNT_T, Q_T, sure),
+        values.sarsa(Q_TM1, A_TM1, R_T, DISCOUNT_T, Q_T, A_T),
+    )
+
+
+def test_masked_actions_are_not_chosen_and_gradients_stay_finite():
+    mask = jnp.array([[True, False, True], [True, True, True]])
+    got = values.q_learning(Q_TM1, A_TM1, R_T, DISCOUNT_T, masked(Q_T, mask))
+    np.testing.assert_array_equal(got, [10.0, -4.0])
+    infinite = jnp.where(mask, Q_T, -jnp.inf)
+    p = greedy(infinite).probabilities()
+    error = lambda q: jnp.sum(values.expected_sarsa(q, A_TM1, R_T, DISCOUNT_T, infinite, p))
+    np.testing.assert_array_equal(error(Q_TM1), 6.0)
+    np.testing.assert_array_equal(jax.grad(error)(Q_TM1), [[-1.0, 0.0, 0.0], [0.0, 0.0, -1.0]])
+
+
+@pytest.mark.parametrize("shape", [(), (3, 2)])
+def test_any_leading_axes(shape):
+    q = jnp.broadcast_to(Q_TM1[0], (*shape, 3))
+    zero = jnp.zeros(shape)
+    got = values.q_learning(q, jnp.zeros(shape, jnp.int32), zero, zero + 1.0, q)
+    np.testing.assert_array_equal(got, jnp.full(shape, 2.0))
