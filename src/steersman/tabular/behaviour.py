@@ -1,0 +1,58 @@
+"""How a learner acts: each function makes a ``Behaviour``, (q [A], visits [A], step) -> Categorical over the actions.
+
+A setting may be a number, a traced number, or a schedule of the step (``functools.partial(exploration.linear, ...)``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from steersman.theory import exploration
+from steersman.theory.distributions import Categorical
+from steersman.types import Array
+
+Behaviour = Callable[[Array, Array, Array], Categorical]
+Setting = float | Array | Callable[[Array], Array]
+
+
+def at_step(setting: Setting, step: Array) -> Array:
+    """The setting's value at a step, float32."""
+    return jnp.asarray(setting(step) if callable(setting) else setting, jnp.float32)
+
+
+def greedy() -> Behaviour:
+    """argmax_a q, ties shared."""
+    return lambda q, visits, step: exploration.greedy(q)
+
+
+def epsilon_greedy(epsilon: Setting = 0.1) -> Behaviour:
+    """Uniform with probability epsilon, else greedy. (Sutton & Barto 2018, section 2.2.)"""
+    return lambda q, visits, step: exploration.epsilon_greedy(q, at_step(epsilon, step))
+
+
+def boltzmann(temperature: Setting = 1.0) -> Behaviour:
+    """P(a) proportional to exp(q(a) / T); T -> 0 is greedy."""
+    return lambda q, visits, step: exploration.boltzmann(q, at_step(temperature, step))
+
+
+def ucb(c: Setting = 2.0) -> Behaviour:
+    """Greedy in q + c sqrt(ln n / N(a)), n the visits to the state. (Sutton & Barto 2018, section 2.7.)"""
+
+    def act(q: Array, visits: Array, step: Array) -> Categorical:
+        seen = jnp.sum(visits).astype(jnp.int32) + jnp.int32(1)
+        return exploration.greedy(q + exploration.ucb(visits, seen, at_step(c, step)))
+
+    return act
+
+
+def fixed(policy: Array) -> Behaviour:
+    """One distribution [A] whatever q says: for off-policy learning in a single state."""
+    return lambda q, visits, step: Categorical.of(jnp.asarray(policy, jnp.float32))
+
+
+def uniform() -> Behaviour:
+    """Every action alike."""
+    return lambda q, visits, step: Categorical(jax.lax.stop_gradient(jnp.zeros_like(q)))
