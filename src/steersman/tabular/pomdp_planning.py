@@ -71,9 +71,11 @@ def pbvi(
     _discounted(pomdp)
     start = m.start
     joint = m.dense()[..., None] * pomdp.observation.transpose(1, 0, 2)[None].transpose(0, 2, 1, 3)
-    beliefs = np.unique(np.concatenate([start[None], _reachable(pomdp, start, expand, seed)]), axis=0)
-    floor = m.reward.max(-1) * 0 + m.reward[~m.terminal].min(initial=np.inf) / (1 - m.gamma)
-    alphas, actions = np.minimum(floor, 0.0)[None] if m.terminal.any() else floor[None], np.zeros(1, np.int32)
+    wander = np.unique(np.concatenate([start[None], _reachable(pomdp, start, expand, seed)]), axis=0)
+    # The corners come first: the upper bound leans on them, so they must be able to fall too.
+    beliefs = np.concatenate([np.eye(m.num_states), wander[wander.max(-1) < 1]])
+    worst = float(m.reward[~m.terminal].min(initial=0.0 if m.terminal.any() else np.inf))
+    alphas, actions = np.full((1, m.num_states), worst / (1 - m.gamma)), np.zeros(1, np.int32)
     corners = fast_informed_bound(pomdp).max(-1)
     ceiling = beliefs @ corners
     done = 0
@@ -87,6 +89,7 @@ def pbvi(
         alphas, actions = every[0][best], every[1][best]
         lowered = _upper_backup(m.reward, m.gamma, joint, beliefs, ceiling, corners)
         fell, ceiling = float((ceiling - lowered).max()), np.minimum(ceiling, lowered)
+        corners = ceiling[: m.num_states]
         low, high = float((alphas @ start).max()), float(_sawtooth(start[None], beliefs, ceiling, corners)[0])
         if high - low <= tol:
             break
