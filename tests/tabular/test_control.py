@@ -67,7 +67,7 @@ def test_reductions(mdp):
 
 def test_tree_backup_by_hand():
     learner = multistep.tree_backup(2)
-    w = learner.init(3, 2, 0.0)._replace(q=jnp.array([[0.0, 0.0], [2.0, 4.0], [6.0, 10.0]]))
+    w = learner.init(jnp.zeros((3, 2)))._replace(q=jnp.array([[0.0, 0.0], [2.0, 4.0], [6.0, 10.0]]))
     w = learner.update(w, transition(0, 0, 1.0, 1, 1), KEY)
     assert w.q[0, 0] == 0  # nothing is due before two steps
     w = learner.update(w, transition(1, 1, 3.0, 2, 0), KEY)
@@ -81,7 +81,7 @@ def test_tree_backup_by_hand():
 
 def test_watkins_cuts_after_exploration():
     learner = multistep.watkins_q_lambda(0.9)
-    m = learner.init(3, 2, 0.0)._replace(q=jnp.array([[0.0, 0.0], [1.0, 2.0], [0.0, 0.0]]))
+    m = learner.init(jnp.zeros((3, 2)))._replace(q=jnp.array([[0.0, 0.0], [1.0, 2.0], [0.0, 0.0]]))
     greedy = learner.update(m, transition(0, 0, 0.0, 1, 1), KEY)
     strays = learner.update(m, transition(0, 0, 0.0, 1, 0), KEY)
     assert greedy.z[0, 0] == pytest.approx(0.45)
@@ -155,6 +155,17 @@ def test_behaviours_and_bandits():
     assert scores["gradient"] > scores["greedy"]
     cold = act.boltzmann(0.0)(jnp.array([0.0, 1.0]), jnp.ones(2), jnp.int32(0))
     assert cold.probabilities() == pytest.approx([0, 1])
+
+
+def test_actions_that_are_not_allowed_are_never_taken():
+    mdp = classics.maximisation_bias()
+    initial = np.where(classics.MAXIMISATION_BIAS_ALLOWED, 0.0, -np.inf).astype(np.float32)
+    for learner in (control.q_learning(), control.double_q_learning(), multistep.tree_backup(2), control.expected_sarsa()):
+        f = lambda k, l=learner: learn(mdp, l, act.epsilon_greedy(0.5), k, gamma=1.0, episodes=100, initial=initial)
+        found = jax.jit(f)(KEY)
+        assert np.isneginf(np.asarray(found.q)[0, 2:]).all()
+        assert np.isfinite(np.asarray(found.q)[0, :2]).all(), learner.name
+        assert set(np.unique(found.lengths)) == {1, 2}
 
 
 def test_misuse_is_explained(mdp):

@@ -1,6 +1,6 @@
 """How a learner acts: each function makes a ``Behaviour``, (q [A], visits [A], step) -> Categorical over the actions.
 
-A setting may be a number, a traced number, or a schedule of the step (``functools.partial(exploration.linear, ...)``).
+An action whose value is -inf is not allowed and never taken. A setting may be a number, a traced number, or a schedule of the step (``functools.partial(exploration.linear, ...)``).
 """
 
 from __future__ import annotations
@@ -23,6 +23,11 @@ def at_step(setting: Setting, step: Array) -> Array:
     return jnp.asarray(setting(step) if callable(setting) else setting, jnp.float32)
 
 
+def allowed(q: Array) -> jax.Array:
+    """Which actions may be taken, bool [A]."""
+    return q > -jnp.inf
+
+
 def greedy() -> Behaviour:
     """argmax_a q, ties shared."""
     return lambda q, visits, step: exploration.greedy(q)
@@ -30,12 +35,12 @@ def greedy() -> Behaviour:
 
 def epsilon_greedy(epsilon: Setting = 0.1) -> Behaviour:
     """Uniform with probability epsilon, else greedy. (Sutton & Barto 2018, section 2.2.)"""
-    return lambda q, visits, step: exploration.epsilon_greedy(q, at_step(epsilon, step))
+    return lambda q, visits, step: exploration.epsilon_greedy(q, at_step(epsilon, step), allowed(q))
 
 
 def boltzmann(temperature: Setting = 1.0) -> Behaviour:
     """P(a) proportional to exp(q(a) / T); T -> 0 is greedy."""
-    return lambda q, visits, step: exploration.boltzmann(q, at_step(temperature, step))
+    return lambda q, visits, step: exploration.boltzmann(q, at_step(temperature, step), allowed(q))
 
 
 def ucb(c: Setting = 2.0) -> Behaviour:
@@ -43,7 +48,8 @@ def ucb(c: Setting = 2.0) -> Behaviour:
 
     def act(q: Array, visits: Array, step: Array) -> Categorical:
         seen = jnp.sum(visits).astype(jnp.int32) + jnp.int32(1)
-        return exploration.greedy(q + exploration.ucb(visits, seen, at_step(c, step)))
+        bonus = exploration.ucb(visits, seen, at_step(c, step))
+        return exploration.greedy(jnp.where(allowed(q), q + bonus, -jnp.inf))
 
     return act
 
@@ -55,4 +61,4 @@ def fixed(policy: Array) -> Behaviour:
 
 def uniform() -> Behaviour:
     """Every action alike."""
-    return lambda q, visits, step: Categorical(jax.lax.stop_gradient(jnp.zeros_like(q)))
+    return lambda q, visits, step: Categorical.of(allowed(q).astype(q.dtype))

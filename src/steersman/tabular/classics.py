@@ -153,6 +153,25 @@ def car_rental(cars: int = 20, gamma: float = 0.9, max_move: int = 5) -> MDP:
     return from_arrays(transitions, rewards, gamma=gamma, name="car-rental", action_names=names)
 
 
+MAXIMISATION_BIAS_ALLOWED = np.arange(10) < np.array([2, 10, 10])[:, None]  # at A: left and right only
+
+
+def maximisation_bias(arms: int = 10, outcomes: int = 9) -> MDP:
+    """A (0): left to B, right to the end (2); B (1): ``arms`` actions that end with reward N(-0.1, 1). Example 6.7.
+
+    The normal reward is its Gauss-Hermite rule of ``outcomes`` points, which has its first moments exactly. Actions of A
+    beyond the first two are "right" to a planner; a learner gets -inf for them (MAXIMISATION_BIAS_ALLOWED).
+    (Sutton & Barto 2018, section 6.7.)
+    """
+    nodes, weights = np.polynomial.hermite_e.hermegauss(outcomes)
+    successors = np.full((3, arms, outcomes), 2)
+    successors[0, 0] = 1
+    chances = np.broadcast_to(weights / weights.sum(), successors.shape)
+    rewards = np.zeros(successors.shape)
+    rewards[1] = nodes - 0.1
+    return from_successors(successors, chances, rewards, gamma=1.0, start=0, terminal=[2], name="maximisation-bias")
+
+
 def russell_norvig(gamma: float = 1.0, step_reward: float = -0.04) -> MDP:
     """The 4 x 3 world, 0.8 forward and 0.1 to each side: Russell & Norvig, Artificial Intelligence, section 17.1."""
     return from_text(
@@ -189,6 +208,7 @@ PROBLEMS: dict[str, Callable[..., MDP]] = {
     "gamblers-problem": gamblers_problem,
     "car-rental": car_rental,
     "russell-norvig": russell_norvig,
+    "maximisation-bias": maximisation_bias,
 }
 
 

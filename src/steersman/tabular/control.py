@@ -40,7 +40,7 @@ class Learner(NamedTuple):
     """A control method. ``acts_first``: the next action is drawn before the update (the SARSA family) and then taken."""
 
     name: str
-    init: Callable[[int, int, float], Any]  # (S, A, initial value) -> its arrays
+    init: Callable[[Array], Any]  # initial values [S, A] -> its arrays
     q: Callable[[Any], Array]  # arrays -> [S, A], what the behaviour looks at
     update: Callable[[Any, Transition, Key], Any]
     acts_first: bool = False
@@ -76,10 +76,11 @@ def learn(
     episodes: int | None = None,
     steps: int | None = None,
     max_steps: int = 10_000_000,
-    initial: float = 0.0,
+    initial: float | Array = 0.0,
 ) -> Learned:
     """Run ``learner`` for a number of ``episodes`` or of ``steps``, resetting by itself. Pure: jit it, vmap it.
 
+    ``initial`` values are a number or [S, A], where -inf marks an action that is not allowed there.
     ``max_steps`` ends a run of episodes that never end; the episodes not reached have length 0. Raises UsageError for
     spaces that are not Discrete, or unless exactly one of ``episodes`` and ``steps`` is given.
     """
@@ -106,10 +107,11 @@ def learn(
     return Learned(learner.q(run.arrays), run.arrays, returns, lengths)
 
 
-def _begin(env: Env, learner: Learner, behaviour: Behaviour, key: Key, shape: tuple[int, int], initial: float) -> _Run:
+def _begin(env: Env, learner: Learner, behaviour: Behaviour, key: Key, shape: tuple[int, int], initial: float | Array) -> _Run:
     reset_key, act_key, key = jax.random.split(key, 3)
     state, s = env.reset(reset_key)
-    arrays, visits = learner.init(*shape, initial), jnp.zeros(shape)
+    start = jnp.broadcast_to(jnp.asarray(initial, jnp.float32), shape)
+    arrays, visits = learner.init(start), jnp.zeros(shape)
     a = behaviour(learner.q(arrays)[s], visits[s], jnp.int32(0)).sample(act_key)
     return _Run(state, s, a, arrays, visits, jnp.int32(0), key)
 
@@ -143,17 +145,13 @@ def _advance(env: Env, learner: Learner, behaviour: Behaviour, gamma: float | Ar
     return advance
 
 
-def _table(states: int, actions: int, initial: float) -> Array:
-    return jnp.full((states, actions), initial, jnp.float32)
-
-
 def one_step(name: str, error: Callable[[Array, Transition], Array], *, acts_first: bool = False) -> Learner:
     """The learner Q(s, a) <- Q(s, a) + alpha error(Q, transition)."""
 
     def update(q: Array, t: Transition, key: Key) -> Array:
         return q.at[t.s, t.a].add(t.alpha * error(q, t))
 
-    return Learner(name, _table, lambda q: q, update, acts_first)
+    return Learner(name, lambda initial: initial, lambda q: q, update, acts_first)
 
 
 def sarsa() -> Learner:
@@ -196,7 +194,7 @@ def double_q_learning() -> Learner:
         delta = values.double_q_learning(mine[t.s], t.a, t.reward, t.discount, other[t.s_next], mine[t.s_next])
         return tables.at[i, t.s, t.a].add(t.alpha * delta)
 
-    init = lambda s, a, initial: jnp.full((2, s, a), initial, jnp.float32)
+    init = lambda initial: jnp.stack([initial, initial])
     return Learner("double Q-learning", init, lambda tables: tables.mean(0), update)
 
 
@@ -219,5 +217,5 @@ def r_learning(beta: float = 0.01) -> Learner:
         surplus = t.reward - gain + follows - q[t.s].max()
         return RArrays(new, gain + jnp.where(was_greedy, beta * surplus, 0.0))
 
-    init = lambda s, a, initial: RArrays(_table(s, a, initial), jnp.zeros(()))
+    init = lambda initial: RArrays(initial, jnp.zeros(()))
     return Learner("R-learning", init, lambda arrays: arrays.q, update)

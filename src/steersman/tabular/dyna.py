@@ -41,12 +41,12 @@ def dyna_q_plus(planning_steps: int, kappa: float | Array = 1e-3) -> Learner:
 
 
 def _dyna(name: str, planning_steps: int, kappa: float | Array, plus: bool) -> Learner:
-    def init(states: int, actions: int, initial: float) -> Model:
-        shape = (states, actions)
+    def init(initial: Array) -> Model:
+        shape = states, actions = initial.shape
         size = states if plus else states * actions
         back = jnp.broadcast_to(jnp.arange(states, dtype=jnp.int32)[:, None], shape)
         return Model(
-            jnp.full(shape, initial, jnp.float32), jnp.zeros(shape), jnp.ones(shape), back, jnp.zeros(shape, jnp.int32),
+            initial, jnp.zeros(shape), jnp.ones(shape), back, jnp.zeros(shape, jnp.int32),
             jnp.zeros(size, jnp.int32), jnp.int32(0), jnp.zeros(size, bool),
         )  # fmt: skip
 

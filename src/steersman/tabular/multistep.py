@@ -41,9 +41,9 @@ def _windowed(name: str, n: int, tree: bool) -> Learner:
     if n < 1:
         raise UsageError(f"n-step methods need n >= 1; got {n}.")
 
-    def init(states: int, actions: int, initial: float) -> Window:
+    def init(initial: Array) -> Window:
         zeros = jnp.zeros(n, jnp.int32)
-        return Window(jnp.full((states, actions), initial, jnp.float32), zeros, zeros, jnp.zeros(n), jnp.int32(0))
+        return Window(initial, zeros, zeros, jnp.zeros(n), jnp.int32(0))
 
     def target(q: Array, w: Window, t: Transition, gamma: Array, oldest: Array) -> Array:
         """The return of transition number ``oldest``, summed from the newest backwards."""
@@ -56,7 +56,8 @@ def _windowed(name: str, n: int, tree: bool) -> Learner:
             if tree:
                 policy = t.policy(s_after)
                 taken = policy[a_after]
-                rest = jnp.dot(policy, q[s_after]) - taken * q[s_after, a_after]
+                others = jnp.where(policy > 0, policy, 0.0).at[a_after].set(0.0)
+                rest = jnp.dot(others, jnp.where(others > 0, q[s_after], 0.0))
             discount = jnp.where(j == 0, t.discount, gamma)
             new = w.reward[at] + discount * (rest + taken * g)
             use = w.count - 1 - j >= oldest
@@ -133,5 +134,5 @@ def _pair(z: Array, t: Transition) -> Array:
 
 
 def _traced(name: str, update) -> Learner:
-    init = lambda s, a, initial: Traced(jnp.full((s, a), initial, jnp.float32), jnp.zeros((s, a)))
+    init = lambda initial: Traced(initial, jnp.zeros_like(initial))
     return Learner(name, init, lambda m: m.q, update, acts_first=True)
