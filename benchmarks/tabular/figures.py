@@ -1,11 +1,11 @@
 """Five experiments of Sutton & Barto (2018), each by one command, with its picture and the numbers in it.
 
-    python benchmarks/tabular/figures.py random-walk     figures 7.2, 12.3, 12.6, 12.8
-    python benchmarks/tabular/figures.py cliff           example 6.6
-    python benchmarks/tabular/figures.py bias            figure 6.5
-    python benchmarks/tabular/figures.py dyna            figure 8.2
-    python benchmarks/tabular/figures.py mountain-car    figure 12.10, left
-    python benchmarks/tabular/figures.py all
+python benchmarks/tabular/figures.py random-walk     figures 7.2, 12.3, 12.6, 12.8
+python benchmarks/tabular/figures.py cliff           example 6.6
+python benchmarks/tabular/figures.py bias            figure 6.5
+python benchmarks/tabular/figures.py dyna            figure 8.2
+python benchmarks/tabular/figures.py mountain-car    figure 12.10, left
+python benchmarks/tabular/figures.py all
 """
 
 from __future__ import annotations
@@ -57,7 +57,11 @@ def random_walk(runs: int):
         "n-step TD": ("n", ns, family(lambda n: fixed(pr.n_step_td, n=n), ns)),
         "offline lambda-return": ("lambda", lambdas, family(lambda x: fixed(pr.lambda_return, lambda_=x), lambdas)),
         "TD(lambda)": ("lambda", lambdas, family(lambda x: fixed(pr.td_lambda, lambda_=x), lambdas)),
-        "true online TD(lambda)": ("lambda", lambdas, family(lambda x: fixed(pr.true_online_td_lambda, lambda_=x), lambdas)),
+        "true online TD(lambda)": (
+            "lambda",
+            lambdas,
+            family(lambda x: fixed(pr.true_online_td_lambda, lambda_=x), lambdas),
+        ),
     }
     from steersman.tabular.pictures import _figure
 
@@ -69,7 +73,11 @@ def random_walk(runs: int):
         axes.set(title=name, xlabel="alpha", ylabel="RMS error, first 10 episodes", ylim=(0.22, 0.56))
         axes.legend(fontsize=6, ncol=2)
     numbers = {
-        name: {f"{x:.4g}": best(row, np.asarray(alphas)) for x, row in zip(np.asarray(s).tolist(), t, strict=True) if np.isfinite(row).any()}
+        name: {
+            f"{x:.4g}": best(row, np.asarray(alphas))
+            for x, row in zip(np.asarray(s).tolist(), t, strict=True)
+            if np.isfinite(row).any()
+        }
         for name, (_, s, t) in made.items()
     }
     return figure, numbers
@@ -96,11 +104,16 @@ def bias(runs: int):
     initial = np.where(classics.MAXIMISATION_BIAS_ALLOWED, 0.0, -np.inf).astype(np.float32)
     keys, series, numbers = jax.random.split(KEY, runs), {}, {}
     for learner in (control.q_learning(), control.double_q_learning()):
-        f = lambda k, l=learner: learn(mdp, l, act.epsilon_greedy(0.1), k, gamma=1.0, alpha=0.1, episodes=300, initial=initial)
+        f = lambda k, l=learner: learn(
+            mdp, l, act.epsilon_greedy(0.1), k, gamma=1.0, alpha=0.1, episodes=300, initial=initial
+        )
         left = 100.0 * (np.asarray(jax.jit(jax.vmap(f))(keys).lengths) == 2)
         series[learner.name] = left
         mean = left.mean(0)
-        numbers[learner.name] = {"peak %": round(float(mean[:60].max()), 1), "at episode 300 %": round(float(mean[-20:].mean()), 1)}
+        numbers[learner.name] = {
+            "peak %": round(float(mean[:60].max()), 1),
+            "at episode 300 %": round(float(mean[-20:].mean()), 1),
+        }
     figure = curves(series, ylabel="% left from A", title="Maximisation bias")
     figure.axes[0].axhline(5, ls="--", lw=0.8, color="k")
     return figure, numbers
@@ -115,15 +128,19 @@ def dyna_maze(runs: int):
         lengths = np.asarray(jax.jit(jax.vmap(f))(jax.random.split(KEY, runs)).lengths)
         series[f"{n} planning steps"] = lengths[:, 1:]
         mean = lengths.mean(0)
-        numbers[str(n)] = {"first": round(float(mean[0])), "second": round(float(mean[1])), "last ten": round(float(mean[-10:].mean()), 1),
-                           "episodes to 20 steps": int(np.argmax(mean < 20)) + 1 if (mean < 20).any() else None}  # fmt: skip
+        numbers[str(n)] = {
+            "first": round(float(mean[0])),
+            "second": round(float(mean[1])),
+            "last ten": round(float(mean[-10:].mean()), 1),
+            "first episode below 20 steps": int(np.argmax(mean < 20)) + 1 if (mean < 20).any() else None,
+        }
     figure = curves(series, x=np.arange(2, 51), ylabel="steps per episode", title="Dyna maze")
     figure.axes[0].set_ylim(0, 800)
     return figure, numbers
 
 
 def mountain_car(runs: int):
-    """Steps per episode over the first 50 episodes, SARSA(lambda) with replacing traces, 8 tilings of 8 x 8, epsilon 0."""
+    """Steps per episode over the first 50, SARSA(lambda) with replacing traces, 8 tilings of 8 x 8, epsilon 0."""
     from steersman.envs.classic.mountain_car import MountainCar
     from steersman.tabular.linear import sarsa_lambda_linear, tile_coder
 
@@ -131,7 +148,9 @@ def mountain_car(runs: int):
     lambdas, alphas = jnp.array([0.0, 0.68, 0.84, 0.92, 0.96]), jnp.array([0.3, 0.6, 0.9, 1.2, 1.5])
 
     def one(lambda_, alpha, key):
-        run = sarsa_lambda_linear(MountainCar(), coder, key, episodes=50, alpha=alpha / 8, lambda_=lambda_, max_episode_steps=2000)
+        run = sarsa_lambda_linear(
+            MountainCar(), coder, key, episodes=50, alpha=alpha / 8, lambda_=lambda_, max_episode_steps=2000
+        )
         return run.lengths.astype(jnp.float32).mean()
 
     grid = jnp.stack(jnp.meshgrid(lambdas, alphas, indexing="ij"), -1).reshape(-1, 2)
@@ -143,7 +162,9 @@ def mountain_car(runs: int):
     axes = figure.add_subplot()
     for x, row in zip(lambdas.tolist(), steps, strict=True):
         axes.plot(alphas, row, marker="o", ms=3, label=f"lambda = {x:.2g}")
-    axes.set(xlabel="alpha x 8", ylabel="steps per episode, first 50", title="Mountain Car, SARSA(lambda)", ylim=(160, 400))
+    axes.set(
+        xlabel="alpha x 8", ylabel="steps per episode, first 50", title="Mountain Car, SARSA(lambda)", ylim=(160, 400)
+    )
     axes.legend(fontsize=8)
     return figure, {f"{x:.2g}": best(row, np.asarray(alphas)) for x, row in zip(lambdas.tolist(), steps, strict=True)}
 

@@ -2,8 +2,9 @@
 
     python benchmarks/tabular/planning.py --solver steersman --out benchmarks/tabular/results/planning.jsonl
 
-One solver a call, so that each can live in its own environment; each line names the machine, the seconds (a first solve with
-its compilation, and a second) and the certified distance from the optimal value, computed here for every solver alike.
+One solver a call, so that each can live in its own environment; each line names the machine, the seconds (a first
+solve with its compilation, and a second) and the certified distance from the optimal value, computed here for every
+solver alike.
 """
 
 from __future__ import annotations
@@ -60,7 +61,13 @@ def steersman(index, p, r, gamma, tol, method):
         straight = backups(from_successors(np.ascontiguousarray(in_order), p, r, gamma=gamma))
         straight.best(v).block_until_ready()
         stream = min(timed(lambda: straight.best(v).block_until_ready())[1] for _ in range(10))
-    extra = {"build_s": building, "sweep_s": sweep, "traffic_s": stream, "sweeps": found.iterations, "own_bound": found.bound}
+    extra = {
+        "build_s": building,
+        "sweep_s": sweep,
+        "traffic_s": stream,
+        "sweeps": found.iterations,
+        "own_bound": found.bound,
+    }
     return found.value, first, second, extra
 
 
@@ -74,7 +81,9 @@ def quantecon(index, p, r, gamma, tol, method):
     dp, building = timed(lambda: qe.markov.DiscreteDP(r.ravel(), matrix, gamma, states, actions))
     inner = {"k": int(method[3:])} if method.startswith("mpi") else {}
     name = "mpi" if inner else method
-    solve = lambda: dp.solve(method=name, epsilon=2 * tol, max_iter=100_000, **inner)  # epsilon / 2 is its value's bound
+    solve = lambda: dp.solve(
+        method=name, epsilon=2 * tol, max_iter=100_000, **inner
+    )  # epsilon / 2 is its value's bound
     _, first = timed(solve)
     found, second = timed(solve)
     return found.v, first, second, {"build_s": building, "sweeps": found.num_iter}

@@ -62,7 +62,9 @@ def test_two_constraints():
 def test_infeasible_says_the_least_cost():
     mdp = from_arrays(np.ones((1, 2, 1)), [[0.0, 1.0]], gamma=0.9)
     problem = ConstrainedMDP(mdp, np.array([[[0.5, 1.0]]]), np.array([3.0]))
-    with pytest.raises(UsageError, match="Infeasible: cost 0 must stay below 3, but the least that any policy can have is 5"):
+    with pytest.raises(
+        UsageError, match="Infeasible: cost 0 must stay below 3, but the least that any policy can have is 5"
+    ):
         solve_constrained(problem)
     with pytest.raises(UsageError, match="Infeasible"):
         lagrangian(problem)

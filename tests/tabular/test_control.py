@@ -25,14 +25,26 @@ def mdp():
 
 
 def run(mdp, learner, steps=200, epsilon=0.3, alpha=0.2, key=KEY):
-    f = jax.jit(lambda k: learn(mdp, learner, act.epsilon_greedy(epsilon), k, gamma=mdp.gamma, alpha=alpha, steps=steps))
+    f = jax.jit(
+        lambda k: learn(mdp, learner, act.epsilon_greedy(epsilon), k, gamma=mdp.gamma, alpha=alpha, steps=steps)
+    )
     return f(key)
 
 
 def transition(s, a, r, s_next, a_next, *, discount=0.5, ended=False, policy=(0.5, 0.5)):
     i, f = jnp.int32, jnp.float32
     return Transition(
-        i(s), i(a), f(r), f(0.5), f(discount), i(s_next), i(a_next), lambda at: jnp.array(policy), jnp.array(ended), i(0), f(0.5)
+        i(s),
+        i(a),
+        f(r),
+        f(0.5),
+        f(discount),
+        i(s_next),
+        i(a_next),
+        lambda at: jnp.array(policy),
+        jnp.array(ended),
+        i(0),
+        f(0.5),
     )
 
 
@@ -48,7 +60,9 @@ def test_one_step_updates_by_hand():
     tables = jnp.stack([q, jnp.array([[0.0, 0.0], [7.0, -1.0]])])
     new = control.double_q_learning().update(tables, t, KEY)
     i = int(jnp.argmax(jnp.abs(new - tables).sum((1, 2))))
-    expected = [2 + 0.5 * (1 + 0.5 * -1 - 2), 0 + 0.5 * (1 + 0.5 * 3 - 0)][i]  # the other table's value of my best action
+    expected = [2 + 0.5 * (1 + 0.5 * -1 - 2), 0 + 0.5 * (1 + 0.5 * 3 - 0)][
+        i
+    ]  # the other table's value of my best action
     assert new[i, 0, 1] == pytest.approx(expected)
 
 
@@ -103,7 +117,9 @@ def test_off_policy_methods_find_the_optimal_values(learner):
 
 
 @pytest.mark.parametrize(
-    "learner", [control.sarsa(), control.expected_sarsa(), multistep.n_step_sarsa(3), multistep.tree_backup(3)], ids=lambda l: l.name
+    "learner",
+    [control.sarsa(), control.expected_sarsa(), multistep.n_step_sarsa(3), multistep.tree_backup(3)],
+    ids=lambda l: l.name,
 )
 def test_on_policy_methods_value_the_policy_they_follow(mdp, learner):
     """With epsilon = 1 the behaviour is uniform whatever q is, so every on-policy method learns its exact Q."""
@@ -135,7 +151,9 @@ def test_one_program_over_seeds_and_step_sizes():
 
 def test_dyna_plus_tries_what_it_has_not_tried():
     maze = classics.shortcut_maze(opened=False)
-    f = lambda learner: jax.jit(lambda k: learn(maze, learner, act.epsilon_greedy(0.1), k, gamma=0.95, alpha=0.5, steps=1500))(KEY)
+    f = lambda learner: jax.jit(
+        lambda k: learn(maze, learner, act.epsilon_greedy(0.1), k, gamma=0.95, alpha=0.5, steps=1500)
+    )(KEY)
     plus, plain = f(dyna.dyna_q_plus(20, 0.05)), f(dyna.dyna_q(20))
     assert float(plus.returns.sum()) > 0
     assert float(plain.returns.sum()) > 0
@@ -160,7 +178,12 @@ def test_behaviours_and_bandits():
 def test_actions_that_are_not_allowed_are_never_taken():
     mdp = classics.maximisation_bias()
     initial = np.where(classics.MAXIMISATION_BIAS_ALLOWED, 0.0, -np.inf).astype(np.float32)
-    for learner in (control.q_learning(), control.double_q_learning(), multistep.tree_backup(2), control.expected_sarsa()):
+    for learner in (
+        control.q_learning(),
+        control.double_q_learning(),
+        multistep.tree_backup(2),
+        control.expected_sarsa(),
+    ):
         f = lambda k, l=learner: learn(mdp, l, act.epsilon_greedy(0.5), k, gamma=1.0, episodes=100, initial=initial)
         found = jax.jit(f)(KEY)
         assert np.isneginf(np.asarray(found.q)[0, 2:]).all()

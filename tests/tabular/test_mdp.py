@@ -18,11 +18,13 @@ def good():
 def test_bad_input_is_named():
     off = good()
     off[1, 0, 0] = 0.9
-    with pytest.raises(UsageError, match=r"1 row does not sum to one; the worst, at s=1, a=0, sums to 0.9 \(off by -0.1\)"):
+    with pytest.raises(
+        UsageError, match=r"1 row does not sum to one; the worst, at s=1, a=0, sums to 0.9 \(off by -0.1\)"
+    ):
         from_arrays(off, np.zeros(2), gamma=0.9)
     negative = good()
     negative[0, 1] = [-0.5, 1.5]
-    with pytest.raises(UsageError, match="negative entries; the lowest, -0.5, is at s=0, a=1"):
+    with pytest.raises(UsageError, match=r"negative entries; the lowest, -0.5, is at s=0, a=1"):
         from_arrays(negative, np.zeros(2), gamma=0.9)
     nan = good()
     nan[1, 1, 0] = np.nan
@@ -45,7 +47,7 @@ def test_bad_input_is_named():
         from_arrays(good(), np.zeros(2), gamma=0.9, start=1, terminal=[1])
     with pytest.raises(UsageError, match=r"looks like \[A, S, S\]"):
         from_arrays(np.zeros((3, 2, 2)), np.zeros(2), gamma=0.9)
-    with pytest.raises(UsageError, match="outside 0..1"):
+    with pytest.raises(UsageError, match=r"outside 0..1"):
         from_successors(np.full((2, 1, 1), 7), np.ones((2, 1, 1)), np.zeros(2), gamma=0.9)
 
 

@@ -12,7 +12,14 @@ from steersman.tabular.builders import from_arrays, from_gymnasium, from_text
 from steersman.tabular.criteria import average_reward, finite_horizon, linear_program, restarting
 from steersman.tabular.planning import evaluate, modified_policy_iteration, policy_iteration, value_iteration
 
-PLANNERS = [value_iteration, modified_policy_iteration, policy_iteration, gauss_seidel, prioritized_sweeping, linear_program]
+PLANNERS = [
+    value_iteration,
+    modified_policy_iteration,
+    policy_iteration,
+    gauss_seidel,
+    prioritized_sweeping,
+    linear_program,
+]
 
 
 def uniform(mdp):
@@ -33,7 +40,12 @@ def test_planners_agree(plan, width, terminals):
 
 
 @settings(max_examples=15, deadline=None)
-@given(seed=st.integers(0, 1000), gamma=st.floats(0.0, 0.97), sweeps=st.integers(0, 6), tol=st.sampled_from([1.0, 1e-2, 1e-6]))
+@given(
+    seed=st.integers(0, 1000),
+    gamma=st.floats(0.0, 0.97),
+    sweeps=st.integers(0, 6),
+    tol=st.sampled_from([1.0, 1e-2, 1e-6]),
+)
 def test_the_bound_holds(seed, gamma, sweeps, tol):
     mdp = classics.random_mdp(12, 2, 2, gamma=gamma, seed=seed, terminals=seed % 2)
     truth = policy_iteration(mdp)
@@ -52,7 +64,12 @@ def test_a_tolerance_below_rounding_ends_and_says_so():
 def test_evaluation_matches_example_4_1(method):
     mdp = classics.gridworld_4x4()
     answer = evaluate(mdp, uniform(mdp), method=method)
-    table = [[0, -14, -20, -22], [-14, -18, -20, -20], [-20, -20, -18, -14], [-22, -20, -14, 0]]  # figure 4.1, k = infinity
+    table = [
+        [0, -14, -20, -22],
+        [-14, -18, -20, -20],
+        [-20, -20, -18, -14],
+        [-22, -20, -14, 0],
+    ]  # figure 4.1, k = infinity
     assert np.abs(answer.value.reshape(4, 4) - table).max() <= answer.bound + 1e-12 < 1e-9
 
 
@@ -66,7 +83,9 @@ def test_gridworld_of_example_3_5_and_3_8():
 
 
 def test_random_walk_values_are_linear():
-    assert np.allclose(evaluate(classics.random_walk(5, left_reward=0), np.zeros(7, int)).value[1:6], np.arange(1, 6) / 6)
+    assert np.allclose(
+        evaluate(classics.random_walk(5, left_reward=0), np.zeros(7, int)).value[1:6], np.arange(1, 6) / 6
+    )
     assert np.allclose(evaluate(classics.random_walk(), np.zeros(21, int)).value[1:20], np.arange(-9, 10) / 10)
 
 
@@ -77,8 +96,19 @@ def test_gambler_keeps_to_the_known_values():
 
 def test_russell_and_norvigs_world():
     value = value_iteration(classics.russell_norvig()).value
-    book = [0.812, 0.868, 0.918, 0.762, 0.660, 0.705, 0.655, 0.611, 0.388]  # third edition, figure 17.3, by row from the top
-    # The book counts the reward of the state one leaves and of the end itself; entering an end here pays it without the step.
+    book = [
+        0.812,
+        0.868,
+        0.918,
+        0.762,
+        0.660,
+        0.705,
+        0.655,
+        0.611,
+        0.388,
+    ]  # third edition, figure 17.3, by row from the top
+    # The book counts the reward of the state one leaves and of the end itself; entering an end here pays it without
+    # the step.
     shown = value[[0, 1, 2, 4, 5, 7, 8, 9, 10]] - 0.04
     assert np.abs(shown - book).max() < 6e-4
 
@@ -163,4 +193,6 @@ def test_no_bound_is_claimed_where_none_can_be_shown():
 def test_text_map_slips_to_the_sides():
     mdp = from_text("S.G", slip=0.5)
     assert mdp.num_states == 3
-    assert mdp.dense()[0, 1] == pytest.approx([0.5, 0.5, 0])  # right: half forward, a quarter up and down into the walls
+    assert mdp.dense()[0, 1] == pytest.approx(
+        [0.5, 0.5, 0]
+    )  # right: half forward, a quarter up and down into the walls

@@ -141,6 +141,6 @@ def test_environments_show_only_what_is_seen():
     _, ts = jax.jit(jax.vmap(env.step, (None, None, 0)))((jnp.int32(0), jnp.int32(0)), jnp.int32(0), keys)
     assert float((np.asarray(ts.obs) == 0).mean()) == pytest.approx(0.85, abs=4 * 0.36 / np.sqrt(4000))
     belief = BeliefEnv(p)
-    state, b = belief.reset(jax.random.key(0))
+    state, _ = belief.reset(jax.random.key(0))
     _, ts = belief.step(state, jnp.int32(0), jax.random.key(5))
     assert sorted(np.asarray(ts.obs).tolist()) == pytest.approx([0.15, 0.85])

@@ -63,7 +63,12 @@ def test_n_step_by_hand():
 def test_a_cut_episode_bootstraps():
     e = walk([0, 1], [1.0])._replace(terminated=jnp.zeros((1, 1), bool))
     v0 = jnp.array([0.0, 10.0])
-    for f in (partial(pr.td0), partial(pr.n_step_td, n=5), partial(pr.lambda_return, lambda_=1.0), partial(pr.td_lambda, lambda_=1.0)):
+    for f in (
+        partial(pr.td0),
+        partial(pr.n_step_td, n=5),
+        partial(pr.lambda_return, lambda_=1.0),
+        partial(pr.td_lambda, lambda_=1.0),
+    ):
         assert f(e, v0, 1.0, 0.5)[0][0] == pytest.approx(6.0)
 
 
@@ -148,14 +153,17 @@ def test_importance_sampling_by_hand_and_on_a_bandit():
     # Behaviour 1/2 each, target always action 0. Returns 3 (actions 0, 0: rho 4, then 2) and 5 (action 1: rho 0).
     e = Episodes(
         jnp.array([[0, 1, 2], [0, 2, 2]], jnp.int32), jnp.array([[0, 0], [1, 0]], jnp.int32),
-        jnp.array([[1.0, 2.0], [5.0, 0.0]]), jnp.array([[False, True], [True, False]]), jnp.array([[True, True], [True, False]]),
+        jnp.array([[1.0, 2.0], [5.0, 0.0]]), jnp.array([[False, True], [True, False]]),
+        jnp.array([[True, True], [True, False]]),
     )  # fmt: skip
     target, behaviour = np.tile([1.0, 0.0], (3, 1)), np.full((3, 2), 0.5)
     weighted = pr.importance_sampling(e, target, behaviour, 1.0)
     ordinary = pr.importance_sampling(e, target, behaviour, 1.0, weighted=False)
     assert weighted[1] == pytest.approx([3.0, 2.0, 0.0])
     assert ordinary[1] == pytest.approx([4 * 3 / 2, 2 * 2, 0.0])
-    bandit = classics.from_arrays([[[0, 1.0]] * 2, [[0, 1.0]] * 2], [[1.0, 0.0], [0.0, 0.0]], gamma=1.0, start=0, terminal=[1])
+    bandit = classics.from_arrays(
+        [[[0, 1.0]] * 2, [[0, 1.0]] * 2], [[1.0, 0.0], [0.0, 0.0]], gamma=1.0, start=0, terminal=[1]
+    )
     likes_first = np.tile([0.9, 0.1], (2, 1))
     many = sample_episodes(bandit, np.full((2, 2), 0.5), jax.random.key(1), 2000, max_steps=1)
     for kind in (True, False):

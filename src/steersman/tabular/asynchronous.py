@@ -18,8 +18,8 @@ from steersman.tabular.planning import Solution
 def gauss_seidel(mdp: MDP, *, tol: float = 1e-8, block: int | None = None, max_sweeps: int = 100_000) -> Solution:
     """Value iteration in place: each block of states uses what the blocks before it have just become.
 
-    ``block`` states are backed up together: 1 is the textbook's Gauss-Seidel; the default grows with the problem, so that
-    a sweep has at most about 1000 sequential steps. Stops when the certificate of the value is below ``tol``.
+    ``block`` states are backed up together: 1 is the textbook's Gauss-Seidel; the default grows with the problem, so
+    that a sweep has at most about 1000 sequential steps. Stops when the certificate of the value is below ``tol``.
     (Puterman 1994, section 6.3.3; Bertsekas 2012, volume II, section 2.2.)
     """
     s = mdp.num_states
@@ -30,7 +30,8 @@ def gauss_seidel(mdp: MDP, *, tol: float = 1e-8, block: int | None = None, max_s
         value, gamma = jnp.zeros(s, jnp.float64), jnp.asarray(mdp.gamma, jnp.float64)
     target = tol * (1 - mdp.gamma) if mdp.gamma < 1 else tol
     done, bound, now = 0, float("inf"), np.zeros(s)
-    for done in range(1, max_sweeps + 1):
+    for _ in range(max_sweeps):
+        done += 1
         with jax.enable_x64(True):
             value, change = _sweep(value, *table, gamma, size=size, blocks=blocks)
         small = float(change)
@@ -44,7 +45,9 @@ def gauss_seidel(mdp: MDP, *, tol: float = 1e-8, block: int | None = None, max_s
     now = np.array(value)
     q = mdp.lookahead(now)
     bound = certify(mdp, now, q)
-    return Solution(now, q.argmax(-1).astype(np.int32), bound, 2 * bound, done, bound <= tol, "Gauss-Seidel value iteration")
+    return Solution(
+        now, q.argmax(-1).astype(np.int32), bound, 2 * bound, done, bound <= tol, "Gauss-Seidel value iteration"
+    )
 
 
 @partial(jax.jit, static_argnames=("size", "blocks"))

@@ -40,7 +40,8 @@ def play(
 ) -> Played:
     """Pull an arm of every bandit ``pulls`` times; rewards N(mean, 1); Q <- Q + alpha (R - Q), by sample means if None.
 
-    ``initial`` > 0 is optimistic; ``drift`` moves every mean by N(0, drift^2) a pull. (Sutton & Barto 2018, 2.4 to 2.7.)
+    ``initial`` > 0 is optimistic; ``drift`` moves every mean by N(0, drift^2) a pull. (Sutton & Barto 2018, 2.4 to
+    2.7.)
     """
 
     def pull(carry, key):

@@ -1,6 +1,7 @@
 """How a learner acts: each function makes a ``Behaviour``, (q [A], visits [A], step) -> Categorical over the actions.
 
-An action whose value is -inf is not allowed and never taken. A setting may be a number, a traced number, or a schedule of the step (``functools.partial(exploration.linear, ...)``).
+An action whose value is -inf is not allowed and never taken. A setting may be a number, a traced number, or a schedule
+of the step (``functools.partial(exploration.linear, ...)``).
 """
 
 from __future__ import annotations

@@ -17,8 +17,8 @@ def rounding(mdp: MDP, scale: float) -> float:
 def bracket(mdp: MDP, low: float, high: float, scale: float) -> tuple[float, float]:
     """(shift, bound): from w = T v with low <= w - v <= high, |V* - (w + shift)| <= bound; for gamma < 1.
 
-    V* lies in w + gamma / (1 - gamma) [low, high], so the middle is at most half the width away (MacQueen 1966; Puterman
-    1994, theorem 6.6.3). Terminal states stay at zero and count as one more difference of 0.
+    V* lies in w + gamma / (1 - gamma) [low, high], so the middle is at most half the width away (MacQueen 1966;
+    Puterman 1994, theorem 6.6.3). Terminal states stay at zero and count as one more difference of 0.
     """
     if mdp.terminal.any():
         low, high = min(low, 0.0), max(high, 0.0)
@@ -43,8 +43,8 @@ def longest_episode(mdp: MDP, value: np.ndarray, error: float, max_sweeps: int =
     """With gamma = 1: expected steps to the end that no relevant policy exceeds, or infinity.
 
     Two ways to show one. If every step costs at least c > 0, but for a payment of at most g for ending, a policy near
-    ``value`` cannot last longer than (g + c + max |v|) / c. Otherwise, if every policy ends, the longest expected episode is
-    the fixed point of m = 1 + max_a P_a m; an m that falls short of it by e is still a bound, m / (1 - e).
+    ``value`` cannot last longer than (g + c + max |v|) / c. Otherwise, if every policy ends, the longest expected
+    episode is the fixed point of m = 1 + max_a P_a m; an m that falls short of it by e is still a bound, m / (1 - e).
     (Bertsekas & Tsitsiklis 1991.)
     """
     going = ~mdp.terminal

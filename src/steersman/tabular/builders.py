@@ -27,14 +27,17 @@ def from_successors(
 ) -> MDP:
     """An MDP from successor lists [S, A, K] and their probabilities; rewards [S], [S, A] or [S, A, K].
 
-    The layout for large problems: no search, no dense matrix, and no copy of arrays already int32 and float64. ``start`` is a distribution [S], one state, or None (uniform
-    over the states that are not terminal); ``terminal`` a mask [S] or a list of states. ``labels``: MDP's name,
-    action_names, grid, max_episode_steps. Raises UsageError as :class:`MDP` does, and for a reward in a terminal state.
+    The layout for large problems: no search, no dense matrix, and no copy of arrays already int32 and float64.
+    ``start`` is a distribution [S], one state, or None (uniform over the states that are not terminal); ``terminal`` a
+    mask [S] or a list of states. ``labels``: MDP's name, action_names, grid, max_episode_steps. Raises UsageError as
+    :class:`MDP` does, and for a reward in a terminal state.
     """
     successors = np.asarray(successors, np.int32)
     probabilities = np.asarray(probabilities, np.float64)
     if successors.ndim != 3 or successors.shape != probabilities.shape:
-        raise UsageError(f"successors and probabilities must be [S, A, K]; got {successors.shape}, {probabilities.shape}.")
+        raise UsageError(
+            f"successors and probabilities must be [S, A, K]; got {successors.shape}, {probabilities.shape}."
+        )
     s, a, k = successors.shape
     ends = _mask(terminal, s)
     rewards = np.asarray(rewards, np.float64)
@@ -75,8 +78,8 @@ def from_arrays(
 ) -> MDP:
     """An MDP from P and R.
 
-    ``transitions``: an array [S, A, S], a scipy sparse matrix [S * A, S] (row s * A + a), or one sparse [S, S] per action.
-    ``rewards``: [S], [S, A], [S, A, S], or sparse in the form of the transitions.
+    ``transitions``: an array [S, A, S], a scipy sparse matrix [S * A, S] (row s * A + a), or one sparse [S, S] per
+    action. ``rewards``: [S], [S, A], [S, A, S], or sparse in the form of the transitions.
 
     >>> chain = from_arrays([[[0.0, 1.0]], [[0.0, 1.0]]], [1.0, 0.0], gamma=0.9, terminal=[1])
     >>> chain.num_states, chain.num_actions
@@ -91,7 +94,11 @@ def from_arrays(
         return _from_sparse(sp.csr_matrix(transitions), rewards, common)
     p = np.array(transitions, np.float64)  # a copy: the caller keeps theirs
     if p.ndim != 3 or p.shape[0] != p.shape[2]:
-        hint = " It looks like [A, S, S]: use transitions.transpose(1, 0, 2)." if p.ndim == 3 and p.shape[1] == p.shape[2] else ""
+        hint = (
+            " It looks like [A, S, S]: use transitions.transpose(1, 0, 2)."
+            if p.ndim == 3 and p.shape[1] == p.shape[2]
+            else ""
+        )
         raise UsageError(f"transitions must be [S, A, S] (or scipy sparse); got {p.shape}.{hint}")
     s, a, _ = p.shape
     ends = _mask(terminal, s)
@@ -116,7 +123,9 @@ def _interleave(per_action: Sequence[Any]) -> sp.csr_matrix:
 def _from_sparse(p: sp.csr_matrix, rewards: Any, common: dict[str, Any]) -> MDP:
     rows, s = p.shape
     if s == 0 or rows % s:
-        raise UsageError(f"Sparse transitions must be [S * A, S] (row s * A + a); got {p.shape}, not a multiple of {s}.")
+        raise UsageError(
+            f"Sparse transitions must be [S * A, S] (row s * A + a); got {p.shape}, not a multiple of {s}."
+        )
     a, counts = rows // s, np.diff(p.indptr)
     k = max(int(counts.max()), 1)
     if rows * k > MAX_ENTRIES:
@@ -172,11 +181,13 @@ def _start(start: np.ndarray | int | None, ends: np.ndarray) -> np.ndarray:
     return np.array(start, np.float64)
 
 
-def from_table(table: Mapping[int, Mapping[int, Sequence[tuple]]], *, gamma: float, start: np.ndarray, **labels: Any) -> MDP:
-    """An MDP from ``table[s][a] = [(probability, successor, reward, terminated), ...]``, as toy-text environments keep it.
+def from_table(
+    table: Mapping[int, Mapping[int, Sequence[tuple]]], *, gamma: float, start: np.ndarray, **labels: Any
+) -> MDP:
+    """An MDP from ``table[s][a] = [(probability, successor, reward, terminated), ...]``, the form of toy-text.
 
-    A state is terminal when it is entered with ``terminated``. Where a table ends some entries into a state and not others, the ends go to one
-    extra absorbing state, the last.
+    A state is terminal when it is entered with ``terminated``. Where a table ends some entries into a state and not
+    others, the ends go to one extra absorbing state, the last.
     """
     s, a = len(table), len(table[0])
     k = max(len(table[i][j]) for i in range(s) for j in range(a))
@@ -208,7 +219,8 @@ def from_table(table: Mapping[int, Mapping[int, Sequence[tuple]]], *, gamma: flo
 def from_gymnasium(env: Any, *, gamma: float = 0.99, **kwargs: Any) -> MDP:
     """The exact MDP of a Gymnasium toy-text environment, from its table ``P``: FrozenLake, CliffWalking, Taxi.
 
-    ``env``: an id ("FrozenLake-v1") or an environment. Raises UsageError for one without a table (Blackjack keeps none).
+    ``env``: an id ("FrozenLake-v1") or an environment. Raises UsageError for one without a table (Blackjack keeps
+    none).
     """
     import gymnasium
 
@@ -240,9 +252,9 @@ def from_text(
 ) -> MDP:
     """A gridworld from a map: ``S`` start, ``G`` goal (ends), ``X`` pit (ends), ``#`` wall, ``.`` or blank floor.
 
-    Entering G or X pays ``step_reward`` + its own; bumping into a wall or the edge stays. With probability ``slip`` the move
-    goes to one of the two sides (half each). Raises UsageError for an unknown sign, no start, or a start that cannot reach
-    a goal.
+    Entering G or X pays ``step_reward`` + its own; bumping into a wall or the edge stays. With probability ``slip``
+    the move goes to one of the two sides (half each). Raises UsageError for an unknown sign, no start, or a start that
+    cannot reach a goal.
 
     >>> from_text("S.G").num_states
     3
@@ -253,8 +265,12 @@ def from_text(
     for i, row in enumerate(rows):
         for j, sign in enumerate(row):
             if sign not in ".SGX#":
-                raise UsageError(f"Map line {i + 1}, column {j + 1}: unknown sign {sign!r}; use S G X # and . for floor.")
-    cells = np.array([(i, j) for i in range(len(rows)) for j in range(width) if rows[i][j] != "#"], np.int32).reshape(-1, 2)
+                raise UsageError(
+                    f"Map line {i + 1}, column {j + 1}: unknown sign {sign!r}; use S G X # and . for floor."
+                )
+    cells = np.array([(i, j) for i in range(len(rows)) for j in range(width) if rows[i][j] != "#"], np.int32).reshape(
+        -1, 2
+    )
     signs = np.array([rows[i][j] for i, j in cells])
     if not (signs == "S").any():
         raise UsageError("The map has no start: mark at least one cell with S.")

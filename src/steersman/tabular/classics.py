@@ -15,15 +15,21 @@ from steersman.tabular.mdp import MDP, Grid
 def random_walk(states: int = 19, *, left_reward: float = -1.0, right_reward: float = 1.0, gamma: float = 1.0) -> MDP:
     """A walk on a line, left or right with probability 1/2, from the middle; both ends are terminal. One action.
 
-    19 states with rewards -1 and +1: Sutton & Barto 2018, example 7.1; 5 states with 0 and 1: example 6.2. The states are
-    0 (left end), 1 .. ``states``, and ``states`` + 1 (right end).
+    19 states with rewards -1 and +1: Sutton & Barto 2018, example 7.1; 5 states with 0 and 1: example 6.2. The states
+    are 0 (left end), 1 .. ``states``, and ``states`` + 1 (right end).
     """
     n = states + 2
     middle = np.arange(n)
     successors = np.clip(np.stack([middle - 1, middle + 1], -1), 0, n - 1)[:, None]
     rewards = np.where(successors == 0, left_reward, np.where(successors == n - 1, right_reward, 0.0))
     return from_successors(
-        successors, np.full(successors.shape, 0.5), rewards, gamma=gamma, start=n // 2, terminal=[0, n - 1], name="random-walk"
+        successors,
+        np.full(successors.shape, 0.5),
+        rewards,
+        gamma=gamma,
+        start=n // 2,
+        terminal=[0, n - 1],
+        name="random-walk",
     )
 
 
@@ -119,9 +125,9 @@ def gamblers_problem(heads: float = 0.4, goal: int = 100) -> MDP:
 def car_rental(cars: int = 20, gamma: float = 0.9, max_move: int = 5) -> MDP:
     """Two car lots with Poisson requests (3, 4) and returns (3, 2): Sutton & Barto 2018, example 4.2.
 
-    +10 a rental, -2 a car moved overnight. State n1 * (cars + 1) + n2; action a moves a - 5 cars from the first lot to the
-    second, cut to what is there (the order is paid for in full, so no optimal policy gives it); a full lot sends the
-    surplus away.
+    +10 a rental, -2 a car moved overnight. State n1 * (cars + 1) + n2; action a moves a - 5 cars from the first lot to
+    the second, cut to what is there (the order is paid for in full, so no optimal policy gives it); a full lot sends
+    the surplus away.
     """
     n = cars + 1
 
@@ -159,8 +165,8 @@ MAXIMISATION_BIAS_ALLOWED = np.arange(10) < np.array([2, 10, 10])[:, None]  # at
 def maximisation_bias(arms: int = 10, outcomes: int = 9) -> MDP:
     """A (0): left to B, right to the end (2); B (1): ``arms`` actions that end with reward N(-0.1, 1). Example 6.7.
 
-    The normal reward is its Gauss-Hermite rule of ``outcomes`` points, which has its first moments exactly. Actions of A
-    beyond the first two are "right" to a planner; a learner gets -inf for them (MAXIMISATION_BIAS_ALLOWED).
+    The normal reward is its Gauss-Hermite rule of ``outcomes`` points, which has its first moments exactly. Actions of
+    A beyond the first two are "right" to a planner; a learner gets -inf for them (MAXIMISATION_BIAS_ALLOWED).
     (Sutton & Barto 2018, section 6.7.)
     """
     nodes, weights = np.polynomial.hermite_e.hermegauss(outcomes)
@@ -175,7 +181,8 @@ def maximisation_bias(arms: int = 10, outcomes: int = 9) -> MDP:
 def russell_norvig(gamma: float = 1.0, step_reward: float = -0.04) -> MDP:
     """The 4 x 3 world, 0.8 forward and 0.1 to each side: Russell & Norvig, Artificial Intelligence, section 17.1."""
     return from_text(
-        "...G\n.#.X\nS...", gamma=gamma, step_reward=step_reward, goal_reward=1 - step_reward, pit_reward=-1 - step_reward,
+        "...G\n.#.X\nS...", gamma=gamma, step_reward=step_reward, goal_reward=1 - step_reward,
+        pit_reward=-1 - step_reward,
         slip=0.2, name="russell-norvig",
     )  # fmt: skip
 

@@ -92,16 +92,25 @@ def _infeasible(problem: ConstrainedMDP, balance, rho: np.ndarray, costs: np.nda
     least = [float(opt.linprog(c, A_eq=balance, b_eq=rho, method="highs").fun) for c in costs]
     for i, (low, limit) in enumerate(zip(least, problem.limits, strict=True)):
         if low > limit:
-            return f"Infeasible: cost {i} must stay below {limit:g}, but the least that any policy can have is {low:.6g}."
-    each = ", ".join(f"cost {i} at least {low:.6g} (limit {limit:g})" for i, (low, limit) in enumerate(zip(least, problem.limits)))
+            return (
+                f"Infeasible: cost {i} must stay below {limit:g}, but the least that any policy can have is {low:.6g}."
+            )
+    each = ", ".join(
+        f"cost {i} at least {low:.6g} (limit {limit:g})"
+        for i, (low, limit) in enumerate(zip(least, problem.limits, strict=True))
+    )
     return f"Infeasible: each limit alone can be met, but not all of them together: {each}."
 
 
-def _solution(p: ConstrainedMDP, occupancy: np.ndarray, multipliers: np.ndarray, dual: float, count: int) -> ConstrainedSolution:
+def _solution(
+    p: ConstrainedMDP, occupancy: np.ndarray, multipliers: np.ndarray, dual: float, count: int
+) -> ConstrainedSolution:
     costs = (p.costs * occupancy).sum((1, 2))
     violation = float(max((costs - p.limits).max(initial=0.0), 0.0))
     value = float((p.mdp.reward * occupancy).sum())
-    return ConstrainedSolution(policy_of(p.mdp, occupancy), occupancy, value, costs, multipliers, dual, violation, count)
+    return ConstrainedSolution(
+        policy_of(p.mdp, occupancy), occupancy, value, costs, multipliers, dual, violation, count
+    )
 
 
 def lagrangian(
@@ -109,10 +118,11 @@ def lagrangian(
 ) -> ConstrainedSolution:
     """min_{lambda >= 0} max_pi J_r - lambda . (J_c - limit): dual ascent on the multipliers, planning inside.
 
-    Each planning step gives a deterministic policy, its occupancy, and a cutting plane of the dual; the next multipliers
-    minimise the planes found so far (Kelley's method), and the mixture of occupancies with the same weights is the primal
-    answer, which a single deterministic policy could not be. Stops when dual - primal <= ``tol``. Raises UsageError when the multipliers
-    run off to ``max_multiplier``: the constraint cannot be met. (Altman 1999, chapter 4.)
+    Each planning step gives a deterministic policy, its occupancy, and a cutting plane of the dual; the next
+    multipliers minimise the planes found so far (Kelley's method), and the mixture of occupancies with the same
+    weights is the primal answer, which a single deterministic policy could not be. Stops when dual - primal <=
+    ``tol``. Raises UsageError when the multipliers run off to ``max_multiplier``: the constraint cannot be met.
+    (Altman 1999, chapter 4.)
     """
     m, count = problem.mdp, len(problem.limits)
     occupancies: list[np.ndarray] = []

@@ -1,8 +1,8 @@
 """Learning to act, one transition at a time: the loop, and the one-step methods.
 
 A ``Learner`` is three pure functions over its own arrays; ``learn`` drives any of them on any environment whose
-observations are Discrete (an :class:`MDP` is one). The whole run is one compiled program: ``jax.vmap`` it over keys, step
-sizes and exploration rates.
+observations are Discrete (an :class:`MDP` is one). The whole run is one compiled program: ``jax.vmap`` it over keys,
+step sizes and exploration rates.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Transition(NamedTuple):
 
 
 class Learner(NamedTuple):
-    """A control method. ``acts_first``: the next action is drawn before the update (the SARSA family) and then taken."""
+    """A control method. ``acts_first``: the next action is drawn before the update (as SARSA does), then taken."""
 
     name: str
     init: Callable[[Array], Any]  # initial values [S, A] -> its arrays
@@ -86,7 +86,9 @@ def learn(
     """
     obs, act = env.spec.observation_space, env.spec.action_space
     if not isinstance(obs, spaces.Discrete) or not isinstance(act, spaces.Discrete):
-        raise UsageError(f"Tabular learning needs Discrete observations and actions; {env.spec.id} has {obs} and {act}.")
+        raise UsageError(
+            f"Tabular learning needs Discrete observations and actions; {env.spec.id} has {obs} and {act}."
+        )
     if (episodes is None) == (steps is None):
         raise UsageError("Give learn exactly one of episodes=... and steps=...")
     run = _begin(env, learner, behaviour, key, (int(obs.n), int(act.n)), initial)
@@ -107,7 +109,9 @@ def learn(
     return Learned(learner.q(run.arrays), run.arrays, returns, lengths)
 
 
-def _begin(env: Env, learner: Learner, behaviour: Behaviour, key: Key, shape: tuple[int, int], initial: float | Array) -> _Run:
+def _begin(
+    env: Env, learner: Learner, behaviour: Behaviour, key: Key, shape: tuple[int, int], initial: float | Array
+) -> _Run:
     reset_key, act_key, key = jax.random.split(key, 3)
     state, s = env.reset(reset_key)
     start = jnp.broadcast_to(jnp.asarray(initial, jnp.float32), shape)

@@ -57,15 +57,19 @@ def finite_horizon(mdp: MDP, steps: int, *, final: np.ndarray | None = None, gam
 def average_reward(mdp: MDP, *, tol: float = 1e-8, max_sweeps: int = 200_000, damping: float = 0.5) -> AveragePlan:
     """max_pi lim (1/T) E[sum r_t], by relative value iteration; the MDP's gamma plays no part.
 
-    v <- (1 - d) v + d (T v - (T v)(0)); min(T v - v) <= gain* <= max(T v - v) at every sweep, so the bracket is the bound.
-    The damping d makes periodic chains converge. Raises UsageError for an MDP that ends (see :func:`restarting`), and when
-    the bracket never closes, as when parts of the MDP cannot reach each other. (Puterman 1994, sections 8.5.)
+    v <- (1 - d) v + d (T v - (T v)(0)); min(T v - v) <= gain* <= max(T v - v) at every sweep, so the bracket is the
+    bound. The damping d makes periodic chains converge. Raises UsageError for an MDP that ends (see
+    :func:`restarting`), and when the bracket never closes, as when parts of the MDP cannot reach each other. (Puterman
+    1994, sections 8.5.)
     """
     if mdp.terminal.any():
-        raise UsageError("This MDP ends, so its average reward is 0. For the reward per step over episodes: restarting(mdp).")
+        raise UsageError(
+            "This MDP ends, so its average reward is 0. For the reward per step over episodes: restarting(mdp)."
+        )
     value = np.zeros(mdp.num_states)
     low, high, sweep, q = -np.inf, np.inf, 0, mdp.reward
-    for sweep in range(1, max_sweeps + 1):
+    for _ in range(max_sweeps):
+        sweep += 1
         q = mdp.lookahead(value, 1.0)
         change = q.max(-1) - value
         low, high = max(low, float(change.min())), min(high, float(change.max()))
@@ -81,19 +85,23 @@ def average_reward(mdp: MDP, *, tol: float = 1e-8, max_sweeps: int = 200_000, da
 def restarting(mdp: MDP) -> MDP:
     """The same task without an end: what would enter a terminal state starts again from rho_0 instead.
 
-    The terminal states stay in the table, unreachable except from themselves, and lead to rho_0. gamma = 1 becomes 0.999...
-    only in name: use it for average rewards.
+    The terminal states stay in the table, unreachable except from themselves, and lead to rho_0. gamma = 1 becomes
+    0.999... only in name: use it for average rewards.
     """
-    s, a, k = mdp.successors.shape
+    s, a, _ = mdp.successors.shape
     starts = np.flatnonzero(mdp.start > 0)
     n = len(starts)
     successors = np.concatenate([mdp.successors, np.broadcast_to(starts.astype(np.int32), (s, a, n))], -1)
     enters = mdp.terminal[mdp.successors]
     ending = (mdp.probabilities * enters).sum(-1)
-    probabilities = np.concatenate([np.where(enters, 0.0, mdp.probabilities), ending[..., None] * mdp.start[starts]], -1)
+    probabilities = np.concatenate(
+        [np.where(enters, 0.0, mdp.probabilities), ending[..., None] * mdp.start[starts]], -1
+    )
     gamma = mdp.gamma if mdp.gamma < 1 else 1 - 1e-9
     none = np.zeros(s, bool)
-    return MDP(successors, probabilities, mdp.reward.copy(), mdp.start.copy(), gamma, none, name=f"{mdp.name}, restarting")
+    return MDP(
+        successors, probabilities, mdp.reward.copy(), mdp.start.copy(), gamma, none, name=f"{mdp.name}, restarting"
+    )
 
 
 def flow_matrix(mdp: MDP, gamma: float) -> tuple[sp.csr_matrix, np.ndarray]:
@@ -112,9 +120,9 @@ def flow_matrix(mdp: MDP, gamma: float) -> tuple[sp.csr_matrix, np.ndarray]:
 def linear_program(mdp: MDP, *, tol: float = 1e-8) -> Solution:
     """max sum x r over occupancy measures x (the dual of min sum v, v >= r + gamma P v), by HiGHS.
 
-    rho is uniform here, so that every state is visited and the policy is optimal everywhere. The basic solution names one
-    action per state; its value is then found by an exact solve, so the answer is not limited by the LP solver's tolerance.
-    (Puterman 1994, section 6.9; d'Epenoux 1963.)
+    rho is uniform here, so that every state is visited and the policy is optimal everywhere. The basic solution names
+    one action per state; its value is then found by an exact solve, so the answer is not limited by the LP solver's
+    tolerance. (Puterman 1994, section 6.9; d'Epenoux 1963.)
     """
     balance, _ = flow_matrix(mdp, mdp.gamma)
     going = np.flatnonzero(~mdp.terminal)

@@ -67,6 +67,8 @@ def _dyna(name: str, planning_steps: int, kappa: float | Array, plus: bool) -> L
             seen=m.seen + jnp.where(m.known[number], 0, 1),
             known=m.known.at[number].set(True),
         )
+        if planning_steps == 0:
+            return m._replace(q=q)
         draws = jax.random.uniform(key, (planning_steps, 2))
 
         def plan(i, q):

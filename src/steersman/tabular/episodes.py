@@ -35,7 +35,9 @@ def sample_episodes(
     The padding is trimmed to the longest episode drawn. Raises UsageError for an MDP without an end.
     """
     if not mdp.terminal.any():
-        raise UsageError(f"{mdp.name} has no terminal state, so it has no episodes. Set max_episode_steps in a run of steps.")
+        raise UsageError(
+            f"{mdp.name} has no terminal state, so it has no episodes. Set max_episode_steps in a run of steps."
+        )
     pi = jnp.asarray(np.cumsum(check_policy(mdp, policy), -1)[:, :-1], jnp.float32)
     shape = (num,) if runs is None else (runs, num)
     total = int(np.prod(shape))

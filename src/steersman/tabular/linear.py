@@ -24,8 +24,9 @@ KINDS = ("accumulating", "replacing", "true-online")
 class TileCoder(NamedTuple):
     """Overlapping grids: an observation turns on one tile in each of N tilings, shifted against each other.
 
-    ``low`` and ``high`` float32 [D] bound the box; ``tiles`` int32 [D] per tiling. Tiling i is shifted by i (1, 3, 5, ...) / N
-    of a tile, so that the overlaps are not along a diagonal. Observations outside are clipped. (Sutton & Barto 2018, 9.5.4.)
+    ``low`` and ``high`` float32 [D] bound the box; ``tiles`` int32 [D] per tiling. Tiling i is shifted by i (1, 3, 5,
+    ...) / N of a tile, so that the overlaps are not along a diagonal. Observations outside are clipped. (Sutton &
+    Barto 2018, 9.5.4.)
     """
 
     low: np.ndarray
@@ -58,7 +59,9 @@ def tile_coder(low: Sequence[float], high: Sequence[float], tiles: Sequence[int]
     if not (np.isfinite(a).all() and np.isfinite(b).all() and (b > a).all()):
         raise UsageError(f"Tile coding needs a finite box with low < high; got {a.tolist()} to {b.tolist()}.")
     if tilings < 1 or (n < 1).any():
-        raise UsageError(f"Tile coding needs at least one tiling and one tile a dimension; got {tilings}, {n.tolist()}.")
+        raise UsageError(
+            f"Tile coding needs at least one tiling and one tile a dimension; got {tilings}, {n.tolist()}."
+        )
     return TileCoder(a, b, n, tilings)
 
 
@@ -81,11 +84,12 @@ def sarsa_lambda_linear(
     trace: str = "replacing",
     max_episode_steps: int = 5000,
 ) -> LinearLearned:
-    """Semi-gradient SARSA(lambda), q(s, a) = sum of w over the active tiles; ``alpha`` is per tile (divide by N yourself).
+    """Semi-gradient SARSA(lambda), q(s, a) = sum of w over the active tiles; ``alpha`` is per tile.
 
-    w <- w + alpha delta z. Optimistic zeros explore tasks of negative reward by themselves. ``max_episode_steps`` cuts an
-    episode, which then bootstraps. Pure: jit it, vmap it over keys, alphas and lambdas. Raises UsageError for actions that
-    are not Discrete or an unknown ``trace``. (Sutton & Barto 2018, sections 10.1, 12.7; true online: van Seijen 2016.)
+    w <- w + alpha delta z. Optimistic zeros explore tasks of negative reward by themselves. ``max_episode_steps`` cuts
+    an episode, which then bootstraps. Pure: jit it, vmap it over keys, alphas and lambdas. Raises UsageError for
+    actions that are not Discrete or an unknown ``trace``. (Sutton & Barto 2018, sections 10.1, 12.7; true online: van
+    Seijen 2016.)
     """
     if not isinstance(env.spec.action_space, spaces.Discrete):
         raise UsageError(f"SARSA needs Discrete actions; {env.spec.id} has {env.spec.action_space}.")
@@ -132,6 +136,17 @@ def sarsa_lambda_linear(
     w = jnp.zeros((actions, coder.size), jnp.float32)
     first_key, key = jax.random.split(key)
     zero = jnp.int32(0)
-    start = (w, w, jnp.zeros(()), begin(w, first_key, zero), zero, zero, zero, jnp.zeros(episodes), jnp.zeros(episodes, jnp.int32), key)
+    start = (
+        w,
+        w,
+        jnp.zeros(()),
+        begin(w, first_key, zero),
+        zero,
+        zero,
+        zero,
+        jnp.zeros(episodes),
+        jnp.zeros(episodes, jnp.int32),
+        key,
+    )
     end = jax.lax.while_loop(lambda c: c[6] < episodes, body, start)
     return LinearLearned(end[0], end[7], end[8])

@@ -33,8 +33,8 @@ class Grid(NamedTuple):
 class MDP:
     """A finite MDP (S, A, P, R, rho_0, gamma); also an :class:`steersman.types.Env`.
 
-    P(s' | s, a) = sum of ``probabilities[s, a, k]`` over the k with ``successors[s, a, k] = s'``. A successor may be listed
-    twice, with different rewards. One layout serves dense and sparse problems: a dense one has K = S.
+    P(s' | s, a) = sum of ``probabilities[s, a, k]`` over the k with ``successors[s, a, k] = s'``. A successor may be
+    listed twice, with different rewards. One layout serves dense and sparse problems: a dense one has K = S.
     Terminal states are absorbing, loop on themselves and pay nothing: their value is 0.
 
     Raises UsageError when an array has the wrong shape, a row is not a distribution, a reward is not finite, gamma is
@@ -73,7 +73,7 @@ class MDP:
     @cached_property
     def is_dense(self) -> bool:
         """Whether every row lists all the states in order, so that a product with a matrix does the lookahead."""
-        s, a, k = self.successors.shape
+        s, _, k = self.successors.shape
         return k == s and (self.successors.strides[:2] == (0, 0) or bool((self.successors == np.arange(s)).all()))
 
     @cached_property
@@ -202,7 +202,9 @@ def _check(m: MDP) -> None:
     wanted = {"reward": (s, a), "start": (s,), "terminal": (s,)}
     for name, shape in wanted.items():
         if getattr(m, name).shape != shape:
-            raise UsageError(f"{name} must have shape {shape} for {s} states and {a} actions; got {getattr(m, name).shape}.")
+            raise UsageError(
+                f"{name} must have shape {shape} for {s} states and {a} actions; got {getattr(m, name).shape}."
+            )
     if m.outcome_rewards is not None and m.outcome_rewards.shape != m.successors.shape:
         raise UsageError(f"outcome_rewards must be [S, A, K] = {m.successors.shape}; got {m.outcome_rewards.shape}.")
     if m.successors.min() < 0 or m.successors.max() >= s:
@@ -223,14 +225,16 @@ def _check(m: MDP) -> None:
 def _check_ends(m: MDP) -> None:
     """With gamma = 1 the return is finite only if every state can come to an end."""
     if not m.terminal.any():
-        raise UsageError("gamma = 1 needs a terminal (absorbing) state, and there is none: give terminal=..., or gamma < 1.")
+        raise UsageError(
+            "gamma = 1 needs a terminal (absorbing) state, and there is none: give terminal=..., or gamma < 1."
+        )
     stuck = ~ends_reachable(m.successors, m.probabilities, m.terminal)
     if stuck.any():
         i = int(np.argmax(stuck))
         start = "the start state " if m.start[i] > 0 else "state "
         raise UsageError(
-            f"gamma = 1, but no terminal state can be reached from {start}{i} (nor from {int(stuck.sum()) - 1} others): "
-            "returns there are unbounded. Use gamma < 1 or mark the absorbing states as terminal."
+            f"gamma = 1, but no terminal state can be reached from {start}{i} (nor from {int(stuck.sum()) - 1} others), "
+            "so returns there are unbounded. Use gamma < 1 or mark the absorbing states as terminal."
         )
 
 

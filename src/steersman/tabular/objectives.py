@@ -28,8 +28,8 @@ def start_value(mdp: MDP, policy: np.ndarray) -> float:
 def visitation(mdp: MDP, policy: np.ndarray, *, normalise: bool = True) -> np.ndarray:
     """d(s) = (1 - gamma) sum_t gamma^t Pr(s_t = s), [S]; terminal states have none.
 
-    ``normalise`` = False, or gamma = 1, gives the expected (discounted) number of visits instead. With terminal states the
-    normalised d sums to one over the states visited before the end. (Sutton & Barto 2018, section 9.2.)
+    ``normalise`` = False, or gamma = 1, gives the expected (discounted) number of visits instead. With terminal states
+    the normalised d sums to one over the states visited before the end. (Sutton & Barto 2018, section 9.2.)
     """
     evaluate(mdp, policy, method="direct")  # refuses a policy that never ends when gamma = 1
     matrix, _ = mdp.policy_matrix(policy)

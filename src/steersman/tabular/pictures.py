@@ -1,4 +1,4 @@
-"""Pictures of tabular answers: value maps with arrows, occupancy, backup diagrams, learning curves. Each returns a Figure.
+"""Pictures of tabular answers, each a Figure: value maps with arrows, occupancy, backup diagrams, learning curves.
 
 matplotlib is imported when a picture is first drawn, without a display.
 """
@@ -17,7 +17,18 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 INK, ACCENT = "#222222", "#c0392b"
-BACKUPS = ("v_pi", "q_pi", "v_star", "q_star", "td0", "sarsa", "expected_sarsa", "q_learning", "tree_backup", "monte_carlo")
+BACKUPS = (
+    "v_pi",
+    "q_pi",
+    "v_star",
+    "q_star",
+    "td0",
+    "sarsa",
+    "expected_sarsa",
+    "q_learning",
+    "tree_backup",
+    "monte_carlo",
+)
 
 
 def _figure(width: float, height: float) -> Figure:
@@ -29,10 +40,13 @@ def _figure(width: float, height: float) -> Figure:
     return figure
 
 
-def value_map(mdp: MDP, value: np.ndarray, policy: np.ndarray | None = None, *, title: str = "", numbers: bool = True) -> Figure:
+def value_map(
+    mdp: MDP, value: np.ndarray, policy: np.ndarray | None = None, *, title: str = "", numbers: bool = True
+) -> Figure:
     """A gridworld's values as colours and numbers, and a policy [S] or [S, A] as arrows.
 
-    A stochastic policy draws an arrow for each action, as long as it is likely. Raises UsageError for an MDP without a grid.
+    A stochastic policy draws an arrow for each action, as long as it is likely. Raises UsageError for an MDP without a
+    grid.
     """
     if mdp.grid is None:
         raise UsageError(f"{mdp.name} is not a gridworld, so it has no map. Make one with from_text, or use a table.")
@@ -83,8 +97,8 @@ def occupancy_map(mdp: MDP, occupancy: np.ndarray, *, title: str = "") -> Figure
 def backup_diagram(mdp: MDP, state: int, *, method: str = "v_star", action: int = 0, steps: int = 3) -> Figure:
     """The backup diagram of a state: open circles are states, filled ones actions, squares ends.
 
-    Two levels of the state's own actions and successors, with their probabilities, for the expected backups (v_pi, v_star,
-    q_pi, q_star); a single line of ``steps`` sampled transitions for the sampled ones. An arc marks a maximum.
+    Two levels of the state's own actions and successors, with their probabilities, for the expected backups (v_pi,
+    v_star, q_pi, q_star); a single line of ``steps`` sampled transitions for the sampled ones. An arc marks a maximum.
     Raises UsageError for an unknown method or state. (Sutton & Barto 2018, sections 3.5 to 3.6, 7.5.)
     """
     if method not in BACKUPS:
@@ -191,7 +205,12 @@ def _sampled_backup(axes, mdp: MDP, state: int, method: str, steps: int) -> None
 
 
 def curves(
-    series: Mapping[str, np.ndarray], *, x: np.ndarray | None = None, xlabel: str = "episode", ylabel: str = "return", title: str = ""
+    series: Mapping[str, np.ndarray],
+    *,
+    x: np.ndarray | None = None,
+    xlabel: str = "episode",
+    ylabel: str = "return",
+    title: str = "",
 ) -> Figure:
     """Means over runs with 95% normal intervals of the mean, point by point: each series is [runs, points]."""
     figure = _figure(6, 4)

@@ -82,7 +82,9 @@ def _solve(mdp: MDP, matrix: sp.csr_matrix, right: np.ndarray) -> np.ndarray:
     return spla.splu(sp.csc_matrix(system)).solve(right)
 
 
-def _iterate(mdp: MDP, matrix: sp.csr_matrix, reward: np.ndarray, tol: float, max_sweeps: int) -> tuple[np.ndarray, float, int]:
+def _iterate(
+    mdp: MDP, matrix: sp.csr_matrix, reward: np.ndarray, tol: float, max_sweeps: int
+) -> tuple[np.ndarray, float, int]:
     value, steps = np.zeros(mdp.num_states), np.zeros(mdp.num_states)
     going = (~mdp.terminal).astype(np.float64)
     bound, sweep = float("inf"), 0
@@ -96,7 +98,9 @@ def _iterate(mdp: MDP, matrix: sp.csr_matrix, reward: np.ndarray, tol: float, ma
             floor = rounding(mdp, scale) / (1 - mdp.gamma)
             if bound <= max(tol, 2 * floor):
                 return value + shift * going, bound, sweep
-        else:  # |v - V| <= |change| max_s E[steps]; the steps are iterated alongside, and an m short by e bounds them by m / (1 - e)
+        else:
+            # |v - V| <= |change| max_s E[steps]. The steps are iterated alongside: an m short by e bounds them by
+            # m / (1 - e).
             more = going * (1 + matrix @ steps)
             short = float((more - steps).max())
             value, steps = new, more
@@ -120,8 +124,8 @@ def value_iteration(
 ) -> Solution:
     """v <- max_a [r(s, a) + gamma sum_s' P(s' | s, a) v(s')], synchronously, until the bound is below ``tol``.
 
-    Stops by MacQueen's bracket, which is far sooner than the largest change allows when the chain mixes well, and returns
-    the bracket's middle. (Puterman 1994, sections 6.3 and 6.6.)
+    Stops by MacQueen's bracket, which is far sooner than the largest change allows when the chain mixes well, and
+    returns the bracket's middle. (Puterman 1994, sections 6.3 and 6.6.)
     """
     return modified_policy_iteration(mdp, tol=tol, sweeps=0, max_sweeps=max_sweeps, initial=initial)
 
@@ -131,8 +135,8 @@ def modified_policy_iteration(
 ) -> Solution:
     """Improve the policy, then follow it for ``sweeps`` backups, until the bound is below ``tol``.
 
-    ``sweeps`` = 0 is value iteration; many is policy iteration. A following backup reads one action's successors only, so
-    it costs about 1/A of an improving one. (Puterman & Shin 1978; Puterman 1994, section 6.5.)
+    ``sweeps`` = 0 is value iteration; many is policy iteration. A following backup reads one action's successors only,
+    so it costs about 1/A of an improving one. (Puterman & Shin 1978; Puterman 1994, section 6.5.)
     """
     ops = backups(mdp)
     v = ops.put(np.zeros(mdp.num_states) if initial is None else np.where(mdp.terminal, 0.0, initial))
@@ -166,11 +170,13 @@ def modified_policy_iteration(
     return Solution(value, ops.greedy(before), bound, 2 * bound, done, bound <= tol, name)
 
 
-def policy_iteration(mdp: MDP, *, tol: float = 1e-8, max_policies: int = 1000, initial: np.ndarray | None = None) -> Solution:
+def policy_iteration(
+    mdp: MDP, *, tol: float = 1e-8, max_policies: int = 1000, initial: np.ndarray | None = None
+) -> Solution:
     """Evaluate exactly, improve greedily, until the policy is stable. (Howard 1960; Sutton & Barto 2018, section 4.3.)
 
-    An action is replaced only by one that is better beyond rounding, so ties cannot cycle; with gamma = 1 the first policy
-    is one that ends from everywhere.
+    An action is replaced only by one that is better beyond rounding, so ties cannot cycle; with gamma = 1 the first
+    policy is one that ends from everywhere.
     """
     if initial is not None:
         policy = np.asarray(initial, np.int32)
@@ -179,7 +185,8 @@ def policy_iteration(mdp: MDP, *, tol: float = 1e-8, max_policies: int = 1000, i
     everyone = np.arange(mdp.num_states)
     count = 0
     value = np.zeros(mdp.num_states)
-    for count in range(1, max_policies + 1):
+    for _ in range(max_policies):
+        count += 1
         answer = evaluate(mdp, policy, tol=0.1 * tol)
         value, q = answer.value, answer.q
         margin = max(1e-12 * (1 + float(np.abs(value).max())), 2 * answer.bound)

@@ -33,7 +33,9 @@ class POMDP:
     def __post_init__(self) -> None:
         wanted = (self.mdp.num_actions, self.mdp.num_states)
         if self.observation.ndim != 3 or self.observation.shape[:2] != wanted:
-            raise UsageError(f"The observation model must be [A, S, O] = {(*wanted, 'O')}; got {self.observation.shape}.")
+            raise UsageError(
+                f"The observation model must be [A, S, O] = {(*wanted, 'O')}; got {self.observation.shape}."
+            )
         _check_rows(self.observation, "observation model", ("a", "s'"))
 
     @property
@@ -54,7 +56,9 @@ class POMDP:
         joint = self.observation[action, :, observation] * self.predict(belief, action)
         chance = float(joint.sum())
         if chance <= 0:
-            raise UsageError(f"Observation {observation} cannot follow action {action} from this belief: it has probability 0.")
+            raise UsageError(
+                f"Observation {observation} cannot follow action {action} from this belief: it has probability 0."
+            )
         return joint / chance, chance
 
     def filter(self, belief: np.ndarray, actions: np.ndarray, observations: np.ndarray) -> np.ndarray:
@@ -136,8 +140,9 @@ def _observe(pomdp: POMDP, state, action: Array, key: Key) -> tuple[Any, TimeSte
 def tiger(gamma: float = 0.95, accuracy: float = 0.85) -> POMDP:
     """Two doors, a tiger behind one: listen (-1, right with ``accuracy``) or open (+10, or -100 for the tiger).
 
-    Opening puts the tiger behind a random door again. States: tiger left, right; actions: listen, open left, open right.
-    At gamma 0.95, V*(1/2, 1/2) = 19.37. (Cassandra, Kaelbling & Littman 1994; Kaelbling, Littman & Cassandra 1998.)
+    Opening puts the tiger behind a random door again. States: tiger left, right; actions: listen, open left, open
+    right. At gamma 0.95, V*(1/2, 1/2) = 19.37. (Cassandra, Kaelbling & Littman 1994; Kaelbling, Littman & Cassandra
+    1998.)
     """
     from steersman.tabular.builders import from_arrays
 

@@ -41,7 +41,7 @@ def qmdp(pomdp: POMDP, *, tol: float = 1e-9) -> np.ndarray:
 
 
 def fast_informed_bound(pomdp: POMDP, *, tol: float = 1e-9, max_sweeps: int = 100_000) -> np.ndarray:
-    """Q(s, a) = r + gamma sum_o max_a' sum_s' P(s' | s, a) O(o | a, s') Q(s', a'), [S, A]: tighter than QMDP, still above V*.
+    """Q(s, a) = r + gamma sum_o max_a' sum_s' P(s' | s, a) O(o | a, s') Q(s', a'), [S, A]: V* <= this <= QMDP.
 
     (Hauskrecht 2000.)
     """
@@ -62,9 +62,9 @@ def pbvi(
 ) -> AlphaPolicy:
     """Point-based value iteration: exact backups at a growing set of reachable beliefs, between two bounds.
 
-    Lower: every backup makes vectors that a policy attains, from min r / (1 - gamma) up. Upper: a sawtooth over the same
-    points, from the fast informed bound down. Beliefs are added where the two lie far apart, up to ``points``. Stops when
-    they meet to ``tol`` at b_0, or when neither moves. Raises UsageError for gamma = 1.
+    Lower: every backup makes vectors that a policy attains, from min r / (1 - gamma) up. Upper: a sawtooth over the
+    same points, from the fast informed bound down. Beliefs are added where the two lie far apart, up to ``points``.
+    Stops when they meet to ``tol`` at b_0, or when neither moves. Raises UsageError for gamma = 1.
     (Pineau, Gordon & Thrun 2003; Hauskrecht 2000; Smith & Simmons 2005 for the two bounds.)
     """
     m = pomdp.mdp
@@ -161,7 +161,9 @@ def _widen(pomdp, joint, beliefs, ceiling, corners, alphas, count, points) -> tu
     low = (after @ alphas.T).max(-1)
     gap = (chance * (high - low))[rows, chosen]  # [N, O]
     order = np.argsort(-gap, axis=None)[: 4 * count]
-    new = after[rows[:, None], chosen[:, None], np.arange(chance.shape[-1])].reshape(-1, flat.shape[-1])[order].round(12)
+    new = (
+        after[rows[:, None], chosen[:, None], np.arange(chance.shape[-1])].reshape(-1, flat.shape[-1])[order].round(12)
+    )
     new = new[new.sum(-1) > 0.5]
     fresh = [b for b in np.unique(new, axis=0) if np.abs(beliefs - b).sum(-1).min() > 1e-9]
     fresh = np.array(fresh[: min(count, points - len(beliefs))]).reshape(-1, flat.shape[-1])

@@ -1,7 +1,7 @@
 """Learning V_pi from episodes: Monte Carlo, TD(0), n-step TD, the lambda-return, TD(lambda) with its traces.
 
-Each method is a pure function ``(episodes [E, T], value [S], alpha, gamma, ...) -> [E, S]``, the value after every episode;
-``jax.vmap`` it over seeds, step sizes and lambdas, and ``jax.jit`` the whole. S states, E episodes, T steps.
+Each method is a pure function ``(episodes [E, T], value [S], alpha, gamma, ...) -> [E, S]``, the value after every
+episode; ``jax.vmap`` it over seeds, step sizes and lambdas, and ``jax.jit`` the whole. S states, E episodes, T steps.
 """
 
 from __future__ import annotations
@@ -68,8 +68,9 @@ def importance_sampling(
 ) -> jax.Array:
     """Off-policy every-visit Monte Carlo: V(s) = sum rho G / sum rho (weighted) or sum rho G / N (ordinary), [E, S].
 
-    rho is the product of target / behaviour [S, A] from the visit to the episode's end. Weighted is biased and of bounded
-    variance, ordinary unbiased and possibly of infinite variance. Unvisited states stay 0. (Sutton & Barto 2018, 5.5.)
+    rho is the product of target / behaviour [S, A] from the visit to the episode's end. Weighted is biased and of
+    bounded variance, ordinary unbiased and possibly of infinite variance. Unvisited states stay 0. (Sutton & Barto
+    2018, 5.5.)
     """
     target, behaviour = jnp.asarray(target, jnp.float32), jnp.asarray(behaviour, jnp.float32)
 
@@ -128,7 +129,7 @@ def n_step_td(episodes: Episodes, value: Array, alpha: Scalar, gamma: Scalar, *,
 def lambda_return(
     episodes: Episodes, value: Array, alpha: Scalar, gamma: Scalar, lambda_: Scalar, *, batch: bool = False
 ) -> jax.Array:
-    """The offline lambda-return algorithm: at an episode's end, V(s_t) <- V(s_t) + alpha [G_t^lambda - V(s_t)] for every t.
+    """The offline lambda-return: at an episode's end, V(s_t) <- V(s_t) + alpha [G_t^lambda - V(s_t)] for every t.
 
     The returns use the values from before the episode. The steps are made one after the other, each from the value the
     last has left; ``batch`` adds them all up from the old value first, the form whose sum the backward view equals.
@@ -160,8 +161,9 @@ def td_lambda(
 ) -> jax.Array:
     """TD(lambda), the backward view: z decays by gamma lambda and grows at s_t; V <- V + alpha delta_t z.
 
-    ``trace`` at s_t: "accumulating" z + 1, "replacing" 1, "dutch" (1 - alpha) z + 1 (after the decay). ``offline`` adds the changes up and makes them
-    at the episode's end. (Sutton & Barto 2018, sections 12.2, 12.5; van Seijen & Sutton 2014 for dutch traces.)
+    ``trace`` at s_t: "accumulating" z + 1, "replacing" 1, "dutch" (1 - alpha) z + 1 (after the decay). ``offline``
+    adds the changes up and makes them at the episode's end. (Sutton & Barto 2018, sections 12.2, 12.5; van Seijen &
+    Sutton 2014 for dutch traces.)
     """
     grow = _grower(trace)
 

@@ -1,7 +1,7 @@
 """The Bellman backups that every planner is made of, small in numpy and large in compiled float64.
 
-Large sparse tables keep the layout [S, A, K]: the backup of one state reads one contiguous run of memory and K * A entries
-of the value, and all of it is one fused loop over the states.
+Large sparse tables keep the layout [S, A, K]: the backup of one state reads one contiguous run of memory and K * A
+entries of the value, and all of it is one fused loop over the states.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ UNROLL_UP_TO = 64  # successors per state, A * K: beyond this the fused loop's c
 
 
 class Backups(NamedTuple):
-    """Backups of one MDP. Values are arrays [S] of the backend's own kind; ``host`` brings one back as float64 numpy."""
+    """Backups of one MDP. Values are arrays [S] of the backend's kind; ``host`` brings one back as float64 numpy."""
 
     best: Callable[[Any], Any]  # v -> max_a q(., a)
     greedy: Callable[[Any], np.ndarray]  # v -> argmax_a q(., a), int32 [S]
@@ -83,7 +83,9 @@ def _compiled(mdp: MDP, gamma: float) -> Backups:
     )
 
 
-def _action_values(v: jax.Array, succ: jax.Array, prob: jax.Array, reward: jax.Array, gamma: jax.Array) -> list[jax.Array]:
+def _action_values(
+    v: jax.Array, succ: jax.Array, prob: jax.Array, reward: jax.Array, gamma: jax.Array
+) -> list[jax.Array]:
     """One array [S] per action. Unrolled, so that the backend fuses gather, product, sum and maximum into one loop."""
     _, actions, width = succ.shape
     if actions * width > UNROLL_UP_TO:
