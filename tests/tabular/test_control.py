@@ -90,7 +90,7 @@ def test_tree_backup_by_hand():
     w = learner.update(w, transition(2, 0, 4.0, 0, 0, discount=0.0, ended=True), KEY)
     assert w.q[1, 1] == pytest.approx(4 + 0.5 * (3 + 0.5 * (0.5 * 10 + 0.5 * 4) - 4))
     assert w.q[2, 0] == pytest.approx(6 + 0.5 * (4 - 6))
-    assert w.count == 0
+    assert w.length == 0
 
 
 def test_watkins_cuts_after_exploration():

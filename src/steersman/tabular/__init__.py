@@ -70,7 +70,7 @@ _WHERE = {
     "solve_constrained": "constrained",
 }
 
-__all__ = sorted(_WHERE)
+__all__ = sorted(_WHERE)  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> Any:

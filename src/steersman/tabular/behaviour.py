@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import jax
 import jax.numpy as jnp
+from jax import Array
 
 from steersman.theory import exploration
 from steersman.theory.distributions import Categorical
-from steersman.types import Array
 
 Behaviour = Callable[[Array, Array, Array], Categorical]
 Setting = float | Array | Callable[[Array], Array]
@@ -24,7 +23,7 @@ def at_step(setting: Setting, step: Array) -> Array:
     return jnp.asarray(setting(step) if callable(setting) else setting, jnp.float32)
 
 
-def allowed(q: Array) -> jax.Array:
+def allowed(q: Array) -> Array:
     """Which actions may be taken, bool [A]."""
     return q > -jnp.inf
 

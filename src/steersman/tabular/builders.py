@@ -121,7 +121,7 @@ def _interleave(per_action: Sequence[Any]) -> sp.csr_matrix:
 
 
 def _from_sparse(p: sp.csr_matrix, rewards: Any, common: dict[str, Any]) -> MDP:
-    rows, s = p.shape
+    rows, s = int(p.shape[0]), int(p.shape[1])  # pyright: ignore[reportOptionalSubscript]
     if s == 0 or rows % s:
         raise UsageError(
             f"Sparse transitions must be [S * A, S] (row s * A + a); got {p.shape}, not a multiple of {s}."
@@ -225,7 +225,7 @@ def from_gymnasium(env: Any, *, gamma: float = 0.99, **kwargs: Any) -> MDP:
     import gymnasium
 
     made = gymnasium.make(env, **kwargs) if isinstance(env, str) else env
-    inner = made.unwrapped
+    inner: Any = made.unwrapped
     table = getattr(inner, "P", None)
     name = made.spec.id if made.spec else type(inner).__name__
     if not isinstance(table, dict):

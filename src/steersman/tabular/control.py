@@ -13,11 +13,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from gymnasium import spaces
+from jax import Array
 
 from steersman.errors import UsageError
 from steersman.tabular.behaviour import Behaviour, Setting, at_step
 from steersman.theory import values
-from steersman.types import Array, Env, Key
+from steersman.types import Env, Key
 
 
 class Transition(NamedTuple):
@@ -95,7 +96,7 @@ def learn(
     advance = _advance(env, learner, behaviour, gamma, alpha)
     if steps is not None:
         run, (reward, ended) = jax.lax.scan(lambda r, _: advance(r), run, None, length=steps)
-        return Learned(learner.q(run.arrays), run.arrays, reward, ended.astype(jnp.int32))
+        return Learned(learner.q(run.arrays), run.arrays, reward, jnp.asarray(ended, jnp.int32))
     assert episodes is not None
 
     def body(c):
@@ -122,10 +123,12 @@ def _begin(
 
 def _advance(env: Env, learner: Learner, behaviour: Behaviour, gamma: float | Array, alpha: Setting):
     def advance(run: _Run):
-        step_key, next_key, reset_key, act_key, update_key, key = jax.random.split(run.key, 6)
+        # Folded, not split: the keys a method does not use are then never computed.
+        now = jax.random.fold_in(run.key, run.step)
+        step_key, next_key, reset_key, act_key, update_key = (jax.random.fold_in(now, i) for i in range(5))
         s, a = run.s, run.a
         state, ts = env.step(run.env, a, step_key)
-        ended = ts.terminated | ts.truncated
+        reward, ended = jnp.asarray(ts.reward), jnp.asarray(ts.terminated) | jnp.asarray(ts.truncated)
         visits = run.visits.at[s, a].add(1.0)
         q = learner.q(run.arrays)
         acting = lambda at: behaviour(q[at], visits[at], run.step)
@@ -134,7 +137,7 @@ def _advance(env: Env, learner: Learner, behaviour: Behaviour, gamma: float | Ar
         g = jnp.asarray(gamma, jnp.float32)
         discount = jnp.where(ts.terminated, 0.0, g)
         seen = Transition(
-            s, a, ts.reward, g, discount, s_next, a_next, lambda at: acting(at).probabilities(), ended, run.step,
+            s, a, reward, g, discount, s_next, a_next, lambda at: acting(at).probabilities(), ended, run.step,
             at_step(alpha, run.step),
         )  # fmt: skip
         arrays = learner.update(run.arrays, seen, update_key)
@@ -144,7 +147,7 @@ def _advance(env: Env, learner: Learner, behaviour: Behaviour, gamma: float | Ar
         step = run.step + jnp.int32(1)
         a_new = behaviour(learner.q(arrays)[s_new], visits[s_new], step).sample(act_key)
         a_new = jnp.where(ended, a_new, a_next) if learner.acts_first else a_new
-        return _Run(state, s_new, a_new, arrays, visits, step, key), (ts.reward, ended)
+        return _Run(state, s_new, a_new, arrays, visits, step, run.key), (reward, ended)
 
     return advance
 

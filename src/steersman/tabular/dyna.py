@@ -6,9 +6,10 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 
 from steersman.tabular.control import Learner, Transition
-from steersman.types import Array, Key
+from steersman.types import Key
 
 
 class Model(NamedTuple):

@@ -98,10 +98,10 @@ def sarsa_lambda_linear(
     actions = int(env.spec.action_space.n)
     decay = jnp.asarray(gamma, jnp.float32) * jnp.asarray(lambda_, jnp.float32)
 
-    def choose(w: Array, tiles: Array, key: Key, step: Array) -> Array:
+    def choose(w: Array, tiles: Array, key: Key, step: jax.Array) -> Array:
         return epsilon_greedy(jnp.sum(w[:, tiles], -1), at_step(epsilon, step)).sample(key)
 
-    def begin(w: Array, key: Key, step: Array):
+    def begin(w: Array, key: Key, step: jax.Array):
         reset_key, act_key = jax.random.split(key)
         state, obs = env.reset(reset_key)
         tiles = coder(obs)

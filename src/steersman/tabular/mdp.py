@@ -135,6 +135,9 @@ class MDP:
     def reset(self, key: Key) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
         """Draw s_0 from rho_0 -> ((s, steps so far), s), int32 scalars."""
         rho, *_ = self._tables
+        if np.count_nonzero(self.start) == 1:  # nothing to draw
+            s = jnp.int32(np.argmax(self.start))
+            return (s, jnp.int32(0)), s
         s = jnp.searchsorted(jnp.asarray(rho), jax.random.uniform(key), side="right").astype(jnp.int32)
         return (s, jnp.int32(0)), s
 
@@ -142,7 +145,9 @@ class MDP:
         """Draw the successor -> (state, TimeStep); past ``max_episode_steps`` the step is also truncated."""
         s, steps = state
         _, cumulative, rewards, terminal = self._tables
-        k = jnp.sum(jax.random.uniform(key) >= jnp.asarray(cumulative)[s, action]).astype(jnp.int32)
+        k = jnp.int32(0)
+        if cumulative.shape[-1] > 1:
+            k = jnp.sum(jax.random.uniform(key) >= jnp.asarray(cumulative)[s, action]).astype(jnp.int32)
         successor = jnp.asarray(self.successors)[s, action, k]
         reward = jnp.asarray(rewards)[s, action, 0 if rewards.shape[-1] == 1 else k]
         ended = jnp.asarray(terminal)[successor]
@@ -171,7 +176,8 @@ def check_policy(mdp: MDP, policy: np.ndarray) -> np.ndarray:
 def _check_rows(rows: np.ndarray, what: str, axes: tuple[str, ...]) -> None:
     """Every row along the last axis is a distribution, or a UsageError that names the worst one."""
 
-    def where(bad: np.ndarray) -> str:
+    def where(bad: np.ndarray | np.bool) -> str:
+        bad = np.asarray(bad)
         if not axes:
             return "all of it"
         return ", ".join(f"{n}={i}" for n, i in zip(axes, np.unravel_index(np.argmax(bad), bad.shape), strict=True))
@@ -233,7 +239,7 @@ def _check_ends(m: MDP) -> None:
         i = int(np.argmax(stuck))
         start = "the start state " if m.start[i] > 0 else "state "
         raise UsageError(
-            f"gamma = 1, but no terminal state can be reached from {start}{i} (nor from {int(stuck.sum()) - 1} others), "
+            f"gamma = 1, but no terminal state can be reached from {start}{i} (nor {int(stuck.sum()) - 1} others), "
             "so returns there are unbounded. Use gamma < 1 or mark the absorbing states as terminal."
         )
 

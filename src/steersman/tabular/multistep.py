@@ -6,11 +6,12 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 
 from steersman.errors import UsageError
 from steersman.tabular.control import Learner, Transition
 from steersman.tabular.prediction import TRACES, _grower
-from steersman.types import Array, Key
+from steersman.types import Key
 
 
 class Window(NamedTuple):
@@ -20,7 +21,7 @@ class Window(NamedTuple):
     s: Array  # int32 [n]
     a: Array  # int32 [n]
     reward: Array  # float32 [n]
-    count: Array  # int32: transitions of this episode so far
+    length: Array  # int32: transitions of this episode so far
 
 
 def n_step_sarsa(n: int) -> Learner:
@@ -50,7 +51,7 @@ def _windowed(name: str, n: int, tree: bool) -> Learner:
 
         def back(j, carry):
             g, s_after, a_after = carry
-            at = (w.count - 1 - j) % n
+            at = (w.length - 1 - j) % n
             taken = jnp.ones(())
             rest = jnp.zeros(())
             if tree:
@@ -60,7 +61,7 @@ def _windowed(name: str, n: int, tree: bool) -> Learner:
                 rest = jnp.dot(others, jnp.where(others > 0, q[s_after], 0.0))
             discount = jnp.where(j == 0, t.discount, gamma)
             new = w.reward[at] + discount * (rest + taken * g)
-            use = w.count - 1 - j >= oldest
+            use = w.length - 1 - j >= oldest
             keep = lambda x, y: jnp.where(use, x, y)
             return keep(new, g), keep(w.s[at], s_after), keep(w.a[at], a_after)
 
@@ -68,10 +69,10 @@ def _windowed(name: str, n: int, tree: bool) -> Learner:
         return jax.lax.fori_loop(0, n, back, start)[0]
 
     def update(w: Window, t: Transition, key: Key) -> Window:
-        at = w.count % n
-        w = Window(w.q, w.s.at[at].set(t.s), w.a.at[at].set(t.a), w.reward.at[at].set(t.reward), w.count + 1)
+        at = w.length % n
+        w = Window(w.q, w.s.at[at].set(t.s), w.a.at[at].set(t.a), w.reward.at[at].set(t.reward), w.length + 1)
         gamma = t.gamma
-        oldest = w.count - n
+        oldest = w.length - n
         due = jnp.where(t.ended, n, 1)  # at the end, everything still waiting
 
         def one(i, q):
@@ -81,7 +82,7 @@ def _windowed(name: str, n: int, tree: bool) -> Learner:
             return q.at[w.s[slot], w.a[slot]].add(jnp.where(number >= 0, t.alpha * (g - q[w.s[slot], w.a[slot]]), 0.0))
 
         q = jax.lax.fori_loop(0, due, one, w.q)
-        return w._replace(q=q, count=jnp.where(t.ended, 0, w.count))
+        return w._replace(q=q, length=jnp.where(t.ended, 0, w.length))
 
     return Learner(name, init, lambda w: w.q, update, acts_first=True)
 

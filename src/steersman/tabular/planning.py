@@ -200,9 +200,10 @@ def policy_iteration(
 
 def ending_policy(mdp: MDP) -> np.ndarray:
     """A policy, int32 [S], under which every state that can reach a terminal state does so with probability 1."""
-    policy, reached, possible = np.zeros(mdp.num_states, np.int32), mdp.terminal.copy(), mdp.probabilities > 0
+    policy, reached = np.zeros(mdp.num_states, np.int32), mdp.terminal.copy()
+    possible = np.asarray(mdp.probabilities > 0)
     while True:
-        leads = (possible & reached[mdp.successors]).any(-1)
+        leads = np.any(possible & reached[mdp.successors], -1)
         new = leads.any(-1) & ~reached
         if not new.any():
             return policy

@@ -78,7 +78,7 @@ def pbvi(
     alphas, actions = np.full((1, m.num_states), worst / (1 - m.gamma)), np.zeros(1, np.int32)
     corners = fast_informed_bound(pomdp).max(-1)
     ceiling = beliefs @ corners
-    done = 0
+    done, low, high = 0, -np.inf, np.inf
     for done in range(1, max_iterations + 1):
         before = beliefs @ alphas.T
         made, chosen = _backup(m.reward, m.gamma, joint, alphas, beliefs)
