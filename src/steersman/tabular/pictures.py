@@ -190,11 +190,14 @@ def _sampled_backup(axes, mdp: MDP, state: int, method: str, steps: int) -> None
         _node(axes, 0.5, y - 2 * gap, kind="end" if method == "monte_carlo" and last else "state")
         y -= 2 * gap
         if from_action and (last or method == "tree_backup") and method != "sarsa":
-            for b in range(min(mdp.num_actions, 4)):
-                x = 0.5 + (b - 1.5) * 0.08
-                if not (method == "tree_backup" and not last and b == 1):
-                    _line(axes, (0.5, y), (x, y - gap))
-                    _node(axes, x, y - gap, kind="action")
+            count = min(mdp.num_actions, 4)
+            if last:
+                offsets = (np.arange(count) - (count - 1) / 2) * 0.08
+            else:  # the action taken goes on in the middle, the others beside it
+                offsets = np.array([-0.08, 0.08, -0.16])[: count - 1]
+            for x in 0.5 + offsets:
+                _line(axes, (0.5, y), (x, y - gap))
+                _node(axes, x, y - gap, kind="action")
             if method == "q_learning":
                 _arc(axes, 0.5, y, 0.1)
         elif method == "sarsa":
