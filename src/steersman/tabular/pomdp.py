@@ -1,0 +1,155 @@
+"""Partially observed problems: the object, the exact belief filter, and the belief MDP as an environment.
+
+Axes: ``S`` states, ``A`` actions, ``O`` observations.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from gymnasium import spaces
+
+from steersman.errors import UsageError
+from steersman.tabular.mdp import MDP, _check_rows
+from steersman.types import Array, EnvSpec, Key, TimeStep
+
+
+@dataclass(frozen=True, eq=False)
+class POMDP:
+    """A finite POMDP: an MDP whose state is seen only through O(o | a, s'), ``observation`` [A, S, O].
+
+    Raises UsageError when a row of the observation model is not a distribution. (Kaelbling, Littman & Cassandra 1998.)
+    """
+
+    mdp: MDP
+    observation: np.ndarray  # float64 [A, S, O]: of the successor, after the action
+    observation_names: tuple[str, ...] = ()
+    state_names: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        wanted = (self.mdp.num_actions, self.mdp.num_states)
+        if self.observation.ndim != 3 or self.observation.shape[:2] != wanted:
+            raise UsageError(
+                f"The observation model must be [A, S, O] = {(*wanted, 'O')}; got {self.observation.shape}."
+            )
+        _check_rows(self.observation, "observation model", ("a", "s'"))
+
+    @property
+    def num_observations(self) -> int:
+        return self.observation.shape[2]
+
+    def predict(self, belief: np.ndarray, action: int) -> np.ndarray:
+        """sum_s b(s) P(s' | s, a), [S]."""
+        m = self.mdp
+        weights = (belief[:, None] * m.probabilities[:, action]).ravel()
+        return np.bincount(m.successors[:, action].ravel(), weights, m.num_states)
+
+    def update(self, belief: np.ndarray, action: int, observation: int) -> tuple[np.ndarray, float]:
+        """Bayes's rule: b'(s') proportional to O(o | a, s') sum_s P(s' | s, a) b(s) -> (b' [S], P(o | b, a)).
+
+        Raises UsageError when the observation is impossible from this belief.
+        """
+        joint = self.observation[action, :, observation] * self.predict(belief, action)
+        chance = float(joint.sum())
+        if chance <= 0:
+            raise UsageError(
+                f"Observation {observation} cannot follow action {action} from this belief: it has probability 0."
+            )
+        return joint / chance, chance
+
+    def filter(self, belief: np.ndarray, actions: np.ndarray, observations: np.ndarray) -> np.ndarray:
+        """Beliefs after each step of a history, [T + 1, S], starting with the given one."""
+        beliefs = [np.asarray(belief, np.float64)]
+        for a, o in zip(actions, observations, strict=True):
+            beliefs.append(self.update(beliefs[-1], int(a), int(o))[0])
+        return np.stack(beliefs)
+
+    def reward(self, belief: np.ndarray) -> np.ndarray:
+        """Expected reward of every action, [A]."""
+        return belief @ self.mdp.reward
+
+
+class BeliefState(NamedTuple):
+    hidden: Any  # the MDP's state
+    belief: Array  # float32 [S]
+
+
+@dataclass(frozen=True, eq=False)
+class ObservedEnv:
+    """A POMDP as an environment that shows its observations, Discrete(O + 1); O itself means "nothing seen yet"."""
+
+    pomdp: POMDP
+
+    @property
+    def spec(self) -> EnvSpec:
+        inner = self.pomdp.mdp.spec
+        seen = spaces.Discrete(self.pomdp.num_observations + 1)
+        return EnvSpec(inner.id, seen, inner.action_space, inner.action_space, inner.max_episode_steps)
+
+    def reset(self, key: Key):
+        state, _ = self.pomdp.mdp.reset(key)
+        return state, jnp.int32(self.pomdp.num_observations)
+
+    def step(self, state, action, key: Key):
+        state, ts, o = _observe(self.pomdp, state, action, key)
+        return state, ts._replace(obs=o, final_obs=o)
+
+
+@dataclass(frozen=True, eq=False)
+class BeliefEnv:
+    """The belief MDP as an environment: observations are exact beliefs, Box [S]; rewards those of the hidden state.
+
+    Any agent for vector observations can be run on it; given a belief, the reward's mean is r(b, a).
+    """
+
+    pomdp: POMDP
+
+    @property
+    def spec(self) -> EnvSpec:
+        inner = self.pomdp.mdp.spec
+        seen = spaces.Box(0.0, 1.0, (self.pomdp.mdp.num_states,), np.float32)
+        return EnvSpec(f"{inner.id}, beliefs", seen, inner.action_space, inner.action_space, inner.max_episode_steps)
+
+    def reset(self, key: Key):
+        hidden, _ = self.pomdp.mdp.reset(key)
+        belief = jnp.asarray(self.pomdp.mdp.start, jnp.float32)
+        return BeliefState(hidden, belief), belief
+
+    def step(self, state: BeliefState, action: Array, key: Key):
+        hidden, ts, o = _observe(self.pomdp, state.hidden, action, key)
+        m = self.pomdp.mdp
+        flow = state.belief[:, None] * jnp.asarray(m.probabilities, jnp.float32)[:, action]
+        predicted = jnp.zeros(m.num_states).at[jnp.asarray(m.successors)[:, action]].add(flow)
+        joint = predicted * jnp.asarray(self.pomdp.observation, jnp.float32)[action, :, o]
+        belief = joint / jnp.maximum(jnp.sum(joint), 1e-30)
+        return BeliefState(hidden, belief), ts._replace(obs=belief, final_obs=belief)
+
+
+def _observe(pomdp: POMDP, state, action: Array, key: Key) -> tuple[Any, TimeStep, Array]:
+    move, see = jax.random.split(key)
+    state, ts = pomdp.mdp.step(state, action, move)
+    chances = jnp.asarray(pomdp.observation, jnp.float32)[action, state[0]]
+    o = jax.random.categorical(see, jnp.log(chances)).astype(jnp.int32)
+    return state, ts, o
+
+
+def tiger(gamma: float = 0.95, accuracy: float = 0.85) -> POMDP:
+    """Two doors, a tiger behind one: listen (-1, right with ``accuracy``) or open (+10, or -100 for the tiger).
+
+    Opening puts the tiger behind a random door again. States: tiger left, right; actions: listen, open left, open
+    right. At gamma 0.95, V*(1/2, 1/2) = 19.37. (Cassandra, Kaelbling & Littman 1994; Kaelbling, Littman & Cassandra
+    1998.)
+    """
+    from steersman.tabular.builders import from_arrays
+
+    reset = np.full((2, 2), 0.5)
+    transitions = np.stack([np.eye(2), reset, reset], 1)
+    rewards = np.array([[-1.0, -100.0, 10.0], [-1.0, 10.0, -100.0]])
+    heard = np.array([[accuracy, 1 - accuracy], [1 - accuracy, accuracy]])
+    names = ("listen", "open-left", "open-right")
+    mdp = from_arrays(transitions, rewards, gamma=gamma, name="tiger", action_names=names)
+    return POMDP(mdp, np.stack([heard, reset, reset]), ("hear-left", "hear-right"), ("tiger-left", "tiger-right"))

@@ -1,0 +1,85 @@
+"""Tile coding, the pictures, and what the command line is made from."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import steersman.tabular as tabular
+from steersman.envs.classic.mountain_car import MountainCar
+from steersman.errors import UsageError
+from steersman.tabular import classics, cli_spec, pictures
+from steersman.tabular.linear import sarsa_lambda_linear, tile_coder
+
+
+def test_tiles_generalise_locally():
+    coder = tile_coder([0.0, 0.0], [1.0, 1.0], [4, 4], 8)
+    active = jax.vmap(coder)(jnp.array([[0.5, 0.5], [0.56, 0.5], [0.9, 0.1], [2.0, 1.0], [1.0, 1.0]]))
+    assert coder.size == 8 * 25
+    assert all(len(set(row.tolist())) == 8 for row in active)
+    shared = lambda i, j: len(set(active[i].tolist()) & set(active[j].tolist()))
+    assert 5 <= shared(0, 1) < 8  # close: most tiles in common
+    assert shared(0, 2) == 0  # further apart than a tile
+    assert shared(3, 4) == 8  # outside is clipped to the edge
+    assert int(active.max()) < coder.size
+    # Tilings differ: within one tile's width every tiling has its own border.
+    line = jax.vmap(coder)(jnp.stack([jnp.linspace(0.0, 0.2499, 200), jnp.full(200, 0.1)], -1))
+    assert len({tuple(row) for row in np.asarray(line).tolist()}) == 8
+    with pytest.raises(UsageError, match="finite box"):
+        tile_coder([0.0], [np.inf], [4])
+
+
+@pytest.mark.parametrize("trace", ["replacing", "true-online"])
+def test_the_car_gets_out_of_the_valley(trace):
+    coder = tile_coder([-1.2, -0.07], [0.6, 0.07], [8, 8], 8)
+    f = lambda k: sarsa_lambda_linear(
+        MountainCar(), coder, k, episodes=40, alpha=0.5 / 8, lambda_=0.9, trace=trace, max_episode_steps=2000
+    )
+    lengths = np.asarray(jax.jit(jax.vmap(f))(jax.random.split(jax.random.key(0), 4)).lengths)
+    assert lengths[:, -10:].mean() < 190  # a poor policy takes 500 and more; the first episodes do
+    assert lengths[:, 0].mean() > 300
+
+
+def test_pictures_are_drawn(tmp_path):
+    table = cli_spec.solve("dyna-maze")
+    figures = [
+        cli_spec.picture(table),
+        cli_spec.picture(cli_spec.solve("gamblers-problem", "value-iteration")),
+        pictures.occupancy_map(table.mdp, tabular.visitation(table.mdp, table.policy, normalise=False)),
+    ]
+    figures += [pictures.backup_diagram(classics.russell_norvig(), 0, method=m) for m in pictures.BACKUPS]
+    for i, figure in enumerate(figures):
+        path = tmp_path / f"{i}.png"
+        figure.savefig(path, dpi=50)
+        assert path.stat().st_size > 2000
+    arrows = [c for c in figures[0].axes[0].texts if getattr(c, "arrow_patch", None) is not None]
+    assert len(arrows) == 46  # one for each of the 47 cells but the goal
+    with pytest.raises(UsageError, match="not a gridworld"):
+        pictures.value_map(classics.gamblers_problem(), np.zeros(101))
+    with pytest.raises(UsageError, match="No backup is called"):
+        pictures.backup_diagram(table.mdp, 0, method="vstar")
+
+
+def test_solve_and_learn_by_name():
+    table = cli_spec.solve("cliff-walking", "gauss-seidel")
+    assert table.facts["value of the start"] == pytest.approx(-13)
+    assert table.facts["error bound"] < 1e-8
+    assert len(table.rows) == 48
+    assert table.rows[47][2] == "end"
+    learned = cli_spec.learn("cliff-walking", "q-learning", episodes=300, seeds=3, alpha=0.5)
+    assert learned.facts["greedy value of the start, learned"] == pytest.approx(-13, abs=0.2)
+    assert learned.curves["Q-learning"].shape == (3, 300)
+    assert cli_spec.picture(learned).axes
+    for call, message in [
+        (lambda: cli_spec.solve("dyna-maze", "value-itration"), "Did you mean value-iteration"),
+        (lambda: cli_spec.learn("cliff-walking", "sarsaa"), "Did you mean sarsa"),
+        (lambda: cli_spec.learn("car-rental", "sarsa"), "never ends"),
+    ]:
+        with pytest.raises(UsageError, match=message):
+            call()
+
+
+def test_every_public_name_is_there():
+    assert all(callable(getattr(tabular, name)) for name in tabular.__all__)
+    with pytest.raises(AttributeError):
+        tabular.nonsense  # noqa: B018
