@@ -12,6 +12,8 @@ from steersman import agents, envs
 from steersman.cli.display import print_json
 from steersman.run.settings import presets
 
+EVERY = "all that the package itself lists"
+
 
 @dataclass(frozen=True)
 class List:
@@ -44,7 +46,8 @@ def run(arguments: list[str]) -> int:
     kinds = {row.family: row.kind for row in found}
     for row in found:
         mark = "*" if row.id.removeprefix("gymnasium/") in tuned else ""
-        groups.setdefault((row.family, row.installed), []).append(row.id.removeprefix(f"{row.family}/") + mark)
+        name = row.id.removeprefix(f"{row.family}/")
+        groups.setdefault((row.family, row.installed), []).append(f"{name}{mark}" if name != "*" else EVERY)
     for (family, installed), names in sorted(groups.items(), key=lambda g: (kinds[g[0][0]] != "compiled", not g[0][1])):
         _paragraph(_title(family, kinds[family], installed), 2)
         _paragraph("  ".join(sorted(names)), 6)

@@ -49,5 +49,6 @@ def run(arguments: list[str]) -> int:
     if chosen.json:
         print_json({"video": str(path), "returns": returns})
     else:
-        print(f"{path}: {len(returns)} episode(s), return {', '.join(f'{r:.1f}' for r in returns)}")
+        count = f"{len(returns)} episode{'s' if len(returns) > 1 else ''}"
+        print(f"{path}: {count}, return {', '.join(f'{r:.1f}' for r in returns)}")
     return 0

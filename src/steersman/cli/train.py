@@ -77,7 +77,7 @@ def run(arguments: list[str]) -> int:
     if any(a == "--resume" or a.startswith("--resume=") for a in arguments):
         again = _parse(Resume, arguments, prog="steersman train")
         work = lambda report: resume(again.resume, steps=again.steps, environment=again.environment, report=report)
-        return _finish(_shown(again.quiet or again.json, work), again.quiet, again.json)
+        return _finish(_shown(again.quiet or again.json, work), again.environment, again.quiet, again.json)
     asked = _asked(arguments)
     name, environment = asked.algorithm, asked.environment
     entry = agents.algorithm(name)
@@ -92,7 +92,7 @@ def run(arguments: list[str]) -> int:
     notes = _notes(asked, settings, {**_fields(run_config), **_fields(config)})
     work = lambda report: train(name, environment, out=out, preset=False, report=report, **settings)
     silent = chosen.output.quiet or chosen.output.json
-    return _finish(_shown(silent, work, notes), chosen.output.quiet, chosen.output.json)
+    return _finish(_shown(silent, work, notes), environment, chosen.output.quiet, chosen.output.json)
 
 
 def _fields(config: Any) -> dict[str, Any]:
@@ -179,7 +179,7 @@ def _shown(silent: bool, work: Callable[[Report | None], Result], notes: list[st
         return work(display)
 
 
-def _finish(result: Result, quiet: bool, as_json: bool) -> int:
+def _finish(result: Result, environment: str | None, quiet: bool, as_json: bool) -> int:
     summary = result.summary
     if as_json:
         print_json({**summary, "run": str(result.run) if result.run else None})
@@ -188,7 +188,7 @@ def _finish(result: Result, quiet: bool, as_json: bool) -> int:
     if not result.interrupted:
         return 0
     if not quiet and result.run:
-        print(_how_to_go_on(result.run, summary["steps"]), file=sys.stderr)
+        print(_how_to_go_on(result.run, summary["steps"], environment), file=sys.stderr)
     return 130
 
 
@@ -211,7 +211,7 @@ def _rows(result: Result) -> list[tuple[str, str]]:
     return rows
 
 
-def _how_to_go_on(path: Path, steps: int) -> str:
+def _how_to_go_on(path: Path, steps: int, environment: str | None) -> str:
     saved = checkpoint.saved(path / "checkpoints")
     at = saved[-1][0] if saved else 0
     if at == steps:
@@ -223,4 +223,5 @@ def _how_to_go_on(path: Path, steps: int) -> str:
         )
     else:
         what = f"Interrupted at {steps:,} steps, before the first checkpoint: the run starts anew."
-    return f"{what}\nGo on with: steersman train --resume {path}"
+    again = f" --environment {environment}" if environment and ":" in environment else ""
+    return f"{what}\nGo on with: steersman train --resume {path}{again}"

@@ -1,0 +1,43 @@
+"""``steersman tabular``: the textbook's answers from the command line."""
+
+import json
+
+import pytest
+
+from steersman.cli.main import run
+
+
+def test_solve_prints_the_textbook_value(capsys):
+    assert run(["tabular", "solve", "cliff-walking", "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["facts"]["value of the start"] == pytest.approx(-13.0)
+    assert answer["facts"]["converged"] is True
+    assert {"state", "value", "action"} == set(answer["states"][0])
+
+
+def test_solve_shows_a_table_and_draws(capsys, tmp_path):
+    assert run(["tabular", "solve", "dyna-maze", "--rows", "3", "--picture", str(tmp_path / "maze.png")]) == 0
+    out = capsys.readouterr().out
+    assert "error bound" in out
+    assert "more states" in out
+    assert (tmp_path / "maze.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_learn_compares_with_the_exact_answer(capsys):
+    assert run(["tabular", "learn", "cliff-walking", "--episodes", "300", "--seeds", "4", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)["facts"]
+    assert facts["optimal value of the start"] == pytest.approx(-13.0)
+    assert -25 < facts["greedy value of the start, learned"] < -8
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["solve", "cliff-wlaking"], "cliff-walking"),
+        (["solve", "cliff-walking", "--method", "policy-iterration"], "policy-iteration"),
+        (["solv", "cliff-walking"], "Did you mean solve"),
+    ],
+)
+def test_wrong_names(arguments, says, capsys):
+    assert run(["tabular", *arguments]) == 2
+    assert says in capsys.readouterr().err
