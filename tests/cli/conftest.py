@@ -4,12 +4,14 @@ import contextlib
 import io
 import sys
 
+import jax
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 
 from steersman.cli.main import run as cli
 
 FLAGS = "--no-preset --num-envs 4 --unroll-length 8 --num-minibatches 2 --num-epochs 1 --hidden-sizes 8"
-FLAGS = [*FLAGS.split(), "--evaluation-episodes", "4", "--devices", "1"]
+FLAGS = [*FLAGS.split(), "--evaluation-episodes", "4", "--devices", "1", "--schedule-steps", "1000"]
 
 OWN = '''
 import signal
@@ -72,7 +74,7 @@ class Dying(Dots):
 
 
 class Decaying:
-    """Compiled: five steps of reward 1, which is NaN after a while."""
+    """Compiled: a task without end, whose reward is NaN after 60 steps."""
 
     def __init__(self):
         space = spaces.Box(-1.0, 1.0, (1,))
@@ -85,8 +87,16 @@ class Decaying:
         obs = jax.random.uniform(key, (1,))
         reward = jnp.where(t < 60, 1.0, jnp.nan).astype(jnp.float32)
         never = jnp.zeros((), bool)
-        return t + 1, TimeStep(obs, reward, never, (t + 1) % 5 == 0, obs, jnp.zeros((0,)), {})
+        return t + 1, TimeStep(obs, reward, never, never, obs, jnp.zeros((0,)), {})
 '''
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compiled_once(tmp_path_factory):
+    """Compiled programs are kept on disk for the length of the session: trainings of the same settings share them."""
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.getbasetemp() / "xla"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    compilation_cache.reset_cache()
 
 
 @pytest.fixture(scope="session")

@@ -68,7 +68,7 @@ class TrainingDisplay:
             TimeRemainingColumn(compact=True),
             console=self.console,
             transient=True,
-            expand=False,
+            disable=not self.console.is_terminal,
         )
         self.task = self.progress.add_task("starting", total=None, steps="", speed="", score="")
 

@@ -38,7 +38,7 @@ def run(arguments: list[str]) -> int:
         print_json(found)
         return 0
     rows = [
-        (name, number(value) if isinstance(value, int) else str(value))
+        (name.removeprefix("parameters_"), number(value) if isinstance(value, int) else str(value))
         for name, value in found.items()
         if name not in ("config", "run_config", "summary", "versions") and value not in (None, "")
     ]
