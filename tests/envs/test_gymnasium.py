@@ -515,6 +515,13 @@ def test_an_exception_in_reset():
         scripted(None, start=start).reset(0)
 
 
+def test_an_exception_in_the_reset_after_an_end():
+    starts = iter(["probe", "first"])
+    start = lambda: (next(starts), (number(0), {}))[1]
+    said = fault(lambda t, _: (number(t), 0.0, t == 2, False, {}), steps=3, start=start)
+    assert said == "Script (member 0) raised StopIteration in reset: "
+
+
 # --- wrappers ---
 
 

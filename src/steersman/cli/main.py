@@ -15,7 +15,7 @@ COMMANDS = {  # name -> (module of steersman.cli, what it does)
     "evaluate": ("evaluate", "play whole episodes with a run's policy, report the return"),
     "record": ("record", "film a run's policy: mp4 or gif"),
     "plot": ("plot", "draw learning curves of runs, with intervals over seeds"),
-    "tabular": ("tabular", "solve or learn a finite problem exactly: gridworlds, the classics of the textbook"),
+    "tabular": ("tabular", "solve or learn a finite problem exactly: gridworlds and other classics"),
     "list": ("listing", "the algorithms, the environments, the presets"),
     "info": ("info", "versions and devices; with DIR, what a run folder holds"),
 }
@@ -47,8 +47,8 @@ TRAIN_USAGE = """usage: steersman train ALGORITHM ENVIRONMENT [--SETTING VALUE .
   --quiet         show nothing but errors
   --json          print the summary as one JSON object
 
-Every setting of an algorithm is a flag:   steersman train ppo CartPole-v1 --help
-Names of algorithms and environments:      steersman list"""
+Every setting of an algorithm is a flag:  steersman train ppo CartPole-v1 --help
+Names of algorithms and environments:     steersman list"""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

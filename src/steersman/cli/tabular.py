@@ -74,7 +74,7 @@ KINDS = {"solve": Solve, "learn": Learn}
 def run(arguments: list[str]) -> int:
     """-> exit code."""
     if not arguments or arguments[0] in ("-h", "--help"):
-        print("usage: steersman tabular solve|learn PROBLEM [--help] [--method NAME] [--picture FILE] ...\n")
+        print("usage: steersman tabular solve|learn PROBLEM [--help] [--json] [--method NAME] [--picture FILE] ...\n")
         print_table("what there is", [(kind, ", ".join(names)) for kind, names in cli_spec.names().items()])
         return 0
     action, *rest = arguments

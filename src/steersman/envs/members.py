@@ -186,7 +186,7 @@ class Members:
         contract.write_row(self._label(i), obs, self._leaves, block.final, i)
         block.terminated[i], block.truncated[i] = terminated, truncated
         self._marked = True
-        given = self.envs[i].reset()
+        given = self._call(i, self.envs[i].reset, {}, "reset")
         self._start(i)
         return contract.with_mask(*given) if self._mask else given[0]
 
