@@ -20,7 +20,6 @@ from steersman.tabular import behaviour as act
 from steersman.tabular.builders import from_gymnasium
 from steersman.tabular.control import learn, q_learning
 
-
 LOAD = os.getloadavg()[0]  # of the machine before this started: others may share it
 
 
@@ -69,7 +68,8 @@ def main() -> None:
     line = {
         "seeds": args.seeds, "steps": args.steps, "steps_per_second": round(rate), "compile_s": round(compiling, 2),
         "plain_steps_per_second": round(python_rate), "ratio": round(rate / python_rate, 1),
-        "start_value": round(value, 3), "plain_start_value": round(python_value, 3), "cores": os.cpu_count(), "load_before": round(LOAD, 1),
+        "start_value": round(value, 3), "plain_start_value": round(python_value, 3), "cores": os.cpu_count(),
+        "load_before": round(LOAD, 1),
     }  # fmt: skip
     print(json.dumps(line))
     if args.out:
