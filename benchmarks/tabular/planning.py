@@ -137,8 +137,8 @@ def main() -> None:
         "solver": args.solver, "method": args.method, "states": args.states, "actions": args.actions,
         "successors": args.successors, "gamma": args.gamma, "tol": args.tol, "first_s": first, "second_s": second,
         "certified_error": certified(index, p, r, args.gamma, value), **extra,
-        "cores": os.cpu_count(), "load_before": round(LOAD, 1), "machine": platform.machine(),
-        "python": platform.python_version(),
+        "cores": os.cpu_count(),
+        "load_before": round(LOAD, 1), "machine": platform.machine(), "python": platform.python_version(),
     }  # fmt: skip
     line = {k: round(v, 9) if isinstance(v, float) and v > 1e-6 else v for k, v in line.items()}
     print(json.dumps(line))

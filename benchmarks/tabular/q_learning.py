@@ -68,8 +68,8 @@ def main() -> None:
     line = {
         "seeds": args.seeds, "steps": args.steps, "steps_per_second": round(rate), "compile_s": round(compiling, 2),
         "plain_steps_per_second": round(python_rate), "ratio": round(rate / python_rate, 1),
-        "start_value": round(value, 3), "plain_start_value": round(python_value, 3),
-        "cores": os.cpu_count(), "load_before": round(LOAD, 1),
+        "start_value": round(value, 3), "plain_start_value": round(python_value, 3), "cores": os.cpu_count(),
+        "load_before": round(LOAD, 1),
     }  # fmt: skip
     print(json.dumps(line))
     if args.out:

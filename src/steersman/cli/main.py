@@ -15,7 +15,7 @@ COMMANDS = {  # name -> (module of steersman.cli, what it does)
     "evaluate": ("evaluate", "play whole episodes with a run's policy, report the return"),
     "record": ("record", "film a run's policy: mp4 or gif"),
     "plot": ("plot", "draw learning curves of runs, with intervals over seeds"),
-    "tabular": ("tabular", "solve or learn a finite problem exactly: gridworlds and other classics"),
+    "tabular": ("tabular", "solve or learn a finite problem: gridworlds, the classics"),
     "list": ("listing", "the algorithms, the environments, the presets"),
     "info": ("info", "versions and devices; with DIR, what a run folder holds"),
 }
