@@ -170,7 +170,7 @@ def test_a_run_that_is_done_says_so(capsys, trained):
 def test_what_is_shown_and_how_a_run_goes_on(capsys, own, flags, tmp_path):
     line = ["train", "ppo", f"{own}:interrupted", "--steps", "640", "--checkpoint-every", "64", *flags]
     out, err = said(capsys, [*line, "--out", tmp_path / "run"], 130)
-    assert f"{own}:interrupted (host): 4 environments, 644 steps (640 in whole rollouts)" in err
+    assert f"{own}:interrupted (host): 4 environments, 644 steps (640 rounded up to whole rollouts)" in err
     assert "given: steps=640, num_envs=4" in err
     assert f"run folder: {tmp_path / 'run'}" in err
     assert "ppo on own_places:interrupted: interrupted" in out
@@ -235,6 +235,7 @@ def test_info_of_a_run(capsys, trained):
         324,
         320,
     )
+    assert found["status"] == "done"
     assert found["summary"]["evaluation"].keys() >= EVALUATION
     out, _ = said(capsys, ["info", run])
     assert digest(run) in out

@@ -7,7 +7,7 @@ import math
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 from rich.table import Table
 
 from steersman.run.files import plain
@@ -61,16 +61,16 @@ class TrainingDisplay:
         self.progress = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}"),
-            BarColumn(bar_width=16),
+            BarColumn(bar_width=12),
             TextColumn("{task.fields[steps]}"),
             TextColumn("{task.fields[speed]}"),
             TextColumn("{task.fields[score]}", style="green"),
-            TimeRemainingColumn(compact=True),
+            TextColumn("{task.fields[left]}"),
             console=self.console,
             transient=True,
             disable=not self.console.is_terminal,
         )
-        self.task = self.progress.add_task("starting", total=None, steps="", speed="", score="")
+        self.task = self.progress.add_task("starting", total=None, steps="", speed="", score="", left="")
 
     def __enter__(self) -> TrainingDisplay:
         self.progress.start()
@@ -93,16 +93,25 @@ class TrainingDisplay:
                 steps=f"{short(numbers['steps'])}/{short(numbers['total'])}",
                 speed=f"{short(numbers['steps_per_second'])} steps/s",
                 score=f"return {number(float(numbers['episode_return']), 1)}",
+                left=_left(self.progress.tasks[0].time_remaining),
             )
         elif phase == "stopping":
             self._show("stopping; once more to stop at once")
         elif phase == "evaluating":
-            self._show(f"evaluating, {numbers['episodes']} episodes", total=None, speed="", steps="")
+            self._show(f"evaluating, {numbers['episodes']} episodes", total=None, speed="", steps="", left="")
         elif phase == "done already":
             self.console.print("This run is done already. Train it for longer with --steps N.")
 
     def _show(self, what: str, **numbers: Any) -> None:
         self.progress.update(self.task, description=what, **numbers)
+
+
+def _left(seconds: float | None) -> str:
+    if seconds is None:
+        return ""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}h{minutes:02}m left" if hours else f"{minutes}:{seconds:02} left"
 
 
 def short(value: float) -> str:

@@ -54,16 +54,18 @@ def describe(path: Path) -> dict[str, Any]:
     opened = folder.open_run(path)
     newest, note = checkpoint.latest(opened.checkpoints)
     header = checkpoint.read_header(newest) if newest else {}
+    summary = folder.read_summary(opened)
     return {
         "run": str(path),
         "algorithm": opened.config["algorithm"],
         "environment": opened.config["environment"],
+        "status": summary.get("status") if summary else "running or killed",
         "steps": header.get("steps", 0),
         "budget": opened.config["run"].get("steps"),
         "checkpoint": str(newest) if newest else None,
         "parameters_sha256": checkpoint.stored_sha256(newest, under="agent") if newest else None,
         "note": " ".join(filter(None, (note, opened.warning))),
-        "summary": folder.read_summary(opened),
+        "summary": summary,
         "config": opened.config["config"],
         "run_config": opened.config["run"],
         "versions": opened.config["versions"],

@@ -64,7 +64,7 @@ def create(spec: GymnasiumSpec, kwargs: dict[str, Any]) -> gymnasium.Env:
     Raises UsageError where the simulator is not installed or an argument is unknown.
     """
     try:
-        with warnings.catch_warnings(), _quiet_mujoco(spec):
+        with warnings.catch_warnings(), quiet_mujoco(spec):
             warnings.simplefilter("ignore", DeprecationWarning)  # of the simulators' own modules
             return gymnasium.make(spec, disable_env_checker=True, **kwargs)
     except gymnasium.error.DependencyNotInstalled as error:
@@ -102,9 +102,9 @@ def _newer(spec: GymnasiumSpec) -> str:
 
 
 @contextlib.contextmanager
-def _quiet_mujoco(spec: GymnasiumSpec) -> Iterator[None]:
+def quiet_mujoco(spec: GymnasiumSpec | None) -> Iterator[None]:
     """MuJoCo complains of Gymnasium's models at each load, on the terminal and in a file of the working directory."""
-    if _extra(spec) != "mujoco":
+    if spec is None or _extra(spec) != "mujoco":
         yield
         return
     mujoco = importlib.import_module("mujoco")

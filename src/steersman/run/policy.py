@@ -157,6 +157,8 @@ def _agent_state(agent: Agent, spec: EnvSpec, path: Path, num_envs: int, seed_in
     rollout = example_rollout(agent, spec, num_envs=num_envs)
     like = jax.eval_shape(agent.init, jax.random.key(0), rollout)
     rows = checkpoint.read_header(path).get("rows", 0)
+    if not isinstance(rows, int) or seed_index >= max(rows, 1):
+        raise UsageError(f"{path} does not hold seed number {seed_index}; its config.json says it does. Restore that.")
     if rows:
         like = jax.tree.map(lambda x: jax.ShapeDtypeStruct((rows, *x.shape), x.dtype), like)
     state, _ = checkpoint.load(path, {"agent": like}, partial=True)

@@ -63,7 +63,7 @@ class Setup:
             where = f"compiled, on {size} device{'s' if size > 1 else ''}"
         seeds = f" x {self.run.seeds} seeds" if self.run.seeds > 1 else ""
         steps = self.steps(self.updates)
-        rounded = f" ({self.run.steps:,} in whole rollouts)" if steps != self.run.steps else ""
+        rounded = f" ({self.run.steps:,} rounded up to whole rollouts)" if steps != self.run.steps else ""
         members = f"{self.run.num_envs} environment{'s' if self.run.num_envs > 1 else ''}"
         return f"{self.algorithm.name} on {self.spec.id} ({where}): {members}{seeds}, {steps:,} steps{rounded}"
 

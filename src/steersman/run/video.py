@@ -130,7 +130,7 @@ def _make(name: str) -> Any:
     """A Gymnasium environment, or the factory that a name stands for."""
     import gymnasium
 
-    from steersman.envs import registry
+    from steersman.envs import factories, registry
 
     family, _, rest = name.partition("/")
     here = rest if family == "gymnasium" and rest else name
@@ -142,7 +142,8 @@ def _make(name: str) -> Any:
         original = f" Film it in Gymnasium's: --environment {rest}." if rest in gymnasium.registry else ""
         offer = "" if family in registry.FAMILIES else f" {nearest(here, gymnasium.registry)}"
         raise UsageError(f"{name} is not one of Gymnasium's environments, whose renderers films need.{original}{offer}")
-    return gymnasium.make(here, render_mode="rgb_array", disable_env_checker=True)
+    with factories.quiet_mujoco(gymnasium.registry.get(here)):
+        return gymnasium.make(here, render_mode="rgb_array", disable_env_checker=True)
 
 
 def _call(factory: Callable[..., Any]) -> Any:
