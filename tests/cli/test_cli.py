@@ -14,7 +14,7 @@ import steersman
 from steersman.cli import display, main
 from steersman.cli.main import run as cli
 from steersman.run import checkpoint
-from steersman.run.saving import RunWarning
+from steersman.run.folder import RunWarning
 
 SUMMARY = {"steps", "wall_seconds", "compile_seconds", "steps_per_second", "evaluation", "status", "run"}
 EVALUATION = {"episodes", "mean", "median", "iqm", "ci95"}

@@ -176,6 +176,15 @@ def test_a_run_without_a_checkpoint(trained, tmp_path):
         steersman.load(tmp_path / "nowhere")
 
 
+def test_a_damaged_checkpoint_is_passed_over_and_said(trained, tmp_path):
+    copy = changed(trained.run, tmp_path)
+    (_, older), (_, newer) = checkpoint.saved(copy / "checkpoints")
+    newer.write_bytes(newer.read_bytes()[:-1])
+    with pytest.warns(folder.RunWarning, match=f"Going on from {older.name}: newer checkpoints cannot be used"):
+        policy = steersman.load(copy)
+    assert checkpoint.parameters_sha256(policy.state) == checkpoint.stored_sha256(older, under="agent")
+
+
 def test_a_spec_survives_its_json():
     action = spaces.Box(-2.0, 5.0, (2,))
     observation = spaces.Dict(image=spaces.Box(0, 255, (4, 4, 3), np.uint8), kind=spaces.Discrete(3))

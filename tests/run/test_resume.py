@@ -14,7 +14,8 @@ import pytest
 import steersman
 from steersman.errors import UsageError
 from steersman.run import checkpoint, folder, logs, tensors
-from steersman.run.saving import RunWarning
+from steersman.run.folder import RunWarning
+from steersman.run.signals import stop_on_signals
 
 STEPS = 1312  # a first rollout and 40 updates of 32 steps; a checkpoint every 3, a row every 2
 PLACES = ["CartPole-v1", "gymnasium/CartPole-v1"]
@@ -113,6 +114,19 @@ steersman.train("ppo", {place!r}, out={str(out)!r}, report=report, **{settings!r
     assert not (out / "summary.json").exists()
     steersman.resume(out)
     assert_same_run(out, reference.run)
+
+
+def test_a_second_signal_stops_at_once():
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    for at_once in (False, True):
+        with pytest.raises(KeyboardInterrupt), stop_on_signals() as stop:  # noqa: PT012
+            stop.at_once = at_once
+            if not at_once:
+                signal.raise_signal(signal.SIGINT)
+                assert stop.requested
+            signal.raise_signal(signal.SIGTERM)
+            pytest.fail("it went on")
+    assert before == [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
 
 
 def test_stopped_before_the_first_checkpoint(whole, tmp_path, settings):

@@ -17,6 +17,7 @@ import json
 import platform
 import re
 import time
+import warnings
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -37,6 +38,16 @@ _FIELDS = {
     "versions": dict,
 }
 _PACKAGES = ("steersman", "jax", "jaxlib", "numpy", "equinox", "optax", "gymnasium")
+
+
+class RunWarning(UserWarning):
+    """Something about a run folder that its user should know."""
+
+
+def warn(*notes: str) -> None:
+    """Tell the user what is odd about a run folder; nothing for empty notes."""
+    for note in filter(None, notes):
+        warnings.warn(note, RunWarning, stacklevel=3)
 
 
 @dataclass(frozen=True)

@@ -141,7 +141,8 @@ def load(
     run_config, config = split(algorithm, saved_settings(opened.config))
     spec = spec_from_json(opened.config["spec"])
     agent = algorithm.factory(config, spec, network=network)
-    path = Path(checkpoint_path) if checkpoint_path else checkpoint.latest(opened.checkpoints)[0]
+    path, note = (Path(checkpoint_path), "") if checkpoint_path else checkpoint.latest(opened.checkpoints)
+    folder.warn(note)
     if path is None:
         raise UsageError(
             f"{run} holds no checkpoint yet: it was stopped before the first. Go on with it: "

@@ -10,7 +10,6 @@ from steersman.run import folder, video
 from steersman.run.devices import use_all_cores
 from steersman.run.evaluate import Evaluation, evaluator, pooled
 from steersman.run.policy import check_same_spaces, load
-from steersman.run.saving import warn
 from steersman.run.settings import environment_of
 
 
@@ -32,7 +31,7 @@ def evaluate_run(
     use_all_cores()
     opened = folder.open_run(run)
     place = environment_of(opened.config, environment, run)
-    warn(opened.warning)
+    folder.warn(opened.warning)
     count = int(opened.config["run"].get("seeds", 1))
     chosen = range(count) if seed_index is None else [seed_index]
     played = []
@@ -62,7 +61,7 @@ def record_run(
     """
     opened = folder.open_run(run)
     place = environment_of(opened.config, environment, run)
-    warn(opened.warning)
+    folder.warn(opened.warning)
     policy = load(run, seed_index=seed_index, network=network)
     path = Path(out) if out is not None else opened.path / "video.mp4"
     return path, video.record(place, policy, path, episodes=episodes, steps=steps, seed=seed)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,16 +14,6 @@ from steersman.run import checkpoint, folder, logs
 from steersman.run.loops import DeviceLoop, LoopState, Totals
 from steersman.run.setup import Setup
 from steersman.run.unroll import Episodes
-
-
-class RunWarning(UserWarning):
-    """Something about a run folder that its user should know."""
-
-
-def warn(*notes: str) -> None:
-    """Tell the user what is odd about a run folder; nothing for empty notes."""
-    for note in filter(None, notes):
-        warnings.warn(note, RunWarning, stacklevel=3)
 
 
 class Row:
@@ -121,7 +110,7 @@ def restore(setup: Setup, run: folder.Run, state: LoopState, began: float) -> tu
     state: of a fresh start, which says how a state looks.
     """
     path, note = checkpoint.latest(run.checkpoints)
-    warn(note)
+    folder.warn(note)
     progress, steps = Progress(Row(setup.run.seeds), [], began=began), 0
     if path is not None:
         loaded, header = checkpoint.load(path, state if setup.compiled else state._replace(acting=()))

@@ -20,7 +20,7 @@ from steersman.run.evaluate import Evaluation, Evaluator, fixed_size, pooled
 from steersman.run.files import lock
 from steersman.run.loops import LoopState
 from steersman.run.policy import Policy, check_same_spaces, load, spec_from_json
-from steersman.run.saving import Progress, Row, check_finite, history_of, restore, save, updates_done, warn
+from steersman.run.saving import Progress, Row, check_finite, history_of, restore, save, updates_done
 from steersman.run.settings import environment_of, preset_for, saved_settings, split
 from steersman.run.setup import Setup, config_json, prepare
 from steersman.run.signals import Stop, stop_on_signals
@@ -115,7 +115,7 @@ def resume(
     if run.config["run"].get("network") and network is None:
         raise UsageError(f"{out} was trained with a network of your own; give it: resume({str(out)!r}, network=...).")
     settings = saved_settings(run.config) | ({} if steps is None else {"steps": steps})
-    warn(run.warning)
+    folder.warn(run.warning)
     with ExitStack() as stack:
         stack.enter_context(lock(run.path))
         setup = prepare(entry, place, *split(entry, settings), network)
