@@ -12,6 +12,7 @@ from gymnasium import spaces
 
 from steersman.errors import UsageError
 from steersman.nets.initialisers import orthogonal_conv, orthogonal_linear
+from steersman.nets.linear import Linear
 from steersman.spaces import MASK, is_image
 from steersman.types import Key, PyTree
 
@@ -48,7 +49,7 @@ class NatureCNN(eqx.Module):
     """
 
     convolutions: tuple[eqx.nn.Conv2d, ...]
-    linear: eqx.nn.Linear
+    linear: Linear
     channels_last: bool = eqx.field(static=True)
 
     def __init__(self, shape: tuple[int, ...], *, features: int = 512, key: Key):

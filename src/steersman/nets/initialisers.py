@@ -8,15 +8,15 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
+from steersman.nets.linear import Linear
 from steersman.types import Key
 
 RELU_GAIN = math.sqrt(2.0)
 
 
-def orthogonal_linear(in_size: int, out_size: int, key: Key, *, gain: float = RELU_GAIN) -> eqx.nn.Linear:
+def orthogonal_linear(in_size: int, out_size: int, key: Key, *, gain: float = RELU_GAIN) -> Linear:
     """A linear layer ``[in] -> [out]`` with weight = gain * (an orthogonal matrix) and bias = 0 (Saxe et al. 2014)."""
-    layer = eqx.nn.Linear(in_size, out_size, key=key)
-    return _reset(layer, layer.weight, gain, key)
+    return Linear(in_size, out_size, gain=gain, key=key)
 
 
 def orthogonal_conv(

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from steersman.nets.initialisers import orthogonal_linear
+from steersman.nets.linear import Linear
 from steersman.types import Key
 
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
@@ -26,7 +27,7 @@ class MLP(eqx.Module):
     A trunk, not a whole network: heads (``steersman.nets.heads``) end it. With no sizes it is the identity.
     """
 
-    layers: tuple[eqx.nn.Linear, ...]
+    layers: tuple[Linear, ...]
     activation: Callable[[jax.Array], jax.Array] = eqx.field(static=True)
     out_size: int = eqx.field(static=True)
 
