@@ -38,12 +38,15 @@ SIXTY_FOUR = {"num_envs": 64, "rollout_length": 128, "epochs": 4, "minibatches":
 COMPILED = {"environment": "CartPole-v1"} | SIXTY_FOUR | COEFFICIENTS
 EIGHT = {"num_envs": 8, "rollout_length": 256, "epochs": 4, "minibatches": 8}
 HOST = {"environment": "gymnasium/CartPole-v1"} | EIGHT | COEFFICIENTS
+A2C = {k: v for k, v in COMPILED.items() if k not in ("epochs", "minibatches", "clip")}
+A2C |= {"algorithm": "a2c", "rollout_length": 8, "learning_rate": 7e-4, "gae_lambda": 1.0}
 SCRIPTS = {"steersman": "train_steersman", "sb3": "train_sb3", "sbx": "train_sb3"}  # others: train_rejax
 
 # What the settings cannot show; printed under the table.
 NOTES = {
-    "all": "Separate 64x64 tanh networks for policy and value, Adam, advantages normalised per minibatch, no "
+    "all": "Separate 64x64 tanh networks for policy and value, Adam, advantages normalised per minibatch (PPO), no "
     "normalisation of observations or rewards, constant learning rate, float32, nothing written to disk.",
+    "a2c": "Adam for both (sb3 with use_rms_prop=False); advantages are not normalised.",
     "steersman": "Evaluates V at the true successor of every step, in one batch; sb3 and sbx only where the clock cut "
     "an episode, rejax never. One XLA device per core; episode statistics kept.",
     "sb3": "DummyVecEnv with Monitor, as make_vec_env builds it; timed after two rollouts.",
@@ -112,6 +115,11 @@ SCENARIOS = {
         (Contender("steersman", "", 400_000), *threads("sb3", 90_000), *threads("sbx", 90_000)),
         {"sb3": 4.0, "sbx": 4.0},
     ),
+    "a2c-cartpole-compiled": Scenario(
+        A2C,
+        (Contender("steersman", "", 5_000_000), *threads("sb3", 250_000)),
+        {"sb3": 15.0},
+    ),
     "halfcheetah-host": Scenario(
         HOST | {"environment": "HalfCheetah-v5"},
         (Contender("steersman", "", 130_000), *threads("sb3", 60_000)),
@@ -160,11 +168,12 @@ def run(name: str, rounds: int, scale: float) -> dict[str, Any]:
         }
         of = "" if target is None else f"   target {target}"
         print(f"{name}: {ratios[peer]['median']:.2f} times {best} ({min(each):.2f} to {max(each):.2f}){of}", flush=True)
+    told = ("all", "steersman", scenario.shape.get("algorithm"), *scenario.targets)
     return {
         "scenario": name,
         "shape": scenario.shape,
         "settings": settings[ours],
-        "notes": {k: v for k, v in NOTES.items() if k in ("all", "steersman", *scenario.targets)},
+        "notes": {k: v for k, v in NOTES.items() if k in told},
         "ratios": ratios,
         "steps_per_second": rates,
         "compile_seconds": {

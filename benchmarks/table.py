@@ -44,8 +44,11 @@ def speed(results: list[dict[str, Any]]) -> str:
     ]
     for r in results:
         s, c = r["shape"], r["settings"]
-        shape = f"{s['num_envs']} environments x {s['rollout_length']} steps, {s['epochs']} epochs, minibatches of "
-        parts.append(f"### {r['scenario']}\n\nPPO, {s['environment']}, {shape}{c['minibatch_size']}.")
+        shape = f"{s['num_envs']} environments x {s['rollout_length']} steps"
+        if "epochs" in s:
+            shape += f", {s['epochs']} epochs, minibatches of {c['minibatch_size']}"
+        algorithm = s.get("algorithm", "ppo").upper()
+        parts.append(f"### {r['scenario']}\n\n{algorithm}, {s['environment']}, {shape}.")
         rows = []
         for label, rates in r["steps_per_second"].items():
             middle, spread = statistics.median(rates), f"{min(rates):,.0f} to {max(rates):,.0f}"
@@ -84,6 +87,34 @@ def presets(results: list[dict[str, Any]]) -> str:
     text = f"Deterministic policy, {results[0]['episodes']} episodes of each seed, in environments of their own."
     commands = "\n".join(f"- {line}" for line in dict.fromkeys(origin(r) for r in results))
     return f"## What the presets reach\n\n{text}\n\n{table(header, rows)}\n\n{commands}"
+
+
+def gradients(result: dict[str, Any]) -> str:
+    rows = [[r["rung"], f"{r['bias_in_standard_errors']:.1f}", f"**{r['variance']:.2f}**"] for r in result["rungs"]]
+    header = ["rung", "bias, in standard errors", "variance of one rollout's gradient, relative"]
+    text = (
+        f"On a small MDP with a table for a policy, where the gradient is known exactly: {result['rollouts']:,} "
+        f"independent rollouts of {result['steps']} steps, critics that know the true values. Bias: the largest of "
+        f"{result['entries']} entries, of which the largest is expected near 2 where there is none."
+    )
+    return f"## The policy gradient, rung by rung\n\n{text}\n\n{table(header, rows)}\n\n{origin(result)}"
+
+
+def online(result: dict[str, Any]) -> str:
+    rows = [
+        [
+            name,
+            f"{statistics.median(c['compiled']):,.0f}",
+            f"{statistics.median(c['plain']):,.0f}",
+            f"**{c['ratio']['median']:.0f}**",
+            f"{c['ratio']['min']:.0f} to {c['ratio']['max']:.0f}",
+            verdict(c["ratio"]["median"], c["target"]),
+        ]
+        for name, c in result["cases"].items()
+    ]
+    header = ["", "compiled, steps/s", "plain loop, steps/s", "ratio, median", "rounds", "target"]
+    text = f"{result['what']}\n\n{table(header, rows)}"
+    return f"## The online actor-critic beside a plain loop\n\n{text}\n\n{origin(result)}"
 
 
 def resume(result: dict[str, Any]) -> str:
@@ -137,6 +168,7 @@ def render() -> str:
         parts.append(speed(found))
     if found := load("preset-*.json"):
         parts.append(presets(found))
+    parts += [gradients(r) for r in load("gradients.json")] + [online(r) for r in load("online.json")]
     parts += [resume(r) for r in load("resume.json")] + [first_run(r) for r in load("first_run.json")]
     return "\n\n".join(parts) or "No results yet."
 

@@ -20,6 +20,11 @@ CASES = [
     ("ppo", "CartPole-v1", {}),
     ("ppo", "Pendulum-v1", {"normalize_observations": True, "scale_rewards": True}),
     ("ppo", "probe/mask", {"objective": "penalty", "normalize_observations": True}),
+    ("reinforce", "probe/mask", {"baseline": "constant"}),
+    ("a2c", "probe/mask", {"normalize_observations": True}),
+    ("actor_critic", "CartPole-v1", {"critic": "q", "trace_lambda": 0.9}),
+    ("trpo", "Pendulum-v1", {}),
+    ("impala", "CartPole-v1", {"lag": 2}),
 ]
 
 
@@ -28,7 +33,8 @@ def case(request):
     name, environment, settings = request.param
     entry = ALGORITHMS[name]
     spec = envs.make(environment, 1).spec
-    return entry.factory(entry.config(**{**SMALL, **settings}), spec), environment
+    small = {k: v for k, v in SMALL.items() if k in entry.config.__dataclass_fields__}
+    return entry.factory(entry.config(**{**small, **settings}), spec), environment
 
 
 @pytest.fixture(scope="module")
