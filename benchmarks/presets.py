@@ -34,7 +34,7 @@ TARGETS = {  # environment -> (what the mean over the seeds is to reach, seeds)
     "HalfCheetah-v5": (4000.0, 3),
 }
 LADDER = {"CartPole-v1": (475.0, 5), "Pendulum-v1": (-250.0, 5)}  # of the policy-gradient agents below PPO
-OF_ALGORITHM = {name: LADDER for name in ("reinforce", "actor_critic", "a2c", "impala")}
+OF_ALGORITHM = dict.fromkeys(("reinforce", "actor_critic", "a2c", "impala"), LADDER)
 OF_ALGORITHM["trpo"] = LADDER | {"HalfCheetah-v5": (1785.0, 3)}
 KEPT = ("episodes", "mean", "median", "iqm", "ci95", "std", "min", "max", "mean_length")
 
