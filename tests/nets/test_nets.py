@@ -8,10 +8,12 @@ from gymnasium import spaces
 
 from steersman.errors import UsageError
 from steersman.nets.actor_critic import ActorCritic
+from steersman.nets.critics import ActionValue
 from steersman.nets.encoders import Encoder, NatureCNN
 from steersman.nets.heads import PolicyHead, ValueHead
 from steersman.nets.initialisers import orthogonal_conv, orthogonal_linear
 from steersman.nets.mlp import MLP
+from steersman.nets.table import Table
 from steersman.spaces import abstract
 from steersman.theory.distributions import Bernoulli, Categorical, DiagGaussian, MultiCategorical
 from steersman.types import EnvSpec
@@ -29,6 +31,8 @@ NETWORKS = [
     ActorCritic(spec(), hidden_sizes=(8, 8), share_trunk=True, activation="relu", key=jax.random.key(0)),
     ActorCritic(spec(action=spaces.Box(-1, 1, (2,))), hidden_sizes=(), key=jax.random.key(0)),
     ActorCritic(spec(spaces.Box(0, 255, (36, 36, 1), np.uint8)), hidden_sizes=(), key=jax.random.key(0)),
+    ActionValue(spec(), hidden_sizes=(8,), key=jax.random.key(0)),
+    Table.zeros(jax.random.key(0), spec(spaces.Discrete(3))),
 ]
 
 
@@ -140,7 +144,23 @@ def test_value_head_is_a_scalar():
     assert ValueHead(4, key=jax.random.key(0))(jnp.ones(4)).shape == ()
 
 
+def test_action_value_depends_on_observation_and_action():
+    for action, some in ((spaces.Discrete(2), [0, 1]), (spaces.Box(-1, 1, (1,)), [[-0.5], [0.5]])):
+        q = ActionValue(spec(action=action), hidden_sizes=(8,), key=jax.random.key(0))
+        found = [float(q(o, jnp.asarray(a))) for o in (jnp.zeros(3), jnp.ones(3)) for a in some]
+        assert len(set(found)) == 4
+
+
+def test_table_by_hand():
+    table = Table(jnp.array([[0.0, 1.0], [2.0, 0.0]]), jnp.array([5.0, 7.0]))
+    policy, value = table(jnp.int32(1))
+    np.testing.assert_array_equal(policy.logits, [2.0, 0.0])
+    assert float(value) == 7.0
+
+
 def test_unknown_spaces_are_refused():
+    with pytest.raises(UsageError, match="Table needs Discrete"):
+        Table.zeros(jax.random.key(0), spec())
     with pytest.raises(UsageError, match="No encoder"):
         Encoder(spaces.Text(3), key=jax.random.key(0))
     with pytest.raises(UsageError, match="No policy"):
