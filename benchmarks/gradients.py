@@ -4,7 +4,7 @@
     python benchmarks/gradients.py --quick      512; saved only where --out says
 
 On a finite problem with a table for a policy, the gradient is known exactly. Every rung's own loss is differentiated
-on independent rollouts of one size, all begun anew; the critics are given the exact values, so what is measured is the
+on the same independent rollouts, all begun anew; the critics are given the exact values, so what is measured is the
 estimator and not how well a critic has learned. For each rung:
 
 - bias: the mean of the sampled gradients less the exact expectation, in standard errors (the largest of all entries),
@@ -150,20 +150,21 @@ def exact(mdp: MDP, pi: np.ndarray, whole: bool) -> np.ndarray:
     return visits[:, None] * pi * objectives.advantages(mdp, pi) / LENGTH
 
 
-def sample(mdp: MDP, table: Table, gradient: Callable[..., jax.Array], num: int) -> np.ndarray:
-    """``num`` gradients, each of a rollout of its own: [num, S, A]."""
+def sample(mdp: MDP, table: Table, gradients: dict[str, Callable[..., jax.Array]], num: int) -> dict[str, np.ndarray]:
+    """``num`` gradients [num, S, A] by each of some ways, all on the same rollouts, each rollout begun anew."""
     made = vectorize(mdp, MEMBERS)
     agent = Agent(lambda *_: None, lambda _: (), on_policy.act, lambda *_: None)
     state = on_policy.LearnerState(table, (), jnp.zeros((), jnp.int32))
 
     @jax.jit
-    def one(key: jax.Array) -> jax.Array:
+    def one(key: jax.Array) -> dict[str, jax.Array]:
         reset, play, update = jax.random.split(key, 3)
         acting = begin(agent, made, reset)
         _, rollout, _ = unroll(partial(agent.act, state, explore=True), made, acting, play, LENGTH)
-        return gradient(table, rollout, update)
+        return {name: gradient(table, rollout, update) for name, gradient in gradients.items()}
 
-    return np.asarray(jax.lax.map(one, jax.random.split(jax.random.key(0), num), batch_size=256))
+    found = jax.lax.map(one, jax.random.split(jax.random.key(0), num), batch_size=256)
+    return jax.tree.map(np.asarray, found)
 
 
 def compare(found: np.ndarray, right: np.ndarray) -> tuple[float, float]:
@@ -186,9 +187,11 @@ def measure(num: int, gamma: float = 1.0) -> list[dict[str, Any]]:
     """One row per rung."""
     mdp, pi = corridor(gamma), objectives.softmax_policy(THETA)
     table, q = table_of(mdp), planning.evaluate(mdp, pi, method="direct").q
+    climb = rungs(gamma, q)
+    found = sample(mdp, table, {rung.name: rung.gradient for rung in climb}, num)
     rows = []
-    for rung in rungs(gamma, q):
-        bias, variance = compare(sample(mdp, table, rung.gradient, num), exact(mdp, pi, rung.whole))
+    for rung in climb:
+        bias, variance = compare(found[rung.name], exact(mdp, pi, rung.whole))
         rows.append({"rung": rung.name, "bias_in_standard_errors": bias, "variance": variance})
     return rows
 

@@ -95,8 +95,9 @@ def test_lambda_zero_is_the_plain_form(critic):
     for lambda_ in (None, 0.0, 0.9):
         _, agent, state = agent_and_state(critic=critic, trace_lambda=lambda_, entropy_coefficient=0.01)
         assert isinstance(state, ActorCriticState)
+        update = jax.jit(agent.update)
         for i in range(3):
-            state, _ = jax.jit(agent.update)(state, rollout_of(*EPISODES, *ENDS), jax.random.key(i))
+            state, _ = update(state, rollout_of(*EPISODES, *ENDS), jax.random.key(i))
         ends.append(jnp.concatenate([x.ravel() for x in jax.tree.leaves(state.params)]))
     np.testing.assert_allclose(ends[0], ends[1], rtol=1e-4, atol=1e-5)
     assert float(jnp.abs(ends[0] - ends[2]).max()) > 1e-2

@@ -21,10 +21,16 @@ LEARNERS = {  # settings, updates
     "trpo": ({"unroll_length": 16, "num_minibatches": 2}, 150),
     "impala": ({"unroll_length": 8, "lag": 2}, 800),
 }
-# The value probe that the two-step and truncation probes are simpler cases of, and the policy probes that need the
+# The value probe that the two-step and truncation probes are simpler cases of, and a policy probe that needs the
 # observation. REINFORCE does not bootstrap but at a truncation.
 VALUE = "probe/truncation-ring"
-POLICY = ["probe/action-observation", "probe/continuous-action"]
+POLICY = {
+    "reinforce": "probe/action-observation",
+    "impala": "probe/action-observation",
+    "a2c": "probe/continuous-action",
+    "actor_critic": "probe/continuous-action",
+    "trpo": "probe/continuous-action",
+}
 
 
 def learn(algorithm, name, **given):
@@ -52,8 +58,7 @@ def test_learns_the_value(algorithm):
     np.testing.assert_allclose(value, known.value, atol=0.06 * np.abs(known.value).max())
 
 
-@pytest.mark.parametrize("name", POLICY)
-@pytest.mark.parametrize("algorithm", LEARNERS)
+@pytest.mark.parametrize(("algorithm", "name"), POLICY.items())
 def test_learns_the_policy(algorithm, name):
     agent, state, made = learn(algorithm, name)
     evaluation = device_evaluator(agent, made(64))(state, 1)

@@ -38,15 +38,14 @@ def test_it_is_the_explicit_fisher_matrix_times_the_vector(name):
     policy, size = POLICIES[name]
     params = 0.5 * jax.random.normal(jax.random.key(1), (size,))
     product = natural.fisher_product(policy, params)
-    matrix = np.asarray(jax.vmap(product)(jnp.eye(size)))
+    matrix = np.asarray(jax.jit(jax.vmap(product))(jnp.eye(size)))
     old = policy(params)
-    hessian = np.asarray(jax.hessian(lambda v: old.kl(policy(v)).mean())(params))
+    hessian = np.asarray(jax.jit(jax.hessian(lambda v: old.kl(policy(v)).mean()))(params))
     np.testing.assert_allclose(matrix, hessian, atol=2e-5)
     np.testing.assert_allclose(matrix, matrix.T, atol=1e-5)
     # and by its definition, E[s s^T] with s the score
-    keys = jax.random.split(jax.random.key(2), SAMPLES)
-    x = jax.vmap(old.sample)(keys)
-    score = jax.vmap(lambda x: jax.jacobian(lambda v: policy(v).log_prob(x))(params))(x)  # [N, 5, P]
+    score_of = lambda key: jax.jacobian(lambda v: policy(v).log_prob(old.sample(key)))(params)
+    score = jax.jit(jax.vmap(score_of))(jax.random.split(jax.random.key(2), SAMPLES))  # [N, 5, P]
     sampled = np.einsum("nsp,nsq->pq", np.asarray(score), np.asarray(score)) / (SAMPLES * 5)
     np.testing.assert_allclose(matrix, sampled, atol=0.03 * np.abs(matrix).max())
 
