@@ -94,9 +94,9 @@ def gradients(result: dict[str, Any]) -> str:
     header = ["rung", "bias, in standard errors", "variance of one rollout's gradient, relative"]
     text = (
         f"On a small MDP with a table for a policy, where the gradient is known exactly: {result['rollouts']:,} "
-        f"independent rollouts of {result['steps']} steps, critics that know the true values. REINFORCE learns from whole episodes only, "
-        f"here about three quarters of the steps. Bias: the largest of {result['entries']} entries, of which the "
-        f"largest is expected near 2 where there is none."
+        f"independent rollouts of {result['steps']} steps, critics that know the true values. REINFORCE learns from "
+        f"whole episodes only, here about three quarters of the steps. Bias: the largest of {result['entries']} "
+        f"entries, of which the largest is expected near 2 where there is none."
     )
     return f"## The policy gradient, rung by rung\n\n{text}\n\n{table(header, rows)}\n\n{origin(result)}"
 
