@@ -122,7 +122,7 @@ def lambda_targets(rollout: Rollout, v_t: jax.Array, gamma: Scalar, lambda_: Sca
     return returns.lambda_returns(rollout.reward, discount_t, v_t, returns.trace_decays(rollout.truncated, lambda_))
 
 
-def remaining(config: OnPolicyConfig, updates: jax.Array, rollout: Rollout) -> Scalar:
+def remaining(config: OnPolicyConfig, updates: jax.Array, rollout: Rollout) -> jax.Array:
     """The share of ``schedule_steps`` still ahead, from 1 to 0; 1 without a schedule."""
     if not config.schedule_steps:
         return jnp.ones(())
@@ -133,7 +133,8 @@ def remaining(config: OnPolicyConfig, updates: jax.Array, rollout: Rollout) -> S
 
 def learning_rate(config: OnPolicyConfig, updates: jax.Array, rollout: Rollout) -> jax.Array:
     """Adam's step size for this update."""
-    return config.learning_rate * (remaining(config, updates, rollout) if config.anneal_learning_rate else jnp.ones(()))
+    share = remaining(config, updates, rollout) if config.anneal_learning_rate else jnp.ones(())
+    return jnp.asarray(config.learning_rate * share)
 
 
 def descend(

@@ -25,7 +25,7 @@ from steersman.theory.distributions import Bernoulli, Categorical, Deterministic
 from steersman.types import Array, Key, PyTree
 
 Make = Callable[[PyTree], Any]  # theta -> a distribution of theory.distributions over one event (no batch axes)
-Function = Callable[[Array], Array]  # event -> a scalar
+Function = Callable[[jax.Array], Array]  # event -> a scalar
 
 
 def score_function_surrogate(log_prob: Array, value: Array, baseline: Array | float = 0.0) -> jax.Array:
@@ -92,7 +92,7 @@ def score_function(
     if isinstance(make(theta), Deterministic):
         raise UsageError("A Deterministic has no density, so no score: use pathwise.")
     x = jax.vmap(make(theta).sample)(jax.random.split(key, num))
-    value = jax.vmap(f)(x)
+    value = jnp.asarray(jax.vmap(f)(x))
     b = baseline(value) if callable(baseline) else baseline
     b = jnp.broadcast_to(jnp.asarray(b, value.dtype), value.shape)
     gradient = jax.grad(lambda theta, x, v, b: score_function_surrogate(make(theta).log_prob(x), v, b))
