@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-PEERS = ("sb3", "rejax")  # SBX lives with SB3, which it is built on
+PEERS = ("sb3", "rejax", "mdp")  # SBX lives with SB3, which it is built on; mdp holds the exact planners
 
 
 def python_of(peer: str) -> str:

@@ -8,7 +8,7 @@ import pytest
 import steersman.tabular as tabular
 from steersman.envs.classic.mountain_car import MountainCar
 from steersman.errors import UsageError
-from steersman.tabular import classics, cli_spec, pictures
+from steersman.tabular import backup_diagrams, classics, cli_learn, cli_spec, pictures
 from steersman.tabular.linear import sarsa_lambda_linear, tile_coder
 
 
@@ -47,7 +47,7 @@ def test_pictures_are_drawn(tmp_path):
         cli_spec.picture(cli_spec.solve("gamblers-problem", "value-iteration")),
         pictures.occupancy_map(table.mdp, tabular.visitation(table.mdp, table.policy, normalise=False)),
     ]
-    figures += [pictures.backup_diagram(classics.russell_norvig(), 0, method=m) for m in pictures.BACKUPS]
+    figures += [backup_diagrams.backup_diagram(classics.russell_norvig(), 0, method=m) for m in backup_diagrams.BACKUPS]
     for i, figure in enumerate(figures):
         path = tmp_path / f"{i}.png"
         figure.savefig(path, dpi=50)
@@ -57,7 +57,7 @@ def test_pictures_are_drawn(tmp_path):
     with pytest.raises(UsageError, match="not a gridworld"):
         pictures.value_map(classics.gamblers_problem(), np.zeros(101))
     with pytest.raises(UsageError, match="No backup is called"):
-        pictures.backup_diagram(table.mdp, 0, method="vstar")
+        backup_diagrams.backup_diagram(table.mdp, 0, method="vstar")
 
 
 def test_solve_and_learn_by_name():
@@ -66,14 +66,14 @@ def test_solve_and_learn_by_name():
     assert table.facts["error bound"] < 1e-8
     assert len(table.rows) == 48
     assert table.rows[47][2] == "end"
-    learned = cli_spec.learn("cliff-walking", "q-learning", episodes=300, seeds=3, alpha=0.5)
+    learned = cli_learn.learn("cliff-walking", "q-learning", episodes=300, seeds=3, alpha=0.5)
     assert learned.facts["greedy value of the start, learned"] == pytest.approx(-13, abs=0.2)
     assert learned.curves["Q-learning"].shape == (3, 300)
     assert cli_spec.picture(learned).axes
     for call, message in [
         (lambda: cli_spec.solve("dyna-maze", "value-itration"), "Did you mean value-iteration"),
-        (lambda: cli_spec.learn("cliff-walking", "sarsaa"), "Did you mean sarsa"),
-        (lambda: cli_spec.learn("car-rental", "sarsa"), "never ends"),
+        (lambda: cli_learn.learn("cliff-walking", "sarsaa"), "Did you mean sarsa"),
+        (lambda: cli_learn.learn("car-rental", "sarsa"), "never ends"),
     ]:
         with pytest.raises(UsageError, match=message):
             call()

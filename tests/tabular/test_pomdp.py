@@ -8,7 +8,8 @@ import pytest
 from steersman.errors import UsageError
 from steersman.tabular.cassandra import parse_pomdp, read_pomdp
 from steersman.tabular.planning import value_iteration
-from steersman.tabular.pomdp import POMDP, BeliefEnv, ObservedEnv, tiger
+from steersman.tabular.pomdp import POMDP, BeliefEnv, ObservedEnv
+from steersman.tabular.pomdp_classics import tiger
 from steersman.tabular.pomdp_planning import fast_informed_bound, pbvi, qmdp
 
 TIGER = """
