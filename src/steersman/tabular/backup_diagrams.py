@@ -95,10 +95,10 @@ def backup_diagram(mdp: MDP, state: int, *, method: str = "v_star", action: int 
         axes = figure.add_subplot()
         bottom = 0.0
         for n in range(1, steps + 1):
-            weight = "1 - λ" if n == 1 else f"(1 - λ) λ^{n - 1}"
-            weight = weight if n < steps else ("λ" if n == 2 else f"λ^{n - 1}") if n > 1 else "1"
+            power = "" if n == 1 else r"\lambda" if n == 2 else rf"\lambda^{{{n - 1}}}"
+            weight = rf"$(1-\lambda)\,{power}$" if n < steps else f"${power or 1}$"
             bottom = min(bottom, _chain(axes, mdp, state, action, COMPOUND[method], n, 2.0 * (n - 1), end=n == steps))
-            axes.text(2.0 * (n - 1), 0.55, weight.replace("λ^1", "λ"), ha="center", fontsize=9, color=ACCENT)
+            axes.text(2.0 * (n - 1), 0.5, weight, ha="center", fontsize=10, color=ACCENT)
         axes.set_xlim(-1.2, 2.0 * steps - 0.8)
         axes.set_ylim(bottom - 0.6, 0.9)
     axes = figure.axes[0]

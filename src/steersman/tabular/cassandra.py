@@ -95,9 +95,7 @@ class _Parser:
                 raise self.fail(f"no {key}: line comes before the first entry.")
         gamma = self.discount if self.gamma is None else self.gamma
         if gamma is None:
-            raise self.fail(
-                "no discount: line comes before the first entry. Or give one: read_pomdp(path, gamma=0.95)."
-            )
+            raise self.fail("no discount: line comes before the first entry. Or give one: gamma=0.95 (--gamma 0.95).")
         is_mdp = "observations" not in self.names
         if is_mdp:
             self.names["observations"] = self.names["states"]
@@ -126,7 +124,7 @@ class _Parser:
                 action_names=tuple(self.names["actions"]),
             )  # fmt: skip
         except UsageError as error:
-            hint = " Give another discount: read_pomdp(path, gamma=0.95)." if gamma == 1 else ""
+            hint = " Give another discount: gamma=0.95 (--gamma 0.95)." if gamma == 1 else ""
             raise UsageError(f"{self.name}: {error}{hint}") from None
         return POMDP(mdp, seen, tuple(self.names["observations"]), tuple(self.names["states"]))
 

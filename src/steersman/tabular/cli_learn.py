@@ -143,9 +143,7 @@ def _predict(mdp: MDP, method: str, learner: Callable, episodes: int, seeds: int
         "learned": float(mdp.start @ value),
     }
     title = f"{mdp.name}, gamma {mdp.gamma:g}"
-    rows = [
-        (row[0], row[1], float(v))
-        for row, v in zip(state_rows(mdp, value, exact.q.argmax(-1)), exact.value, strict=True)
-    ]
+    policy = exact.q.argmax(-1).astype(np.int32)
+    rows = [(row[0], row[1], float(v)) for row, v in zip(state_rows(mdp, value, policy), exact.value, strict=True)]
     draw = partial(curves, {method: rms}, np.arange(1, episodes + 1), "episode", "RMS error", f"{method}, {title}")
     return Table(title, facts, ("state", "value", "exact value"), rows, mdp, value, policy, {method: rms}, draw)

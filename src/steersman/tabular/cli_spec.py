@@ -63,7 +63,11 @@ def names() -> dict[str, tuple[str, ...]]:
 def known(kind: str, name: str, among: Iterable[str]) -> str:
     among = tuple(among)
     if name not in among:
-        raise UsageError(f"No {kind} is called {name!r}. {nearest(name, among)} Known: {', '.join(among)}.")
+        raise UsageError(
+            " ".join(
+                filter(None, (f"No {kind} is called {name!r}.", nearest(name, among), f"Known: {', '.join(among)}."))
+            )
+        )
     return name
 
 
@@ -95,7 +99,7 @@ def solve(name: str, method: str | None = None, *, gamma: float | None = None, t
     if method == "average-reward":
         mdp = criteria.restarting(mdp) if mdp.terminal.any() else mdp
         plan = criteria.average_reward(mdp, tol=tol)
-        title = f"{mdp.name}, reward per step"
+        title = f"{name}, reward per step"
         value, policy, column = plan.bias, plan.policy, "relative value"
         facts = {
             "method": "relative value iteration", "average reward": plan.gain, "error bound": plan.bound,
@@ -140,7 +144,7 @@ def _solve_pomdp(name: str, method: str, gamma: float | None, tol: float) -> Tab
         "states, actions, observations": f"{m.num_states}, {m.num_actions}, {pomdp.num_observations}"
     }
     if method == "pbvi":
-        plan = pomdp_planning.pbvi(pomdp, tol=tol, points=500)
+        plan = pomdp_planning.pbvi(pomdp, tol=tol, max_iterations=100 if m.num_states > 20 else 1000)
         facts |= {
             "method": "point-based value iteration", "value of the start, at least": plan.lower, "at most": plan.upper,
             "iterations": plan.iterations, "vectors": len(plan.alphas), "first action": actions[plan.act(m.start)],
@@ -219,7 +223,7 @@ def _value_line(value: np.ndarray, title: str, ylabel: str = "value") -> Figure:
 def curves(series: dict[str, np.ndarray], x: np.ndarray, xlabel: str, ylabel: str, title: str) -> Figure:
     from steersman.tabular import pictures
 
-    return pictures.curves(series, x=x, xlabel=xlabel, ylabel=ylabel, title=title)
+    return pictures.curves(series, x=x, xlabel=xlabel, ylabel=ylabel, title=title, trim=0.02)
 
 
 def state_rows(mdp: MDP, value: np.ndarray, policy: np.ndarray) -> list[tuple]:

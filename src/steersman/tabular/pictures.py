@@ -54,12 +54,13 @@ def value_map(
     image = axes.imshow(field, cmap="viridis")
     figure.colorbar(image, ax=axes, shrink=0.8)
     low, high = np.nanmin(field), np.nanmax(field)
+    few = "".join(mdp.grid.rows).count("S") <= len(cells) // 2  # where every cell is a start, to say so says nothing
     for (i, j), v in np.ndenumerate(field):
         if np.isnan(v):
             continue
         light = (v - low) / (high - low + 1e-12) > 0.6
         sign = mdp.grid.rows[i][j]
-        text = (sign + " " if sign in "SGX" else "") + (f"{v:.3g}" if numbers else "")
+        text = (sign + " " if sign in "GX" or (sign == "S" and few) else "") + (f"{v:.3g}" if numbers else "")
         axes.text(j, i + 0.36, text, ha="center", va="center", fontsize=7, color=INK if light else "white")
     if policy is not None:
         pi = np.asarray(policy)
@@ -95,14 +96,23 @@ def curves(
     ylabel: str = "return",
     title: str = "",
     confidence: float = 0.95,
+    trim: float = 0.0,
 ) -> Figure:
-    """Means over runs with the bootstrap interval of the mean, point by point: each series is [runs, points]."""
+    """Means over runs with the bootstrap interval of the mean, point by point: each series is [runs, points].
+
+    ``trim`` leaves the lowest and highest share of the means out of the picture, such as very long first episodes.
+    """
     figure = new_figure(6.4, 4.2)
     axes = figure.add_subplot()
     for label, runs in series.items():
         runs = np.atleast_2d(np.asarray(runs, np.float64))
         band(axes, np.arange(1, runs.shape[1] + 1) if x is None else np.asarray(x), runs, label, confidence=confidence)
     style(axes, xlabel, ylabel, title)
+    if trim:
+        means = [np.atleast_2d(np.asarray(runs, np.float64)).mean(0) for runs in series.values()]
+        low, high = min(np.quantile(m, trim) for m in means), max(np.quantile(m, 1 - trim) for m in means)
+        room = 0.15 * (high - low) or 1.0
+        axes.set_ylim(max(low - room, axes.get_ylim()[0]), min(high + room, axes.get_ylim()[1]))
     if any(len(np.atleast_2d(runs)) > 1 for runs in series.values()):
         about = f"mean over runs, {100 * confidence:g}% bootstrap interval"
         axes.text(1.0, 1.01, about, transform=axes.transAxes, ha="right", va="bottom", fontsize=7, color="#666666")

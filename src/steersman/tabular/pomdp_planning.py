@@ -12,7 +12,10 @@ from steersman.tabular.pomdp import POMDP
 
 
 class AlphaPolicy(NamedTuple):
-    """V(b) = max_i alpha_i . b, and the action of the best i: a lower bound on V* that its policy attains."""
+    """V(b) = max_i alpha_i . b, a lower bound on V*, and the action of the best i.
+
+    Vectors that are best at none of the beliefs met are dropped, so acting by it may lose a little at others.
+    """
 
     alphas: np.ndarray  # float64 [N, S]
     actions: np.ndarray  # int32 [N]
@@ -60,16 +63,14 @@ def fast_informed_bound(pomdp: POMDP, *, tol: float = 1e-9, max_sweeps: int = 10
     return q + tol
 
 
-def pbvi(
-    pomdp: POMDP, *, tol: float = 1e-3, points: int = 2000, max_iterations: int = 1000, depth: int = 200
-) -> AlphaPolicy:
+def pbvi(pomdp: POMDP, *, tol: float = 1e-3, max_iterations: int = 1000, depth: int = 200) -> AlphaPolicy:
     """Point-based value iteration between two bounds, at beliefs found by heuristic search.
 
     Lower: vectors that a policy attains, from the best that one action for ever gives up. Upper: a sawtooth over the
     beliefs met so far, from the fast informed bound down. An iteration walks from b_0 by the action that the upper
     bound likes and the observation that leaves most undecided, until the bounds are within ``tol`` / gamma^t, and backs
-    both up on the way home. Stops when they meet to ``tol`` at b_0, or when ``points`` beliefs are kept. Raises
-    UsageError for gamma = 1. (Pineau, Gordon & Thrun 2003; the search: Smith & Simmons 2005, HSVI.)
+    both up on the way home. Stops when they meet to ``tol`` at b_0. ``depth`` cuts the walks. Raises UsageError for
+    gamma = 1. (Pineau, Gordon & Thrun 2003; the search: Smith & Simmons 2005, HSVI.)
     """
     m = pomdp.mdp
     _discounted(pomdp)
@@ -77,8 +78,8 @@ def pbvi(
     blind = np.stack([np.linalg.solve(np.eye(m.num_states) - m.gamma * p[a], m.reward[:, a]) for a in range(len(p))])
     lower = _Lower(blind, np.arange(len(p), dtype=np.int32))
     upper = _Upper(fast_informed_bound(pomdp).max(-1))
-    start, history = m.start, []
-    for done in range(1, max_iterations + 1):
+    start, history, crowded = m.start, [], 100
+    for _ in range(max_iterations):
         walked, belief, t = [], start, 0
         while t < depth:
             after, chance = _after(pomdp, p, belief)
@@ -93,14 +94,15 @@ def pbvi(
         for belief, after, chance in reversed(walked):
             high = upper(after.reshape(-1, m.num_states)).reshape(chance.shape)
             upper.add(belief, float((belief @ m.reward + m.gamma * (chance * high).sum(-1)).max()))
-            lower.add(*_backup(pomdp, p, lower.alphas, belief, after))
-        if done % 10 == 0:
+            lower.add(*_backup(pomdp, p, lower.alphas, belief[None]))
+        lower.add(*_backup(pomdp, p, lower.alphas, np.concatenate([upper.beliefs, np.eye(m.num_states)])))
+        lower.prune(np.concatenate([upper.beliefs, np.eye(m.num_states), start[None]]))
+        if len(upper.beliefs) > crowded:
             upper.prune()
-            lower.prune(np.concatenate([upper.beliefs, np.eye(m.num_states)]))
+            crowded = max(100, 3 * len(upper.beliefs) // 2)
         history.append((float((lower.alphas @ start).max()), float(upper(start[None])[0])))
-        if history[-1][1] - history[-1][0] <= tol or len(upper.beliefs) >= points:
+        if history[-1][1] - history[-1][0] <= tol:
             break
-    lower.prune(np.concatenate([upper.beliefs, np.eye(m.num_states), start[None]]))
     bounds = np.array(history)
     return AlphaPolicy(lower.alphas, lower.actions, float(bounds[-1, 0]), float(bounds[-1, 1]), len(bounds), bounds)
 
@@ -116,9 +118,9 @@ class _Lower:
     def __init__(self, alphas: np.ndarray, actions: np.ndarray) -> None:
         self.alphas, self.actions = alphas, actions
 
-    def add(self, alpha: np.ndarray, action: int) -> None:
-        self.alphas = np.concatenate([self.alphas, alpha[None]])
-        self.actions = np.append(self.actions, np.int32(action))
+    def add(self, alphas: np.ndarray, actions: np.ndarray) -> None:
+        self.alphas = np.concatenate([self.alphas, alphas])
+        self.actions = np.concatenate([self.actions, actions])
 
     def prune(self, beliefs: np.ndarray) -> None:
         """Keep the vectors that are best at some belief."""
@@ -172,13 +174,15 @@ def _after(pomdp: POMDP, p: np.ndarray, belief: np.ndarray) -> tuple[np.ndarray,
     return mass / np.where(chance > 0, chance, 1.0)[..., None], chance
 
 
-def _backup(
-    pomdp: POMDP, p: np.ndarray, alphas: np.ndarray, belief: np.ndarray, after: np.ndarray
-) -> tuple[np.ndarray, int]:
-    """The best vector at a belief and its action: alpha_a = r_a + gamma P_a sum_o O(o | a, .) alpha_best(a, o)."""
-    m = pomdp.mdp
-    best = alphas[(after @ alphas.T).argmax(-1)]  # [A, O, S']
-    ahead = np.einsum("ato,aot->at", pomdp.observation, best)
-    vectors = m.reward.T + m.gamma * np.einsum("ast,at->as", p, ahead)
-    action = int((vectors @ belief).argmax())
-    return vectors[action], action
+def _backup(pomdp: POMDP, p: np.ndarray, alphas: np.ndarray, beliefs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The best vector at each belief [N, S], r_a + gamma P_a sum_o O(o | a, .) alpha_(a, o), and its action."""
+    m, seen = pomdp.mdp, pomdp.observation
+    made = []
+    for part in np.array_split(beliefs, max(1, len(beliefs) * seen.size // 2**21)):  # 16 MB at a time
+        mass = np.einsum("nat,ato->naot", np.einsum("ns,ast->nat", part, p, optimize=True), seen)
+        best = (mass @ alphas.T).argmax(-1)  # [N, A, O]
+        ahead = np.einsum("ato,naot->nat", seen, alphas[best])
+        vectors = m.reward.T + m.gamma * np.einsum("ast,nat->nas", p, ahead, optimize=True)
+        chosen = np.einsum("nas,ns->na", vectors, part).argmax(-1)
+        made.append((vectors[np.arange(len(part)), chosen], chosen.astype(np.int32)))
+    return np.concatenate([v for v, _ in made]), np.concatenate([a for _, a in made])
