@@ -168,14 +168,15 @@ def main() -> None:
     if args.share_programs:
         os.environ["JAX_COMPILATION_CACHE_DIR"] = str(place / "programs")
         os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
-    saved = (common.load("resume", args.out) or {}) if args.out or not args.quick else {}
-    cases, whole = saved.get("cases", {}), True
+    keep, whole = args.out or not args.quick, True
     for case in [args.only] if args.only else list(CASES):
         numbers = range(args.first, args.first + (args.runs or (3 if args.quick else 50)))
-        cases[case] = found = joined(measure(case, numbers, args.seed, place), cases.get(case))
+        new = measure(case, numbers, args.seed, place)
+        cases = ((common.load("resume", args.out) or {}) if keep else {}).get("cases", {})
+        cases[case] = found = joined(new, cases.get(case))
         whole &= found["identical"] == found["runs"] and not found["unreadable"]
         print(f"\n{case}: " + ", ".join(f"{k} {v}" for k, v in found.items() if isinstance(v, int)), flush=True)
-        if args.out or not args.quick:
+        if keep:
             common.save("resume", {"cases": cases, "provenance": origin}, args.out)
     if args.keep and not whole:
         print(f"kept: {place}")
