@@ -12,7 +12,8 @@ from rich.console import Console
 from steersman.cli import display
 from steersman.cli.main import run as cli
 
-SET = "num_envs=4 unroll_length=8 num_minibatches=2 num_epochs=1 hidden_sizes=8 schedule_steps=1000 devices=1".split()
+SET = ["num_envs=4", "unroll_length=8", "num_minibatches=2", "num_epochs=1", "hidden_sizes=8"]
+SET = [*SET, "schedule_steps=1000", "devices=1"]
 LINE = ["compare", "ppo", "fast=ppo:learning_rate=1e-2", "--env", "CartPole-v1", "--seeds", "2", "--steps", "320"]
 LINE = [*LINE, "--evaluation-episodes", "4", "--no-preset", "--set", *SET]
 

@@ -12,9 +12,10 @@ from steersman import agents
 from steersman.envs.registry import reward_threshold
 from steersman.errors import TrainingFault, UsageError
 from steersman.run import compare as module
-from steersman.run import panels
+from steersman.run import panels, plots
 from steersman.run.compare import compare
 from steersman.run.entries import read_entries, resolve
+from steersman.run.folder import open_run
 from steersman.theory.comparison import improvement
 
 SMALL = {"num_envs": 4, "unroll_length": 8, "num_minibatches": 2, "num_epochs": 1, "hidden_sizes": (8,)}
@@ -183,6 +184,16 @@ def test_a_finished_comparison_is_kept_and_read_again(compared, trains_nothing):
     assert 0 < easy.outcomes["ppo"].median_steps.value < 644
     assert compare(out=result.path).threshold == 5.0
     assert compare(out=result.path, threshold=475.0).summary() == result.summary()
+
+
+def test_its_folder_is_drawn_and_is_no_run(compared, tmp_path, monkeypatch):
+    result, _ = compared
+    figures = []
+    monkeypatch.setattr(plots, "save", lambda figure, out: figures.append(figure) or out)
+    plots.learning_curve([result.path], tmp_path / "x.png")
+    assert [t.get_text() for t in figures[0].axes[0].texts] == ["ppo", "fast"]
+    with pytest.raises(UsageError, match=r"is a comparison; its runs are .*ppo, .*fast\. Give"):
+        open_run(result.path)
 
 
 @pytest.mark.parametrize(
