@@ -50,8 +50,9 @@ def learning_curve(
     """Draw run folders into one picture; -> its path. The suffix of ``out`` says which kind: .png, .svg, .pdf.
 
     Runs of one algorithm on one environment are seeds of one group; a comparison's folder stands for its runs, grouped
-    by its labels; a mapping label -> runs groups them otherwise. A run that trained several seeds counts as so many. Seeds logged at different places are interpolated to a common
-    grid; a group is shown where at least half of its seeds have data. One seed is drawn without a band.
+    by its labels; a mapping label -> runs groups them otherwise. A run that trained several seeds counts as so many.
+    Seeds logged at different places are interpolated to a common grid; a group is shown where at least half of its
+    seeds have data. One seed is drawn without a band.
 
     Raises:
         UsageError: not a run, no such metric (the nearest names), nothing to draw yet, an unknown suffix, a full disk.
