@@ -10,6 +10,7 @@ import argparse
 import json
 import statistics
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -196,6 +197,44 @@ def q_learning(result: dict[str, Any]) -> str:
     return f"## Q-learning in parallel\n\n{text}\n\n{table(header, rows)}\n\n{origin(result)}"
 
 
+def span(ends: list[Any], text: Callable[[Any], str]) -> str:
+    return f"{text(ends[0])} to {text(ends[1])}"
+
+
+def compared(result: dict[str, Any]) -> str:
+    c = result["compared"]
+    count = len(c["seeds"])
+    steps = lambda n: "never" if n is None else f"{n:,.0f}"
+    score = lambda x: f"{x:.1f}"
+    rows = []
+    for label, r in c["results"].items():
+        to = r.get("steps_to_threshold", {"median": None, "ci95": [None, None], "reached": 0})
+        rows.append(
+            [
+                label,
+                f"{r['steps']:,}",
+                f"**{score(r['mean']['value'])}**",
+                span(r["mean"]["ci95"], score),
+                score(r["iqm"]["value"]),
+                f"**{steps(to['median'])}**",
+                span(to["ci95"], steps),
+                f"{to['reached']} of {count}",
+                f"{r['training_seconds']:.0f} + {r['compile_seconds']:.0f}",
+            ]
+        )
+    header = ["", "steps", "mean return", "95% interval", "IQM", f"steps to {c['threshold']:g}, median"]
+    header += ["95% interval", "seeds that reach it", "seconds training + compiling, all seeds"]
+    pairs = [
+        [f"{p['better']} over {p['than']}", f"**{p['probability']:.2f}**", span(p["ci95"], lambda x: f"{x:.2f}")]
+        for p in c["improvement"]
+    ]
+    better = table(["probability of improvement", "", "95% interval"], pairs)
+    text = f"{c['environment']}, {count} seeds; intervals over the seeds ([how](../docs/compare.md))."
+    picture = f"![The comparison as a picture](../docs/img/compare-{result['name']}.png)"
+    made = f"`{result['command']}`\n\n{origin(result)}"
+    return f"## Compared: {result['name']}\n\n{text}\n\n{table(header, rows)}\n\n{better}\n\n{picture}\n\n{made}"
+
+
 def load(pattern: str) -> list[dict[str, Any]]:
     order = ["compiled", "seeds2", "cartpole-host", "halfcheetah", "CartPole", "Acrobot", "Pendulum", "MountainCar"]
 
@@ -211,6 +250,7 @@ def render() -> str:
         parts.append(speed(found))
     if found := load("preset-*.json"):
         parts.append(presets(found))
+    parts += [compared(r) for r in load("compare-*.json")]
     parts += [resume(r) for r in load("resume.json")] + [first_run(r) for r in load("first_run.json")]
     parts += [planning(r) for r in load("tabular-planning.json")]
     parts += [q_learning(r) for r in load("tabular-q-learning.json")]
