@@ -141,5 +141,6 @@ class Algorithm(NamedTuple):
     config: type  # a frozen dataclass of plain values
     factory: Callable[..., Agent]  # (config, spec, *, network=None) -> Agent
     summary: str
-    first_length: Callable[[Any], int]  # config -> T of the random-policy rollout that init is given
+    first_length: Callable[[Any, int], int]  # (config, num_envs) -> T of the random-policy rollout that init is given
     check: Callable[[Any, int], None]  # (config, environments of one shard): UsageError if an update cannot be cut so
+    shardable: bool = True  # False: one seed trains on one device (replay); several seeds still go round the devices

@@ -15,7 +15,7 @@ ALGORITHMS: dict[str, Algorithm] = {
             PPOConfig,
             ppo,
             "proximal policy optimisation: clipped or KL-penalised, any action space",
-            first_length=lambda c: c.unroll_length if c.normalize_observations or c.scale_rewards else 1,
+            first_length=lambda c, num_envs: c.unroll_length if c.normalize_observations or c.scale_rewards else 1,
             check=lambda c, num_envs: check_minibatches(c.unroll_length, num_envs, c.num_minibatches),
         ),
     )

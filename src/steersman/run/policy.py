@@ -10,6 +10,7 @@ import numpy as np
 
 from steersman import agents, spaces
 from steersman.errors import UsageError
+from steersman.memory import nbytes
 from steersman.run import checkpoint, folder
 from steersman.run.settings import saved_settings, split
 from steersman.types import Agent, EnvSpec, PyTree, Rollout
@@ -120,6 +121,12 @@ def example_rollout(agent: Agent, spec: EnvSpec, length: int = 1, num_envs: int 
     number: Any = jax.ShapeDtypeStruct(lead, np.float32)
     costs: Any = jax.ShapeDtypeStruct((*lead, spec.num_costs), np.float32)
     return Rollout(obs, action, number, flag, flag, obs, flag, costs, {})
+
+
+def state_bytes(agent: Agent, spec: EnvSpec, length: int, num_envs: int) -> int:
+    """Bytes of the state that ``agent.init`` will make; nothing is allocated."""
+    state = jax.eval_shape(agent.init, jax.random.key(0), example_rollout(agent, spec, length, num_envs))
+    return nbytes(state)
 
 
 def load(
