@@ -52,7 +52,8 @@ class EnvSpec:
 
     ``action_space`` is canonical: a bounded Box is [-1, 1] (``native_action_space`` keeps the environment's own bounds
     and units). A Dict observation space with an entry ``action_mask``, shape ``(A,)``, 1 = allowed, gives the legal
-    actions of a Discrete space; the mask is never fed to a network.
+    actions of a Discrete space; the mask is never fed to a network. A goal environment (``achieved_goal``,
+    ``desired_goal``) says its reward as a pure function of the two: what hindsight replay needs.
     """
 
     id: str
@@ -61,6 +62,7 @@ class EnvSpec:
     native_action_space: spaces.Space
     max_episode_steps: int | None = None
     num_costs: int = 0
+    goal_reward: Callable[[Array, Array], Array] | None = None  # (achieved [G], desired [G]) -> reward
 
 
 class Env(Protocol):

@@ -85,7 +85,7 @@ class CrossQState(NamedTuple):
 def crossq(config: CrossQConfig, spec: EnvSpec, *, network: Any = None) -> Agent:
     """CrossQ as an agent for an environment with a bounded Box action space; raises UsageError for others, and for a
     network of one's own: the normalisation in it is the algorithm."""
-    return off_policy.replayed(crossq_learner(config, spec, network=network), config)
+    return off_policy.replayed(crossq_learner(config, spec, network=network), config, spec)
 
 
 def crossq_learner(config: CrossQConfig, spec: EnvSpec, *, network: Any = None) -> BatchLearner:

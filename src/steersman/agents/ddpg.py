@@ -64,7 +64,7 @@ def ddpg(config: DDPGConfig, spec: EnvSpec, *, network: NetworkFactory | None = 
     network: ``(key, spec) -> (actor, critic)`` in place of ``nets.actors.Actor`` and ``nets.critics.Critic``. Raises
     UsageError for other action spaces.
     """
-    return off_policy.replayed(ddpg_learner(config, spec, network=network), config)
+    return off_policy.replayed(ddpg_learner(config, spec, network=network), config, spec)
 
 
 def ddpg_learner(config: DDPGConfig, spec: EnvSpec, *, network: NetworkFactory | None = None) -> BatchLearner:

@@ -16,7 +16,7 @@ from steersman.agents.checks import check_config
 from steersman.agents.optimiser import Optimiser
 from steersman.agents.replay import BatchLearner, with_replay
 from steersman.errors import UsageError
-from steersman.memory import uniform
+from steersman.memory import hindsight, uniform
 from steersman.nets.actors import Actor
 from steersman.nets.critics import Critic
 from steersman.theory import exploration, policies, trees
@@ -55,6 +55,8 @@ class OffPolicyConfig:
     """Widths of the hidden layers of every network (after the convolutions, for images)."""
     activation: str = "relu"
     """Of the hidden layers: tanh, relu, elu, silu or gelu."""
+    hindsight: float = 0.0
+    """Share of a batch whose goal is replaced by one reached later in the episode (HER); 0: none."""
     schedule_steps: int = 0
     """No setting of these agents has a schedule."""
 
@@ -64,7 +66,7 @@ class OffPolicyConfig:
             at_least_one=("unroll_length", "batch_size", "replay_capacity", "n_step"),
             positive=("update_ratio", "learning_rate", "critic_learning_rate"),
             non_negative=("learning_starts", "schedule_steps"),
-            fraction=("gamma", "tau"),
+            fraction=("gamma", "tau", "hindsight"),
             choices={
                 "exploration": tuple(exploration.NOISES),
                 "activation": ("tanh", "relu", "elu", "silu", "gelu"),
@@ -77,10 +79,31 @@ class OffPolicyConfig:
         return self.learning_rate if self.critic_learning_rate is None else self.critic_learning_rate
 
 
-def replayed(learner: BatchLearner, config: OffPolicyConfig) -> Agent:
-    """The agent that learns from uniform replay as the config says."""
-    memory = uniform(config.replay_capacity, config.batch_size, n_step=config.n_step, gamma=config.gamma)
+def replayed(learner: BatchLearner, config: OffPolicyConfig, spec: EnvSpec) -> Agent:
+    """The agent that learns from uniform, or hindsight, replay as the config says."""
+    size = config.replay_capacity, config.batch_size
+    memory = uniform(*size, n_step=config.n_step, gamma=config.gamma)
+    if config.hindsight:
+        if config.n_step > 1:
+            raise UsageError(f"hindsight replaces the goal of single steps: n_step = {config.n_step} must be 1.")
+        horizon = spec.max_episode_steps
+        if horizon is None:
+            raise UsageError(f"hindsight needs episodes of a known greatest length; {spec.id} has no time limit.")
+        reward = spec.goal_reward or no_goal_reward(spec)
+        memory = hindsight(*size, reward, horizon=horizon, fraction=config.hindsight, gamma=config.gamma)
     return with_replay(learner, memory, ratio=config.update_ratio)
+
+
+def no_goal_reward(spec: EnvSpec) -> Callable[..., Any]:
+    """Stands for a reward that is not known: fine for a policy that only acts, an error once something is learned."""
+
+    def refuse(achieved: Any, desired: Any) -> Any:
+        raise UsageError(
+            f"hindsight computes rewards anew, and the spec of {spec.id} has no goal_reward, a pure function "
+            "(achieved, desired) -> reward. Set it (dataclasses.replace(spec, goal_reward=...)), or set hindsight to 0."
+        )
+
+    return refuse
 
 
 def networks(
@@ -212,7 +235,6 @@ def check_continuous(algorithm: str, spec: EnvSpec, network: Any, *, discrete: b
         )
     if not (np.isfinite(space.low).all() and np.isfinite(space.high).all()):
         raise UsageError(
-            f"{algorithm} acts within bounds; {spec.id} has the action space {spec.native_action_space}, which has none "
-            "on some side. Give the environment finite ones (gymnasium.wrappers.RescaleAction does), or try: steersman "
-            f"train ppo {spec.id}"
+            f"{algorithm} acts within bounds; {spec.id} has the action space {spec.native_action_space}, which lacks "
+            f"some. Give the environment an action space with finite bounds, or try: steersman train ppo {spec.id}"
         )

@@ -87,7 +87,7 @@ def sac(config: SACConfig, spec: EnvSpec, *, network: NetworkFactory | None = No
     network: ``(key, spec) -> (actor, critic)`` in place of ``nets.actors.Actor`` and ``nets.critics.Critic``. Raises
     UsageError for other action spaces.
     """
-    return off_policy.replayed(sac_learner(config, spec, network=network), config)
+    return off_policy.replayed(sac_learner(config, spec, network=network), config, spec)
 
 
 def sac_learner(config: SACConfig, spec: EnvSpec, *, network: NetworkFactory | None = None) -> BatchLearner:

@@ -75,7 +75,7 @@ def td3(config: TD3Config, spec: EnvSpec, *, network: NetworkFactory | None = No
     network: ``(key, spec) -> (actor, critic)`` in place of ``nets.actors.Actor`` and ``nets.critics.Critic``. Raises
     UsageError for other action spaces.
     """
-    return off_policy.replayed(td3_learner(config, spec, network=network), config)
+    return off_policy.replayed(td3_learner(config, spec, network=network), config, spec)
 
 
 def td3_learner(config: TD3Config, spec: EnvSpec, *, network: NetworkFactory | None = None) -> BatchLearner:

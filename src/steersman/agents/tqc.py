@@ -47,8 +47,8 @@ class TQCConfig(SACConfig):
         check_config(self, at_least_one=("num_quantiles",), non_negative=("drop_quantiles",))
         if self.drop_quantiles >= self.num_quantiles:
             raise UsageError(
-                f"TQC: drop_quantiles = {self.drop_quantiles} of num_quantiles = {self.num_quantiles} leaves no target; "
-                "drop fewer."
+                f"TQC: drop_quantiles = {self.drop_quantiles} of num_quantiles = {self.num_quantiles} leaves no "
+                "target. Drop fewer."
             )
 
 
@@ -58,7 +58,7 @@ def tqc(config: TQCConfig, spec: EnvSpec, *, network: NetworkFactory | None = No
     network: ``(key, spec) -> (actor, critic)``, the critic giving [num_quantiles] atoms. Raises UsageError for other
     action spaces.
     """
-    return off_policy.replayed(tqc_learner(config, spec, network=network), config)
+    return off_policy.replayed(tqc_learner(config, spec, network=network), config, spec)
 
 
 def tqc_learner(config: TQCConfig, spec: EnvSpec, *, network: NetworkFactory | None = None) -> BatchLearner:

@@ -18,6 +18,7 @@ from steersman.spaces import MASK
 from steersman.theory.distributions import Categorical, Deterministic, TanhGaussian, masked
 from steersman.types import EnvSpec, Key, PyTree
 
+
 class Actor(eqx.Module):
     """``obs -> distribution over actions``: encoder, MLP, and one linear layer.
 

@@ -1,4 +1,4 @@
-"""Temporal-difference errors: target minus estimate, for a state's value and for an action's; soft and truncated values.
+"""Temporal-difference errors: target minus estimate, for a state's value and for an action's; soft and truncated ones.
 
 Batched over any leading axes ``[...]``; q arrays carry the actions last, ``[..., A]``. Every discount_t is gamma (1 -
 terminated): a truncated step bootstraps like any other, from its true successor. The gradient flows through
@@ -74,7 +74,7 @@ def soft_value(q: Array, log_prob: Array, temperature: Array) -> jax.Array:
 
 
 def expected_soft_value(q: Array, log_probabilities: Array, temperature: Array) -> jax.Array:
-    """V = sum_a pi(a) (q[a] - alpha log pi(a)): the same with a discrete action averaged out. q, log pi [..., A] -> [...].
+    """V = sum_a pi(a) (q[a] - alpha log pi(a)): the same, a discrete action averaged out. q, log pi [..., A] -> [...].
 
     Its maximum over policies is alpha logsumexp(q / alpha). Christodoulou (2019), eq. 10.
 
