@@ -124,6 +124,22 @@ def first_run(result: dict[str, Any]) -> str:
     return f"## The first run\n\n`{result['readme']}`\n\n{table(header, rows)}\n\n{line}\n\n{origin(result)}"
 
 
+def sac_update(result: dict[str, Any]) -> str:
+    rows = []
+    for r in result["variants"].values():
+        name = r["variant"] if r["variant"] == "steersman" else f"plain, {r['variant']}"
+        target = verdict(r["fraction"], result["target"]) if r["variant"] == "steersman" else ""
+        limit = r["product_gflops"] / result["gflop_per_update"]
+        speed = [f"**{r['updates_per_second']:.0f}**", f"{limit:.0f}", f"{r['fraction']:.2f}"]
+        rows.append([name, r["cores"], *speed, target])
+    header = ["", "cores", "updates/s", "the products alone", "fraction", "target"]
+    text = (
+        f"One update takes {result['gflop_per_update']:.2f} GFLOP of products; the limit: their time at the rate of "
+        "a 256 x 256 product on the same cores. `sac_update.py` says what each variant is."
+    )
+    return f"## One SAC update and the arithmetic\n\n{text}\n\n{table(header, rows)}\n\n{origin(result)}"
+
+
 def q_bias(result: dict[str, Any]) -> str:
     rows = []
     for name, r in result["algorithms"].items():
@@ -132,8 +148,8 @@ def q_bias(result: dict[str, Any]) -> str:
         rows.append([name, f"{r['q']:.1f}", f"{r['return']:.1f}", *bias, f"{r['episode_return']:.0f}"])
     header = ["", "mean Q", "mean return", "bias", "over the seeds", "relative", "episode return"]
     text = (
-        f"{result['environment']}, {result['steps']:,} steps, {result['seeds']} seeds: the critics' Q(s, a) of the acting "
-        "policy against the discounted return that follows. Above 0 is overestimation."
+        f"{result['environment']}, {result['steps']:,} steps, {result['seeds']} seeds: the critics' Q(s, a) of the "
+        "acting policy against the discounted return that follows. Above 0 is overestimation."
     )
     return f"## What Q says and what comes\n\n{text}\n\n{table(header, rows)}\n\n{origin(result)}"
 
@@ -165,6 +181,7 @@ def render() -> str:
         parts.append(speed(found))
     if found := load("preset-*.json"):
         parts.append(presets(found))
+    parts += [sac_update(r) for r in load("sac-update.json")]
     parts += [q_bias(r) for r in load("q-bias.json")] + [hindsight(r) for r in load("hindsight-*.json")]
     parts += [resume(r) for r in load("resume.json")] + [first_run(r) for r in load("first_run.json")]
     return "\n\n".join(parts) or "No results yet."
