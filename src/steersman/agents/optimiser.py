@@ -1,4 +1,4 @@
-"""The optimiser of the agents, over one ravelled vector of parameters."""
+"""The optimiser of the agents, over a tree of parameters or one ravelled vector of them."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from steersman.types import PyTree
 
 
 class Optimiser(NamedTuple):
-    """Two pure functions of a vector of parameters ``[P]`` and of its gradient ``[P]``."""
+    """Two pure functions of the parameters, a tree or a vector ``[P]``, and of their gradient, of the same structure."""
 
-    init: Callable[[jax.Array], PyTree]  # parameters -> state
-    update: Callable[[jax.Array, PyTree], tuple[jax.Array, PyTree]]  # (gradient, state) -> (direction, state)
+    init: Callable[[PyTree], PyTree]  # parameters -> state
+    update: Callable[[PyTree, PyTree], tuple[PyTree, PyTree]]  # (gradient, state) -> (direction, state)
 
 
 def clipped_adam(max_grad_norm: float | jax.Array, *, eps: float = 1e-5) -> Optimiser:
@@ -25,10 +25,8 @@ def clipped_adam(max_grad_norm: float | jax.Array, *, eps: float = 1e-5) -> Opti
     """
     chain = optax.chain(optax.clip_by_global_norm(max_grad_norm), optax.scale_by_adam(eps=eps))
 
-    def update(gradient: jax.Array, state: PyTree) -> tuple[jax.Array, PyTree]:
+    def update(gradient: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
         with jax.numpy_dtype_promotion("standard"):
-            direction, state = chain.update(gradient, state)
-        assert isinstance(direction, jax.Array)
-        return direction, state
+            return chain.update(gradient, state)
 
     return Optimiser(chain.init, update)

@@ -42,11 +42,11 @@ class Steps(NamedTuple):
     """What a transition is beside its observations, ``[L, B, ...]``."""
 
     action: PyTree
-    reward: jax.Array
-    terminated: jax.Array
-    truncated: jax.Array
-    first: jax.Array
-    costs: jax.Array
+    reward: Array
+    terminated: Array
+    truncated: Array
+    first: Array
+    costs: Array
     extras: Any
     slot: jax.Array  # int32: of the newest frame of obs, modulo ``_turn(F)``
 
@@ -164,9 +164,7 @@ def _append(stream: Stream, rollout: Rollout, opens: jax.Array, stack: int) -> t
     return Stream(frames, steps, head, count - gone.sum(dtype=jnp.int32), newest), Left(row, gone)
 
 
-def item(
-    stream: Stream, index: jax.Array, n: int, gamma: float | jax.Array, stack: int = 1
-) -> tuple[Rollout, jax.Array]:
+def item(stream: Stream, index: Array, n: int, gamma: float | Array, stack: int = 1) -> tuple[Rollout, jax.Array]:
     """The items ``index`` [N] = row * B + environment: n steps, or up to an end. -> (batch [N, ...], discount [N]).
 
     reward = sum_{k < m} gamma^k r_{t+k},  discount = gamma^m (1 - terminated_{t+m-1}),  next_obs = o_{t+m}, with m the
@@ -179,7 +177,7 @@ def item(
     ahead = jnp.arange(n, dtype=jnp.int32)[None]
     path = (row[:, None] + ahead) % rows  # [N, n]
     across = jnp.broadcast_to(env[:, None], path.shape)
-    ended = (steps.terminated | steps.truncated)[path, across]
+    ended = (steps.terminated[path, across] | steps.truncated[path, across]).astype(jnp.int32)
     before = jnp.cumsum(ended, axis=1) - ended  # ends before step k
     age = (stream.head - 1 - row) % rows  # 0: the newest
     going = (before == 0) & (ahead <= age[:, None])
