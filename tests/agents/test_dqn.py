@@ -152,7 +152,9 @@ def test_overestimation_and_its_cure():
     """
     arms = 10
     rewards = np.broadcast_to(np.array([-1.0, 1.0]), (1, arms, 2))
-    mdp = from_successors(np.zeros((1, arms, 2), int), np.full((1, arms, 2), 0.5), rewards, gamma=0.9, max_episode_steps=10)
+    mdp = from_successors(
+        np.zeros((1, arms, 2), int), np.full((1, arms, 2), 0.5), rewards, gamma=0.9, max_episode_steps=10
+    )
     np.testing.assert_allclose(value_iteration(mdp).value, 0, atol=1e-9)
     noisy = dataclasses.replace(
         TABLE, gamma=0.9, batch_size=16, learning_rate=0.02, replay_capacity=20_000, learning_starts=10_000
@@ -176,7 +178,7 @@ POLICIES = ["action", "action-observation", "mask"]
 @pytest.mark.parametrize("name", [*VALUES, *POLICIES])
 def test_learns_the_probes(name):
     rainbow = {"double": True, "dueling": True, "prioritized": True, "n_step": 1}
-    agent, state, _ = train(f"probe/{name}", dataclasses.replace(LEARNER, **rainbow), 700)
+    _, state, _ = train(f"probe/{name}", dataclasses.replace(LEARNER, **rainbow), 700)
     known = known_values(f"probe/{name}", LEARNER.gamma)
     q = jax.vmap(state.params)(known.obs)
     if name == "mask":
@@ -190,8 +192,14 @@ def test_never_takes_an_illegal_action():
     lead = lambda x: jax.tree.map(lambda y: np.asarray(y)[None], x)
     no = np.zeros((1, 256), bool)
     number = no.astype(np.float32)
-    rollout = Rollout(lead(obs), no.astype(np.int32), number, no, no, lead(obs), no, np.zeros((1, 256, 0), np.float32), {})
-    for settings in ({}, {"exploration": "boltzmann", "exploration_start": 1e6, "exploration_end": 1e6}, {"noisy": True}):
+    rollout = Rollout(
+        lead(obs), no.astype(np.int32), number, no, no, lead(obs), no, np.zeros((1, 256, 0), np.float32), {}
+    )
+    for settings in (
+        {},
+        {"exploration": "boltzmann", "exploration_start": 1e6, "exploration_end": 1e6},
+        {"noisy": True},
+    ):
         agent = dqn(dataclasses.replace(TABLE, **settings), made.spec)
         state = agent.init(jax.random.key(0), rollout)
         for explore in (True, False):
@@ -264,9 +272,11 @@ def test_one_gradient_step_by_hand():
     np.testing.assert_allclose(metrics["grad_norm"], norm, rtol=1e-5)
     moved = np.asarray(learned.params.advantage.output.weight) - weight
     np.testing.assert_allclose(np.sign(moved), -np.sign(gradient))
-    assert all((x == y).all() for x, y in zip(*map(jax.tree.leaves, (learned.target, state.learner.target)), strict=True))
+    assert all(
+        (x == y).all() for x, y in zip(*map(jax.tree.leaves, (learned.target, state.learner.target)), strict=True)
+    )
     learned, _, _ = learner.learn(learned, Sample(batch, f(discount), f(importance), i(s)), jax.random.key(1))
-    assert all((x == y).all() for x, y in zip(*map(jax.tree.leaves, (learned.target, learned.params)), strict=True))
+    assert same(learned.target, learned.params)
 
 
 def test_epsilon_falls_over_its_part_of_the_run():
@@ -324,7 +334,9 @@ def test_a_temperature_may_exceed_one():
 
 
 def test_a_continuous_action_space_names_another_algorithm():
-    with pytest.raises(UsageError, match=r"DQN needs a Discrete action space; test has Box.*Try: steersman train \w+ test"):
+    with pytest.raises(
+        UsageError, match=r"DQN needs a Discrete action space; test has Box.*Try: steersman train \w+ test"
+    ):
         dqn(DQNConfig(), spec_of(BOX, BOX))
 
 

@@ -1,5 +1,7 @@
 """The sum tree under any operations, and how often prioritized replay draws what."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,7 +20,7 @@ def assert_sums(tree, leaves):
     """Every node is the sum of its children, and the leaves are those wanted."""
     np.testing.assert_array_equal(np.asarray(tree[0])[: len(leaves)], leaves)
     assert (np.asarray(tree[0])[len(leaves) :] == 0).all()
-    for below, level in zip(tree[:-1], tree[1:], strict=True):
+    for below, level in itertools.pairwise(tree):
         sums = np.asarray(below).reshape(-1, sum_tree.WIDTH).sum(1)
         np.testing.assert_allclose(np.asarray(level)[: len(sums)], sums, rtol=1e-6)
         assert (np.asarray(level)[len(sums) :] == 0).all()

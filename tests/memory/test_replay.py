@@ -37,16 +37,11 @@ class World:
 
     def rollout(self, length):
         rows = np.array([self.step() for _ in range(length)], np.int64)
-        obs, after = (
-            np.broadcast_to(
-                rows[..., i].reshape(*rows.shape[:2], *[1] * len(self.shape)), (*rows.shape[:2], *self.shape)
-            )
-            for i in (0, 1)
-        )
+        obs, after = (rows[..., i, None].astype(np.float32) for i in (0, 1))
         flag = lambda i: rows[..., i].astype(bool)
         number = rows[..., 0].astype(np.float32)
         return Rollout(
-            obs.astype(self.dtype), rows[..., 0].astype(np.int32), number, flag(2), flag(3), after.astype(self.dtype),
+            obs, rows[..., 0].astype(np.int32), number, flag(2), flag(3), after,
             flag(4), np.zeros((*number.shape, 0), np.float32), {},
         )  # fmt: skip
 
@@ -114,8 +109,8 @@ def rollout_by_hand(terminated, truncated):
     ("end", "rewards", "discounts", "successors"),
     [
         # rewards 1 2 3 4 5, the third step an end, three steps an item, gamma 1/2; the last two steps are the newest
-        ("truncated", [1 + 1 + 0.75, 2 + 1.5, 3, 4 + 2.5, 5], [1 / 8, 1 / 4, 1 / 2, 1 / 4, 1 / 2], [2.5, 2.5, 2.5, 5, 5]),
-        ("terminated", [1 + 1 + 0.75, 2 + 1.5, 3, 4 + 2.5, 5], [0, 0, 0, 1 / 4, 1 / 2], [2.5, 2.5, 2.5, 5, 5]),
+        ("truncated", [2.75, 2 + 1.5, 3, 4 + 2.5, 5], [1 / 8, 1 / 4, 1 / 2, 1 / 4, 1 / 2], [2.5, 2.5, 2.5, 5, 5]),
+        ("terminated", [2.75, 2 + 1.5, 3, 4 + 2.5, 5], [0, 0, 0, 1 / 4, 1 / 2], [2.5, 2.5, 2.5, 5, 5]),
         ("neither", [2.75, 2 + 1.5 + 1, 3 + 2 + 1.25, 6.5, 5], [1 / 8, 1 / 8, 1 / 8, 1 / 4, 1 / 2], [3, 4, 5, 5, 5]),
     ],
 )  # fmt: skip

@@ -12,7 +12,7 @@ from steersman.types import PyTree
 
 
 class Optimiser(NamedTuple):
-    """Two pure functions of the parameters, a tree or a vector ``[P]``, and of their gradient, of the same structure."""
+    """Two pure functions of the parameters, a tree or a vector ``[P]``, and of a gradient of the same structure."""
 
     init: Callable[[PyTree], PyTree]  # parameters -> state
     update: Callable[[PyTree, PyTree], tuple[PyTree, PyTree]]  # (gradient, state) -> (direction, state)

@@ -29,6 +29,8 @@ class RunConfig:
     """Environments stepped side by side (B)."""
     workers: int | None = None
     """Processes that step host environments; 0 or none: this one."""
+    overlap: bool = False
+    """Step host environments while the learner computes; the acting policy is then one update behind."""
     devices: int | None = None
     """Most devices (CPU cores, GPUs) to share the work; none: all."""
     checkpoint_every: int | None = None
