@@ -75,12 +75,12 @@ def speed(results: list[dict[str, Any]]) -> str:
 def presets(results: list[dict[str, Any]]) -> str:
     rows = []
     for r in results:
-        target = "" if r["target"] is None else verdict(r["mean"], r["target"])
+        target = "" if r["target"] is None else f"{r['target']:g}: {r['seeds_at_target']} of {r['seeds']} seeds"
         ends = f"{r['worst_seed']:.1f} to {r['best_seed']:.1f}"
         speed = f"{r['steps_per_second']:,.0f}"
         name = f"{r['algorithm']} {r['environment']}"
         rows.append([name, f"{r['steps']:,}", r["seeds"], f"**{r['mean']:.1f}**", ends, target, speed])
-    header = ["preset", "steps", "seeds", "mean return", "over the seeds", "target", "steps/s"]
+    header = ["preset", "steps", "seeds", "mean return", "worst to best seed", "at the target", "steps/s"]
     text = f"Deterministic policy, {results[0]['episodes']} episodes of each seed, in environments of their own."
     commands = "\n".join(f"- {line}" for line in dict.fromkeys(origin(r) for r in results))
     return f"## What the presets reach\n\n{text}\n\n{table(header, rows)}\n\n{commands}"

@@ -51,8 +51,10 @@ class EnvSpec:
     """What an agent needs to know of an environment; nothing here changes while it runs.
 
     ``action_space`` is canonical: a bounded Box is [-1, 1] (``native_action_space`` keeps the environment's own bounds
-    and units). A Dict observation space with an entry ``action_mask``, shape ``(A,)``, 1 = allowed, gives the legal
-    actions of a Discrete space; the mask is never fed to a network.
+    and units). ``observation_space`` is what agents see (``spaces.inside_space``: float32, counts from 0); where the
+    environment's own may differ, ``native_observation_space`` keeps that. A Dict observation space with an entry
+    ``action_mask``, shape ``(A,)``, 1 = allowed, gives the legal actions of a Discrete space; the mask is never fed to
+    a network.
     """
 
     id: str
@@ -61,6 +63,7 @@ class EnvSpec:
     native_action_space: spaces.Space
     max_episode_steps: int | None = None
     num_costs: int = 0
+    native_observation_space: spaces.Space | None = None  # None: observation_space
 
 
 class Env(Protocol):

@@ -13,6 +13,7 @@ pytestmark = pytest.mark.learning
     [
         ("CartPole-v1", 10, 500.0),
         ("Acrobot-v1", 5, -90.0),
+        ("Pendulum-v1", 5, -200.0),
         ("MountainCarContinuous-v0", 5, 90.0),
     ],
 )

@@ -112,12 +112,6 @@ def prepare(entry: Algorithm, environment: Any, run: RunConfig, config: Any, net
                 "on the host. Start one run per seed (--seed 0, --seed 1, ...) and draw them together: steersman plot."
             )
         else:
-<<<<<<< HEAD
-            loop = HostLoop(agent, made, unroll_length=config.unroll_length, first_length=first_length, seed=run.seed)
-        # Once the loop is made: it has settings of its own for JAX, which hold only before the devices are up.
-        size = state_bytes(agent, made.spec, first_length, run.num_envs)
-        check_memory(size * run.seeds, f"The state of {run.seeds} training(s) of {entry.name} on {made.spec.id}")
-=======
             loop = HostLoop(
                 agent,
                 made,
@@ -126,7 +120,9 @@ def prepare(entry: Algorithm, environment: Any, run: RunConfig, config: Any, net
                 seed=run.seed,
                 overlap=run.overlap,
             )
->>>>>>> loops
+        # Once the loop is made: it has settings of its own for JAX, which hold only before the devices are up.
+        size = state_bytes(agent, made.spec, first_length, run.num_envs)
+        check_memory(size * run.seeds, f"The state of {run.seeds} training(s) of {entry.name} on {made.spec.id}")
         run = dataclasses.replace(run, checkpoint_every=run.checkpoint_every or max(1, run.steps // 20))
         assert run.checkpoint_every
         updates = max(1, round(run.checkpoint_every / loop.steps_per_update))
