@@ -10,7 +10,7 @@ import pytest
 from gymnasium import spaces
 
 from steersman import envs
-from steersman.agents.dqn import DQNConfig, dqn
+from steersman.agents.dqn import DQNConfig, dqn, dqn_learner
 from steersman.agents.replay import updates_of
 from steersman.envs.probe import known_values
 from steersman.envs.vector import vectorize
@@ -242,10 +242,10 @@ def test_one_gradient_step_by_hand():
     """Terminal, truncated and going on; weights; the clipped gradient of Huber's loss; the target network's copy."""
     spec = spec_of(spaces.Discrete(3), spaces.Discrete(2))
     config = dataclasses.replace(TABLE, update_ratio=1 / 8, target_period=2, max_grad_norm=1e6)
-    agent = dqn(config, spec)
-    state = agent.init(jax.random.key(0), zero_rollout(spec))
-    weight = np.asarray(state.learner.params.advantage.output.weight)  # [A, S]
-    q = weight.T + np.asarray(state.learner.params.advantage.output.bias)
+    learner = dqn_learner(config, spec)
+    state = learner.init(jax.random.key(0), zero_rollout(spec))
+    weight = np.asarray(state.params.advantage.output.weight)  # [A, S]
+    q = weight.T + np.asarray(state.params.advantage.output.bias)
     s, a, r = np.array([0, 1, 2]), np.array([0, 1, 1]), np.array([0.1, 0.2, -9.0])
     after, discount = np.array([1, 2, 0]), np.array([0.0, GAMMA, GAMMA])
     delta = r + discount * q[after].max(1) - q[s, a]
@@ -254,15 +254,8 @@ def test_one_gradient_step_by_hand():
     f, i = (lambda x: jnp.asarray(x, jnp.float32)), (lambda x: jnp.asarray(x, jnp.int32))
     no = jnp.zeros(3, bool)
     batch = Rollout(i(s), i(a), f(r), i(discount == 0) > 0, no, i(after), no, jnp.zeros((3, 0)), {})
-    from steersman.agents import dqn as module
-
-    captured = {}
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(module, "with_replay", lambda learner, buffer, ratio: captured.setdefault("learner", learner))
-        module.dqn(config, spec)
-    learner = captured["learner"]
     learned, priority, metrics = learner.learn(
-        state.learner, Sample(batch, f(discount), f(importance), i(s)), jax.random.key(1)
+        state, Sample(batch, f(discount), f(importance), i(s)), jax.random.key(1)
     )
     np.testing.assert_allclose(metrics["loss"], (importance * each).mean(), rtol=1e-5)
     np.testing.assert_allclose(priority, np.abs(delta), rtol=1e-5)
@@ -272,9 +265,8 @@ def test_one_gradient_step_by_hand():
     np.testing.assert_allclose(metrics["grad_norm"], norm, rtol=1e-5)
     moved = np.asarray(learned.params.advantage.output.weight) - weight
     np.testing.assert_allclose(np.sign(moved), -np.sign(gradient))
-    assert all(
-        (x == y).all() for x, y in zip(*map(jax.tree.leaves, (learned.target, state.learner.target)), strict=True)
-    )
+    same = lambda a, b: all((x == y).all() for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
+    assert same(learned.target, state.target)
     learned, _, _ = learner.learn(learned, Sample(batch, f(discount), f(importance), i(s)), jax.random.key(1))
     assert same(learned.target, learned.params)
 

@@ -159,6 +159,18 @@ def dqn(config: DQNConfig, spec: EnvSpec, *, network: QNetworkFactory | None = N
     network: ``(key, spec) -> module``, the module mapping one observation to q ``[A]``, or ``[A, K]`` where the return
     is a distribution, and with ``noisy`` taking a key too; by default ``nets.value.QNetwork`` as the config describes.
     """
+    learner = dqn_learner(config, spec, network=network)
+    common: dict[str, Any] = {"n_step": config.n_step, "gamma": config.gamma, "frame_stack": config.frame_stack}
+    buffer = uniform(config.replay_capacity, config.batch_size, **common)
+    if config.prioritized:
+        schedule = {"beta": config.priority_correction, "beta_steps": config.schedule_steps}
+        common |= schedule | {"alpha": config.priority_exponent}
+        buffer = prioritized(config.replay_capacity, config.batch_size, **common)
+    return with_replay(learner, buffer, ratio=config.update_ratio)
+
+
+def dqn_learner(config: DQNConfig, spec: EnvSpec, *, network: QNetworkFactory | None = None) -> BatchLearner:
+    """What ``dqn`` does with a batch, whatever memory it comes from."""
     if not isinstance(spec.action_space, spaces.Discrete):
         raise UsageError(
             f"DQN needs a Discrete action space; {spec.id} has {spec.action_space}. Try: steersman train ppo {spec.id}"
@@ -278,10 +290,4 @@ def dqn(config: DQNConfig, spec: EnvSpec, *, network: QNetworkFactory | None = N
         metrics |= {"exploration": level_of(state.updates), "grad_norm": optax.global_norm(gradient)}
         return DQNState(params, target, optimiser, updates), priority, metrics
 
-    memory: dict[str, Any] = {"n_step": config.n_step, "gamma": config.gamma, "frame_stack": config.frame_stack}
-    if config.prioritized:
-        memory |= {"alpha": config.priority_exponent, "beta": config.priority_correction}
-        buffer = prioritized(config.replay_capacity, config.batch_size, beta_steps=config.schedule_steps, **memory)
-    else:
-        buffer = uniform(config.replay_capacity, config.batch_size, **memory)
-    return with_replay(BatchLearner(init, lambda num_envs: (), act, learn), buffer, ratio=config.update_ratio)
+    return BatchLearner(init, lambda num_envs: (), act, learn)
