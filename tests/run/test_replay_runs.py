@@ -71,9 +71,7 @@ def test_bytes_are_said_and_what_does_not_fit_is_refused(monkeypatch):
     assert f"{in_units(setup.state_bytes)} of state" in setup.describe()
     assert "of state" not in made().describe()
     monkeypatch.setattr(devices, "memory_limit", lambda: 10**8)
-    with pytest.raises(
-        UsageError, match=r"1 training\(s\) of dqn .* takes .*[GM]B; there are 100.0 MB .*replay_capacity"
-    ):
+    with pytest.raises(UsageError, match=r"1 training\(s\) of dqn .*; there are 100.0 MB .*replay_capacity"):
         made(replay_capacity=10**7)
     made(replay_capacity=10**5)
     with pytest.raises(UsageError, match=r"30 training\(s\)"):
