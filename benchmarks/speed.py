@@ -38,7 +38,22 @@ SIXTY_FOUR = {"num_envs": 64, "rollout_length": 128, "epochs": 4, "minibatches":
 COMPILED = {"environment": "CartPole-v1"} | SIXTY_FOUR | COEFFICIENTS
 EIGHT = {"num_envs": 8, "rollout_length": 256, "epochs": 4, "minibatches": 8}
 HOST = {"environment": "gymnasium/CartPole-v1"} | EIGHT | COEFFICIENTS
+SAC = {
+    "algorithm": "sac",
+    "environment": "HalfCheetah-v5",
+    "num_envs": 1,
+    "rollout_length": 1,
+    "update_ratio": 1,
+    "batch_size": 256,
+    "hidden_sizes": [256, 256],
+    "learning_rate": 3e-4,
+    "gamma": 0.99,
+    "tau": 0.005,
+    "replay_capacity": 100_000,
+    "learning_starts": 1_000,
+}
 SCRIPTS = {"steersman": "train_steersman", "sb3": "train_sb3", "sbx": "train_sb3"}  # others: train_rejax
+SAC_SCRIPTS = {"steersman": "sac_steersman", "sb3": "sac_peers", "sbx": "sac_peers"}
 
 # What the settings cannot show; printed under the table.
 NOTES = {
@@ -50,6 +65,13 @@ NOTES = {
     "sbx": "As sb3. Policy and value each have their own gradient, Adam and norm.",
     "rejax": "gymnax's CartPole. Evaluation replaced by nothing. Clips gradients element by element, clips the value "
     "loss, one optimiser each for policy and value; no option turns these off.",
+}
+SAC_NOTES = {
+    "all": "256x256 ReLU networks, twin critics, temperature learned, Adam, one visit to the learner after every step "
+    "of the environments, float32, nothing written to disk.",
+    "steersman": "Sequential: no overlap of simulator and learner. Episode statistics kept.",
+    "sb3": "DummyVecEnv with Monitor, as make_vec_env builds it; timed after the first updates.",
+    "sbx": "As sb3.",
 }
 
 
@@ -73,9 +95,11 @@ class Contender:
         return peers.python_of("rejax" if self.name.startswith("rejax") else "sb3")
 
     def measure(self, shape: dict[str, Any], scale: float) -> dict[str, Any]:
-        script = common.HERE / "contenders" / f"{SCRIPTS.get(self.name, 'train_rejax')}.py"
+        scripts = SAC_SCRIPTS if shape.get("algorithm") == "sac" else SCRIPTS
+        script = common.HERE / "contenders" / f"{scripts.get(self.name, 'train_rejax')}.py"
         steps = max(int(self.steps * scale), 4 * shape["num_envs"] * shape["rollout_length"])
-        options = ["--shape", json.dumps(shape), "--steps", str(steps), *self.options]
+        library = ["--library", self.name] if self.name in ("sb3", "sbx") else []
+        options = ["--shape", json.dumps(shape), "--steps", str(steps), *library, *self.options]
         return common.run_json([self.python(), str(script), *options])
 
 
@@ -116,6 +140,33 @@ SCENARIOS = {
         HOST | {"environment": "HalfCheetah-v5"},
         (Contender("steersman", "", 130_000), *threads("sb3", 60_000)),
         {"sb3": 2.0},
+    ),
+    "sac-halfcheetah": Scenario(
+        SAC,
+        (
+            Contender("steersman", "", 3_000),
+            *threads("sb3", 1_000),
+            *threads("sbx", 1_500),
+        ),
+        {"sb3": 2.5, "sbx": 1.8},
+    ),
+    "sac-halfcheetah-ratio20": Scenario(
+        SAC | {"update_ratio": 20},
+        (
+            Contender("steersman", "", 150),
+            *threads("sb3", 60),
+            *threads("sbx", 80),
+        ),
+        {"sb3": 2.5, "sbx": 1.8},
+    ),
+    "sac-halfcheetah-8": Scenario(
+        SAC | {"num_envs": 8},
+        (
+            Contender("steersman", "", 3_000),
+            *threads("sb3", 1_000),
+            *threads("sbx", 1_500),
+        ),
+        {"sb3": 2.5, "sbx": 1.8},
     ),
 }
 
@@ -160,11 +211,12 @@ def run(name: str, rounds: int, scale: float) -> dict[str, Any]:
         }
         of = "" if target is None else f"   target {target}"
         print(f"{name}: {ratios[peer]['median']:.2f} times {best} ({min(each):.2f} to {max(each):.2f}){of}", flush=True)
+    notes = SAC_NOTES if scenario.shape.get("algorithm") == "sac" else NOTES
     return {
         "scenario": name,
         "shape": scenario.shape,
         "settings": settings[ours],
-        "notes": {k: v for k, v in NOTES.items() if k in ("all", "steersman", *scenario.targets)},
+        "notes": {k: v for k, v in notes.items() if k in ("all", "steersman", *scenario.targets)},
         "ratios": ratios,
         "steps_per_second": rates,
         "compile_seconds": {

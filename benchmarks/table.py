@@ -44,8 +44,10 @@ def speed(results: list[dict[str, Any]]) -> str:
     ]
     for r in results:
         s, c = r["shape"], r["settings"]
-        shape = f"{s['num_envs']} environments x {s['rollout_length']} steps, {s['epochs']} epochs, minibatches of "
-        parts.append(f"### {r['scenario']}\n\nPPO, {s['environment']}, {shape}{c['minibatch_size']}.")
+        shape = f"{s['num_envs']} environments x {s['rollout_length']} steps, "
+        work = f"{s['epochs']} epochs, minibatches" if "epochs" in s else f"{s['update_ratio']} updates a step, batches"
+        algorithm = s.get("algorithm", "ppo").upper()
+        parts.append(f"### {r['scenario']}\n\n{algorithm}, {s['environment']}, {shape}{work} of {c['minibatch_size']}.")
         rows = []
         for label, rates in r["steps_per_second"].items():
             middle, spread = statistics.median(rates), f"{min(rates):,.0f} to {max(rates):,.0f}"
@@ -122,6 +124,48 @@ def first_run(result: dict[str, Any]) -> str:
     return f"## The first run\n\n`{result['readme']}`\n\n{table(header, rows)}\n\n{line}\n\n{origin(result)}"
 
 
+def sac_update(result: dict[str, Any]) -> str:
+    rows = []
+    for r in result["variants"].values():
+        name = r["variant"] if r["variant"] == "steersman" else f"plain, {r['variant']}"
+        target = verdict(r["fraction"], result["target"]) if r["variant"] == "steersman" else ""
+        limit = r["product_gflops"] / result["gflop_per_update"]
+        speed = [f"**{r['updates_per_second']:.0f}**", f"{limit:.0f}", f"{r['fraction']:.2f}"]
+        rows.append([name, r["cores"], *speed, target])
+    header = ["", "cores", "updates/s", "the products alone", "fraction", "target"]
+    text = (
+        f"One update takes {result['gflop_per_update']:.2f} GFLOP of products; the limit: their time at the rate of "
+        "a 256 x 256 product on the same cores. `sac_update.py` says what each variant is."
+    )
+    return f"## One SAC update and the arithmetic\n\n{text}\n\n{table(header, rows)}\n\n{origin(result)}"
+
+
+def q_bias(result: dict[str, Any]) -> str:
+    rows = []
+    for name, r in result["algorithms"].items():
+        ends = f"{min(r['each_bias']):+.2f} to {max(r['each_bias']):+.2f}"
+        bias = [f"**{r['bias']:+.2f}**", ends, f"{r['relative_bias']:+.1%}"]
+        rows.append([name, f"{r['q']:.1f}", f"{r['return']:.1f}", *bias, f"{r['episode_return']:.0f}"])
+    header = ["", "mean Q", "mean return", "bias", "over the seeds", "relative", "episode return"]
+    text = (
+        f"{result['environment']}, {result['steps']:,} steps, {result['seeds']} seeds: the critics' Q(s, a) of the "
+        "acting policy against the discounted return that follows. Above 0 is overestimation."
+    )
+    return f"## What Q says and what comes\n\n{text}\n\n{table(header, rows)}\n\n{origin(result)}"
+
+
+def hindsight(result: dict[str, Any]) -> str:
+    rows = []
+    for name in ("with", "without"):
+        r = result[name]
+        each = ", ".join(f"{x:.2f}" for x in r["each"])
+        target = verdict(r["success_rate"], result["target"]) if name == "with" else ""
+        rows.append([f"{name} hindsight", f"{r['steps']:,}", f"**{r['success_rate']:.3f}**", each, target])
+    header = ["", "steps", "success rate", "each seed", "target"]
+    text = f"{result['algorithm']} on {result['environment']}, {result['seeds']} seeds."
+    return f"## Hindsight\n\n{text}\n\n{table(header, rows)}\n\n{origin(result)}"
+
+
 def load(pattern: str) -> list[dict[str, Any]]:
     order = ["compiled", "seeds2", "cartpole-host", "halfcheetah", "CartPole", "Acrobot", "Pendulum", "MountainCar"]
 
@@ -137,6 +181,8 @@ def render() -> str:
         parts.append(speed(found))
     if found := load("preset-*.json"):
         parts.append(presets(found))
+    parts += [sac_update(r) for r in load("sac-update.json")]
+    parts += [q_bias(r) for r in load("q-bias.json")] + [hindsight(r) for r in load("hindsight-*.json")]
     parts += [resume(r) for r in load("resume.json")] + [first_run(r) for r in load("first_run.json")]
     return "\n\n".join(parts) or "No results yet."
 

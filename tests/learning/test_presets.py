@@ -28,3 +28,12 @@ def test_host():
     """The same preset on the original environment, through the host loop."""
     result = steersman.train("ppo", "gymnasium/CartPole-v1", seed=0, evaluation_episodes=20)
     assert result.evaluation.mean >= 475.0
+
+
+@pytest.mark.parametrize("algorithm", ["sac", "td3"])
+def test_pendulum_off_policy(algorithm):
+    """Every one of five seeds, within 20,000 steps."""
+    result = steersman.train(algorithm, "Pendulum-v1", seed=0, seeds=5, evaluation_episodes=100)
+    means = [e["mean"] for e in result.summary["evaluations"]]
+    assert result.summary["steps"] <= 20_000
+    assert min(means) >= -180.0, means

@@ -24,6 +24,8 @@ SMALL = {  # a config takes those that it has
     "update_ratio": 0.25,
     "batch_size": 16,
     "replay_capacity": 64,
+    "critic_sizes": (8,),
+    "num_quantiles": 3,
 }
 CASES = [
     ("ppo", "CartPole-v1", {}),
@@ -31,6 +33,12 @@ CASES = [
     ("ppo", "probe/mask", {"objective": "penalty", "normalize_observations": True}),
     ("dqn", "CartPole-v1", {}),
     ("dqn", "probe/mask", {"prioritized": True, "noisy": True, "distribution": "categorical", "n_step": 2}),
+    ("ddpg", "Pendulum-v1", {"exploration": "ou"}),
+    ("td3", "Pendulum-v1", {"exploration": "pink"}),
+    ("sac", "goal/point", {"hindsight": 0.8, "policy_delay": 2}),
+    ("sac", "probe/mask", {}),
+    ("tqc", "Pendulum-v1", {}),
+    ("crossq", "Pendulum-v1", {}),
 ]
 
 

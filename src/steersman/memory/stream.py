@@ -16,6 +16,7 @@ There is room for one frame per transition and an eighth more. Where episodes ar
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -172,7 +173,6 @@ def item(stream: Stream, index: Array, n: int, gamma: float | Array, stack: int 
     """
     steps = stream.steps
     rows, num_envs = steps.reward.shape
-    room = jax.tree.leaves(stream.frames)[0].shape[0]
     row, env = index // num_envs, index % num_envs
     ahead = jnp.arange(n, dtype=jnp.int32)[None]
     path = (row[:, None] + ahead) % rows  # [N, n]
@@ -190,15 +190,7 @@ def item(stream: Stream, index: Array, n: int, gamma: float | Array, stack: int 
     terminated = steps.terminated[last, env]
     discount = powers[taken] * (1.0 - terminated.astype(jnp.float32))
 
-    def read(ring: Any, slot: jax.Array) -> jax.Array:
-        store = _ring(ring)
-        if not _is_stack(ring):
-            return store[slot % room, env]
-        at = (slot[:, None] + jnp.arange(1 - stack, 1, dtype=jnp.int32)[None]) % room
-        stacked = store[at, jnp.broadcast_to(env[:, None], at.shape)]  # [N, S, ...]
-        return jnp.moveaxis(stacked, 1, -1) if isinstance(ring, Last) else stacked
-
-    look = lambda slot: jax.tree.map(lambda ring: read(ring, slot), stream.frames, is_leaf=_is_stack)
+    look = partial(_look, stream, env, stack=stack)
     batch = Rollout(
         obs=look(steps.slot[row, env]),
         action=jax.tree.map(lambda x: x[row, env], steps.action),
@@ -211,6 +203,26 @@ def item(stream: Stream, index: Array, n: int, gamma: float | Array, stack: int 
         extras=jax.tree.map(lambda x: x[row, env], steps.extras),
     )
     return batch, discount
+
+
+def successor(stream: Stream, row: jax.Array, env: jax.Array, stack: int = 1) -> PyTree:
+    """The true observations [N, ...] after the transitions at ``row`` [N] of the environments ``env`` [N]."""
+    return _look(stream, env, stream.steps.slot[row, env] + 1, stack=stack)
+
+
+def _look(stream: Stream, env: jax.Array, slot: jax.Array, *, stack: int) -> PyTree:
+    """The observations [N, ...] whose newest frames are at ``slot`` [N]."""
+    room = jax.tree.leaves(stream.frames)[0].shape[0]
+
+    def read(ring: Any) -> jax.Array:
+        store = _ring(ring)
+        if not _is_stack(ring):
+            return store[slot % room, env]
+        at = (slot[:, None] + jnp.arange(1 - stack, 1, dtype=jnp.int32)[None]) % room
+        stacked = store[at, jnp.broadcast_to(env[:, None], at.shape)]  # [N, S, ...]
+        return jnp.moveaxis(stacked, 1, -1) if isinstance(ring, Last) else stacked
+
+    return jax.tree.map(read, stream.frames, is_leaf=_is_stack)
 
 
 def _is_stack(x: Any) -> bool:
