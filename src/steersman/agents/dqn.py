@@ -172,8 +172,10 @@ def dqn(config: DQNConfig, spec: EnvSpec, *, network: QNetworkFactory | None = N
 def dqn_learner(config: DQNConfig, spec: EnvSpec, *, network: QNetworkFactory | None = None) -> BatchLearner:
     """What ``dqn`` does with a batch, whatever memory it comes from."""
     if not isinstance(spec.action_space, spaces.Discrete):
+        other = "sac" if isinstance(spec.action_space, spaces.Box) else "ppo"
         raise UsageError(
-            f"DQN needs a Discrete action space; {spec.id} has {spec.action_space}. Try: steersman train ppo {spec.id}"
+            f"DQN needs a Discrete action space; {spec.id} has {spec.action_space}. "
+            f"Try: steersman train {other} {spec.id}"
         )
     if network is not None and not callable(network):
         raise UsageError(f"network must be a function (key, spec) -> module, not {type(network).__name__}.")
