@@ -16,7 +16,6 @@ There is room for one frame per transition and an eighth more. Where episodes ar
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -225,7 +224,7 @@ def _look(stream: Stream, env: jax.Array, slot: jax.Array, *, stack: int) -> PyT
 
 
 def _at(x: Array, index: jax.Array) -> jax.Array:
-    """Entries of ``[L, B, ...]`` by row * B + environment: int [...] -> [..., ...]. One axis of indices is the faster."""
+    """Entries of ``[L, B, ...]`` by row * B + environment. One axis of indices is faster than two."""
     return jnp.asarray(x).reshape(-1, *x.shape[2:])[index]
 
 
