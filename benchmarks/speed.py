@@ -92,10 +92,10 @@ SAC_NOTES = {
     "sbx": "As sb3.",
 }
 DQN_NOTES = {
-    "all": "64x64 ReLU networks, Adam, Huber loss, constant epsilon, one environment, one update of a batch of 128 after "
-    "every step, float32, nothing written to disk.",
-    "steersman": "Host: sequential, no overlap of simulator and learner. Compiled twin: the same in one program. Episode "
-    "statistics kept.",
+    "all": "64x64 ReLU networks, Adam, Huber loss, constant epsilon, one environment, one update of a batch of 128 "
+    "after every step, float32, nothing written to disk.",
+    "steersman": "Host: sequential, no overlap of simulator and learner. Compiled twin: the same in one program. "
+    "Episode statistics kept.",
     "sb3": "DummyVecEnv with Monitor, as make_vec_env builds it; timed after the first updates.",
     "sbx": "As sb3; it does not clip gradients, and has no option for it.",
 }

@@ -116,8 +116,8 @@ def replay(result: dict[str, Any]) -> str:
     c = result["checkpoint"]
     text = (
         f"{result['capacity']:,} transitions of CartPole, batches of {result['batch_size']}, one update a step.\n\n"
-        f"{table(header, rows)}\n\nThe checkpoint of that agent, memory full: {c['file_bytes'] / 1e6:.0f} MB, written in "
-        f"{c['write_seconds']:.2f} s and read, with every byte checked, in {c['read_seconds']:.2f} s."
+        f"{table(header, rows)}\n\nThe checkpoint of that agent, memory full: {c['file_bytes'] / 1e6:.0f} MB, written "
+        f"in {c['write_seconds']:.2f} s and read, with every byte checked, in {c['read_seconds']:.2f} s."
     )
     return f"## Replay\n\n{text}\n\n{origin(result)}"
 

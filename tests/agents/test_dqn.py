@@ -1,6 +1,7 @@
 """Every switch of DQN ends at the exact answer of a small MDP; what each is for; what its settings refuse."""
 
 import dataclasses
+import itertools
 from functools import partial
 
 import jax
@@ -283,6 +284,20 @@ def test_epsilon_falls_over_its_part_of_the_run():
         state, metrics = update(state, rollout, jax.random.key(0))
         seen.append(float(metrics["exploration"]))
     np.testing.assert_allclose(seen, [0.75, 0.5, 0.25, 0, 0], atol=1e-6)
+
+
+def test_the_learning_rate_falls_to_zero_by_choice():
+    """The last of four rollouts is learned from with a quarter of the rate, and what comes after with none."""
+    spec = spec_of(BOX, spaces.Discrete(3))
+    settings = {"update_ratio": 1 / 8, "learning_starts": 0, "schedule_steps": 32, "anneal_learning_rate": True}
+    agent, rollout = dqn(dataclasses.replace(TABLE, **settings), spec), zero_rollout(spec)
+    states, update = [agent.init(jax.random.key(0), rollout)], jax.jit(agent.update)
+    for _ in range(5):
+        states.append(update(states[-1], rollout, jax.random.key(0))[0])
+    params = [np.concatenate([x.ravel() for x in jax.tree.leaves(s.learner.params)]) for s in states]
+    steps = [np.abs(b - a).max() for a, b in itertools.pairwise(params)]
+    assert steps[4] == 0
+    np.testing.assert_allclose(steps[3] / steps[0], 0.25, atol=0.1)
 
 
 def test_a_sweep_over_floats_is_one_program():

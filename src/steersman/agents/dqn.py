@@ -62,7 +62,9 @@ class DQNConfig:
     learning_starts: int = 1_000
     """Environment steps of random play before learning."""
     learning_rate: float = 5e-4
-    """Adam's step size."""
+    """Adam's step size at the start."""
+    anneal_learning_rate: bool = False
+    """Let it fall linearly to zero over schedule_steps."""
     gamma: float = 0.99
     """Discount factor."""
     target: str = "q_learning"
@@ -214,11 +216,14 @@ def dqn_learner(config: DQNConfig, spec: EnvSpec, *, network: QNetworkFactory | 
         policy = exploration.boltzmann if config.exploration == "boltzmann" else exploration.epsilon_greedy
         return policy(q, level, obs[MASK] if has_mask else None)
 
+    def steps_of(updates: jax.Array) -> jax.Array:
+        """Environment steps, the random ones included, after some gradient steps."""
+        return updates.astype(jnp.float32) / config.update_ratio + float(config.learning_starts)
+
     def level_of(updates: jax.Array) -> jax.Array:
-        """Epsilon, or the temperature, after some gradient steps."""
-        steps = updates.astype(jnp.float32) / config.update_ratio + float(config.learning_starts)
+        """Epsilon, or the temperature."""
         over = config.exploration_fraction * float(config.schedule_steps)
-        return exploration.linear(steps, config.exploration_start, config.exploration_end, over)
+        return exploration.linear(steps_of(updates), config.exploration_start, config.exploration_end, over)
 
     def init(key: Key, first_rollout: Rollout) -> DQNState:
         params = make_network(key)
@@ -279,7 +284,10 @@ def dqn_learner(config: DQNConfig, spec: EnvSpec, *, network: QNetworkFactory | 
         policy_t = next_policy(state, out_t, sample.batch.next_obs, keys)
         gradient, (priority, metrics) = jax.grad(loss, has_aux=True)(state.params, sample, out_t, policy_t, keys[3])
         direction, optimiser = adam.update(gradient, state.optimiser)
-        params = jax.tree.map(lambda p, d: p - config.learning_rate * d, state.params, direction)
+        rate = jnp.asarray(config.learning_rate, jnp.float32)
+        if config.anneal_learning_rate and config.schedule_steps:
+            rate = exploration.linear(steps_of(state.updates), rate, 0.0, config.schedule_steps)
+        params = jax.tree.map(lambda p, d: p - rate * d, state.params, direction)
         updates = state.updates + 1
 
         def moved(target: PyTree) -> PyTree:
