@@ -104,6 +104,24 @@ def resume(result: dict[str, Any]) -> str:
     return f"## Killed and resumed\n\n{table(header, rows)}\n\n{origin(result)}"
 
 
+def replay(result: dict[str, Any]) -> str:
+    rows = []
+    for name, what in (("training_step", "a training step of DQN"), ("memory_alone", "add, draw and update alone")):
+        r = result[name]
+        us = r["microseconds"]
+        target = verdict(-r["ratio"], -result["target"]).replace("-", "") if name == "training_step" else ""
+        ratio = f"**{r['ratio']:.2f}** ({r['ratio_min']:.2f} to {r['ratio_max']:.2f})"
+        rows.append([what, f"{us['uniform']:.0f}", f"{us['prioritized']:.0f}", ratio, target])
+    header = ["microseconds", "uniform", "prioritized", "ratio, median and range", "at most"]
+    c = result["checkpoint"]
+    text = (
+        f"{result['capacity']:,} transitions of CartPole, batches of {result['batch_size']}, one update a step.\n\n"
+        f"{table(header, rows)}\n\nThe checkpoint of that agent, memory full: {c['file_bytes'] / 1e6:.0f} MB, written "
+        f"in {c['write_seconds']:.2f} s and read, with every byte checked, in {c['read_seconds']:.2f} s."
+    )
+    return f"## Replay\n\n{text}\n\n{origin(result)}"
+
+
 def first_run(result: dict[str, Any]) -> str:
     rows = []
     for name, runs in result["runs"].items():
@@ -183,7 +201,11 @@ def render() -> str:
         parts.append(presets(found))
     parts += [sac_update(r) for r in load("sac-update.json")]
     parts += [q_bias(r) for r in load("q-bias.json")] + [hindsight(r) for r in load("hindsight-*.json")]
-    parts += [resume(r) for r in load("resume.json")] + [first_run(r) for r in load("first_run.json")]
+    parts += (
+        [replay(r) for r in load("replay.json")]
+        + [resume(r) for r in load("resume.json")]
+        + [first_run(r) for r in load("first_run.json")]
+    )
     return "\n\n".join(parts) or "No results yet."
 
 

@@ -31,6 +31,8 @@ CASES = [
     ("ppo", "CartPole-v1", {}),
     ("ppo", "Pendulum-v1", {"normalize_observations": True, "scale_rewards": True}),
     ("ppo", "probe/mask", {"objective": "penalty", "normalize_observations": True}),
+    ("dqn", "CartPole-v1", {}),
+    ("dqn", "probe/mask", {"prioritized": True, "noisy": True, "distribution": "categorical", "n_step": 2}),
     ("ddpg", "Pendulum-v1", {"exploration": "ou"}),
     ("td3", "Pendulum-v1", {"exploration": "pink"}),
     ("sac", "goal/point", {"hindsight": 0.8, "policy_delay": 2}),

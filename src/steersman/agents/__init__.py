@@ -8,6 +8,7 @@ from typing import Any
 from steersman.agents.checks import check_minibatches
 from steersman.agents.crossq import CrossQConfig, crossq
 from steersman.agents.ddpg import DDPGConfig, ddpg
+from steersman.agents.dqn import DQNConfig, dqn
 from steersman.agents.ppo import PPOConfig, ppo
 from steersman.agents.replay import check_replay, first_rows
 from steersman.agents.sac import SACConfig, sac
@@ -40,6 +41,7 @@ ALGORITHMS: dict[str, Algorithm] = {
             first_length=lambda c, num_envs: c.unroll_length if c.normalize_observations or c.scale_rewards else 1,
             check=lambda c, num_envs: check_minibatches(c.unroll_length, num_envs, c.num_minibatches),
         ),
+        _replayed("dqn", DQNConfig, dqn, "deep Q-learning, all of Rainbow as switches: discrete actions, replay"),
         _replayed("ddpg", DDPGConfig, ddpg, "deep deterministic policy gradient: continuous actions, replay"),
         _replayed("td3", TD3Config, td3, "twin delayed DDPG: continuous actions, replay"),
         _replayed("sac", SACConfig, sac, "soft actor-critic: continuous or discrete actions, replay"),

@@ -146,6 +146,19 @@ def available() -> list[Available]:
     return rows + _gymnasium_rows()
 
 
+def reward_threshold(name: str) -> float | None:
+    """The return at which Gymnasium's registry calls a task solved, whatever family runs it; None where it says none.
+
+    >>> reward_threshold("CartPole-v1"), reward_threshold("gymnasium/CartPole-v1"), reward_threshold("Pendulum-v1")
+    (475.0, 475.0, None)
+    """
+    from gymnasium.envs.registration import registry
+
+    family, _, rest = name.partition("/")
+    spec = registry.get(rest if family in FAMILIES else name)
+    return None if spec is None or spec.reward_threshold is None else float(spec.reward_threshold)
+
+
 def _gymnasium_rows() -> list[Available]:
     from gymnasium.envs.registration import registry
 

@@ -56,7 +56,7 @@ def hindsight(
         row, env = jnp.divmod(jnp.asarray(drawn.index), num_envs)
         ahead = jnp.arange(horizon, dtype=jnp.int32)[None]
         path, across = (row[:, None] + ahead) % rows, jnp.broadcast_to(env[:, None], (batch_size, horizon))
-        ended = (steps.terminated | steps.truncated)[path, across].astype(jnp.int32)
+        ended = (steps.terminated[path, across] | steps.truncated[path, across]).astype(jnp.int32)
         age = (memory.head - 1 - row) % rows
         left = ((jnp.cumsum(ended, axis=1) - ended == 0) & (ahead <= age[:, None])).sum(1, dtype=jnp.int32)
         later = jax.random.randint(when_key, (batch_size,), 0, left, jnp.int32)

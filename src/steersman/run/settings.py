@@ -135,6 +135,8 @@ def _typed(field: dataclasses.Field, value: Any) -> Any:
             return int(value)
         case "tuple[int, ...]", list() | tuple():
             return tuple(value)
+        case "tuple[int, ...]", int():
+            return (value,)
     kinds = {"int": "a whole number", "float": "a number", "bool": "True or False", "str": "a text"}
     optional = " or None" if wanted != field.type else ""
     raise UsageError(
