@@ -1,7 +1,7 @@
 """Names of environments, and what each stands for. Light: nothing is imported before an environment is made.
 
 - ``CartPole-v1``: a compiled twin where there is one (``classic``), else Gymnasium's environment of that id;
-- ``gymnasium/CartPole-v1``, ``gymnax/...``, ``envpool/...``, ``probe/...``: a family by name;
+- ``gymnasium/CartPole-v1``, ``gymnax/...``, ``envpool/...``, ``goal/...``, ``probe/...``: by family;
 - ``package.module:factory``: your own, a function or class that gives a ``gymnasium.Env`` or a steersman ``Env``;
 - ``package:Namespace/Name-v0``: an id of Gymnasium's that exists once ``package`` is imported.
 """
@@ -48,6 +48,7 @@ FAMILIES = {
     "gymnax": Family("compiled", "gymnax", _GYMNAX),
     "envpool": Family("host", "envpool", ("*",)),
     "probe": Family("compiled", "jax", _PROBES),
+    "goal": Family("compiled", "jax", ("point",)),
 }
 _SIMULATORS = {"box2d": "Box2D", "mujoco": "mujoco"}  # what Gymnasium's own environments need, by their folder
 
@@ -192,6 +193,12 @@ def _compiled(name: str, kwargs: dict[str, Any]) -> Env | None:
         if name not in PROBES:
             raise UsageError(f"Unknown probe {name}. {nearest(name, PROBES)}")
         return _call(PROBES[name], kwargs, name)
+    if head == "goal" and rest:
+        from steersman.envs.goals import GOALS
+
+        if name not in GOALS:
+            raise UsageError(f"Unknown goal environment {name}. {nearest(name, GOALS)}")
+        return _call(GOALS[name], kwargs, name)
     return None
 
 
