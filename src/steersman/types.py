@@ -54,7 +54,8 @@ class EnvSpec:
     and units). ``observation_space`` is what agents see (``spaces.inside_space``: float32, counts from 0); where the
     environment's own may differ, ``native_observation_space`` keeps that. A Dict observation space with an entry
     ``action_mask``, shape ``(A,)``, 1 = allowed, gives the legal actions of a Discrete space; the mask is never fed to
-    a network.
+    a network. A goal environment (``achieved_goal``, ``desired_goal``) says its reward as a pure function of the two:
+    what hindsight replay needs.
     """
 
     id: str
@@ -64,6 +65,7 @@ class EnvSpec:
     max_episode_steps: int | None = None
     num_costs: int = 0
     native_observation_space: spaces.Space | None = None  # None: observation_space
+    goal_reward: Callable[[Array, Array], Array] | None = None  # (achieved [G], desired [G]) -> reward
 
 
 class Env(Protocol):

@@ -2,16 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from steersman.agents.a2c import A2CConfig, a2c
 from steersman.agents.actor_critic import ActorCriticConfig, actor_critic
 from steersman.agents.checks import check_minibatches
+from steersman.agents.crossq import CrossQConfig, crossq
+from steersman.agents.ddpg import DDPGConfig, ddpg
+from steersman.agents.dqn import DQNConfig, dqn
 from steersman.agents.impala import ImpalaConfig, impala
 from steersman.agents.on_policy import first_length
 from steersman.agents.ppo import PPOConfig, ppo
 from steersman.agents.reinforce import ReinforceConfig, check_environments, reinforce
+from steersman.agents.replay import check_replay, first_rows
+from steersman.agents.sac import SACConfig, sac
+from steersman.agents.td3 import TD3Config, td3
+from steersman.agents.tqc import TQCConfig, tqc
 from steersman.agents.trpo import TRPOConfig, trpo
 from steersman.errors import UsageError, nearest
-from steersman.types import Algorithm
+from steersman.types import Agent, Algorithm
+
+
+def _replayed(name: str, config: type, factory: Callable[..., Agent], summary: str) -> Algorithm:
+    """An algorithm that learns from replay: a random policy fills it first, and one seed trains on one device."""
+
+    def check(c: Any, num_envs: int) -> None:
+        check_replay(c.update_ratio, c.unroll_length, num_envs, c.replay_capacity)
+
+    def first_length(c: Any, num_envs: int) -> int:
+        return first_rows(c.learning_starts, num_envs)
+
+    return Algorithm(name, config, factory, summary, first_length, check, shardable=False)
+
 
 ALGORITHMS: dict[str, Algorithm] = {
     a.name: a
@@ -64,6 +87,12 @@ ALGORITHMS: dict[str, Algorithm] = {
             first_length=first_length,
             check=lambda c, num_envs: None,
         ),
+        _replayed("dqn", DQNConfig, dqn, "deep Q-learning, all of Rainbow as switches: discrete actions, replay"),
+        _replayed("ddpg", DDPGConfig, ddpg, "deep deterministic policy gradient: continuous actions, replay"),
+        _replayed("td3", TD3Config, td3, "twin delayed DDPG: continuous actions, replay"),
+        _replayed("sac", SACConfig, sac, "soft actor-critic: continuous or discrete actions, replay"),
+        _replayed("tqc", TQCConfig, tqc, "truncated quantile critics: SAC with return distributions"),
+        _replayed("crossq", CrossQConfig, crossq, "CrossQ: SAC with batch renormalisation, without target networks"),
     )
 }
 

@@ -38,7 +38,7 @@ from steersman.agents.checks import check_config
 from steersman.agents.on_policy import OnPolicyConfig
 from steersman.agents.optimiser import clipped_adam
 from steersman.nets.actor_critic import ActorCriticFactory
-from steersman.nets.critics import ActionValue
+from steersman.nets.critics import ActionValue, Critic
 from steersman.theory import returns, trees, values
 from steersman.types import Agent, EnvSpec, Key, Metrics, PerEnv, PyTree, Rollout
 
@@ -128,7 +128,8 @@ def actor_critic(config: ActorCriticConfig, spec: EnvSpec, *, network: ActorCrit
         keys = jax.random.split(key)
         q = None
         if config.critic == "q":
-            q = ActionValue(spec, hidden_sizes=config.hidden_sizes, activation=config.activation, key=keys[1])
+            critic = Critic(spec, hidden_sizes=config.hidden_sizes, activation=config.activation, key=keys[1])
+            q = ActionValue(critic)
         params = Networks(make_network(keys[0]), q)
         vector, _ = ravel_pytree(params)
         traces: PyTree = ()

@@ -1,7 +1,7 @@
 """Names of environments, and what each stands for. Light: nothing is imported before an environment is made.
 
 - ``CartPole-v1``: a compiled twin where there is one (``classic``), else Gymnasium's environment of that id;
-- ``gymnasium/CartPole-v1``, ``gymnax/...``, ``envpool/...``, ``probe/...``: a family by name;
+- ``gymnasium/CartPole-v1``, ``gymnax/...``, ``envpool/...``, ``goal/...``, ``probe/...``: by family;
 - ``package.module:factory``: your own, a function or class that gives a ``gymnasium.Env`` or a steersman ``Env``;
 - ``package:Namespace/Name-v0``: an id of Gymnasium's that exists once ``package`` is imported.
 """
@@ -20,7 +20,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from steersman.envs.classic import TWINS
-from steersman.errors import UsageError, nearest
+from steersman.errors import EnvironmentFault, UsageError, nearest, raised_at
 
 if TYPE_CHECKING:
     from steersman.types import DeviceEnvs, Env, HostEnvs
@@ -48,6 +48,7 @@ FAMILIES = {
     "gymnax": Family("compiled", "gymnax", _GYMNAX),
     "envpool": Family("host", "envpool", ("*",)),
     "probe": Family("compiled", "jax", _PROBES),
+    "goal": Family("compiled", "jax", ("point",)),
 }
 _SIMULATORS = {"box2d": "Box2D", "mujoco": "mujoco"}  # what Gymnasium's own environments need, by their folder
 
@@ -192,6 +193,12 @@ def _compiled(name: str, kwargs: dict[str, Any]) -> Env | None:
         if name not in PROBES:
             raise UsageError(f"Unknown probe {name}. {nearest(name, PROBES)}")
         return _call(PROBES[name], kwargs, name)
+    if head == "goal" and rest:
+        from steersman.envs.goals import GOALS
+
+        if name not in GOALS:
+            raise UsageError(f"Unknown goal environment {name}. {nearest(name, GOALS)}")
+        return _call(GOALS[name], kwargs, name)
     return None
 
 
@@ -243,7 +250,14 @@ def _call(factory: Callable[..., Any], kwargs: dict[str, Any], label: str) -> An
         raise UsageError(f"{label} cannot be made with the arguments {kwargs}: {error}.") from None
     except ValueError:  # some callables of extensions have no signature to look at
         pass
-    return factory(**kwargs)
+    try:
+        return factory(**kwargs)
+    except (UsageError, EnvironmentFault):
+        raise
+    except Exception as error:
+        raise EnvironmentFault(
+            f"{label} could not be made: {type(error).__name__}: {error}{raised_at(error)}"
+        ) from error
 
 
 def _load(path: str) -> Any:
@@ -257,6 +271,10 @@ def _load(path: str) -> Any:
         raise UsageError(
             f"Cannot import {where!r} for the environment {path}: {error}. It is to be package.module:factory, of a "
             "module that Python finds (installed, or in the working directory)."
+        ) from error
+    except Exception as error:  # what the module's own code raises
+        raise UsageError(
+            f"Cannot import {where!r} for the environment {path}: {type(error).__name__}: {error}{raised_at(error)}"
         ) from error
     try:
         return reduce(getattr, name.split("."), module)

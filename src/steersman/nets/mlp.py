@@ -39,5 +39,11 @@ class MLP(eqx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         for layer in self.layers:
-            x = self.activation(layer(x))
+            x = self.activation(apply_linear(layer, x))
         return x
+
+
+def apply_linear(layer: eqx.nn.Linear, x: jax.Array) -> jax.Array:
+    """x W^T + b, for x ``[in]``: under ``vmap`` the batch comes first in the product, where CPUs are faster with it."""
+    y = x @ layer.weight.T
+    return y if layer.bias is None else y + layer.bias
