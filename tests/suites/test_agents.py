@@ -20,6 +20,8 @@ CASES = [
     ("ppo", "CartPole-v1", {}),
     ("ppo", "Pendulum-v1", {"normalize_observations": True, "scale_rewards": True}),
     ("ppo", "probe/mask", {"objective": "penalty", "normalize_observations": True}),
+    ("pqn", "CartPole-v1", {"scale_rewards": True}),
+    ("pqn", "probe/mask", {"epsilon_end": 0.5, "normalize_observations": True}),
 ]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from steersman.agents.checks import check_minibatches
 from steersman.agents.ppo import PPOConfig, ppo
+from steersman.agents.pqn import PQNConfig, pqn
 from steersman.errors import UsageError, nearest
 from steersman.types import Algorithm
 
@@ -15,6 +16,14 @@ ALGORITHMS: dict[str, Algorithm] = {
             PPOConfig,
             ppo,
             "proximal policy optimisation: clipped or KL-penalised, any action space",
+            first_length=lambda c: c.unroll_length if c.normalize_observations or c.scale_rewards else 1,
+            check=lambda c, num_envs: check_minibatches(c.unroll_length, num_envs, c.num_minibatches),
+        ),
+        Algorithm(
+            "pqn",
+            PQNConfig,
+            pqn,
+            "parallelised Q-network: Q(lambda) from many environments, no replay, no target network; discrete actions",
             first_length=lambda c: c.unroll_length if c.normalize_observations or c.scale_rewards else 1,
             check=lambda c, num_envs: check_minibatches(c.unroll_length, num_envs, c.num_minibatches),
         ),

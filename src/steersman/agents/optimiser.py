@@ -1,4 +1,4 @@
-"""The optimiser of the agents, over one ravelled vector of parameters."""
+"""The optimisers of the agents: of one ravelled vector of parameters, or of a tree of them."""
 
 from __future__ import annotations
 
@@ -12,23 +12,31 @@ from steersman.types import PyTree
 
 
 class Optimiser(NamedTuple):
-    """Two pure functions of a vector of parameters ``[P]`` and of its gradient ``[P]``."""
+    """Two pure functions of the parameters, a vector or a tree, and of their gradient."""
 
-    init: Callable[[jax.Array], PyTree]  # parameters -> state
-    update: Callable[[jax.Array, PyTree], tuple[jax.Array, PyTree]]  # (gradient, state) -> (direction, state)
+    init: Callable[[PyTree], PyTree]  # parameters -> state
+    update: Callable[[PyTree, PyTree], tuple[PyTree, PyTree]]  # (gradient, state) -> (direction, state)
 
 
 def clipped_adam(max_grad_norm: float | jax.Array, *, eps: float = 1e-5) -> Optimiser:
-    """Clip the whole gradient's norm, then Adam's direction; the caller scales it by minus the learning rate.
+    """Clip the whole gradient's norm, then Adam's direction; the caller scales it by minus the learning rate."""
+    return _clipped(max_grad_norm, optax.scale_by_adam(eps=eps))
 
-    optax raises floats to integer powers, which strict dtype promotion forbids: its own code runs under the standard.
+
+def clipped_radam(max_grad_norm: float | jax.Array, *, eps: float = 1e-8) -> Optimiser:
+    """As ``clipped_adam``, with RAdam's direction: Adam's, rectified while its variance is not yet known.
+
+    Liu et al. (2020), arXiv:1908.03265.
     """
-    chain = optax.chain(optax.clip_by_global_norm(max_grad_norm), optax.scale_by_adam(eps=eps))
+    return _clipped(max_grad_norm, optax.scale_by_radam(eps=eps))
 
-    def update(gradient: jax.Array, state: PyTree) -> tuple[jax.Array, PyTree]:
+
+def _clipped(max_grad_norm: float | jax.Array, direction: optax.GradientTransformation) -> Optimiser:
+    """optax raises floats to integer powers, which strict promotion forbids: its own code runs under the standard."""
+    chain = optax.chain(optax.clip_by_global_norm(max_grad_norm), direction)
+
+    def update(gradient: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
         with jax.numpy_dtype_promotion("standard"):
-            direction, state = chain.update(gradient, state)
-        assert isinstance(direction, jax.Array)
-        return direction, state
+            return chain.update(gradient, state)
 
     return Optimiser(chain.init, update)

@@ -30,10 +30,13 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
-from steersman.agents.checks import check_config, check_minibatches, check_network
+from steersman.agents.checks import check_config, check_network
+from steersman.agents.minibatches import shuffled_minibatches, standardise
 from steersman.agents.optimiser import clipped_adam
 from steersman.agents.wrap import with_observation_norm, with_reward_scaling
 from steersman.nets.actor_critic import ActorCritic, ActorCriticFactory
+from steersman.nets.encoders import ENCODERS
+from steersman.nets.mlp import ACTIVATIONS
 from steersman.theory import policies, returns, trees
 from steersman.types import Agent, EnvSpec, Key, Metrics, PyTree, Rollout
 
@@ -88,6 +91,10 @@ class PPOConfig:
     """Widths of each trunk's hidden layers (after the convolutions, for images)."""
     activation: str = "tanh"
     """Of the hidden layers: tanh, relu, elu, silu or gelu."""
+    encoder: str = "auto"
+    """What reads images: auto, flatten, nature, impala or minatar."""
+    layer_norm: bool = False
+    """Normalise the layers of the trunks (LayerNorm)."""
     share_trunk: bool = False
     """One trunk for policy and value."""
     log_std_init: float = 0.0
@@ -104,7 +111,7 @@ class PPOConfig:
             positive=("learning_rate", "clip", "kl_target", "kl_coefficient", "max_grad_norm", "stop_kl", "value_clip"),
             non_negative=("value_coefficient", "entropy_coefficient", "schedule_steps"),
             fraction=("gamma", "gae_lambda"),
-            choices={"objective": ("clip", "penalty"), "activation": ("tanh", "relu", "elu", "silu", "gelu")},
+            choices={"objective": ("clip", "penalty"), "activation": tuple(ACTIVATIONS), "encoder": ENCODERS},
             sizes=("hidden_sizes",),
         )
 
@@ -146,6 +153,8 @@ def ppo(config: PPOConfig, spec: EnvSpec, *, network: ActorCriticFactory | None 
             hidden_sizes=config.hidden_sizes,
             activation=config.activation,
             share_trunk=config.share_trunk,
+            encoder=config.encoder,
+            layer_norm=config.layer_norm,
             log_std_init=config.log_std_init,
             state_dependent_std=config.state_dependent_std,
             key=key,
@@ -254,27 +263,3 @@ def ppo(config: PPOConfig, spec: EnvSpec, *, network: ActorCriticFactory | None 
     if config.normalize_observations:
         agent = with_observation_norm(agent)
     return agent
-
-
-def standardise(x: jax.Array) -> jax.Array:
-    """``[M, N]`` -> each row with mean 0 and standard deviation 1, over all shards."""
-    mean, square = trees.cross_mean((x.mean(-1, keepdims=True), jnp.square(x).mean(-1, keepdims=True)))
-    return (x - mean) * jax.lax.rsqrt(jnp.maximum(square - jnp.square(mean), 0.0) + 1e-8)
-
-
-def shuffled_minibatches(key: Key, batch: PyTree, num_minibatches: int) -> PyTree:
-    """``[T, B, ...]`` -> ``[M, T * B / M, ...]``, every transition once, in an order drawn from ``key``.
-
-    Each environment's time steps are shuffled on their own, and a minibatch takes T / M of each. Where M does not
-    divide T, all transitions of this shard are shuffled together.
-    """
-    length, num_envs = jax.tree.leaves(batch)[0].shape[:2]
-    check_minibatches(length, num_envs, num_minibatches)
-    flat = jax.tree.map(lambda x: jnp.asarray(x).reshape(length * num_envs, *x.shape[2:]), batch)
-    if length % num_minibatches == 0:
-        bits = jax.vmap(lambda k: jax.random.bits(k, (length,)), out_axes=1)(trees.member_keys(key, num_envs))
-        index = jnp.argsort(bits, axis=0) * num_envs + jnp.arange(num_envs, dtype=jnp.int32)[None, :]
-    else:
-        index = jax.random.permutation(jax.random.fold_in(key, trees.shard_index()), length * num_envs)
-    index = index.reshape(num_minibatches, -1)
-    return jax.tree.map(lambda x: x[index], flat)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -27,9 +28,7 @@ def with_observation_norm(agent: Agent, *, clip: float = 10.0) -> Agent:
     policy's ratio to itself is one at the start of every update.
     """
 
-    def norm(moments: RunningMoments, obs: PyTree) -> PyTree:
-        normed = moments.normalize(_numbers(obs), clip)
-        return normed | {MASK: obs[MASK]} if isinstance(obs, dict) and MASK in obs else normed
+    norm = partial(normalized, clip=clip)
 
     def normed(moments: RunningMoments, rollout: Rollout) -> Rollout:
         return rollout._replace(obs=norm(moments, rollout.obs), next_obs=norm(moments, rollout.next_obs))
@@ -48,6 +47,12 @@ def with_observation_norm(agent: Agent, *, clip: float = 10.0) -> Agent:
         return ObservationNormState(inner, state.moments.update(_numbers(rollout.obs))), metrics
 
     return Agent(init, agent.begin, act, update)
+
+
+def normalized(moments: RunningMoments, obs: PyTree, clip: float = 10.0) -> PyTree:
+    """An observation as the wrapped agent sees it; the action mask is left alone."""
+    normed = moments.normalize(_numbers(obs), clip)
+    return normed | {MASK: obs[MASK]} if isinstance(obs, dict) and MASK in obs else normed
 
 
 def _numbers(obs: PyTree) -> PyTree:
