@@ -2,6 +2,7 @@
 
 import sys
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from gymnasium import spaces
@@ -12,6 +13,8 @@ from steersman import envs
 from steersman.envs import atari
 from steersman.envs.registry import split_name
 from steersman.errors import UsageError
+from steersman.run.evaluate import host_evaluator
+from steersman.types import Agent
 
 
 def play(made, steps, seed=0, policy_seed=1):
@@ -57,6 +60,21 @@ def test_whole_games_are_counted_and_lives_are_ends_to_learn_from():
         assert whole >= 3
         assert set(np.unique(points)) == {0.0, 1.0}  # clipped
         assert total.max() > 1
+
+
+def test_evaluation_plays_whole_games_whatever_is_learned_from():
+    def act(state, carry, obs, first, key, *, explore=True):
+        return (jnp.sum(obs[:, -1].astype(jnp.int32), axis=(1, 2)) % 4).astype(jnp.int32), carry, {}
+
+    agent = Agent(lambda key, rollout: (), lambda num: (), act, lambda state, rollout, key: (state, {}))
+    found = []
+    for ends in (False, True):
+        made = envs.make("atari/Breakout", 2, terminal_on_life_loss=ends, max_frames=2400, num_threads=1)
+        found.append(host_evaluator(agent, made, 2)((), 0))
+        made.close()
+    assert found[0].returns == found[1].returns
+    assert found[0].lengths == found[1].lengths
+    assert min(found[0].lengths) > 100
 
 
 def test_rewards_to_learn_from_are_clipped_and_returns_are_not():

@@ -1,9 +1,13 @@
-"""The optimisers of the agents: of one ravelled vector of parameters, or of a tree of them."""
+"""The optimisers of the agents.
+
+Small networks are faster as one ravelled vector of parameters, few and large operations; from 256 wide on the copies
+that ravelling makes cost more than they save, and the tree of parameters is trained leaf by leaf.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import optax
@@ -12,15 +16,15 @@ from steersman.types import PyTree
 
 
 class Optimiser(NamedTuple):
-    """Two pure functions of the parameters, a vector or a tree, and of their gradient."""
+    """Two pure functions of parameters, a vector ``[P]`` or a tree, and of their gradient."""
 
-    init: Callable[[PyTree], PyTree]  # parameters -> state
-    update: Callable[[PyTree, PyTree], tuple[PyTree, PyTree]]  # (gradient, state) -> (direction, state)
+    init: Callable[[Any], PyTree]  # parameters -> state
+    update: Callable[[Any, PyTree], tuple[Any, PyTree]]  # (gradient, state) -> (direction, state)
 
 
 def clipped_adam(max_grad_norm: float | jax.Array, *, eps: float = 1e-5) -> Optimiser:
     """Clip the whole gradient's norm, then Adam's direction; the caller scales it by minus the learning rate."""
-    return _clipped(max_grad_norm, optax.scale_by_adam(eps=eps))
+    return _optimiser(optax.chain(optax.clip_by_global_norm(max_grad_norm), optax.scale_by_adam(eps=eps)))
 
 
 def clipped_radam(max_grad_norm: float | jax.Array, *, eps: float = 1e-8) -> Optimiser:
@@ -28,14 +32,19 @@ def clipped_radam(max_grad_norm: float | jax.Array, *, eps: float = 1e-8) -> Opt
 
     Liu et al. (2020), arXiv:1908.03265.
     """
-    return _clipped(max_grad_norm, optax.scale_by_radam(eps=eps))
+    return _optimiser(optax.chain(optax.clip_by_global_norm(max_grad_norm), optax.scale_by_radam(eps=eps)))
 
 
-def _clipped(max_grad_norm: float | jax.Array, direction: optax.GradientTransformation) -> Optimiser:
-    """optax raises floats to integer powers, which strict promotion forbids: its own code runs under the standard."""
-    chain = optax.chain(optax.clip_by_global_norm(max_grad_norm), direction)
+def adam(*, b1: float = 0.9, eps: float = 1e-8) -> Optimiser:
+    """Adam's direction alone; the caller scales it by minus the learning rate. b1: the decay of the first moment."""
+    return _optimiser(optax.scale_by_adam(b1=b1, eps=eps))
 
-    def update(gradient: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
+
+def _optimiser(chain: optax.GradientTransformation) -> Optimiser:
+    """optax raises floats to integer powers, which strict dtype promotion forbids: its own code runs under the standard
+    rules."""
+
+    def update(gradient: Any, state: PyTree) -> tuple[Any, PyTree]:
         with jax.numpy_dtype_promotion("standard"):
             return chain.update(gradient, state)
 

@@ -64,7 +64,7 @@ class PQNConfig:
     epsilon_end: float = 0.05
     """Probability of a random action after the schedule; evaluation is greedy."""
     epsilon_fraction: float = 0.1
-    """Share of schedule_steps over which epsilon falls linearly."""
+    """Share of schedule_steps over which epsilon falls linearly; without a schedule it is epsilon_end throughout."""
     max_grad_norm: float = 10.0
     """Clip the norm of the whole gradient to this."""
     normalize_observations: bool = False
@@ -133,10 +133,17 @@ def pqn(config: PQNConfig, spec: EnvSpec, *, network: QNetworkFactory | None = N
 
     radam = clipped_radam(config.max_grad_norm)
 
+    def remaining(steps: jax.Array) -> jax.Array:
+        """The share of the schedule that is still ahead, from 1 to 0; 1 without a schedule."""
+        return 1.0 - jnp.clip(steps / config.schedule_steps, 0.0, 1.0) if config.schedule_steps else jnp.ones(())
+
+    def epsilon(steps: jax.Array) -> jax.Array:
+        over = config.epsilon_fraction * config.schedule_steps
+        return exploration.linear(steps, config.epsilon_start, config.epsilon_end, over)
+
     def init(key: Key, first_rollout: Rollout) -> PQNState:
         params = make_network(key)
-        start = jnp.asarray(config.epsilon_start, jnp.float32)
-        return PQNState(params, radam.init(params), start, jnp.zeros((), jnp.int32))
+        return PQNState(params, radam.init(params), epsilon(jnp.float32(0.0)), jnp.zeros((), jnp.int32))
 
     def act(state: PQNState, carry, obs: PyTree, first: jax.Array, key: Key, *, explore: bool = True):
         q = jax.vmap(state.params)(obs)
@@ -163,10 +170,8 @@ def pqn(config: PQNConfig, spec: EnvSpec, *, network: QNetworkFactory | None = N
     def update(state: PQNState, rollout: Rollout, key: Key) -> tuple[PQNState, Metrics]:
         length, num_envs = rollout.reward.shape
         taken = length * num_envs * trees.shard_count()
-        schedule = jnp.float32(config.schedule_steps or jnp.inf)
         steps = state.updates.astype(jnp.float32) * taken
-        remaining = 1.0 - jnp.clip(steps / schedule, 0.0, 1.0)
-        learning_rate = config.learning_rate * (remaining if config.anneal_learning_rate else jnp.ones(()))
+        learning_rate = config.learning_rate * (remaining(steps) if config.anneal_learning_rate else jnp.ones(()))
 
         v_t = greedy_value(state.params, rollout.next_obs)
         discount_t = returns.discounts(rollout.terminated, config.gamma)
@@ -187,12 +192,9 @@ def pqn(config: PQNConfig, spec: EnvSpec, *, network: QNetworkFactory | None = N
 
         start = (state.params, state.optimiser)
         (params, optimiser), metrics = jax.lax.scan(epoch, start, jax.random.split(key, config.num_epochs))
-        epsilon = exploration.linear(
-            steps + taken, config.epsilon_start, config.epsilon_end, config.epsilon_fraction * schedule
-        )
         metrics = {name: value.mean() for name, value in metrics.items()}
         metrics |= {"epsilon": state.epsilon, "learning_rate": learning_rate}
-        return PQNState(params, optimiser, epsilon, state.updates + 1), metrics
+        return PQNState(params, optimiser, epsilon(steps + taken), state.updates + 1), metrics
 
     agent = Agent(init, lambda num_envs: (), act, update)
     if config.scale_rewards:

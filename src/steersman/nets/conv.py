@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from steersman.errors import UsageError
 from steersman.nets.initialisers import RELU_GAIN, orthogonal_linear
+from steersman.nets.mlp import apply_linear
 from steersman.nets.norm import LayerNorm
 from steersman.types import Key
 
@@ -104,7 +105,7 @@ class _Dense(eqx.Module):
         self.norm = LayerNorm(features) if norm else None
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        x = self.linear(x.reshape(-1))
+        x = apply_linear(self.linear, x.reshape(-1))
         return jax.nn.relu(x if self.norm is None else self.norm(x))
 
 

@@ -45,6 +45,11 @@ class MLP(eqx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         for i, layer in enumerate(self.layers):
-            x = layer(x)
+            x = apply_linear(layer, x)
             x = self.activation(self.norms[i](x) if self.norms else x)
         return x
+
+
+def apply_linear(layer: eqx.nn.Linear, x: jax.Array) -> jax.Array:
+    """x W^T + b, for x ``[in]``: under ``vmap`` the batch comes first in the product, where CPUs are faster with it."""
+    return x @ layer.weight.T + layer.bias
