@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 import optax
+from jax.flatten_util import ravel_pytree
 
 from steersman.types import PyTree
 
@@ -20,6 +21,18 @@ class Optimiser(NamedTuple):
 
     init: Callable[[Any], PyTree]  # parameters -> state
     update: Callable[[Any, PyTree], tuple[Any, PyTree]]  # (gradient, state) -> (direction, state)
+
+
+FLAT = 50_000  # parameters up to which one vector is faster
+
+
+def packed(params: PyTree) -> tuple[Any, Callable[[Any], PyTree]]:
+    """-> (the parameters as they are faster to train: one vector if they are few, else the tree; its inverse).
+
+    A gradient is packed by the same function: it has as many entries.
+    """
+    few = sum(x.size for x in jax.tree.leaves(params)) <= FLAT
+    return ravel_pytree(params) if few else (params, lambda tree: tree)
 
 
 def clipped_adam(max_grad_norm: float | jax.Array, *, eps: float = 1e-5) -> Optimiser:

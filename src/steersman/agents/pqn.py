@@ -30,7 +30,7 @@ import optax
 
 from steersman.agents.checks import check_config, check_discrete
 from steersman.agents.minibatches import shuffled_minibatches
-from steersman.agents.optimiser import clipped_radam
+from steersman.agents.optimiser import clipped_radam, packed
 from steersman.agents.wrap import with_observation_norm, with_reward_scaling
 from steersman.nets.encoders import ENCODERS
 from steersman.nets.mlp import ACTIVATIONS
@@ -98,7 +98,7 @@ class PQNState(NamedTuple):
     """What PQN learns and remembers."""
 
     params: PyTree  # the network
-    optimiser: PyTree  # RAdam's moments
+    optimiser: PyTree  # RAdam's moments, of the packed parameters
     epsilon: jax.Array  # of the next rollout
     updates: jax.Array  # int32, rollouts absorbed so far
 
@@ -143,7 +143,7 @@ def pqn(config: PQNConfig, spec: EnvSpec, *, network: QNetworkFactory | None = N
 
     def init(key: Key, first_rollout: Rollout) -> PQNState:
         params = make_network(key)
-        return PQNState(params, radam.init(params), epsilon(jnp.float32(0.0)), jnp.zeros((), jnp.int32))
+        return PQNState(params, radam.init(packed(params)[0]), epsilon(jnp.float32(0.0)), jnp.zeros((), jnp.int32))
 
     def act(state: PQNState, carry, obs: PyTree, first: jax.Array, key: Key, *, explore: bool = True):
         q = jax.vmap(state.params)(obs)
@@ -181,7 +181,8 @@ def pqn(config: PQNConfig, spec: EnvSpec, *, network: QNetworkFactory | None = N
 
         def step(carry, batch: Batch):
             params, optimiser = carry
-            gradient, metrics = trees.cross_mean(jax.grad(loss, has_aux=True)(params, batch))
+            gradient, metrics = jax.grad(loss, has_aux=True)(unpack(params), batch)
+            gradient, metrics = trees.cross_mean((packed(gradient)[0], metrics))
             metrics["grad_norm"] = optax.tree.norm(gradient)
             direction, optimiser = radam.update(gradient, optimiser)
             params = jax.tree.map(lambda p, d: p - learning_rate * d, params, direction)
@@ -190,11 +191,13 @@ def pqn(config: PQNConfig, spec: EnvSpec, *, network: QNetworkFactory | None = N
         def epoch(carry, key: Key):
             return jax.lax.scan(step, carry, shuffled_minibatches(key, whole, config.num_minibatches))
 
-        start = (state.params, state.optimiser)
-        (params, optimiser), metrics = jax.lax.scan(epoch, start, jax.random.split(key, config.num_epochs))
+        start, unpack = packed(state.params)
+        (params, optimiser), metrics = jax.lax.scan(
+            epoch, (start, state.optimiser), jax.random.split(key, config.num_epochs)
+        )
         metrics = {name: value.mean() for name, value in metrics.items()}
         metrics |= {"epsilon": state.epsilon, "learning_rate": learning_rate}
-        return PQNState(params, optimiser, epsilon(steps + taken), state.updates + 1), metrics
+        return PQNState(unpack(params), optimiser, epsilon(steps + taken), state.updates + 1), metrics
 
     agent = Agent(init, lambda num_envs: (), act, update)
     if config.scale_rewards:

@@ -159,12 +159,13 @@ def _make(name: str) -> Any:
 
     from steersman.envs import factories, registry
 
+    whole, (name, arguments) = name, registry.split_name(name)
     family, _, rest = name.partition("/")
     ours = family in registry.FAMILIES and family not in ("gymnasium", "probe")
-    if ours and rest.partition(",")[0] not in gymnasium.registry:
+    if ours and rest not in gymnasium.registry:
         from steersman.run.stage import stage
 
-        made = stage(name)
+        made = stage(whole)
         if made is not None:
             return made
     here = rest if family == "gymnasium" and rest else name
@@ -177,7 +178,7 @@ def _make(name: str) -> Any:
         offer = "" if family in registry.FAMILIES else f" {nearest(here, gymnasium.registry)}"
         raise UsageError(f"{name} is not one of Gymnasium's environments, whose renderers films need.{original}{offer}")
     with factories.quiet_mujoco(gymnasium.registry.get(here)):
-        return gymnasium.make(here, render_mode="rgb_array", disable_env_checker=True)
+        return gymnasium.make(here, render_mode="rgb_array", disable_env_checker=True, **arguments)
 
 
 def _call(factory: Callable[..., Any]) -> Any:
