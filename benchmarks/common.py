@@ -76,6 +76,12 @@ def save(name: str, content: dict[str, Any], folder: Path | None = None) -> Path
     return path
 
 
+def load(name: str, folder: Path | None = None) -> dict[str, Any] | None:
+    """What ``save`` wrote under this name; None where there is nothing yet."""
+    path = (RESULTS if folder is None else folder) / f"{name}.json"
+    return json.loads(path.read_text()) if path.exists() else None
+
+
 def rounded(value: Any) -> Any:
     """The same with numbers of four to five digits, so that a result reads and diffs well."""
     match value:

@@ -1,11 +1,13 @@
 """Runs killed by SIGKILL at random moments and taken up again: do they end where the uninterrupted run ends?
 
     python benchmarks/resume.py                       50 runs on a compiled and 50 on a host environment
+    python benchmarks/resume.py --only host --first 20 --runs 10      ten of these, joined to the result
     python benchmarks/resume.py --quick               3 of each; nothing is saved
 
 A run is started, killed at moments drawn uniformly over the time an uninterrupted run takes, resumed after each kill,
 and let to its end after the last. After every kill all its checkpoints are read and checked. At the end the SHA-256
-over its trained state must be the uninterrupted run's. Seeds go round, each with an uninterrupted run of its own.
+over its trained state must be the uninterrupted run's. Ten runs share a seed and its uninterrupted run. The moments
+of a run's kills depend on its number alone, so a long session can be cut up: the result file keeps the other runs.
 """
 
 from __future__ import annotations
@@ -33,7 +35,8 @@ CASES = {
     "compiled": ("CartPole-v1", SMALL | {"steps": 409_600, "checkpoint_every": 8_192}),
     "host": ("gymnasium/CartPole-v1", SMALL | {"steps": 61_440, "checkpoint_every": 1_024}),
 }
-SEEDS = 5
+RUNS_PER_SEED = 10
+COUNTED = ("kills", "kills_before_the_first_checkpoint", "kills_after_a_checkpoint", "unreadable", "refused")
 LIMIT = 300.0  # seconds for a run that nobody kills
 
 
@@ -82,7 +85,11 @@ def unreadable(folder: Path) -> int:
 
 
 def sha256(folder: Path) -> str:
-    return common.run_json([*common.STEERSMAN, "info", str(folder), "--json"])["parameters_sha256"]
+    """Over all arrays of the trained state: the ``parameters_sha256`` of ``steersman info``."""
+    path, note = checkpoint.latest(folder / "checkpoints")
+    if path is None:
+        raise SystemExit(f"{folder} ended without a checkpoint. {note}")
+    return checkpoint.stored_sha256(path, under="agent")
 
 
 def killed(case: str, folder: Path, seed: int, expected: float, draw: random.Random) -> Counter[str]:
@@ -98,9 +105,9 @@ def killed(case: str, folder: Path, seed: int, expected: float, draw: random.Ran
         seen["unreadable"] += unreadable(folder)
         if ended:
             return seen
-        moment = "after a checkpoint" if newest(folder) >= 0 else "before the first checkpoint"
+        moment = "after_a_checkpoint" if newest(folder) >= 0 else "before_the_first_checkpoint"
         seen["kills"] += 1
-        seen[f"kills {moment}"] += 1
+        seen[f"kills_{moment}"] += 1
     try:
         sit(command(case, folder, seed), None)
     except RuntimeError as error:
@@ -109,55 +116,66 @@ def killed(case: str, folder: Path, seed: int, expected: float, draw: random.Ran
     return seen
 
 
-def measure(case: str, runs: int, draw: random.Random, place: Path) -> dict[str, Any]:
-    references, expected = [], []
-    for seed in range(min(SEEDS, runs)):
-        folder, tick = place / f"{case}-whole-{seed}", time.perf_counter()
-        sit(command(case, folder, seed), None)
-        expected.append(time.perf_counter() - tick)
-        references.append(sha256(folder))
-    seen: Counter[str] = Counter()
-    for i in range(runs):
-        seed, folder = i % len(references), place / f"{case}-{i}"
-        found = killed(case, folder, seed, max(expected), draw)
+def measure(case: str, numbers: range, moments: int, place: Path) -> dict[str, Any]:
+    """Kill and resume the runs of these numbers; -> what happened in each."""
+    references: dict[int, str] = {}
+    expected, each = 0.0, []
+    for number in numbers:
+        seed, folder = number // RUNS_PER_SEED, place / f"{case}-{number}"
+        if seed not in references:
+            whole, tick = place / f"{case}-whole-{seed}", time.perf_counter()
+            sit(command(case, whole, seed), None)
+            expected = max(expected, time.perf_counter() - tick)
+            references[seed] = sha256(whole)
+        found = killed(case, folder, seed, expected, random.Random(f"{moments} {case} {number}"))
         same = not found["refused"] and sha256(folder) == references[seed]
-        found.update({"identical": same, "runs killed": found["kills"] > 0})
-        print(f"{case} {i + 1}/{runs}: {found['kills']} kills, {'identical' if same else 'DIFFERENT'}", flush=True)
+        each.append({"run": number, "identical": same} | {kind: found[kind] for kind in COUNTED})
+        print(f"{case} {number}: {found['kills']} kills, {'identical' if same else 'DIFFERENT'}", flush=True)
         if same:
             shutil.rmtree(folder)
-        seen += found
-    kinds = ("runs killed", "kills", "kills before the first checkpoint", "kills after a checkpoint")
     return {
         "environment": CASES[case][0],
         "settings": CASES[case][1],
-        "runs": runs,
-        "seconds_uninterrupted": max(expected),
-        **{kind.replace(" ", "_"): seen[kind] for kind in (*kinds, "identical", "unreadable", "refused")},
+        "seconds_uninterrupted": expected,
+        "each": each,
     }
+
+
+def joined(new: dict[str, Any], old: dict[str, Any] | None) -> dict[str, Any]:
+    """A result with the runs that an older one of the same settings has beside it, and the totals."""
+    same = old is not None and all(old.get(k) == new[k] for k in ("environment", "settings"))
+    mine = {run["run"] for run in new["each"]}
+    kept = [run for run in old["each"] if run["run"] not in mine] if old is not None and same else []
+    each = sorted(new["each"] + kept, key=lambda run: run["run"])
+    totals = {kind: sum(run[kind] for run in each) for kind in ("identical", *COUNTED)}
+    return new | {"each": each, "runs": len(each), "runs_killed": sum(run["kills"] > 0 for run in each)} | totals
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, help="of each kind; default 50")
+    parser.add_argument("--first", type=int, default=0, help="the number of the first")
     parser.add_argument("--only", choices=CASES)
     parser.add_argument("--seed", type=int, default=0, help="of the moments of the kills")
     parser.add_argument("--quick", action="store_true", help="3 runs; saved only where --out says")
     parser.add_argument("--keep", action="store_true", help="keep the folders of runs that went wrong")
     parser.add_argument("--out", type=Path, help="folder of the results; default benchmarks/results")
     args = parser.parse_args()
-    origin, cases, whole = common.provenance(), {}, True
+    origin = common.provenance()
     place = Path(tempfile.mkdtemp(prefix="resume-"))
+    saved = (common.load("resume", args.out) or {}) if args.out or not args.quick else {}
+    cases, whole = saved.get("cases", {}), True
     for case in [args.only] if args.only else list(CASES):
-        cases[case] = measure(case, args.runs or (3 if args.quick else 50), random.Random(args.seed), place)
-        whole &= cases[case]["identical"] == cases[case]["runs"] and not cases[case]["unreadable"]
-    for case, found in cases.items():
-        print(f"\n{case}: " + ", ".join(f"{k} {v}" for k, v in found.items() if isinstance(v, int)))
+        numbers = range(args.first, args.first + (args.runs or (3 if args.quick else 50)))
+        cases[case] = found = joined(measure(case, numbers, args.seed, place), cases.get(case))
+        whole &= found["identical"] == found["runs"] and not found["unreadable"]
+        print(f"\n{case}: " + ", ".join(f"{k} {v}" for k, v in found.items() if isinstance(v, int)), flush=True)
+        if args.out or not args.quick:
+            common.save("resume", {"cases": cases, "provenance": origin}, args.out)
     if args.keep and not whole:
         print(f"kept: {place}")
     else:
         shutil.rmtree(place)
-    if args.out or not args.quick:
-        common.save("resume", {"cases": cases, "provenance": origin}, args.out)
     raise SystemExit(0 if whole else 1)
 
 

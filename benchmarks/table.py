@@ -44,8 +44,10 @@ def speed(results: list[dict[str, Any]]) -> str:
     ]
     for r in results:
         s, c = r["shape"], r["settings"]
-        shape = f"{s['num_envs']} environments x {s['rollout_length']} steps, {s['epochs']} epochs, minibatches of "
-        parts.append(f"### {r['scenario']}\n\nPPO, {s['environment']}, {shape}{c['minibatch_size']}.")
+        shape = f"{s['num_envs']} environments x {s['rollout_length']} steps, "
+        work = f"{s['epochs']} epochs, minibatches" if "epochs" in s else f"{s['update_ratio']} updates a step, batches"
+        algorithm = s.get("algorithm", "ppo").upper()
+        parts.append(f"### {r['scenario']}\n\n{algorithm}, {s['environment']}, {shape}{work} of {c['minibatch_size']}.")
         rows = []
         for label, rates in r["steps_per_second"].items():
             middle, spread = statistics.median(rates), f"{min(rates):,.0f} to {max(rates):,.0f}"
@@ -75,12 +77,12 @@ def speed(results: list[dict[str, Any]]) -> str:
 def presets(results: list[dict[str, Any]]) -> str:
     rows = []
     for r in results:
-        target = "" if r["target"] is None else verdict(r["mean"], r["target"])
+        target = "" if r["target"] is None else f"{r['target']:g}: {r['seeds_at_target']} of {r['seeds']} seeds"
         ends = f"{r['worst_seed']:.1f} to {r['best_seed']:.1f}"
         speed = f"{r['steps_per_second']:,.0f}"
         name = f"{r['algorithm']} {r['environment']}"
         rows.append([name, f"{r['steps']:,}", r["seeds"], f"**{r['mean']:.1f}**", ends, target, speed])
-    header = ["preset", "steps", "seeds", "mean return", "over the seeds", "target", "steps/s"]
+    header = ["preset", "steps", "seeds", "mean return", "worst to best seed", "at the target", "steps/s"]
     text = f"Deterministic policy, {results[0]['episodes']} episodes of each seed, in environments of their own."
     commands = "\n".join(f"- {line}" for line in dict.fromkeys(origin(r) for r in results))
     return f"## What the presets reach\n\n{text}\n\n{table(header, rows)}\n\n{commands}"
@@ -143,6 +145,24 @@ def resume(result: dict[str, Any]) -> str:
     return f"## Killed and resumed\n\n{table(header, rows)}\n\n{origin(result)}"
 
 
+def replay(result: dict[str, Any]) -> str:
+    rows = []
+    for name, what in (("training_step", "a training step of DQN"), ("memory_alone", "add, draw and update alone")):
+        r = result[name]
+        us = r["microseconds"]
+        target = verdict(-r["ratio"], -result["target"]).replace("-", "") if name == "training_step" else ""
+        ratio = f"**{r['ratio']:.2f}** ({r['ratio_min']:.2f} to {r['ratio_max']:.2f})"
+        rows.append([what, f"{us['uniform']:.0f}", f"{us['prioritized']:.0f}", ratio, target])
+    header = ["microseconds", "uniform", "prioritized", "ratio, median and range", "at most"]
+    c = result["checkpoint"]
+    text = (
+        f"{result['capacity']:,} transitions of CartPole, batches of {result['batch_size']}, one update a step.\n\n"
+        f"{table(header, rows)}\n\nThe checkpoint of that agent, memory full: {c['file_bytes'] / 1e6:.0f} MB, written "
+        f"in {c['write_seconds']:.2f} s and read, with every byte checked, in {c['read_seconds']:.2f} s."
+    )
+    return f"## Replay\n\n{text}\n\n{origin(result)}"
+
+
 def first_run(result: dict[str, Any]) -> str:
     rows = []
     for name, runs in result["runs"].items():
@@ -161,6 +181,48 @@ def first_run(result: dict[str, Any]) -> str:
     s = result["seeds"]
     line = f"{s['count']} seeds of the same in one run: {s['solved']} reach 500, in {s['wall_seconds']:.0f} s together."
     return f"## The first run\n\n`{result['readme']}`\n\n{table(header, rows)}\n\n{line}\n\n{origin(result)}"
+
+
+def sac_update(result: dict[str, Any]) -> str:
+    rows = []
+    for r in result["variants"].values():
+        name = r["variant"] if r["variant"] == "steersman" else f"plain, {r['variant']}"
+        target = verdict(r["fraction"], result["target"]) if r["variant"] == "steersman" else ""
+        limit = r["product_gflops"] / result["gflop_per_update"]
+        speed = [f"**{r['updates_per_second']:.0f}**", f"{limit:.0f}", f"{r['fraction']:.2f}"]
+        rows.append([name, r["cores"], *speed, target])
+    header = ["", "cores", "updates/s", "the products alone", "fraction", "target"]
+    text = (
+        f"One update takes {result['gflop_per_update']:.2f} GFLOP of products; the limit: their time at the rate of "
+        "a 256 x 256 product on the same cores. `sac_update.py` says what each variant is."
+    )
+    return f"## One SAC update and the arithmetic\n\n{text}\n\n{table(header, rows)}\n\n{origin(result)}"
+
+
+def q_bias(result: dict[str, Any]) -> str:
+    rows = []
+    for name, r in result["algorithms"].items():
+        ends = f"{min(r['each_bias']):+.2f} to {max(r['each_bias']):+.2f}"
+        bias = [f"**{r['bias']:+.2f}**", ends, f"{r['relative_bias']:+.1%}"]
+        rows.append([name, f"{r['q']:.1f}", f"{r['return']:.1f}", *bias, f"{r['episode_return']:.0f}"])
+    header = ["", "mean Q", "mean return", "bias", "over the seeds", "relative", "episode return"]
+    text = (
+        f"{result['environment']}, {result['steps']:,} steps, {result['seeds']} seeds: the critics' Q(s, a) of the "
+        "acting policy against the discounted return that follows. Above 0 is overestimation."
+    )
+    return f"## What Q says and what comes\n\n{text}\n\n{table(header, rows)}\n\n{origin(result)}"
+
+
+def hindsight(result: dict[str, Any]) -> str:
+    rows = []
+    for name in ("with", "without"):
+        r = result[name]
+        each = ", ".join(f"{x:.2f}" for x in r["each"])
+        target = verdict(r["success_rate"], result["target"]) if name == "with" else ""
+        rows.append([f"{name} hindsight", f"{r['steps']:,}", f"**{r['success_rate']:.3f}**", each, target])
+    header = ["", "steps", "success rate", "each seed", "target"]
+    text = f"{result['algorithm']} on {result['environment']}, {result['seeds']} seeds."
+    return f"## Hindsight\n\n{text}\n\n{table(header, rows)}\n\n{origin(result)}"
 
 
 def load(pattern: str) -> list[dict[str, Any]]:
@@ -182,7 +244,13 @@ def render() -> str:
         parts.append(minatar(found))
     if found := load("atari-*.json"):
         parts.append(atari(found))
-    parts += [resume(r) for r in load("resume.json")] + [first_run(r) for r in load("first_run.json")]
+    parts += [sac_update(r) for r in load("sac-update.json")]
+    parts += [q_bias(r) for r in load("q-bias.json")] + [hindsight(r) for r in load("hindsight-*.json")]
+    parts += (
+        [replay(r) for r in load("replay.json")]
+        + [resume(r) for r in load("resume.json")]
+        + [first_run(r) for r in load("first_run.json")]
+    )
     return "\n\n".join(parts) or "No results yet."
 
 

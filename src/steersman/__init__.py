@@ -16,16 +16,30 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from steersman.errors import EnvironmentFault, TrainingFault, UsageError
+    from steersman.run.compare import Comparison, compare
     from steersman.run.policy import Policy, load
     from steersman.run.train import Result, resume, train
 
 __version__ = "0.1.0"
-__all__ = ["EnvironmentFault", "Policy", "Result", "TrainingFault", "UsageError", "load", "resume", "train"]
+__all__ = [
+    "Comparison",
+    "EnvironmentFault",
+    "Policy",
+    "Result",
+    "TrainingFault",
+    "UsageError",
+    "compare",
+    "load",
+    "resume",
+    "train",
+]
 
 _HOME = {
     "EnvironmentFault": "errors",
     "TrainingFault": "errors",
     "UsageError": "errors",
+    "Comparison": "run.compare",
+    "compare": "run.compare",
     "Policy": "run.policy",
     "load": "run.policy",
     "Result": "run.train",

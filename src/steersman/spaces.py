@@ -154,6 +154,20 @@ def to_inside(native: spaces.Space, obs: PyTree) -> PyTree:
     raise _unsupported(native, "observe")
 
 
+def counts_fit(inside: spaces.Space, obs: PyTree) -> bool:
+    """Whether the Discrete and MultiDiscrete parts of numpy observations in the inside form are within their counts."""
+    match inside:
+        case spaces.Discrete():
+            return bool(np.all((obs >= 0) & (obs < inside.n)))
+        case spaces.MultiDiscrete():
+            return bool(np.all((obs >= 0) & (obs < inside.nvec)))
+        case spaces.Dict():
+            return all(counts_fit(part, obs[name]) for name, part in inside.spaces.items())
+        case spaces.Tuple():
+            return all(counts_fit(part, x) for part, x in zip(inside.spaces, obs, strict=True))
+    return True
+
+
 def is_image(space: spaces.Space) -> bool:
     """Whether the entry is kept as uint8 on the inside: a uint8 Box of two or more axes."""
     return isinstance(space, spaces.Box) and space.dtype == np.uint8 and len(space.shape) >= 2

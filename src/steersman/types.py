@@ -60,8 +60,11 @@ class EnvSpec:
     """What an agent needs to know of an environment; nothing here changes while it runs.
 
     ``action_space`` is canonical: a bounded Box is [-1, 1] (``native_action_space`` keeps the environment's own bounds
-    and units). A Dict observation space with an entry ``action_mask``, shape ``(A,)``, 1 = allowed, gives the legal
-    actions of a Discrete space; the mask is never fed to a network.
+    and units). ``observation_space`` is what agents see (``spaces.inside_space``: float32, counts from 0); where the
+    environment's own may differ, ``native_observation_space`` keeps that. A Dict observation space with an entry
+    ``action_mask``, shape ``(A,)``, 1 = allowed, gives the legal actions of a Discrete space; the mask is never fed to
+    a network. A goal environment (``achieved_goal``, ``desired_goal``) says its reward as a pure function of the two:
+    what hindsight replay needs.
     """
 
     id: str
@@ -70,6 +73,8 @@ class EnvSpec:
     native_action_space: spaces.Space
     max_episode_steps: int | None = None
     num_costs: int = 0
+    native_observation_space: spaces.Space | None = None  # None: observation_space
+    goal_reward: Callable[[Array, Array], Array] | None = None  # (achieved [G], desired [G]) -> reward
 
 
 class Env(Protocol):
@@ -154,5 +159,6 @@ class Algorithm(NamedTuple):
     config: type  # a frozen dataclass of plain values
     factory: Callable[..., Agent]  # (config, spec, *, network=None) -> Agent
     summary: str
-    first_length: Callable[[Any], int]  # config -> T of the random-policy rollout that init is given
+    first_length: Callable[[Any, int], int]  # (config, num_envs) -> T of the random-policy rollout that init is given
     check: Callable[[Any, int], None]  # (config, environments of one shard): UsageError if an update cannot be cut so
+    shardable: bool = True  # False: one seed trains on one device (replay); several seeds still go round the devices

@@ -14,7 +14,7 @@ from steersman.agents.pqn import PQNConfig, pqn
 from steersman.envs.probe import known_values
 from steersman.envs.vector import vectorize
 from steersman.errors import UsageError
-from steersman.nets.q_network import QNetwork
+from steersman.nets.value import QNetwork
 from steersman.run.evaluate import device_evaluator
 from steersman.run.loops import DeviceLoop
 from steersman.spaces import abstract
@@ -139,7 +139,8 @@ def test_one_update_by_hand():
     state_after, metrics = jax.jit(agent.update)(state, rollout, jax.random.key(1))
     np.testing.assert_allclose(metrics["loss"], 0.5 * np.square(error).mean(), rtol=1e-5)
     bias = np.array([error[0] + error[3], error[1] + error[2]]) / 4
-    moved = np.asarray(state.params.head.bias - state_after.params.head.bias)
+    bias_of = lambda s: s.params.advantage.output.bias
+    moved = np.asarray(bias_of(state) - bias_of(state_after))
     np.testing.assert_allclose(moved, 0.5 * bias, rtol=1e-4)
 
 
@@ -196,7 +197,7 @@ def test_never_takes_an_illegal_action_and_never_bootstraps_from_one():
 
 
 def test_mistakes():
-    with pytest.raises(UsageError, match="PQN needs a Discrete action space; test has Box.*steersman train ppo"):
+    with pytest.raises(UsageError, match="PQN needs a Discrete action space; test has Box.*steersman train sac"):
         pqn(PQNConfig(), spec_of(BOX, spaces.Box(-1, 1, (2,))))
     with pytest.raises(UsageError, match="epsilon_end = 1.5"):
         PQNConfig(epsilon_end=1.5)

@@ -9,14 +9,24 @@ from gymnasium import spaces
 from steersman.errors import UsageError
 from steersman.nets import conv
 from steersman.nets.actor_critic import ActorCritic
+from steersman.nets.actors import Actor
+from steersman.nets.batch_renorm import D_MAX, EPSILON, R_MAX, BatchRenorm, Moments, NormedMLP
+from steersman.nets.critics import Critic, ensemble
 from steersman.nets.encoders import Encoder, encoder_for
 from steersman.nets.heads import PolicyHead, ValueHead
 from steersman.nets.initialisers import orthogonal_linear
 from steersman.nets.mlp import MLP
 from steersman.nets.norm import LayerNorm
-from steersman.nets.q_network import QNetwork
+from steersman.nets.value import QNetwork
 from steersman.spaces import abstract
-from steersman.theory.distributions import Bernoulli, Categorical, DiagGaussian, MultiCategorical
+from steersman.theory.distributions import (
+    Bernoulli,
+    Categorical,
+    Deterministic,
+    DiagGaussian,
+    MultiCategorical,
+    TanhGaussian,
+)
 from steersman.types import EnvSpec
 
 BOX = spaces.Box(-1, 1, (3,))
@@ -35,6 +45,11 @@ NETWORKS = [
     ActorCritic(spec(), hidden_sizes=(8,), layer_norm=True, key=jax.random.key(0)),
     QNetwork(spec(spaces.Box(0, 1, (10, 10, 4))), hidden_sizes=(), key=jax.random.key(0)),
     QNetwork(spec(spaces.Box(0, 255, (16, 16, 3), np.uint8)), encoder="impala", key=jax.random.key(0)),
+    Actor(spec(action=spaces.Box(-1, 1, (2,))), hidden_sizes=(8,), key=jax.random.key(0)),
+    ensemble(
+        lambda key: Critic(spec(action=spaces.Box(-1, 1, (2,))), hidden_sizes=(8,), key=key), jax.random.key(0), 2
+    ),
+    NormedMLP(3, (8,), 1, key=jax.random.key(0)),
 ]
 
 
@@ -202,3 +217,72 @@ def test_unknown_spaces_are_refused():
         Encoder(spaces.Text(3), key=jax.random.key(0))
     with pytest.raises(UsageError, match="No policy"):
         PolicyHead(3, spaces.Text(3), key=jax.random.key(0))
+
+
+@pytest.mark.parametrize(
+    ("action", "deterministic", "kind"),
+    [
+        (spaces.Box(-1, 1, (2,)), False, TanhGaussian),
+        (spaces.Box(-1, 1, (2,)), True, Deterministic),
+        (spaces.Discrete(3), False, Categorical),
+    ],
+)
+def test_actors_are_policies_inside_the_bounds(action, deterministic, kind):
+    obs = jnp.array([[0.3, -0.1, 2.0], [5.0, 1.0, -4.0]])
+    actor = Actor(spec(action=action), hidden_sizes=(8,), deterministic=deterministic, key=jax.random.key(0))
+    policy = jax.vmap(actor)(obs)
+    assert isinstance(policy, kind)
+    chosen = np.asarray(policy.sample(jax.random.key(1)))
+    assert all(action.contains(a) for a in chosen)
+    if kind is TanhGaussian:  # the first policy is centred: the head's gain is small
+        np.testing.assert_allclose(policy.mode(), 0, atol=0.1)
+        np.testing.assert_allclose(policy.log_std, 0, atol=0.1)
+
+
+def test_an_ensemble_is_its_members():
+    made = spec(action=spaces.Box(-1, 1, (2,)))
+    make = lambda key: Critic(made, hidden_sizes=(8,), outputs=5, key=key)
+    both = ensemble(make, jax.random.key(0), 2)
+    obs, action = jnp.array([0.3, -0.1, 2.0]), jnp.array([0.5, -0.5])
+    values = jax.vmap(lambda critic: critic(obs, action))(both)
+    for i, key in enumerate(jax.random.split(jax.random.key(0), 2)):
+        np.testing.assert_allclose(values[i], make(key)(obs, action), rtol=1e-5)
+    assert values.shape == (2, 5)
+    assert (values[0] != values[1]).all()
+    assert Critic(spec(), hidden_sizes=(8,), key=jax.random.key(0))(obs).shape == (2,)  # one value per discrete action
+
+
+def test_batch_renorm_by_hand():
+    x = jnp.array([[1.0, 10.0], [3.0, 30.0]])
+    norm, moments = BatchRenorm(2), Moments(jnp.array([1.0, 0.0]), jnp.array([4.0, 1.0]), jnp.float32(7))
+    mean, var = np.array([2.0, 20.0]), np.array([1.0, 100.0])
+    plain = (np.asarray(x) - mean) / np.sqrt(var + EPSILON)
+    warm, after = norm(x, moments, train=True, warm_up=8)
+    np.testing.assert_allclose(warm, plain, rtol=1e-5)  # during the warm-up: batch normalisation
+    np.testing.assert_allclose(after.mean, 0.99 * moments.mean + 0.01 * mean, rtol=1e-6)
+    np.testing.assert_allclose(after.var, 0.99 * moments.var + 0.01 * var, rtol=1e-6)
+    assert after.batches == 8
+    renormed, _ = norm(x, moments, train=True, warm_up=7)
+    used, same = norm(x, moments, train=False)
+    np.testing.assert_allclose(renormed[:, 0], used[:, 0], rtol=1e-5)  # r and d are within bounds: as in use
+    np.testing.assert_allclose(renormed[:, 1], plain[:, 1] * R_MAX + D_MAX, rtol=1e-5)  # both are clipped
+    np.testing.assert_array_equal(same.mean, moments.mean)
+
+
+def test_batch_renorm_learns_as_batch_norm_does():
+    """The gradient is that of normalising by the batch, times r, which is a constant to it."""
+    x, moments = jax.random.normal(jax.random.key(0), (16, 1)), BatchRenorm(1).start()
+    loss = lambda x, warm_up: jnp.sum(jnp.sin(BatchRenorm(1)(x, moments, train=True, warm_up=warm_up)[0]))
+    for warm_up in (0, 10):
+        gradient = jax.grad(loss)(x, warm_up)
+        assert abs(gradient.sum()) < 1e-4  # a shift of the whole batch changes nothing: mu_B carries its gradient
+        assert jnp.abs(gradient).max() > 1e-3
+
+
+def test_an_mlp_with_norms_is_invariant_to_the_scale_of_its_input():
+    mlp = NormedMLP(3, (16,), 2, key=jax.random.key(0))
+    x = jax.random.normal(jax.random.key(1), (64, 3))
+    out, moments = mlp(x, mlp.start(), train=True)
+    scaled, _ = mlp(100.0 * x + 7.0, mlp.start(), train=True)
+    np.testing.assert_allclose(scaled, out, atol=2e-2)  # up to EPSILON
+    assert len(moments) == 2

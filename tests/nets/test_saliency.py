@@ -8,8 +8,8 @@ from gymnasium import spaces
 
 from steersman.errors import UsageError
 from steersman.nets.actor_critic import ActorCritic
-from steersman.nets.q_network import QNetwork
 from steersman.nets.saliency import HasStreams, saliency
+from steersman.nets.value import QNetwork
 from steersman.types import EnvSpec
 
 

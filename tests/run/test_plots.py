@@ -42,8 +42,11 @@ def drawn(monkeypatch):
 
 
 def texts(figure):
-    legend = figure.axes[0].get_legend() or figure.legends[0]
-    return [t.get_text() for t in legend.get_texts()]
+    """The names of the lines, at their ends, and what is said of all."""
+    return [t.get_text() for t in figure.axes[0].texts], figure.axes[0].get_title(loc="left")
+
+
+INTERVAL = "mean with its 95% bootstrap interval"
 
 
 def test_mean_and_interval_over_seeds_that_were_logged_together():
@@ -83,16 +86,17 @@ def test_one_seed_has_no_interval():
 def test_groups_are_algorithm_and_environment(make_run, tmp_path, drawn):
     runs = [make_run("a", ramp()), make_run("b", ramp(2)), make_run("c", ramp(5), algorithm="dqn")]
     plots.learning_curve(runs, tmp_path / "x.png")
-    assert texts(drawn[0]) == ["ppo (2 seeds)", "dqn (1 seed)"]
-    assert drawn[0].axes[0].get_title() == "CartPole-v1"
+    assert texts(drawn[0]) == (["ppo (2 seeds)", "dqn (1 seed)"], INTERVAL)
+    assert drawn[0].get_suptitle() == "CartPole-v1"
     other = make_run("d", ramp(), environment="Acrobot-v1")
     plots.learning_curve([*runs[:2], other], tmp_path / "x.png")
-    assert texts(drawn[1]) == ["CartPole-v1 (2 seeds)", "Acrobot-v1 (1 seed)"]
+    assert texts(drawn[1])[0] == ["CartPole-v1 (2 seeds)", "Acrobot-v1 (1 seed)"]
     plots.learning_curve([*runs, other], tmp_path / "x.png")
-    assert texts(drawn[2]) == ["ppo, CartPole-v1 (2 seeds)", "dqn, CartPole-v1 (1 seed)", "ppo, Acrobot-v1 (1 seed)"]
+    named = ["ppo, CartPole-v1 (2 seeds)", "dqn, CartPole-v1 (1 seed)", "ppo, Acrobot-v1 (1 seed)"]
+    assert texts(drawn[2])[0] == named
     plots.learning_curve({"fast": runs[:1], "slow $x_": runs[1:2]}, tmp_path / "x.png", title="mine")
-    assert texts(drawn[3])[0] == "fast (1 seed)"
-    assert drawn[3].axes[0].get_title() == "mine"
+    assert texts(drawn[3]) == (["fast", r"slow \$x_"], "1 seed")
+    assert drawn[3].get_suptitle() == "mine"
 
 
 def test_axes_say_what_they_show(make_run, tmp_path, drawn):
@@ -111,7 +115,7 @@ def test_axes_say_what_they_show(make_run, tmp_path, drawn):
 def test_a_run_of_several_seeds_is_a_group_of_its_own(make_run, tmp_path, drawn):
     rows = [(100 * i, {"episode_return": np.array([i, i + 2.0, np.nan])}) for i in range(1, 6)]
     plots.learning_curve([make_run("a", rows)], tmp_path / "x.png")
-    assert texts(drawn[0]) == ["ppo (2 seeds)"]  # the third never ended an episode
+    assert texts(drawn[0]) == (["ppo"], f"{INTERVAL}, 2 seeds")  # the third never ended an episode
     np.testing.assert_allclose(drawn[0].axes[0].lines[0].get_ydata(), [2, 3, 4, 5, 6])
 
 
@@ -146,8 +150,26 @@ def test_odd_runs_are_drawn(make_run, tmp_path, rows):
 def test_many_groups(make_run, tmp_path, drawn):
     groups = {f"variant {i}": [make_run(str(i), ramp(i))] for i in range(9)}
     plots.learning_curve(groups, tmp_path / "x.png")
-    looks = {(line.get_color(), line.get_linestyle()) for line in drawn[0].axes[0].lines}
-    assert len(looks) == 9
+    lines = [line for line in drawn[0].axes[0].lines if len(line.get_xdata()) == 20]  # the others lead to the names
+    assert len({(line.get_color(), line.get_linestyle()) for line in lines}) == len(lines) == 9
+    heights = sorted(t.get_position()[1] for t in drawn[0].axes[0].texts)
+    assert min(np.diff(heights)) > 0.03  # names do not lie on each other
+
+
+def test_names_are_spread_as_little_as_they_must():
+    assert plots.spread([0.9, 0.1, 0.5], 0.2) == [0.9, 0.1, 0.5]
+    np.testing.assert_allclose(plots.spread([0.5, 0.5, 0.9], 0.25), [0.375, 0.625, 0.9])
+    np.testing.assert_allclose(plots.spread([0.0, 0.0, 0.0], 0.1), [0.0, 0.1, 0.2])
+    np.testing.assert_allclose(plots.spread([1.0, 0.99, 0.3], 0.1), [1.0, 0.9, 0.3])
+    rng = np.random.default_rng(0)
+    for n in (2, 5, 8):
+        wanted = rng.random(n)
+        got = np.sort(plots.spread(wanted, 0.1))
+        assert (np.diff(got) > 0.1 - 1e-9).all()
+        assert got[0] >= 0
+        assert got[-1] <= 1 + 1e-9
+        assert (np.argsort(plots.spread(wanted, 0.1), kind="stable") == np.argsort(wanted, kind="stable")).all()
+    assert len(plots.spread([0.5] * 30, 0.1)) == 30  # they do not fit: as they come
 
 
 def test_what_cannot_be_drawn(make_run, tmp_path):

@@ -1,5 +1,7 @@
 """Policies as plain functions: numpy in, numpy out, one observation or many."""
 
+from dataclasses import replace
+
 import jax
 import numpy as np
 import pytest
@@ -19,7 +21,8 @@ OBSERVATION = spaces.Box(-10.0, 10.0, (3,))
 def policy_for(observation, action, **settings):
     """An untrained PPO policy for some spaces."""
     entry = ALGORITHMS["ppo"]
-    spec = EnvSpec("Place", inside_space(observation), canonical_action_space(action), action)
+    inside, canonical = inside_space(observation), canonical_action_space(action)
+    spec = EnvSpec("Place", inside, canonical, action, native_observation_space=observation)
     agent = entry.factory(entry.config(hidden_sizes=(8,), **settings), spec)
     rollout = jax.tree.map(lambda s: np.zeros(s.shape, s.dtype), example_rollout(agent, spec, 2, 1))
     return Policy(agent, agent.init(jax.random.key(0), rollout), spec)
@@ -77,6 +80,31 @@ def test_dict_observations():
     for wrong in ({"near": np.ones(3)}, {**obs, "more": np.ones(1)}, np.ones(3), {**obs, "far": np.ones((4, 2, 2))}):
         with pytest.raises(UsageError, match="The observation"):
             policy(wrong)
+
+
+@pytest.mark.parametrize(
+    ("native", "inside", "obs", "beyond"),
+    [
+        (spaces.Discrete(3, start=-1), spaces.Discrete(3), np.array([-1, 0, 1]), [-2, 2]),
+        (
+            spaces.MultiDiscrete([2, 3], start=[10, -3]),
+            spaces.MultiDiscrete([2, 3]),
+            np.array([[10, -3], [11, -1]]),
+            [[9, -3], [11, 0]],
+        ),
+    ],
+)
+def test_counts_are_the_environments_own(native, inside, obs, beyond):
+    """The same parameters act alike on an environment that counts from elsewhere."""
+    policy, plain = policy_for(native, spaces.Discrete(5)), policy_for(inside, spaces.Discrete(5))
+    sharp = jax.tree.map(lambda x: 50 * x, plain.state)  # an untrained policy hardly looks at what it sees
+    policy.state = plain.state = sharp
+    start = np.asarray(native.start)
+    np.testing.assert_array_equal(policy(obs), plain(obs - start))
+    np.testing.assert_array_equal(policy(obs, explore=True), plain(obs - start, explore=True))
+    for wrong in beyond:
+        with pytest.raises(UsageError, match=r"is not one of .*Discrete.*, which Place gives"):
+            policy(np.array(wrong))
 
 
 def test_masked_actions_are_never_chosen():
@@ -190,6 +218,10 @@ def test_a_spec_survives_its_json():
     observation = spaces.Dict(image=spaces.Box(0, 255, (4, 4, 3), np.uint8), kind=spaces.Discrete(3))
     spec = EnvSpec("Place", inside_space(observation), canonical_action_space(action), action, 77, 2)
     assert spec_from_json(spec_to_json(spec)) == spec
+    native = replace(spec, native_observation_space=observation)
+    assert spec_from_json(spec_to_json(native)) == native != spec
+    older = {k: v for k, v in spec_to_json(spec).items() if k != "native_observation_space"}
+    assert spec_from_json(older) == spec
     check_same_spaces(spec, spec_from_json(spec_to_json(spec)))
     other = EnvSpec("Other", spec.observation_space, canonical_action_space(action), spaces.Box(-2.0, 6.0, (2,)))
     with pytest.raises(UsageError, match=r"trained on Place, whose action_space is .*5.0.*Other has .*6.0"):

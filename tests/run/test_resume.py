@@ -116,6 +116,15 @@ steersman.train("ppo", {place!r}, out={str(out)!r}, report=report, **{settings!r
     assert_same_run(out, reference.run)
 
 
+def test_overlapping_stopped_and_resumed(tmp_path, settings):
+    place, settings = "gymnasium/CartPole-v1", {**settings, "steps": 320, "overlap": True}
+    reference = steersman.train("ppo", place, out=tmp_path / "whole", **settings)
+    out = tmp_path / "run"
+    assert steersman.train("ppo", place, out=out, report=Stopping(signal.SIGINT, 200), **settings).interrupted
+    steersman.resume(out)
+    assert_same_run(out, reference.run)
+
+
 def test_a_second_signal_stops_at_once():
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     for at_once in (False, True):

@@ -105,13 +105,19 @@ def test_what_is_drawn():
 
 @pytest.mark.parametrize(
     ("algorithm", "settings"),
-    [("pqn", {"normalize_observations": True}), ("ppo", {"share_trunk": True}), ("pqn", {"network": Dueling})],
-    ids=["pqn", "ppo", "dueling"],
+    [
+        ("pqn", {"normalize_observations": True}),
+        ("ppo", {"share_trunk": True}),
+        ("pqn", {"network": Dueling}),
+        ("dqn", {"dueling": True}),
+    ],
+    ids=["pqn", "ppo", "own", "dqn"],
 )
 def test_a_run_is_drawn(tmp_path, algorithm, settings):
     out = tmp_path / "run"
-    short = {"steps": 512, "num_envs": 8, "unroll_length": 8, "num_minibatches": 2, "num_epochs": 1}
-    steersman.train(algorithm, catch(), out=out, evaluation_episodes=0, hidden_sizes=(8,), **short, **settings)
+    short = {"steps": 256, "num_envs": 8, "unroll_length": 8, "evaluation_episodes": 0, "hidden_sizes": (8,)}
+    short |= {} if algorithm == "dqn" else {"num_minibatches": 2, "num_epochs": 1}
+    steersman.train(algorithm, catch(), out=out, **short, **settings)
     network = settings.get("network")
     made = drawn.saliency_run(
         out, environment=drawn_stage, network=network, shots=3, steps=15, episodes=2, film=tmp_path / "a.gif"

@@ -198,3 +198,10 @@ def test_sums_indices_and_keys_of_members():
     np.testing.assert_array_equal(index, [0, 0, 0, 1, 1, 1])
     np.testing.assert_array_equal(whole_index, np.zeros(6))
     assert total["sum"] == whole_total["sum"] == 15
+
+
+def test_polyak_goes_a_part_of_the_way():
+    target, online = {"a": jnp.array([0.0, 1.0])}, {"a": jnp.array([1.0, 3.0])}
+    np.testing.assert_allclose(trees.polyak(target, online, 0.25)["a"], [0.25, 1.5])
+    np.testing.assert_array_equal(trees.polyak(target, online, 1.0)["a"], online["a"])
+    np.testing.assert_array_equal(trees.polyak(target, online, 0.0)["a"], target["a"])

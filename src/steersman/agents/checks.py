@@ -27,10 +27,11 @@ def check_config(
     """Raise UsageError naming the first field out of its range; None means a switched-off option and passes."""
     name_of = type(config).__name__.removesuffix("Config")
 
-    def refuse(field: str, right: str) -> None:
+    def refuse(field: str, right: str, hint: str = "") -> None:
         default = next(f.default for f in dataclasses.fields(config) if f.name == field)
         given = getattr(config, field)
-        raise UsageError(f"{name_of}: {field} = {given!r} is out of range; it must be {right}. Default: {default!r}.")
+        says = f"{name_of}: {field} = {given!r} is out of range; it must be {right}. {hint} Default: {default!r}."
+        raise UsageError(" ".join(says.split()))
 
     rules = (
         (at_least_one, lambda v: v == int(v) and v >= 1, "a whole number of 1 or more"),
@@ -48,7 +49,7 @@ def check_config(
     for field, known in (choices or {}).items():
         value = getattr(config, field)
         if value not in known:
-            refuse(field, " or ".join(known) + f". {nearest(str(value), known)}".rstrip())
+            refuse(field, " or ".join(known), nearest(str(value), known))
     for field in sizes:
         value = getattr(config, field)
         if not all(isinstance(n, int) and n >= 1 for n in value):
@@ -84,9 +85,10 @@ def check_network(algorithm: str, spec: EnvSpec, network: Any) -> None:
 def check_discrete(algorithm: str, spec: EnvSpec, network: Any) -> None:
     """Raise UsageError where an agent that learns a value for each action has no list of actions."""
     if not isinstance(spec.action_space, spaces.Discrete):
+        other = "sac" if isinstance(spec.action_space, spaces.Box) else "ppo"
         raise UsageError(
             f"{algorithm} needs a Discrete action space; {spec.id} has {spec.action_space}. "
-            f"Try: steersman train ppo {spec.id}"
+            f"Try: steersman train {other} {spec.id}"
         )
     if network is not None and not callable(network):
         raise UsageError(f"network must be a function (key, spec) -> module, not {type(network).__name__}.")

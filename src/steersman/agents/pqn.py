@@ -34,7 +34,7 @@ from steersman.agents.optimiser import clipped_radam, packed
 from steersman.agents.wrap import with_observation_norm, with_reward_scaling
 from steersman.nets.encoders import ENCODERS
 from steersman.nets.mlp import ACTIVATIONS
-from steersman.nets.q_network import QNetwork, QNetworkFactory
+from steersman.nets.value import QNetwork, QNetworkFactory
 from steersman.spaces import MASK
 from steersman.theory import exploration, returns, trees
 from steersman.theory.distributions import masked
@@ -115,7 +115,7 @@ def pqn(config: PQNConfig, spec: EnvSpec, *, network: QNetworkFactory | None = N
     """PQN as an agent for an environment with Discrete actions.
 
     network: ``(key, spec) -> module``, the module mapping one observation to action values ``[A]``; by default
-    ``nets.q_network.QNetwork`` as the config describes it. Raises UsageError for another action space.
+    ``nets.value.QNetwork`` as the config describes it. Raises UsageError for another action space.
     """
     check_discrete("PQN", spec, network)
 

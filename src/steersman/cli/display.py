@@ -52,11 +52,24 @@ def print_table(title: str, rows: list[tuple[str, str]]) -> None:
     Console(highlight=False, markup=False).print(table)
 
 
+def print_columns(title: str, header: list[str], rows: list[list[str]]) -> None:
+    """A title, a header and rows: names to the left, numbers to the right."""
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for i, name in enumerate(header):
+        table.add_column(name, style="cyan" if i == 0 else None, justify="right" if i else "left", no_wrap=i > 0)
+    for row in rows:
+        table.add_row(*row)
+    console = Console(highlight=False, markup=False)
+    console.print(title, style="bold")
+    console.print(table, "")
+
+
 class TrainingDisplay:
     """The ``report`` of ``steersman.train`` on a terminal: what runs, a bar with steps/s, return and time left."""
 
     def __init__(self, notes: list[str]) -> None:
         self.notes = notes
+        self.name = ""  # of the one in training, where there are several
         self.console = Console(stderr=True, highlight=False, markup=False)
         self.progress = Progress(
             SpinnerColumn(),
@@ -84,10 +97,10 @@ class TrainingDisplay:
             lines = [numbers["setup"].describe(), *self.notes, f"run folder: {numbers['run']}"]
             for line in lines if numbers["run"] else lines[:-1]:
                 self.console.print(line, soft_wrap=not self.console.is_terminal)
-            self._show("compiling", total=None)
+            self._show(f"{self.name}: compiling" if self.name else "compiling", total=None)
         elif phase == "training":
             self._show(
-                "training",
+                self.name or "training",
                 completed=numbers["steps"],
                 total=numbers["total"],
                 steps=f"{short(numbers['steps'])}/{short(numbers['total'])}",
@@ -98,12 +111,47 @@ class TrainingDisplay:
         elif phase == "stopping":
             self._show("stopping; once more to stop at once")
         elif phase == "evaluating":
-            self._show(f"evaluating, {numbers['episodes']} episodes", total=None, speed="", steps="", left="")
+            what = f"evaluating, {numbers['episodes']} episodes"
+            self._show(f"{self.name}: {what}" if self.name else what, total=None, speed="", steps="", left="")
         elif phase == "done already":
             self.console.print("This run is done already. Train it for longer with --steps N.")
 
     def _show(self, what: str, **numbers: Any) -> None:
         self.progress.update(self.task, description=what, **numbers)
+
+
+class ComparisonDisplay:
+    """The ``report`` of ``steersman.compare`` on a terminal: the bar of the run that trains, a line per entry done."""
+
+    def __init__(self) -> None:
+        self.bar = TrainingDisplay([])
+
+    def __enter__(self) -> ComparisonDisplay:
+        self.bar.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.bar.__exit__(*error)
+
+    def __call__(self, phase: str, numbers: dict[str, Any]) -> None:
+        label = numbers["entry"] if len(numbers["entry"]) <= 14 else numbers["entry"][:13] + "…"
+        self.bar.name = f"{label} {numbers['index'] + 1}/{numbers['entries']}"
+        if numbers["runs"] > 1 and phase not in ("compared", "failed"):
+            self.bar.name = f"{label} seed {numbers['run_number'] + 1}/{numbers['runs']}"
+        if phase == "compiling" and numbers.get("run_number", 0) == 0:
+            setup = numbers["setup"]
+            prefix = "" if numbers["entry"] == setup.algorithm.name else f"{numbers['entry']}: "
+            self.bar.console.print(prefix + setup.describe(), soft_wrap=not self.bar.console.is_terminal)
+        if phase == "compiling":
+            self.bar._show(f"{self.bar.name}: compiling", total=None)
+        elif phase == "compared":
+            mean = numbers["outcome"].mean
+            interval = "" if math.isnan(mean.low) else f" ({number(mean.low)} to {number(mean.high)})"
+            self.bar.console.print(f"{numbers['entry']}: mean return {number(mean.value)}{interval}")
+        elif phase == "failed":
+            self.bar.console.print(f"{numbers['entry']}: failed. {numbers['error']}", style="red")
+        elif phase != "done already":
+            self.bar(phase, numbers)
 
 
 def _left(seconds: float | None) -> str:

@@ -12,6 +12,7 @@ from steersman.errors import EnvironmentFault, TrainingFault, UsageError, neares
 
 COMMANDS = {  # name -> (module of steersman.cli, what it does)
     "train": ("train", "train an agent, or go on with a run (--resume DIR)"),
+    "compare": ("compare", "algorithms over the same seeds: which is better, how surely"),
     "evaluate": ("evaluate", "play whole episodes with a run's policy, report the return"),
     "record": ("record", "film a run's policy: mp4 or gif"),
     "saliency": ("saliency", "lay what a run's value and choices hang on over what it sees"),

@@ -72,6 +72,7 @@ class EnvPoolEnvs(HostEnvs):
             canonical_action_space(actions),
             actions,
             limit if limit < np.iinfo(np.int32).max else None,
+            native_observation_space=self._native_space,
         )
         self.num_envs = num_envs
         self._native = native_map(actions)

@@ -87,7 +87,8 @@ class GymnasiumEnvs(HostEnvs):
             look = _one_look(looks)
             native, mask = _with_mask(look)
             inside, canonical = inside_space(native), canonical_action_space(look.action_space)
-            self.spec = EnvSpec(id or look.name, inside, canonical, look.action_space, look.max_episode_steps)
+            name, limit = id or look.name, look.max_episode_steps
+            self.spec = EnvSpec(name, inside, canonical, look.action_space, limit, native_observation_space=native)
             leaves, actions = leaves_of(native, inside), leaves_of(look.action_space, look.action_space)
             if isinstance(self._members, Members):
                 self._block = Block.allocate(leaves, self.num_envs)

@@ -40,7 +40,8 @@ class VectorEnvs(HostEnvs):
         inside = inside_space(native)
         limit = envs.spec.max_episode_steps if envs.spec is not None else None
         self.num_envs = num_envs
-        self.spec = EnvSpec(id, inside, canonical_action_space(actions), actions, limit)
+        canonical = canonical_action_space(actions)
+        self.spec = EnvSpec(id, inside, canonical, actions, limit, native_observation_space=native)
         self._envs, self._native_space = envs, native
         self._native, self._leaves = native_map(actions), leaves_of(native, inside)
         self._book = Bookkeeper(self.spec, num_envs, self._leaves)

@@ -60,6 +60,7 @@ def _adapt(env_id: str, env: Any, params: Any) -> Env:
         canonical_action_space(native_action),
         native_action,
         int(params.max_steps_in_episode),
+        native_observation_space=native_obs,
     )
 
     def reset(key: Key) -> tuple[PyTree, PyTree]:

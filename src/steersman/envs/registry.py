@@ -1,7 +1,7 @@
 """Names of environments, and what each stands for. Light: nothing is imported before an environment is made.
 
 - ``CartPole-v1``: a compiled twin where there is one (``classic``), else Gymnasium's environment of that id;
-- ``gymnasium/CartPole-v1``, ``gymnax/...``, ``atari/...``, ``envpool/...``, ``probe/...``: a family by name;
+- ``gymnasium/CartPole-v1``, ``gymnax/...``, ``atari/...``, ``envpool/...``, ``goal/...``, ``probe/...``: by family;
 - ``package.module:factory``: your own, a function or class that gives a ``gymnasium.Env`` or a steersman ``Env``;
 - ``package:Namespace/Name-v0``: an id of Gymnasium's that exists once ``package`` is imported.
 
@@ -52,6 +52,7 @@ FAMILIES = {
     "atari": Family("host", "ale_py", ("*",)),
     "envpool": Family("host", "envpool", ("*",)),
     "probe": Family("compiled", "jax", _PROBES),
+    "goal": Family("compiled", "jax", ("point",)),
 }
 _SIMULATORS = {"box2d": "Box2D", "mujoco": "mujoco"}  # what Gymnasium's own environments need, by their folder
 
@@ -181,6 +182,19 @@ def available() -> list[Available]:
     return rows + _gymnasium_rows()
 
 
+def reward_threshold(name: str) -> float | None:
+    """The return at which Gymnasium's registry calls a task solved, whatever family runs it; None where it says none.
+
+    >>> reward_threshold("CartPole-v1"), reward_threshold("gymnasium/CartPole-v1"), reward_threshold("Pendulum-v1")
+    (475.0, 475.0, None)
+    """
+    from gymnasium.envs.registration import registry
+
+    family, _, rest = name.partition("/")
+    spec = registry.get(rest if family in FAMILIES else name)
+    return None if spec is None or spec.reward_threshold is None else float(spec.reward_threshold)
+
+
 def _gymnasium_rows() -> list[Available]:
     from gymnasium.envs.registration import registry
 
@@ -215,6 +229,12 @@ def _compiled(name: str, kwargs: dict[str, Any]) -> Env | None:
         if name not in PROBES:
             raise UsageError(f"Unknown probe {name}. {nearest(name, PROBES)}")
         return _call(PROBES[name], kwargs, name)
+    if head == "goal" and rest:
+        from steersman.envs.goals import GOALS
+
+        if name not in GOALS:
+            raise UsageError(f"Unknown goal environment {name}. {nearest(name, GOALS)}")
+        return _call(GOALS[name], kwargs, name)
     return None
 
 

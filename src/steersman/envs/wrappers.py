@@ -77,7 +77,11 @@ def transform_observation(env: Env, function: Callable[[PyTree], PyTree], space:
         obs = function(seen.final_obs)
         return state, seen._replace(obs=obs, final_obs=obs)
 
-    return PureEnv(replace(env.spec, observation_space=space), reset, step)
+    return PureEnv(_observing(env.spec, space), reset, step)
+
+
+def _observing(spec: EnvSpec, space: spaces.Space) -> EnvSpec:
+    return replace(spec, observation_space=space, native_observation_space=None)
 
 
 def transform_reward(env: Env, function: Callable[[jax.Array], jax.Array]) -> Env:
@@ -161,4 +165,4 @@ def frame_stack(env: Env, num_frames: int) -> Env:
         return Stacked(inner, frames), seen._replace(obs=obs, final_obs=obs)
 
     outer = spaces.Dict(joined_parts) if isinstance(space, spaces.Dict) else joined_parts[""]
-    return PureEnv(replace(env.spec, observation_space=outer), reset, step)
+    return PureEnv(_observing(env.spec, outer), reset, step)

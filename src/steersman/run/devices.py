@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -41,6 +42,38 @@ def run_in_this_thread() -> None:
 def cores() -> int:
     """Cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+
+
+def memory_limit() -> int | None:
+    """Bytes of memory that this process may use: the accelerator's, else the machine's or the container's."""
+    stats = jax.devices()[0].memory_stats() or {}
+    if "bytes_limit" in stats:
+        return int(stats["bytes_limit"])
+    limits = []
+    with suppress(ValueError, OSError, AttributeError):
+        limits.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        with suppress(ValueError, OSError):  # absent, or "max": no limit
+            limits.append(int(Path(path).read_text()))
+    return min(limits, default=None)
+
+
+def check_memory(size: int, what: str) -> None:
+    """Raise UsageError where ``what`` takes more bytes than there are, before any is taken."""
+    limit = memory_limit()
+    if limit is not None and size > limit:
+        raise UsageError(
+            f"{what} takes {in_units(size)}; there are {in_units(limit)} of memory here. Lower replay_capacity, "
+            "num_envs or seeds."
+        )
+
+
+def in_units(size: int) -> str:
+    """``in_units(1_500_000_000)`` is ``"1.5 GB"``."""
+    for unit, scale in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if size >= scale:
+            return f"{size / scale:.1f} {unit}"
+    return f"{size} bytes"
 
 
 def shards_for(num_envs: int, fits: Callable[[int], None], limit: int | None = None) -> int:

@@ -122,7 +122,7 @@ def columns(rows: list[dict[str, Any]]) -> dict[str, np.ndarray]:
         table = np.full((len(rows), width), np.nan)
         for i, v in enumerate(values):
             table[i, : v.shape[0]] = v
-        per_seed = any(isinstance(row.get(name), list) for row in rows)
+        per_seed = any(isinstance(row.get(name), list | np.ndarray) for row in rows)
         found[name] = table if per_seed else table[:, 0]
     return found
 

@@ -57,8 +57,7 @@ def learning_curve(
         UsageError: not a run, no such metric (the nearest names), nothing to draw yet, an unknown suffix, a full disk.
     """
     out = Path(out)
-    if out.suffix.lower() not in SUFFIXES:
-        raise UsageError(f"{out} has the suffix {out.suffix!r}; a picture is one of {', '.join(SUFFIXES)}.")
+    check_suffix(out)
     groups, environment = _grouped(runs)
     if not groups:
         raise UsageError("There is no run to plot. Give at least one run folder.")
@@ -70,13 +69,8 @@ def learning_curve(
         )
     figure = _draw(curves, _label(x), _label(y), environment if title is None else title, confidence)
     if x == "steps":
-        from matplotlib.ticker import EngFormatter
-
-        figure.axes[0].xaxis.set_major_formatter(EngFormatter(sep=""))
-    with replacing(out) as temporary, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing")  # a name in a script the font lacks
-        figure.savefig(temporary, dpi=150)
-    return out
+        in_steps(figure.axes[0].xaxis)
+    return save(figure, out)
 
 
 def curve(series: Sequence[tuple[np.ndarray, np.ndarray]], confidence: float = 0.95) -> Curve:
@@ -139,11 +133,12 @@ def _series(run: Path, x: str, y: str) -> list[tuple[np.ndarray, np.ndarray]]:
 
 
 def _label(name: str) -> str:
-    return _LABELS.get(name, _plain(name.replace("_", " ")))
+    return _LABELS.get(name, plain_text(name.replace("_", " ")))
 
 
-def _plain(text: str) -> str:
-    return text.replace("$", r"\$")  # or matplotlib reads mathematics
+def plain_text(text: str) -> str:
+    """Text that matplotlib does not read as mathematics."""
+    return text.replace("$", r"\$")
 
 
 def _list(groups: Mapping[str, Sequence[str | Path]]) -> str:
@@ -151,36 +146,127 @@ def _list(groups: Mapping[str, Sequence[str | Path]]) -> str:
     return ", ".join(paths[:3]) + (", ..." if len(paths) > 3 else "")
 
 
-def _draw(curves: Mapping[str, Curve], x: str, y: str, title: str, confidence: float) -> Any:
+def blank(width: float, height: float) -> Any:
+    """An empty figure that knows how to draw itself; no global state."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    crowded = len(curves) > 6
-    figure = Figure(figsize=(9 if crowded else 7, 4.3), layout="constrained")
+    figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    for i, (name, c) in enumerate(curves.items()):
-        colour, style = _COLOURS[i % len(_COLOURS)], _STYLES[i // len(_COLOURS) % len(_STYLES)]
-        label = _plain(f"{name} ({c.seeds} seed{'s' if c.seeds > 1 else ''})")
+    return figure
+
+
+def save(figure: Any, out: Path) -> Path:
+    """Write a figure, whole or not at all. Raises UsageError for an unknown suffix."""
+    check_suffix(out)
+    with replacing(out) as temporary, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing")  # a name in a script the font lacks
+        figure.savefig(temporary, dpi=150)
+    return out
+
+
+def check_suffix(out: Path) -> None:
+    if out.suffix.lower() not in SUFFIXES:
+        raise UsageError(f"{out} has the suffix {out.suffix!r}; a picture is one of {', '.join(SUFFIXES)}.")
+
+
+def style(i: int) -> tuple[str, str]:
+    """The colour and the line of the i-th group."""
+    return _COLOURS[i % len(_COLOURS)], _STYLES[i // len(_COLOURS) % len(_STYLES)]
+
+
+def ink(colour: str) -> tuple[float, ...]:
+    """A colour dark enough for letters on white."""
+    from matplotlib.colors import to_rgb
+
+    rgb = np.asarray(to_rgb(colour))
+    return tuple(rgb * min(1.0, 0.62 / (rgb @ (0.3, 0.6, 0.1) + 0.15)))
+
+
+def tidy(axes: Any, x: str = "", y: str = "", title: str = "") -> None:
+    """The look that all panels share."""
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
+    axes.set_title(title, loc="left", fontsize="medium", fontweight="bold")
+    axes.grid(color="0.92", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def in_steps(axis: Any) -> None:
+    """Ticks such as 150k."""
+    from matplotlib.ticker import EngFormatter
+
+    axis.set_major_formatter(EngFormatter(sep=""))
+
+
+def draw_curves(axes: Any, curves: Mapping[str, Curve], styles: Sequence[int] | None = None) -> None:
+    """One line and band a group. styles: which look each has; by default their order."""
+    for i, c in zip(styles or range(len(curves)), curves.values(), strict=True):
+        colour, line = style(i)
         marker = "o" if len(c.x) <= 10 else None
-        axes.plot(c.x, c.mean, style, color=colour, label=label, marker=marker, markersize=4, linewidth=1.6, zorder=3)
+        axes.plot(c.x, c.mean, line, color=colour, marker=marker, markersize=4, linewidth=1.6, zorder=3)
         if len(c.x) == 1:
             axes.vlines(c.x, c.low, c.high, color=colour, linewidth=1.6)  # a band needs two points
         else:
             axes.fill_between(c.x, c.low, c.high, color=colour, alpha=0.2, linewidth=0)
-    axes.set_xlabel(x)
-    axes.set_ylabel(y)
-    axes.set_title(_plain(title))
-    axes.grid(color="0.9", linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    if min(c.x.min() for c in curves.values()) >= 0:
-        axes.set_xlim(left=0)  # where every run began
+    first, last = (at(at(c.x) for c in curves.values()) for at in (min, max))
+    axes.set_xlim(min(first, 0), last if last > 0 else None)  # 0 is where every run began
+
+
+def label_ends(axes: Any, ends: Sequence[tuple[str, float, float, str]]) -> None:
+    """Name lines at the right edge, in their colours, spread where they would touch. ends: (label, x, y, colour)."""
+    figure = axes.figure
+    axes.set_ylim(axes.get_ylim())
+    figure.draw_without_rendering()  # lays it out: only now is it known how tall the axes are
+    to_axes = axes.transData + axes.transAxes.inverted()
+    at = [tuple(to_axes.transform((x, y))) for _, x, y, _ in ends]
+    size = 9.0
+    gap = 1.3 * size / 72 * figure.dpi / axes.get_window_extent().height
+    for (label, _, _, colour), (x, y), placed in zip(ends, at, spread([y for _, y in at], gap), strict=True):
+        if x < 0.995 or abs(placed - y) > 0.01:
+            axes.plot(
+                [x, 1.0, 1.02], [y, y, placed], color=colour, linewidth=0.7, alpha=0.6, transform=axes.transAxes,
+                clip_on=False, zorder=2, scalex=False, scaley=False,
+            )  # fmt: skip
+        axes.text(
+            1.025, placed, plain_text(label), color=ink(colour), fontsize=size, fontweight="bold", va="center",
+            transform=axes.transAxes,
+        )  # fmt: skip
+
+
+def spread(places: Sequence[float], gap: float, low: float = 0.0, high: float = 1.0) -> list[float]:
+    """The places nearest to those given, by least squares, at least ``gap`` apart and in [low, high] if they fit.
+
+    >>> spread([0.5, 0.5, 0.9], 0.25)
+    [0.375, 0.625, 0.9]
+    """
+    order = np.argsort(places, kind="stable")
+    blocks: list[list[float]] = []  # runs of neighbours that touch: [sum of wanted places less their gaps, how many]
+    for i, at in enumerate(order):
+        blocks.append([places[at] - i * gap, 1])
+        while len(blocks) > 1 and blocks[-2][0] / blocks[-2][1] >= blocks[-1][0] / blocks[-1][1]:
+            total, count = blocks.pop()
+            blocks[-1] = [blocks[-1][0] + total, blocks[-1][1] + count]
+    flat = np.repeat([total / count for total, count in blocks], [int(count) for _, count in blocks])
+    flat = np.clip(flat, low, max(low, high - (len(flat) - 1) * gap))
+    found = np.empty(len(flat))
+    found[order] = flat + gap * np.arange(len(flat))
+    return [float(f) for f in found]
+
+
+def _draw(curves: Mapping[str, Curve], x: str, y: str, title: str, confidence: float) -> Any:
+    figure = blank(7.5, max(4.3, 1.5 + 0.17 * len(curves)))
+    axes = figure.add_subplot()
+    draw_curves(axes, curves)
+    tidy(axes, x, y)
+    counts = {c.seeds for c in curves.values()}
+    count = f"{counts.pop()} seed" if len(counts) == 1 else ""
+    count += "s" if count and count != "1 seed" else ""
     banded = any(np.isfinite(c.low).any() for c in curves.values())
-    about = f"mean, {100 * confidence:g}% bootstrap interval" if banded else None
-    how = {"title": about, "fontsize": "small", "title_fontsize": "small", "alignment": "left"}
-    if crowded:
-        figure.legend(loc="outside right upper", frameon=False, **how)
-    else:
-        axes.legend(edgecolor="none", framealpha=0.7, **how)
+    about = [f"mean with its {100 * confidence:g}% bootstrap interval" if banded else "", count]
+    figure.suptitle(plain_text(title) or None, x=0.01, ha="left", fontsize="large", fontweight="bold")
+    axes.set_title(", ".join(filter(None, about)), loc="left", fontsize="small", color="0.35")
+    names = {n: n if count else f"{n} ({c.seeds} seed{'s' if c.seeds > 1 else ''})" for n, c in curves.items()}
+    label_ends(axes, [(names[n], c.x[-1], c.mean[-1], style(i)[0]) for i, (n, c) in enumerate(curves.items())])
     return figure

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,14 @@ import numpy as np
 
 from steersman import agents, spaces
 from steersman.errors import UsageError
+from steersman.memory import nbytes
 from steersman.run import checkpoint, folder
 from steersman.run.settings import saved_settings, split
 from steersman.types import Agent, EnvSpec, PyTree, Rollout
 
 
 class Policy:
-    """Acts in the environment's own units. The normalisers that it was trained with are part of it.
+    """Sees and acts in the environment's own units. The normalisers that it was trained with are part of it.
 
     ``policy(obs)`` takes one observation or a batch of them and returns one action or a batch, the most likely one
     (``explore=True`` samples). ``reset()`` before each episode matters to policies with memory, and to ``first``.
@@ -57,13 +59,12 @@ class Policy:
         return jax.tree.map(lambda x: x[0], native) if single else native
 
     def _batched(self, obs: PyTree) -> tuple[PyTree, bool]:
-        wanted = spaces.abstract(self.spec.observation_space)
+        native = self.spec.native_observation_space or self.spec.observation_space
+        wanted = spaces.abstract(native)
         try:
             pairs = jax.tree.map(lambda w, x: (np.asarray(x, w.dtype), w.shape), wanted, obs)
         except (ValueError, TypeError, KeyError) as error:
-            raise UsageError(
-                f"The observation does not have the structure of {self.spec.observation_space}: {error}"
-            ) from None
+            raise UsageError(f"The observation does not have the structure of {native}: {error}") from None
         leaves = jax.tree.leaves(pairs, is_leaf=lambda x: isinstance(x, tuple) and isinstance(x[0], np.ndarray))
         extra = {x.ndim - len(shape) for x, shape in leaves}
         if extra not in ({0}, {1}) or any(x.shape[x.ndim - len(shape) :] != shape for x, shape in leaves):
@@ -75,11 +76,15 @@ class Policy:
             raise UsageError("The observation holds NaN or infinity; a policy cannot act on it.")
         single = extra == {0}
         arrays = [x[None] if single else x for x, _ in leaves]
-        return jax.tree.unflatten(jax.tree.structure(wanted), arrays), single
+        inside = spaces.to_inside(native, jax.tree.unflatten(jax.tree.structure(wanted), arrays))
+        if not spaces.counts_fit(self.spec.observation_space, inside):
+            raise UsageError(f"The observation {reprlib.repr(obs)} is not one of {native}, which {self.spec.id} gives.")
+        return inside, single
 
 
 def spec_to_json(spec: EnvSpec) -> dict[str, Any]:
     """An environment's spec as JSON values."""
+    native = spec.native_observation_space
     return {
         "id": spec.id,
         "observation_space": spaces.space_to_json(spec.observation_space),
@@ -87,6 +92,7 @@ def spec_to_json(spec: EnvSpec) -> dict[str, Any]:
         "native_action_space": spaces.space_to_json(spec.native_action_space),
         "max_episode_steps": spec.max_episode_steps,
         "num_costs": spec.num_costs,
+        "native_observation_space": None if native is None else spaces.space_to_json(native),
     }
 
 
@@ -96,7 +102,14 @@ def spec_from_json(content: dict[str, Any]) -> EnvSpec:
     try:
         made = {name: spaces.space_from_json(content[name]) for name in parts}
         limit, costs = content["max_episode_steps"], int(content["num_costs"])
-        return EnvSpec(str(content["id"]), **made, max_episode_steps=limit, num_costs=costs)
+        native = content.get("native_observation_space")
+        return EnvSpec(
+            str(content["id"]),
+            **made,
+            max_episode_steps=limit,
+            num_costs=costs,
+            native_observation_space=None if native is None else spaces.space_from_json(native),
+        )
     except (KeyError, TypeError, ValueError) as error:
         raise UsageError(f"The spec in the run's config.json cannot be read: {error!r}. Restore the file.") from None
 
@@ -120,6 +133,12 @@ def example_rollout(agent: Agent, spec: EnvSpec, length: int = 1, num_envs: int 
     number: Any = jax.ShapeDtypeStruct(lead, np.float32)
     costs: Any = jax.ShapeDtypeStruct((*lead, spec.num_costs), np.float32)
     return Rollout(obs, action, number, flag, flag, obs, flag, costs, {})
+
+
+def state_bytes(agent: Agent, spec: EnvSpec, length: int, num_envs: int) -> int:
+    """Bytes of the state that ``agent.init`` will make; nothing is allocated."""
+    state = jax.eval_shape(agent.init, jax.random.key(0), example_rollout(agent, spec, length, num_envs))
+    return nbytes(state)
 
 
 def load(

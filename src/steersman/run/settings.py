@@ -29,6 +29,8 @@ class RunConfig:
     """Environments stepped side by side (B)."""
     workers: int | None = None
     """Processes that step host environments; 0 or none: this one."""
+    overlap: bool = False
+    """Step host environments while the learner computes; the acting policy is then one update behind."""
     devices: int | None = None
     """Most devices (CPU cores, GPUs) to share the work; none: all."""
     checkpoint_every: int | None = None
@@ -136,6 +138,8 @@ def _typed(field: dataclasses.Field, value: Any) -> Any:
             return int(value)
         case "tuple[int, ...]", list() | tuple():
             return tuple(value)
+        case "tuple[int, ...]", int():
+            return (value,)
     kinds = {"int": "a whole number", "float": "a number", "bool": "True or False", "str": "a text"}
     optional = " or None" if wanted != field.type else ""
     raise UsageError(

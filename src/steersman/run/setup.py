@@ -11,10 +11,10 @@ from typing import Any
 
 from steersman import envs
 from steersman.errors import UsageError
-from steersman.run.devices import shards_for
+from steersman.run.devices import check_memory, in_units, shards_for
 from steersman.run.evaluate import Evaluator, close, evaluator, fixed_size
 from steersman.run.loops import DeviceLoop, HostLoop, Loop
-from steersman.run.policy import spec_to_json
+from steersman.run.policy import spec_to_json, state_bytes
 from steersman.run.settings import RunConfig
 from steersman.types import Agent, Algorithm, DeviceEnvs, EnvSpec
 
@@ -31,6 +31,7 @@ class Setup:
     agent: Agent
     loop: Loop
     checkpoint_updates: int
+    state_bytes: int  # of the agent of one seed, its replay memory included
     close: Callable[[], None]
 
     @property
@@ -65,7 +66,9 @@ class Setup:
         steps = self.steps(self.updates)
         rounded = f" ({self.run.steps:,} rounded up to whole rollouts)" if steps != self.run.steps else ""
         members = f"{self.run.num_envs} environment{'s' if self.run.num_envs > 1 else ''}"
-        return f"{self.algorithm.name} on {self.spec.id} ({where}): {members}{seeds}, {steps:,} steps{rounded}"
+        size = self.state_bytes * self.run.seeds
+        memory = f", {in_units(size)} of state" if size >= 10**8 else ""
+        return f"{self.algorithm.name} on {self.spec.id} ({where}): {members}{seeds}, {steps:,} steps{rounded}{memory}"
 
     def evaluator(self, episodes: int, explore: bool = False) -> Evaluator:
         """An evaluator in environments of its own."""
@@ -79,14 +82,19 @@ def prepare(entry: Algorithm, environment: Any, run: RunConfig, config: Any, net
         if wanted and not find_spec(package):
             raise UsageError(f"{package} is not installed. Install it with: pip install 'steersman[{extra}]'")
     scheduled = config if config.schedule_steps else dataclasses.replace(config, schedule_steps=run.steps)
-    first_length = entry.first_length(config)
+    first_length = entry.first_length(config, run.num_envs)
     with ExitStack() as undo:
         made = _make(environment, run.num_envs, run)
         undo.callback(close, environment, made)
         agent = entry.factory(scheduled, made.spec, network=network)
         if isinstance(made, DeviceEnvs):
+            if run.overlap:
+                raise UsageError(
+                    f"overlap is for host environments, whose simulators can step while the learner computes; "
+                    f"{made.spec.id} is compiled into one program with it. Leave overlap out."
+                )
             shards = 1
-            if run.seeds == 1 and fixed_size(environment) is None:
+            if entry.shardable and run.seeds == 1 and fixed_size(environment) is None:
                 shards = shards_for(run.num_envs, lambda n: entry.check(config, n), run.devices)
             loop: Loop = DeviceLoop(
                 agent,
@@ -104,12 +112,22 @@ def prepare(entry: Algorithm, environment: Any, run: RunConfig, config: Any, net
                 "on the host. Start one run per seed (--seed 0, --seed 1, ...) and draw them together: steersman plot."
             )
         else:
-            loop = HostLoop(agent, made, unroll_length=config.unroll_length, first_length=first_length, seed=run.seed)
+            loop = HostLoop(
+                agent,
+                made,
+                unroll_length=config.unroll_length,
+                first_length=first_length,
+                seed=run.seed,
+                overlap=run.overlap,
+            )
+        # Once the loop is made: it has settings of its own for JAX, which hold only before the devices are up.
+        size = state_bytes(agent, made.spec, first_length, run.num_envs)
+        check_memory(size * run.seeds, f"The state of {run.seeds} training(s) of {entry.name} on {made.spec.id}")
         run = dataclasses.replace(run, checkpoint_every=run.checkpoint_every or max(1, run.steps // 20))
         assert run.checkpoint_every
         updates = max(1, round(run.checkpoint_every / loop.steps_per_update))
         free = undo.pop_all().close
-        return Setup(entry, environment, run, config, made.spec, agent, loop, updates, free)
+        return Setup(entry, environment, run, config, made.spec, agent, loop, updates, size, free)
 
 
 def _make(environment: Any, num_envs: int, run: RunConfig) -> Any:

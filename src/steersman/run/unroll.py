@@ -9,16 +9,25 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from steersman.run.packing import Packing
 from steersman.types import Agent, Array, DeviceEnvs, HostEnvs, Key, PyTree, Rollout, TimeStep
 
 
 class Acting(NamedTuple):
     """Where the environments and the acting agent stand between two unrolls. Every leading axis is ``[B]``."""
 
-    envs: PyTree  # the state of compiled environments; () for host ones
+    envs: PyTree  # the state of compiled environments; of host ones, what their loop keeps between two updates
     obs: PyTree
     first: Array  # bool: obs opens an episode
     carry: PyTree  # the agent's acting memory
+
+
+class Seen(NamedTuple):
+    """What a host agent acts on at one step."""
+
+    obs: PyTree
+    first: Array
+    t: Array  # int32: the step within the unroll
 
 
 class Episodes(NamedTuple):
@@ -71,48 +80,82 @@ def finished(seen: TimeStep, xp: Any) -> Episodes:
 
 
 class HostRollout:
-    """Buffers ``[T, B, ...]`` filled by a Python loop; one set is reused by every unroll of the same length."""
+    """A rollout of host environments: one row of bytes a step, ``[T + 1, ...]``, filled by a Python loop.
 
-    def __init__(self) -> None:
-        self._store: list[np.ndarray] = []
+    A row holds what the agent saw, what it did and what came of it; the last row only what it sees next. So a step
+    hands one array to the compiled program that acts and reads one back, and an update is given one for all.
+    """
+
+    def __init__(self, obs: PyTree, acted: PyTree, costs: Array, length: int):
+        num = costs.shape[0]
+        number, flag = jax.ShapeDtypeStruct((num,), np.float32), jax.ShapeDtypeStruct((num,), np.bool_)
+        seen = Seen(obs, flag, jax.ShapeDtypeStruct((), np.int32))
+        self.length, self.seen, self.acted = length, Packing(seen), Packing(acted)
+        self.outcome = Packing((number, flag, flag, obs, costs))
+        self._act = self.seen.size
+        self._out = self._act + self.acted.size
+        self._rows = np.zeros((length + 1, self._out + self.outcome.size), np.uint8)
+        *self._obs, self._first, clock = self.seen.views(self._rows[:, : self._act])
+        clock[:] = np.arange(length + 1) % length
+        self._outcome = self.outcome.views(self._rows[:, self._out :])
+
+    @property
+    def rows(self) -> np.ndarray:
+        """The rows that ``rollout`` takes apart."""
+        return self._rows[:-1]
+
+    def begin(self, acting: Acting) -> np.ndarray:
+        """Start anew; -> the first row of Seen."""
+        self._see(0, acting.obs, acting.first)
+        return self._rows[0, : self._act]
 
     def unroll(
-        self, act: Callable[..., Any], envs: HostEnvs, acting: Acting, length: int, *, cut: bool = False
-    ) -> tuple[Acting, Rollout, Episodes]:
-        """As ``unroll``, on host environments.
+        self, choose: Callable[..., Any], envs: HostEnvs, acting: Acting, chosen: Any, *, cut: bool = False
+    ) -> tuple[Acting, Episodes]:
+        """Play one unroll, as ``unroll`` does, after ``begin``.
 
-        act: ``(carry, obs, first, t) -> (action, carry, extras)``, compiled. cut: end every episode at the last step
-        as a truncation, because the environments are about to be reset (a checkpoint).
+        choose: ``(row of Seen, carry) -> (row of acted, carry)``, compiled; chosen: what it gave for the first row.
+        cut: end every episode at the last step as a truncation, because the environments are about to be reset (a
+        checkpoint).
         """
         count, total_return, total_length = 0, 0.0, 0
-        obs, first, carry = acting.obs, acting.first, acting.carry
-        structure = None
-        for t in range(length):
-            action, carry, extras = act(carry, obs, first, t)
-            native = jax.tree.map(np.asarray, action)
-            seen = envs.step(native)
-            ended = seen.terminated | seen.truncated
-            truncated = seen.truncated
-            if ended.any():
-                episodes = finished(seen, np)
+        rows, act, out, last = self._rows, self._act, self._out, self.length - 1
+        for t in range(self.length):
+            acted, carry = chosen
+            rows[t, act:out] = acted = np.asarray(acted)
+            action, _ = self.acted.tree(self.acted.views(acted))
+            step = envs.step(action)
+            first, truncated = step.terminated | step.truncated, step.truncated
+            if first.any():
+                episodes = finished(step, np)
                 count += int(episodes.count)
                 total_return += float(episodes.returns)
                 total_length += int(episodes.lengths)
-            if cut and t == length - 1:
-                truncated = truncated | ~seen.terminated
-            taken = Rollout(
-                obs, native, seen.reward, seen.terminated, truncated, seen.final_obs, first, seen.costs, extras
-            )
-            self._write(t, length, taken)
-            obs, first = seen.obs, ended
-            structure = jax.tree.structure(taken) if structure is None else structure
-        assert structure is not None, "an unroll has at least one step"
-        rollout = jax.tree.unflatten(structure, self._store)
-        return Acting((), obs, first, carry), rollout, Episodes(count, total_return, total_length)
+            if cut and t == last:
+                truncated = truncated | ~step.terminated
+            outcome = (step.reward, step.terminated, truncated, step.final_obs, step.costs)
+            for view, leaf in zip(self._outcome, jax.tree.leaves(outcome), strict=True):
+                view[t] = leaf
+            self._see(t + 1, step.obs, first)
+            if t < last:
+                chosen = choose(rows[t + 1, :act], carry)
+        return Acting((), step.obs, first, carry), Episodes(count, total_return, total_length)
 
-    def _write(self, t: int, length: int, taken: Rollout) -> None:
-        leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(taken)]
-        if not self._store or self._store[0].shape[0] != length:
-            self._store = [np.empty((length, *leaf.shape), leaf.dtype) for leaf in leaves]
-        for store, leaf in zip(self._store, leaves, strict=True):
-            store[t] = leaf
+    def _see(self, t: int, obs: PyTree, first: Array) -> None:
+        for view, leaf in zip(self._obs, jax.tree.leaves(obs), strict=True):
+            view[t] = leaf
+        self._first[t] = first
+
+    @property
+    def next(self) -> np.ndarray:
+        """The row of Seen that follows the rollout."""
+        return self._rows[-1, : self._act]
+
+    # In compiled code.
+
+    def rollout(self, rows: jax.Array) -> Rollout:
+        """``rows`` -> the rollout [T, B, ...]."""
+        seen = self.seen.unpack(rows[:, : self._act])
+        action, extras = self.acted.unpack(rows[:, self._act : self._out])
+        reward, terminated, truncated, final_obs, costs = self.outcome.unpack(rows[:, self._out :])
+        return Rollout(seen.obs, action, reward, terminated, truncated, final_obs, seen.first, costs, extras)

@@ -1,0 +1,96 @@
+"""From a learner of batches to an agent: the replay memory is part of its state, so it is saved and resumed with it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+
+from steersman.errors import UsageError
+from steersman.memory import Buffer, Sample
+from steersman.types import Agent, Key, Metrics, PyTree, Rollout
+
+
+class BatchLearner(NamedTuple):
+    """An off-policy algorithm: four pure functions, as an ``Agent``, but it learns from batches of transitions.
+
+    init(key, first_rollout) -> S            the random-policy rollout [T, B, ...] gives shapes
+    begin(num_envs) -> Carry                 as in ``Agent``
+    act(S, carry, obs, first, key, *, explore) -> (action, carry, extras)
+    learn(S, sample, key) -> (S, priority [N], metrics)        one gradient step
+    """
+
+    init: Callable[[Key, Rollout], PyTree]
+    begin: Callable[[int], PyTree]
+    act: Callable[..., tuple[PyTree, PyTree, dict[str, Any]]]
+    learn: Callable[[PyTree, Sample, Key], tuple[PyTree, jax.Array, Metrics]]
+
+
+class ReplayState(NamedTuple):
+    """What the learner has learned, and what it remembers."""
+
+    learner: PyTree
+    memory: PyTree
+
+
+def with_replay(learner: BatchLearner, buffer: Buffer, *, ratio: float = 1.0) -> Agent:
+    """An agent that stores each rollout and then takes ratio * T * B gradient steps, each on a batch of its own.
+
+    ratio: gradient steps per environment step; ratio * T * B is a whole number of 1 or more, or UsageError. ``init``
+    puts the whole first rollout into the memory: it is what learning starts from. Metrics are means over the steps.
+    """
+
+    def init(key: Key, first_rollout: Rollout) -> ReplayState:
+        return ReplayState(learner.init(key, first_rollout), buffer.init(first_rollout._replace(extras={})))
+
+    def act(state: ReplayState, carry: PyTree, obs: PyTree, first: jax.Array, key: Key, *, explore: bool = True):
+        return learner.act(state.learner, carry, obs, first, key, explore=explore)
+
+    def update(state: ReplayState, rollout: Rollout, key: Key) -> tuple[ReplayState, Metrics]:
+        memory = buffer.add(state.memory, rollout)
+
+        def step(state: ReplayState, key: Key) -> tuple[ReplayState, Metrics]:
+            sample_key, learn_key = jax.random.split(key)
+            sample = buffer.sample(state.memory, sample_key)
+            learned, priority, metrics = learner.learn(state.learner, sample, learn_key)
+            return ReplayState(learned, buffer.update(state.memory, sample.index, priority)), metrics
+
+        updates = updates_of(ratio, *rollout.reward.shape)
+        if updates == 1:
+            return step(ReplayState(state.learner, memory), key)
+        keys = jax.random.split(key, updates)
+        state, metrics = jax.lax.scan(step, ReplayState(state.learner, memory), keys)
+        return state, jax.tree.map(lambda x: x.mean(0), metrics)
+
+    return Agent(init, learner.begin, act, update)
+
+
+def updates_of(ratio: float, length: int, num_envs: int) -> int:
+    """Gradient steps after a rollout: ratio * length * num_envs; raises UsageError unless it is whole, 1 or more."""
+    steps = length * num_envs
+    updates = round(ratio * steps)
+    if updates < 1 or not math.isclose(updates, ratio * steps, rel_tol=1e-6):
+        near = max(1, updates) / steps
+        raise UsageError(
+            f"update_ratio = {ratio:g} gradient steps per environment step makes {ratio * steps:g} after a rollout of "
+            f"unroll_length {length} x num_envs {num_envs} = {steps} steps; it must be a whole number of 1 or more. "
+            f"Set update_ratio to {near:g}, or unroll_length to another length."
+        )
+    return updates
+
+
+def check_replay(ratio: float, length: int, num_envs: int, capacity: int) -> None:
+    """Raise UsageError unless a rollout fits the memory and can be followed by a whole number of gradient steps."""
+    updates_of(ratio, length, num_envs)
+    if capacity < length * num_envs:
+        raise UsageError(
+            f"replay_capacity = {capacity:,} transitions is less than one rollout of unroll_length {length} x num_envs "
+            f"{num_envs} = {length * num_envs:,}. Raise it, or lower the other two."
+        )
+
+
+def first_rows(learning_starts: int, num_envs: int) -> int:
+    """Steps of each environment in the random-policy rollout that holds at least ``learning_starts`` transitions."""
+    return max(1, -(-learning_starts // num_envs))

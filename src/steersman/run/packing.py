@@ -1,0 +1,68 @@
+"""Trees of arrays as rows of bytes: how a host loop and its compiled programs hand data to each other.
+
+A program that is called for every step of a simulator costs about 2 us for each numpy array it is given and 3 us for
+each output that is read, whatever their sizes; one row of bytes each way costs that once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from steersman.types import PyTree
+
+_ALIGN = 8
+
+
+class Packing:
+    """Where the leaves of a tree, anything that has shape and dtype, lie in a row of ``size`` bytes."""
+
+    def __init__(self, tree: PyTree):
+        leaves, self.structure = jax.tree.flatten(tree)
+        self.shapes = [(tuple(leaf.shape), np.dtype(leaf.dtype)) for leaf in leaves]
+        ends = np.cumsum([0] + [-(-_bytes(s, d) // _ALIGN) * _ALIGN for s, d in self.shapes]).tolist()
+        self.starts, self.size = ends[:-1], ends[-1]
+
+    def views(self, rows: np.ndarray) -> list[np.ndarray]:
+        """uint8 ``[..., size]`` -> each leaf ``[..., *shape]``, no copies."""
+        lead = rows.shape[:-1]
+        return [
+            rows[..., start : start + _bytes(shape, dtype)].view(dtype).reshape(lead + shape)
+            for start, (shape, dtype) in zip(self.starts, self.shapes, strict=True)
+        ]
+
+    def tree(self, leaves: Sequence[Any]) -> PyTree:
+        return jax.tree.unflatten(self.structure, leaves)
+
+    # In compiled code.
+
+    def pack(self, tree: PyTree) -> jax.Array:
+        """-> uint8 ``[size]``"""
+        parts = []
+        for leaf, (shape, dtype) in zip(self.structure.flatten_up_to(tree), self.shapes, strict=True):
+            flat = jnp.asarray(leaf, dtype).reshape(-1)
+            flat = flat.astype(jnp.uint8) if dtype == np.bool_ else jax.lax.bitcast_convert_type(flat, jnp.uint8)
+            parts.append(jnp.pad(flat.reshape(-1), (0, -_bytes(shape, dtype) % _ALIGN)))
+        return jnp.concatenate(parts) if parts else jnp.zeros((0,), jnp.uint8)
+
+    def unpack(self, rows: jax.Array) -> PyTree:
+        """uint8 ``[..., size]`` -> the tree, its leaves ``[..., *shape]``."""
+        lead, leaves = rows.shape[:-1], []
+        for start, (shape, dtype) in zip(self.starts, self.shapes, strict=True):
+            part = rows[..., start : start + _bytes(shape, dtype)]
+            if dtype == np.bool_:
+                leaf = part != 0
+            elif dtype.itemsize == 1:
+                leaf = jax.lax.bitcast_convert_type(part, dtype)
+            else:
+                leaf = jax.lax.bitcast_convert_type(part.reshape(*lead, -1, dtype.itemsize), dtype)
+            leaves.append(leaf.reshape(lead + shape))
+        return self.tree(leaves)
+
+
+def _bytes(shape: tuple[int, ...], dtype: np.dtype) -> int:
+    return int(np.prod(shape)) * dtype.itemsize

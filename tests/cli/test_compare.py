@@ -1,0 +1,138 @@
+"""``steersman compare``: what is printed, the exit codes, how it goes on."""
+
+import io
+import json
+import re
+import signal
+from types import SimpleNamespace
+
+import pytest
+from rich.console import Console
+
+from steersman.cli import display
+from steersman.cli.main import run as cli
+
+SET = [
+    "num_envs=4",
+    "unroll_length=8",
+    "num_minibatches=2",
+    "num_epochs=1",
+    "hidden_sizes=8",
+    "schedule_steps=1000",
+    "devices=1",
+]
+LINE = ["compare", "ppo", "fast=ppo:learning_rate=1e-2", "--env", "CartPole-v1", "--seeds", "2", "--steps", "320"]
+LINE = [*LINE, "--evaluation-episodes", "4", "--no-preset", "--set", *SET]
+
+
+def said(capsys, arguments, code=0):
+    assert cli([str(a) for a in arguments]) == code
+    out, err = capsys.readouterr()
+    assert "Traceback" not in err
+    return out, err
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory):
+    out = tmp_path_factory.mktemp("compared") / "two"
+    assert cli([*LINE, "--out", str(out), "--quiet"]) == 0
+    return out
+
+
+def test_tables_and_json(capsys, monkeypatch, compared):
+    monkeypatch.setenv("COLUMNS", "80")
+    out, err = said(capsys, ["compare", "--out", compared])
+    assert max(map(len, out.splitlines())) <= 80
+    assert "CartPole-v1 (compiled): 2 seeds of 324 steps each; intervals are 95%, over the seeds" in out
+    for title in ("final evaluation", "steps to 475", "time of all 2 seeds", "probability of improvement"):
+        assert f"\n{title}" in out
+    saved = json.loads((compared / "comparison.json").read_text())
+    for label, result in saved["results"].items():
+        assert re.search(rf"^{label} +{result['mean']['value']:.2f} .* to ", out, re.MULTILINE)
+    assert f"picture  {compared / 'comparison.png'}" in out
+    assert "ppo: mean return" in err
+    found = json.loads(said(capsys, ["compare", "--out", compared, "--json"])[0])
+    assert found["out"] == str(compared)
+    assert found["results"].keys() == {"ppo", "fast"}
+    assert said(capsys, ["compare", "--out", compared, "--quiet"]) == ("", "")
+    easy, _ = said(capsys, ["compare", "--out", compared, "--threshold", "1"])
+    assert "steps to 1\n" in easy
+    assert "2 of 2" in easy
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("compare", "Name at least one algorithm to compare"),
+        ("compare ppo", "Name an environment to compare on: --env CartPole-v1"),
+        ("compare ppo --env CartPole-v9", "CartPole-v1"),
+        ("compare pp0 --env CartPole-v1", "no algorithm 'pp0'. Did you mean ppo?"),
+        ("compare ppo ppo --env CartPole-v1", "Give each a label of its own"),
+        ("compare ppo --env CartPole-v1 --seeds 0", "seeds = 0; it must be 1 or more"),
+        ("compare ppo --env CartPole-v1 --set gama=1", "Did you mean gamma"),
+        ("compare ppo --env CartPole-v1 --set gamma", "'gamma' is not SETTING=VALUE"),
+        ("compare --out nowhere", "Name an environment"),
+        ("compare --out .", "is not a comparison"),
+        ("compare ppo --environmet CartPole-v1", "--environmet"),
+    ],
+)
+def test_one_message_and_exit_code_2(capsys, tmp_path, monkeypatch, line, says):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.txt").touch()
+    out, err = said(capsys, line.split(), 2)
+    assert says in " ".join(err.replace("│", " ").split())
+    assert out == ""
+    assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_interrupted_it_says_how_to_go_on(capsys, monkeypatch, compared, tmp_path):
+    show = display.ComparisonDisplay.__call__
+
+    def interrupting(self, phase, numbers):
+        if phase == "training" and numbers["entry"] == "fast":
+            signal.raise_signal(signal.SIGTERM)
+        show(self, phase, numbers)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(display.ComparisonDisplay, "__call__", interrupting)
+        out, err = said(capsys, [*LINE, "--out", tmp_path / "x"], 130)
+    assert "fast" not in out
+    assert "ppo: mean return" in err
+    assert f"Go on with: steersman compare --out {tmp_path / 'x'}\n" in err
+    whole = json.loads(said(capsys, ["compare", "--out", tmp_path / "x", "--json"])[0])
+    scores = lambda found: {label: result["scores"] for label, result in found["results"].items()}
+    assert scores(whole) == scores(json.loads((compared / "comparison.json").read_text()))
+
+
+def test_an_environment_of_ones_own_is_named_again_and_a_failure_is_exit_code_1(capsys, own, tmp_path):
+    line = ["--seeds", "1", "--evaluation-episodes", "2", "--no-preset", "--set", *SET]
+    line = [*line, "--out", tmp_path / "x"]
+    out, err = said(capsys, ["compare", "ppo", "--env", f"{own}:dots", "--steps", "64", *line])
+    assert "(host): 1 seed of 68 steps" in out
+    assert "probability" not in out
+    assert "steps to" not in out  # no threshold is known
+    assert "name it again" in said(capsys, ["compare", "--out", tmp_path / "x"], 2)[1]
+    again, _ = said(capsys, ["compare", "--out", tmp_path / "x", "--env", f"{own}:dots", "--threshold", "4"])
+    assert "steps to 4" in again
+    line[-1] = tmp_path / "nan"
+    out, err = said(capsys, ["compare", "ppo", "--env", f"{own}:Decaying", "--steps", "640", *line], 1)
+    assert "steersman: ppo: Training stopped near step" in err
+    assert out == ""
+
+
+@pytest.mark.parametrize("phase", ["training", "evaluating", "compiling"])
+def test_the_bar_fits_80_columns(phase):
+    shown = display.ComparisonDisplay()
+    screen = io.StringIO()
+    console = shown.bar.console
+    console.file, console._width, console._force_terminal = screen, 80, True
+    setup = SimpleNamespace(describe=lambda: "ppo on CartPole-v1 (compiled)", algorithm=SimpleNamespace(name="ppo"))
+    numbers = {"steps": 123_456_789, "total": 200_000_000, "steps_per_second": 1_234_567.8, "episode_return": -1234.5}
+    numbers |= {"entry": "ppo objective=penalty", "index": 9, "entries": 10, "runs": 1, "episodes": 100}
+    shown(phase, numbers | {"setup": setup, "run": None, "run_number": 0})
+    page = Console(file=io.StringIO(), width=80)
+    page.print(shown.bar.progress.get_renderable())
+    line = page.file.getvalue().rstrip("\n")
+    assert "\n" not in line
+    assert "ppo objective" in line
+    assert "10/10" in line
