@@ -61,7 +61,7 @@ class Dueling(eqx.Module):
         self.encoder = Encoder(spec.observation_space, "flatten", key=keys[0])
         size = self.encoder.out_size // 2
         self.value = MLP(size, (8, 1), activation="tanh", key=keys[1])
-        self.advantage = MLP(size, (8, spec.action_space.n), activation="tanh", key=keys[2])
+        self.advantage = MLP(size, (8, int(spec.action_space.n)), activation="tanh", key=keys[2])
 
     def streams(self, obs):
         x = self.encoder(obs)
