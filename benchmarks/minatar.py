@@ -27,10 +27,9 @@ PUBLISHED = {  # mean return; protocols differ from ours as said in the table
 }
 
 
-def measure(algorithm: str, game: str, seed: int, fraction: float) -> dict[str, Any]:
+def measure(algorithm: str, game: str, seed: int, steps: int) -> dict[str, Any]:
     """Train one seed and evaluate it; -> its row."""
     environment = f"gymnax/{game}-MinAtar"
-    steps = int(presets(algorithm)[environment]["steps"] * fraction)
     began = time.perf_counter()
     result = steersman.train(algorithm, environment, steps=steps, seed=seed, evaluation_episodes=100)
     evaluation = result.summary["evaluation"]
@@ -57,12 +56,14 @@ def main() -> None:
     parser.add_argument("--algorithm", default="pqn")
     parser.add_argument("--only", nargs="+", choices=GAMES, default=GAMES)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--steps", type=int, help="default: the preset's, 5M")
     parser.add_argument("--quick", action="store_true", help="a trial of the machinery; saved only where --out says")
     parser.add_argument("--out", type=Path, help="folder of the results; default benchmarks/results")
     args = parser.parse_args()
     for seed in args.seeds:
         for game in args.only:
-            row = measure(args.algorithm, game, seed, 0.01 if args.quick else 1.0)
+            steps = args.steps or presets(args.algorithm)[f"gymnax/{game}-MinAtar"]["steps"]
+            row = measure(args.algorithm, game, seed, steps // 100 if args.quick else steps)
             line = f"mean {row['mean']:.1f}, {row['wall_seconds']:.0f} s, {row['steps_per_second']:,.0f} steps/s"
             print(f"{args.algorithm} {game} seed {seed}: {line}", flush=True)
             if args.quick and not args.out:
