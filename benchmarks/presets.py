@@ -25,14 +25,27 @@ from steersman import envs
 from steersman.run.settings import presets
 from steersman.types import DeviceEnvs
 
-TARGETS = {  # environment -> (what the mean over the seeds is to reach, seeds)
-    "CartPole-v1": (500.0, 10),
-    "Acrobot-v1": (-90.0, 5),
-    "Pendulum-v1": (-200.0, 10),
-    "MountainCarContinuous-v0": (90.0, 5),
-    "LunarLander-v3": (200.0, 5),
-    "HalfCheetah-v5": (4000.0, 3),
+TARGETS: dict[str, dict[str, tuple[float, int]]] = {  # -> (what the mean over the seeds is to reach, seeds)
+    "ppo": {
+        "CartPole-v1": (500.0, 10),
+        "Acrobot-v1": (-90.0, 5),
+        "Pendulum-v1": (-200.0, 10),
+        "MountainCarContinuous-v0": (90.0, 5),
+        "LunarLander-v3": (200.0, 5),
+        "HalfCheetah-v5": (4000.0, 3),
+    },
+    "dqn": {
+        "CartPole-v1": (500.0, 5),
+        "Acrobot-v1": (-90.0, 5),
+        "MountainCar-v0": (-110.0, 5),
+        "LunarLander-v3": (200.0, 5),
+    },
+    "sac": {"Pendulum-v1": (-180.0, 5), "HalfCheetah-v5": (5000.0, 3)},  # HalfCheetah's: at 300,000 steps
+    "td3": {"Pendulum-v1": (-180.0, 5), "HalfCheetah-v5": (4500.0, 3)},
 }
+LADDER = {"CartPole-v1": (475.0, 5), "Pendulum-v1": (-250.0, 5)}
+TARGETS |= dict.fromkeys(("reinforce", "actor_critic", "a2c", "impala"), LADDER)
+TARGETS["trpo"] = LADDER | {"HalfCheetah-v5": (1785.0, 3)}
 KEPT = ("episodes", "mean", "median", "iqm", "ci95", "std", "min", "max", "mean_length")
 
 
@@ -44,10 +57,12 @@ def is_compiled(environment: str) -> bool:
     return False
 
 
-def measure(algorithm: str, environment: str, groups: list[range], fraction: float) -> Iterator[dict[str, Any]]:
+def measure(
+    algorithm: str, environment: str, groups: list[range], fraction: float, budget: int | None
+) -> Iterator[dict[str, Any]]:
     """Train a preset over groups of seeds side by side and evaluate each seed; -> each group's result."""
     settings = presets(algorithm)[environment]
-    steps = max(1, int(settings["steps"] * fraction))
+    steps = budget or max(1, int(settings["steps"] * fraction))
     for seeds in groups:
         began = time.perf_counter()
         result = steersman.train(
@@ -60,7 +75,7 @@ def measure(algorithm: str, environment: str, groups: list[range], fraction: flo
             "algorithm": algorithm,
             "environment": environment,
             "steps": result.summary["steps"],
-            "target": TARGETS.get(environment, (None, 0))[0],
+            "target": TARGETS.get(algorithm, {}).get(environment, (None, 0))[0],
             "settings": settings,
             "each": [{"seed": seed} | {k: e[k] for k in KEPT} for seed, e in zip(seeds, found, strict=True)],
             "steps_per_second": result.summary["steps_per_second"],
@@ -90,22 +105,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--algorithm", default="ppo")
     parser.add_argument("--only", nargs="+", metavar="ENVIRONMENT", help="default: every preset that has a target")
+    parser.add_argument("--steps", type=int, help="instead of the preset's")
     parser.add_argument("--seed", type=int, default=0, help="the first one")
     parser.add_argument("--seeds", type=int, help="default: the number that the target is stated for")
     parser.add_argument("--quick", action="store_true", help="a trial of the machinery; saved only where --out says")
     parser.add_argument("--out", type=Path, help="folder of the results; default benchmarks/results")
     args = parser.parse_args()
-    known = presets(args.algorithm)
-    chosen = args.only or [name for name in TARGETS if name in known]
+    known, targets = presets(args.algorithm), TARGETS.get(args.algorithm, {})
+    chosen = args.only or [name for name in targets if name in known]
     if unknown := [name for name in chosen if name not in known]:
         parser.error(f"no preset for {', '.join(unknown)}. Presets: {', '.join(known)}")
     for environment in chosen:
         origin, result = common.provenance(), None
         name = f"preset-{args.algorithm}-{environment}"
-        count = args.seeds or (2 if args.quick else TARGETS.get(environment, (None, 5))[1])
+        count = args.seeds or (2 if args.quick else targets.get(environment, (None, 5))[1])
         seeds = range(args.seed, args.seed + count)
         groups = [seeds] if is_compiled(environment) else [range(seed, seed + 1) for seed in seeds]
-        for new in measure(args.algorithm, environment, groups, 0.01 if args.quick else 1.0):
+        for new in measure(args.algorithm, environment, groups, 0.01 if args.quick else 1.0, args.steps):
             if args.out or not args.quick:
                 result = joined(new, common.load(name, args.out))
                 common.save(name, result | {"provenance": origin}, args.out)

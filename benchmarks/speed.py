@@ -38,7 +38,42 @@ SIXTY_FOUR = {"num_envs": 64, "rollout_length": 128, "epochs": 4, "minibatches":
 COMPILED = {"environment": "CartPole-v1"} | SIXTY_FOUR | COEFFICIENTS
 EIGHT = {"num_envs": 8, "rollout_length": 256, "epochs": 4, "minibatches": 8}
 HOST = {"environment": "gymnasium/CartPole-v1"} | EIGHT | COEFFICIENTS
+A2C = {k: v for k, v in COMPILED.items() if k not in ("epochs", "minibatches", "clip")}
+A2C |= {"algorithm": "a2c", "rollout_length": 8, "learning_rate": 7e-4, "gae_lambda": 1.0}
+SAC = {
+    "algorithm": "sac",
+    "environment": "HalfCheetah-v5",
+    "num_envs": 1,
+    "rollout_length": 1,
+    "update_ratio": 1,
+    "batch_size": 256,
+    "hidden_sizes": [256, 256],
+    "learning_rate": 3e-4,
+    "gamma": 0.99,
+    "tau": 0.005,
+    "replay_capacity": 100_000,
+    "learning_starts": 1_000,
+}
+DQN = {
+    "algorithm": "dqn",
+    "environment": "gymnasium/CartPole-v1",
+    "num_envs": 1,
+    "rollout_length": 1,
+    "update_ratio": 1,
+    "batch_size": 128,
+    "hidden_sizes": [64, 64],
+    "learning_rate": 5e-4,
+    "gamma": 0.99,
+    "target_period": 250,
+    "epsilon": 0.1,
+    "max_grad_norm": 10.0,
+    "replay_capacity": 100_000,
+    "learning_starts": 1_000,
+}
 SCRIPTS = {"steersman": "train_steersman", "sb3": "train_sb3", "sbx": "train_sb3"}  # others: train_rejax
+OFF_POLICY_SCRIPTS = {
+    name: {"steersman": f"{name}_steersman", "sb3": f"{name}_peers", "sbx": f"{name}_peers"} for name in ("sac", "dqn")
+}
 
 # What the settings cannot show; printed under the table.
 NOTES = {
@@ -51,6 +86,28 @@ NOTES = {
     "rejax": "gymnax's CartPole. Evaluation replaced by nothing. Clips gradients element by element, clips the value "
     "loss, one optimiser each for policy and value; no option turns these off.",
 }
+SAC_NOTES = {
+    "all": "256x256 ReLU networks, twin critics, temperature learned, Adam, one visit to the learner after every step "
+    "of the environments, float32, nothing written to disk.",
+    "steersman": "Sequential: no overlap of simulator and learner. Episode statistics kept.",
+    "sb3": "DummyVecEnv with Monitor, as make_vec_env builds it; timed after the first updates.",
+    "sbx": "As sb3.",
+}
+DQN_NOTES = {
+    "all": "64x64 ReLU networks, Adam, Huber loss, constant epsilon, one environment, one update of a batch of 128 "
+    "after every step, float32, nothing written to disk.",
+    "steersman": "Host: sequential, no overlap of simulator and learner. Compiled twin: the same in one program. "
+    "Episode statistics kept.",
+    "sb3": "DummyVecEnv with Monitor, as make_vec_env builds it; timed after the first updates.",
+    "sbx": "As sb3; it does not clip gradients, and has no option for it.",
+}
+A2C_NOTES = {
+    "all": "Separate 64x64 tanh networks for policy and value, Adam (sb3 with use_rms_prop=False), no normalisation of "
+    "advantages, observations or rewards, constant learning rate, float32, nothing written to disk.",
+    "steersman": NOTES["steersman"],
+    "sb3": NOTES["sb3"],
+}
+NOTES_OF = {"sac": SAC_NOTES, "dqn": DQN_NOTES, "a2c": A2C_NOTES}
 
 
 @dataclass(frozen=True)
@@ -73,9 +130,11 @@ class Contender:
         return peers.python_of("rejax" if self.name.startswith("rejax") else "sb3")
 
     def measure(self, shape: dict[str, Any], scale: float) -> dict[str, Any]:
-        script = common.HERE / "contenders" / f"{SCRIPTS.get(self.name, 'train_rejax')}.py"
+        scripts = OFF_POLICY_SCRIPTS.get(shape.get("algorithm", ""), SCRIPTS)
+        script = common.HERE / "contenders" / f"{scripts.get(self.name, 'train_rejax')}.py"
         steps = max(int(self.steps * scale), 4 * shape["num_envs"] * shape["rollout_length"])
-        options = ["--shape", json.dumps(shape), "--steps", str(steps), *self.options]
+        library = ["--library", self.name] if self.name in ("sb3", "sbx") else []
+        options = ["--shape", json.dumps(shape), "--steps", str(steps), *library, *self.options]
         return common.run_json([self.python(), str(script), *options])
 
 
@@ -89,7 +148,7 @@ def threads(name: str, steps: int, *options: str) -> tuple[Contender, ...]:
 class Scenario:
     shape: dict[str, Any]
     contenders: tuple[Contender, ...]
-    targets: dict[str, float]  # peer -> the ratio that steersman is to reach
+    targets: dict[str, float]  # peer -> the ratio that steersman is to reach; "VARIANT of ours, peer" for our others
 
 
 SCENARIOS = {
@@ -112,10 +171,52 @@ SCENARIOS = {
         (Contender("steersman", "", 400_000), *threads("sb3", 90_000), *threads("sbx", 90_000)),
         {"sb3": 4.0, "sbx": 4.0},
     ),
+    "a2c-cartpole-compiled": Scenario(
+        A2C,
+        (Contender("steersman", "", 5_000_000), *threads("sb3", 250_000)),
+        {"sb3": 15.0},
+    ),
     "halfcheetah-host": Scenario(
         HOST | {"environment": "HalfCheetah-v5"},
         (Contender("steersman", "", 130_000), *threads("sb3", 60_000)),
         {"sb3": 2.0},
+    ),
+    "dqn-cartpole": Scenario(
+        DQN,
+        (
+            Contender("steersman", "", 20_000),
+            Contender("steersman", "compiled twin", 50_000, ("--compiled",)),
+            *threads("sb3", 4_000),
+            *threads("sbx", 3_000),
+        ),
+        {"sb3": 6.0, "sbx": 10.0, "compiled twin, sb3": 15.0},
+    ),
+    "sac-halfcheetah": Scenario(
+        SAC,
+        (
+            Contender("steersman", "", 3_000),
+            *threads("sb3", 1_000),
+            *threads("sbx", 1_500),
+        ),
+        {"sb3": 2.5, "sbx": 1.8},
+    ),
+    "sac-halfcheetah-ratio20": Scenario(
+        SAC | {"update_ratio": 20},
+        (
+            Contender("steersman", "", 150),
+            *threads("sb3", 60),
+            *threads("sbx", 80),
+        ),
+        {"sb3": 2.5, "sbx": 1.8},
+    ),
+    "sac-halfcheetah-8": Scenario(
+        SAC | {"num_envs": 8},
+        (
+            Contender("steersman", "", 3_000),
+            *threads("sb3", 1_000),
+            *threads("sbx", 1_500),
+        ),
+        {"sb3": 2.5, "sbx": 1.8},
     ),
 }
 
@@ -144,27 +245,31 @@ def run(name: str, rounds: int, scale: float) -> dict[str, Any]:
     settings = {label: all_[0]["settings"] for label, all_ in measured.items()}
     if wrong := differences(settings):
         raise SystemExit(f"{name} compares unlike things:\n  " + "\n  ".join(wrong))
-    ours = scenario.contenders[0].label
     ratios = {}
-    for peer in dict.fromkeys(c.name for c in scenario.contenders[1:]):
-        labels = [c.label for c in scenario.contenders if c.name == peer]
-        best = max(labels, key=lambda label: statistics.median(rates[label]))
-        each = [a / b for a, b in zip(rates[ours], rates[best], strict=True)]
-        target = scenario.targets.get(peer)
-        ratios[peer] = {
-            "against": best,
-            "median": statistics.median(each),
-            "min": min(each),
-            "max": max(each),
-            "target": target,
-        }
-        of = "" if target is None else f"   target {target}"
-        print(f"{name}: {ratios[peer]['median']:.2f} times {best} ({min(each):.2f} to {max(each):.2f}){of}", flush=True)
+    own = [c for c in scenario.contenders if c.name == "steersman"]
+    for ours in own:
+        for peer in dict.fromkeys(c.name for c in scenario.contenders if c.name != "steersman"):
+            labels = [c.label for c in scenario.contenders if c.name == peer]
+            best = max(labels, key=lambda label: statistics.median(rates[label]))
+            each = [a / b for a, b in zip(rates[ours.label], rates[best], strict=True)]
+            name_of = peer if ours is own[0] else f"{ours.variant}, {peer}"
+            target = scenario.targets.get(name_of)
+            ratios[name_of] = {
+                "against": best if ours is own[0] else f"{best}, by our {ours.variant}",
+                "median": statistics.median(each),
+                "min": min(each),
+                "max": max(each),
+                "target": target,
+            }
+            of = "" if target is None else f"   target {target}"
+            print(f"{name}: {statistics.median(each):.2f} times {ratios[name_of]['against']}{of}", flush=True)
+    ours = own[0].label
+    notes = NOTES_OF.get(scenario.shape.get("algorithm", ""), NOTES)
     return {
         "scenario": name,
         "shape": scenario.shape,
         "settings": settings[ours],
-        "notes": {k: v for k, v in NOTES.items() if k in ("all", "steersman", *scenario.targets)},
+        "notes": {k: v for k, v in notes.items() if k in ("all", "steersman", *scenario.targets)},
         "ratios": ratios,
         "steps_per_second": rates,
         "compile_seconds": {

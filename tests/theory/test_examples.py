@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-NAMES = ["returns", "values", "policies", "distributions", "exploration", "statistics", "comparison", "trees"]
+NAMES = ["returns", "values", "policies", "distributions", "distributional", "exploration", "statistics"]
+NAMES += ["comparison", "trees"]
 
 
 @pytest.mark.parametrize("name", NAMES)

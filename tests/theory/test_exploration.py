@@ -91,3 +91,50 @@ def test_schedules_compile_once_for_all_steps_and_take_swept_ends():
     np.testing.assert_array_equal(
         jax.vmap(schedule, in_axes=(None, 0))(jnp.int32(5), jnp.array([1.0, 4.0])), [0.5, 2.0]
     )
+
+
+def noise(name, steps, members=64):
+    """[T, B] of one action entry, from a first step that opens the episode."""
+    decay = jnp.asarray(ex.NOISES[name], jnp.float32)
+
+    def step(state, inputs):
+        t, key = inputs
+        return ex.noise_step(state, key, jnp.where(t == 0, 0.0, decay))
+
+    keys = jax.random.split(jax.random.key(0), steps)
+    start = jnp.full((members, decay.size), 1e3)  # of an episode that is over
+    return np.asarray(jax.lax.scan(step, start, (jnp.arange(steps), keys))[1])
+
+
+@pytest.mark.parametrize("name", ex.NOISES)
+def test_action_noise_is_standard_normal_from_the_first_step_on(name):
+    z = noise(name, 400, 4000)
+    for t in (0, 1, 399):
+        assert abs(z[t].mean()) < 5 / np.sqrt(4000)
+        assert z[t].std() == pytest.approx(1, abs=5 / np.sqrt(2 * 4000))
+
+
+def test_the_colours_of_noise():
+    """Autocorrelations: none, phi^lag, and the mean of phi_k^lag."""
+    for name, decays in ex.NOISES.items():
+        z = noise(name, 50, 20_000)
+        for lag in (1, 5, 20):
+            wanted = np.mean(np.asarray(decays) ** lag)
+            assert (z[10] * z[10 + lag]).mean() == pytest.approx(wanted, abs=5 / np.sqrt(20_000)), (name, lag)
+
+
+def test_pink_noise_has_a_spectrum_of_one_over_f():
+    """The exact spectrum of the sum, from its decays: its slope in log-log is -1 between the two corner frequencies."""
+    phi = np.asarray(ex.NOISES["pink"])[:, None]
+    omega = np.geomspace(1 / 256, 1 / 2, 200)[None]
+    density = ((1 - phi**2) / (1 + phi**2 - 2 * phi * np.cos(omega))).mean(0)
+    slope = np.polyfit(np.log(omega[0]), np.log(density), 1)[0]
+    assert slope == pytest.approx(-1, abs=0.1)
+    white = np.asarray(ex.NOISES["gaussian"])[:, None]
+    assert np.allclose((1 - white**2) / (1 + white**2 - 2 * white * np.cos(omega)), 1)
+
+
+def test_smoothed_actions_stay_near_and_inside():
+    action, z = jnp.array([[0.0, 0.95], [-0.99, 0.3]]), jnp.array([[1.0, 1.0], [-9.0, 9.0]])
+    np.testing.assert_allclose(ex.smoothed(action, z, 0.2, 0.5), [[0.2, 1.0], [-1.0, 0.8]], rtol=1e-6)
+    np.testing.assert_array_equal(ex.smoothed(action, z, 0.0, 0.5), action)

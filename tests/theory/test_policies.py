@@ -77,3 +77,10 @@ def test_approximate_kl_is_unbiased_and_never_negative():
 def test_clip_fraction_and_entropy_bonus():
     np.testing.assert_array_equal(policies.clip_fraction(jnp.log(RATIO), 0.2), [1, 0, 0, 0, 1])
     np.testing.assert_allclose(policies.entropy_bonus(jnp.array([2.0, -1.0]), 0.01), [-0.02, 0.01])
+
+
+def test_the_temperature_rises_while_the_policy_is_too_certain():
+    slope = jax.grad(lambda log_alpha, log_prob: policies.temperature_loss(log_alpha, log_prob, -1.0))
+    assert slope(0.3, 2.0) == pytest.approx(-1.0)  # entropy -2, below the target of -1: log alpha goes up
+    assert slope(0.3, -1.0) == pytest.approx(2.0)
+    assert slope(0.3, 1.0) == 0

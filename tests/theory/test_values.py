@@ -58,3 +58,22 @@ def test_any_leading_axes(shape):
     zero = jnp.zeros(shape)
     got = values.q_learning(q, jnp.zeros(shape, jnp.int32), zero, zero + 1.0, q)
     np.testing.assert_array_equal(got, jnp.full(shape, 2.0))
+
+
+def test_the_soft_value_is_largest_for_the_boltzmann_policy():
+    q, alpha = jnp.array([1.0, 2.0, 4.0]), 0.5
+    best = jax.nn.log_softmax(q / alpha)
+    value = values.expected_soft_value(q, best, alpha)
+    np.testing.assert_allclose(value, alpha * jax.nn.logsumexp(q / alpha), rtol=1e-6)
+    for other in (jnp.zeros(3), jnp.array([0.0, 1.0, 1.5])):
+        assert values.expected_soft_value(q, jax.nn.log_softmax(other), alpha) < value
+    sampled = values.soft_value(q, best, alpha)  # at the optimum, the same for every action
+    np.testing.assert_allclose(sampled, np.full(3, value), rtol=1e-5)
+    np.testing.assert_array_equal(values.soft_value(q, best, 0.0), q)
+
+
+def test_truncated_atoms():
+    z = jnp.array([[[3.0, 1.0]], [[2.0, 9.0]]])  # K = 2, one transition, M = 2
+    np.testing.assert_array_equal(values.truncated_atoms(z, 0), [[1, 2, 3, 9]])
+    np.testing.assert_array_equal(values.truncated_atoms(z, 1), [[1, 2]])
+    assert values.truncated_atoms(z, 1).mean() < values.truncated_atoms(z, 0).mean()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from steersman.memory.buffer import Buffer, Sample, nbytes
+from steersman.memory.hindsight import hindsight
 from steersman.memory.prioritized import prioritized
 from steersman.memory.uniform import uniform
 
-__all__ = ["Buffer", "Sample", "nbytes", "prioritized", "uniform"]
+__all__ = ["Buffer", "Sample", "hindsight", "nbytes", "prioritized", "uniform"]

@@ -42,11 +42,11 @@ class Steps(NamedTuple):
     """What a transition is beside its observations, ``[L, B, ...]``."""
 
     action: PyTree
-    reward: jax.Array
-    terminated: jax.Array
-    truncated: jax.Array
-    first: jax.Array
-    costs: jax.Array
+    reward: Array
+    terminated: Array
+    truncated: Array
+    first: Array
+    costs: Array
     extras: Any
     slot: jax.Array  # int32: of the newest frame of obs, modulo ``_turn(F)``
 
@@ -164,9 +164,7 @@ def _append(stream: Stream, rollout: Rollout, opens: jax.Array, stack: int) -> t
     return Stream(frames, steps, head, count - gone.sum(dtype=jnp.int32), newest), Left(row, gone)
 
 
-def item(
-    stream: Stream, index: jax.Array, n: int, gamma: float | jax.Array, stack: int = 1
-) -> tuple[Rollout, jax.Array]:
+def item(stream: Stream, index: Array, n: int, gamma: float | Array, stack: int = 1) -> tuple[Rollout, jax.Array]:
     """The items ``index`` [N] = row * B + environment: n steps, or up to an end. -> (batch [N, ...], discount [N]).
 
     reward = sum_{k < m} gamma^k r_{t+k},  discount = gamma^m (1 - terminated_{t+m-1}),  next_obs = o_{t+m}, with m the
@@ -174,45 +172,60 @@ def item(
     """
     steps = stream.steps
     rows, num_envs = steps.reward.shape
-    room = jax.tree.leaves(stream.frames)[0].shape[0]
+    index = jnp.asarray(index)
     row, env = index // num_envs, index % num_envs
-    ahead = jnp.arange(n, dtype=jnp.int32)[None]
-    path = (row[:, None] + ahead) % rows  # [N, n]
-    across = jnp.broadcast_to(env[:, None], path.shape)
-    ended = (steps.terminated | steps.truncated)[path, across]
-    before = jnp.cumsum(ended, axis=1) - ended  # ends before step k
-    age = (stream.head - 1 - row) % rows  # 0: the newest
-    going = (before == 0) & (ahead <= age[:, None])
-    taken = going.sum(1, dtype=jnp.int32)  # m
     powers = jnp.power(jnp.asarray(gamma, jnp.float32), jnp.arange(n + 1, dtype=jnp.float32))
-    scale = jnp.where(going, powers[None, :n], 0.0)
-    reward = (scale * steps.reward[path, across]).sum(1)
-    costs = (scale[..., None] * steps.costs[path, across]).sum(1)
-    last = (row + taken - 1) % rows
-    terminated = steps.terminated[last, env]
-    discount = powers[taken] * (1.0 - terminated.astype(jnp.float32))
-
-    def read(ring: Any, slot: jax.Array) -> jax.Array:
-        store = _ring(ring)
-        if not _is_stack(ring):
-            return store[slot % room, env]
-        at = (slot[:, None] + jnp.arange(1 - stack, 1, dtype=jnp.int32)[None]) % room
-        stacked = store[at, jnp.broadcast_to(env[:, None], at.shape)]  # [N, S, ...]
-        return jnp.moveaxis(stacked, 1, -1) if isinstance(ring, Last) else stacked
-
-    look = lambda slot: jax.tree.map(lambda ring: read(ring, slot), stream.frames, is_leaf=_is_stack)
+    if n == 1:
+        last, reward, costs, taken = index, _at(steps.reward, index), _at(steps.costs, index), 1
+    else:
+        ahead = jnp.arange(n, dtype=jnp.int32)[None]
+        path = (row[:, None] + ahead) % rows * num_envs + env[:, None]  # [N, n]
+        ended = (_at(steps.terminated, path) | _at(steps.truncated, path)).astype(jnp.int32)
+        before = jnp.cumsum(ended, axis=1) - ended  # ends before step k
+        age = (stream.head - 1 - row) % rows  # 0: the newest
+        going = (before == 0) & (ahead <= age[:, None])
+        taken = going.sum(1, dtype=jnp.int32)  # m
+        scale = jnp.where(going, powers[None, :n], 0.0)
+        reward = (scale * _at(steps.reward, path)).sum(1)
+        costs = (scale[..., None] * _at(steps.costs, path)).sum(1)
+        last = (row + taken - 1) % rows * num_envs + env
+    terminated = _at(steps.terminated, last)
     batch = Rollout(
-        obs=look(steps.slot[row, env]),
-        action=jax.tree.map(lambda x: x[row, env], steps.action),
+        obs=_look(stream, env, _at(steps.slot, index), stack=stack),
+        action=jax.tree.map(lambda x: _at(x, index), steps.action),
         reward=reward,
         terminated=terminated,
-        truncated=steps.truncated[last, env],
-        next_obs=look(steps.slot[last, env] + 1),
-        first=steps.first[row, env],
+        truncated=_at(steps.truncated, last),
+        next_obs=_look(stream, env, _at(steps.slot, last) + 1, stack=stack),
+        first=_at(steps.first, index),
         costs=costs,
-        extras=jax.tree.map(lambda x: x[row, env], steps.extras),
+        extras=jax.tree.map(lambda x: _at(x, index), steps.extras),
     )
-    return batch, discount
+    return batch, powers[taken] * (1.0 - terminated.astype(jnp.float32))
+
+
+def successor(stream: Stream, row: jax.Array, env: jax.Array, stack: int = 1) -> PyTree:
+    """The true observations [N, ...] after the transitions at ``row`` [N] of the environments ``env`` [N]."""
+    return _look(stream, env, _at(stream.steps.slot, row * stream.newest.shape[0] + env) + 1, stack=stack)
+
+
+def _look(stream: Stream, env: jax.Array, slot: jax.Array, *, stack: int) -> PyTree:
+    """The observations [N, ...] whose newest frames are at ``slot`` [N]."""
+    room, num_envs = jax.tree.leaves(stream.frames)[0].shape[:2]
+
+    def read(ring: Any) -> jax.Array:
+        if not _is_stack(ring):
+            return _at(ring, slot % room * num_envs + env)
+        past = slot[:, None] + jnp.arange(1 - stack, 1, dtype=jnp.int32)[None]
+        stacked = _at(ring.frame, past % room * num_envs + env[:, None])  # [N, S, ...]
+        return jnp.moveaxis(stacked, 1, -1) if isinstance(ring, Last) else stacked
+
+    return jax.tree.map(read, stream.frames, is_leaf=_is_stack)
+
+
+def _at(x: Array, index: jax.Array) -> jax.Array:
+    """Entries of ``[L, B, ...]`` by row * B + environment. One axis of indices is faster than two."""
+    return jnp.asarray(x).reshape(-1, *x.shape[2:])[index]
 
 
 def _is_stack(x: Any) -> bool:

@@ -1,4 +1,4 @@
-"""From action values to behaviour: greedy, epsilon-greedy, Boltzmann, UCB, and schedules over steps.
+"""From action values to behaviour: greedy, epsilon-greedy, Boltzmann, UCB, and schedules over steps; noise for actions.
 
 Action values are q ``[..., A]``; the policies come back as ``Categorical``, to sample, to mix, or to take expectations
 with. ``mask [..., A]``, true = allowed, restricts them to legal actions. Actions that tie share the probability.
@@ -6,13 +6,22 @@ with. ``mask [..., A]``, true = allowed, restricts them to legal actions. Action
 
 from __future__ import annotations
 
+import math
+
 import jax
 import jax.numpy as jnp
 
 from steersman.theory.distributions import Categorical, masked
-from steersman.types import Array
+from steersman.types import Array, Key
 
 Scalar = float | Array
+
+# Decays phi_k of ``noise_step``, by the name of the noise they make.
+NOISES: dict[str, tuple[float, ...]] = {
+    "gaussian": (0.0,),  # white: every step on its own
+    "ou": (0.85,),  # Ornstein and Uhlenbeck's, theta = 0.15 at dt = 1: Lillicrap et al. (2016)
+    "pink": tuple(math.exp(-1.0 / 4.0**k) for k in range(6)),  # time constants 1, 4, ... 1024 steps
+}
 
 
 def greedy(q: Array, mask: Array | None = None) -> Categorical:
@@ -58,6 +67,34 @@ def ucb(counts: Array, step: Array, c: Scalar) -> jax.Array:
     counts = jnp.asarray(counts).astype(jnp.float32)
     log_step = jnp.log(jnp.maximum(_per_row(jnp.asarray(step).astype(jnp.float32), counts), 1.0))
     return jnp.where(counts > 0, c * jnp.sqrt(log_step / jnp.maximum(counts, 1.0)), jnp.inf)
+
+
+def noise_step(state: Array, key: Key, decay: Array) -> tuple[jax.Array, jax.Array]:
+    """One step of noise for actions: a normalised sum of K first-order autoregressions, standard normal at any time.
+
+        x_k <- phi_k x_k + sqrt(1 - phi_k^2) eps_k,    z = sum_k x_k / sqrt(K)
+
+    state x [..., K], decay phi [..., K] or [K] in [0, 1) -> (state, z [...]). phi = 0 forgets: it makes white noise,
+    and at an episode's first step a draw from the stationary law. One phi makes an Ornstein-Uhlenbeck process seen at
+    equal intervals. Time constants -1 / log phi_k in geometric progression make pink noise: a spectrum of 1 / f between
+    the inverse of the longest and of the shortest. ``NOISES`` has the three. Scale z by the standard deviation wanted.
+    Uhlenbeck and Ornstein (1930); McWhorter (1957) for the sum; Eberhard et al. (2023) for pink noise as exploration.
+    """
+    state = jnp.asarray(state)
+    decay = jnp.broadcast_to(jnp.asarray(decay, state.dtype), state.shape)
+    state = decay * state + jnp.sqrt(1.0 - decay * decay) * jax.random.normal(key, state.shape, state.dtype)
+    return state, jnp.sum(state, axis=-1) / math.sqrt(state.shape[-1])
+
+
+def smoothed(action: Array, noise: Array, std: Scalar, clip: Scalar) -> jax.Array:
+    """clip(a + clip(std z, -c, c), -1, 1): canonical actions [..., A] beside the policy's, z standard normal [..., A].
+
+    Target policy smoothing, Fujimoto et al. (2018), eq. 14. std = 0 gives the action itself.
+
+    >>> smoothed(jnp.array([0.0, 0.9]), jnp.array([-1.0, 9.0]), 0.2, 0.5)
+    Array([-0.2,  1. ], dtype=float32)
+    """
+    return jnp.clip(jnp.asarray(action) + jnp.clip(std * jnp.asarray(noise), -clip, clip), -1.0, 1.0)
 
 
 def constant(step: Array, value: Scalar) -> jax.Array:

@@ -90,3 +90,11 @@ def clip_fraction(log_ratio: Array, clip: Scalar) -> jax.Array:
 def entropy_bonus(entropy: Array, coefficient: Scalar) -> jax.Array:
     """-coefficient H(pi(. | s)): add it to a loss to keep the policy wide. Mnih et al. (2016), section 4."""
     return -(jnp.asarray(entropy) * coefficient)
+
+
+def temperature_loss(log_temperature: Array, log_prob: Array, target_entropy: Scalar) -> jax.Array:
+    """-log alpha (log pi(a | s) + target): its gradient raises alpha while the entropy -log pi is below the target.
+
+    log_temperature a scalar, log_prob [...] without gradient -> [...]. Haarnoja et al. (2018b), eq. 18, in log alpha.
+    """
+    return -(jnp.asarray(log_temperature) * (jnp.asarray(log_prob) + target_entropy))

@@ -55,6 +55,14 @@ def where(mask: Array, a: PyTree, b: PyTree) -> PyTree:
     return jax.tree.map(select, a, b)
 
 
+def polyak(target: PyTree, online: PyTree, tau: float | Array) -> PyTree:
+    """target + tau (online - target), leaf by leaf: a target network that follows slowly; tau = 1 copies.
+
+    Polyak and Juditsky (1992) for averages of iterates; Lillicrap et al. (2016) for targets.
+    """
+    return jax.tree.map(lambda t, o: t + tau * (o - t), target, online)
+
+
 @contextmanager
 def sharded_over(axis_name: str | Sequence[str]) -> Iterator[None]:
     """While it lasts, the code being traced sees one shard of the batch, along the mapped axis ``axis_name``.

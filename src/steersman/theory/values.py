@@ -1,4 +1,4 @@
-"""Temporal-difference errors: target minus estimate, for a state's value and for an action's.
+"""Temporal-difference errors: target minus estimate, for a state's value and for an action's; soft and truncated ones.
 
 Batched over any leading axes ``[...]``; q arrays carry the actions last, ``[..., A]``. Every discount_t is gamma (1 -
 terminated): a truncated step bootstraps like any other, from its true successor. The gradient flows through
@@ -63,3 +63,37 @@ def double_q_learning(
     equal it is Q-learning. van Hasselt et al. (2016), eq. 4.
     """
     return td_error(take(q_tm1, a_tm1), r_t, discount_t, take(q_t, jnp.argmax(jnp.asarray(q_t_selector), axis=-1)))
+
+
+def soft_value(q: Array, log_prob: Array, temperature: Array) -> jax.Array:
+    """V = q - alpha log pi(a | s) of a sampled action, all [...]: the return with the entropy bonus yet to come.
+
+    Haarnoja et al. (2018), eq. 3. temperature alpha = 0 is q itself.
+    """
+    return jnp.asarray(q) - temperature * jnp.asarray(log_prob)
+
+
+def expected_soft_value(q: Array, log_probabilities: Array, temperature: Array) -> jax.Array:
+    """V = sum_a pi(a) (q[a] - alpha log pi(a)): the same, a discrete action averaged out. q, log pi [..., A] -> [...].
+
+    Its maximum over policies is alpha logsumexp(q / alpha). Christodoulou (2019), eq. 10.
+
+    >>> expected_soft_value(jnp.array([1.0, 3.0]), jnp.log(jnp.array([0.5, 0.5])), 0.0)
+    Array(2., dtype=float32)
+    """
+    log_p = jnp.asarray(log_probabilities)
+    return jnp.sum(jnp.exp(log_p) * soft_value(q, log_p, temperature), axis=-1)
+
+
+def truncated_atoms(z: Array, drop: int) -> jax.Array:
+    """The atoms of K return distributions pooled and sorted, without the ``drop * K`` largest.
+
+    z [K, ..., M] -> [..., K (M - drop)], ascending. drop = 0 keeps all; K = M = 1 is the value itself. Dropping more
+    atoms lowers the mean: a finer control of overestimation than the minimum of two. Kuznetsov et al. (2020), eq. 11.
+
+    >>> truncated_atoms(jnp.array([[1.0, 9.0], [2.0, 3.0]]), 1)
+    Array([1., 2.], dtype=float32)
+    """
+    z = jnp.moveaxis(jnp.asarray(z), 0, -2)
+    pooled = jnp.sort(z.reshape(*z.shape[:-2], -1), axis=-1)
+    return pooled[..., : pooled.shape[-1] - drop * z.shape[-2]]

@@ -1,0 +1,76 @@
+"""One measurement of steersman's SAC through ``steersman.train``, as a user calls it. Prints one JSON object.
+
+The clock is this script's own, not the library's: it runs from the end of the first chunk of updates, by which all is
+compiled, to the end of the last. Everything between (the Python loop, logging rows) counts.
+"""
+
+import argparse
+import importlib.metadata
+import json
+import time
+
+import jax
+
+import steersman
+
+parser = argparse.ArgumentParser()
+parser.add_argument("--shape", type=json.loads, required=True)
+parser.add_argument("--steps", type=int, required=True)
+parser.add_argument("--overlap", action="store_true")
+args = parser.parse_args()
+shape = args.shape
+names = (
+    "num_envs",
+    "update_ratio",
+    "batch_size",
+    "learning_rate",
+    "gamma",
+    "tau",
+    "replay_capacity",
+    "learning_starts",
+)
+settings = {name: shape[name] for name in names} | {"hidden_sizes": tuple(shape["hidden_sizes"])}
+marks: list[tuple[float, int]] = []
+
+
+def report(phase: str, numbers: dict) -> None:
+    if phase == "training":
+        marks.append((time.perf_counter(), numbers["steps"]))
+
+
+result = steersman.train(
+    "sac",
+    shape["environment"],
+    preset=False,
+    report=report,
+    evaluation_episodes=0,
+    steps=args.steps + shape["learning_starts"],
+    **settings,
+    **({"overlap": True} if args.overlap else {}),
+)
+(began, first), (ended, last) = marks[0], marks[-1]
+learner = result.policy.state.learner
+nets = (learner.actor.params, learner.critics.params)
+print(
+    json.dumps(
+        {
+            "steps": last - first,
+            "seconds": ended - began,
+            "steps_per_second": (last - first) / (ended - began),
+            "compile_seconds": result.summary["compile_seconds"],
+            "summary_steps_per_second": result.summary["steps_per_second"],
+            "settings": {
+                "num_envs": settings["num_envs"],
+                "updates_per_step": settings["update_ratio"],
+                "minibatch_size": settings["batch_size"],
+                "parameters": sum(p.size for p in jax.tree.leaves(nets)),
+                "learning_rate": settings["learning_rate"],
+                "gamma": settings["gamma"],
+                "tau": settings["tau"],
+                "replay_capacity": settings["replay_capacity"],
+            },
+            "versions": {name: importlib.metadata.version(name) for name in ("jax", "gymnasium")}
+            | {"steersman": steersman.__version__},
+        }
+    )
+)

@@ -1,0 +1,73 @@
+"""Policies of the off-policy agents, for one observation each; ``vmap`` them over a batch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from gymnasium import spaces
+
+from steersman.nets.encoders import Encoder
+from steersman.nets.heads import LOG_STD_RANGE, POLICY_GAIN
+from steersman.nets.initialisers import orthogonal_linear
+from steersman.nets.linear import Linear
+from steersman.nets.mlp import MLP
+from steersman.spaces import MASK
+from steersman.theory.distributions import Categorical, Deterministic, TanhGaussian, masked
+from steersman.types import EnvSpec, Key, PyTree
+
+
+class Actor(eqx.Module):
+    """``obs -> distribution over actions``: encoder, MLP, and one linear layer.
+
+    Box: TanhGaussian, mean and log-std from the network, or (``deterministic``) Deterministic at tanh of the output;
+    the event is the flat action [A]. Discrete: Categorical over the (legal) actions.
+    """
+
+    encoder: Encoder
+    trunk: MLP
+    head: Linear
+    kind: str = eqx.field(static=True)
+    has_mask: bool = eqx.field(static=True)
+
+    def __init__(
+        self,
+        spec: EnvSpec,
+        *,
+        hidden_sizes: Sequence[int] = (256, 256),
+        activation: str = "relu",
+        deterministic: bool = False,
+        key: Key,
+    ):
+        keys = jax.random.split(key, 3)
+        space = spec.observation_space
+        self.has_mask = isinstance(space, spaces.Dict) and MASK in space.spaces
+        self.encoder = Encoder(space, key=keys[0])
+        self.trunk = MLP(self.encoder.out_size, hidden_sizes, activation=activation, key=keys[1])
+        self.kind, outputs = policy_outputs(spec.action_space, deterministic)
+        self.head = orthogonal_linear(self.trunk.out_size, outputs, keys[2], gain=POLICY_GAIN)
+
+    def __call__(self, obs: PyTree) -> TanhGaussian | Deterministic | Categorical:
+        out = self.head(self.trunk(self.encoder(obs)))
+        return policy_of(self.kind, out, obs[MASK] if self.has_mask else None)
+
+
+def policy_outputs(space: spaces.Space, deterministic: bool = False) -> tuple[str, int]:
+    """The kind of policy over a Box or Discrete space, and how many numbers describe it."""
+    if isinstance(space, spaces.Discrete):
+        return "categorical", int(space.n)
+    size = math.prod(space.shape or ())
+    return ("deterministic", size) if deterministic else ("gaussian", 2 * size)
+
+
+def policy_of(kind: str, out: jax.Array, mask: jax.Array | None = None) -> TanhGaussian | Deterministic | Categorical:
+    """The policy that a network's output ``[..., outputs]`` describes."""
+    if kind == "categorical":
+        return Categorical(out if mask is None else masked(out, mask))
+    if kind == "deterministic":
+        return Deterministic(jnp.tanh(out))
+    loc, log_std = jnp.split(out, 2, axis=-1)
+    return TanhGaussian(loc, jnp.clip(log_std, *LOG_STD_RANGE))
