@@ -120,6 +120,47 @@ def online(result: dict[str, Any]) -> str:
     return f"## The online actor-critic beside a plain loop\n\n{text}\n\n{origin(result)}"
 
 
+def minatar(results: list[dict[str, Any]]) -> str:
+    sources = list(dict.fromkeys(source for r in results for source in r["published"]))
+    rows, commands = [], []
+    for r in results:
+        each = r["each"]
+        cells = ", ".join(f"{row['mean']:.1f}" for row in each)
+        speed = statistics.median(row["steps_per_second"] for row in each)
+        published = [f"{r['published'].get(source, '')}" for source in sources]
+        name = f"{r['algorithm']} {r['game']}"
+        rows.append([name, f"{each[0]['steps']:,}", f"**{r['mean']:.1f}**", cells, *published, f"{speed:,.0f}"])
+        commands += [origin(row) for row in each]
+    header = ["MinAtar, gymnax", "steps", "mean return", "each seed", *sources, "steps/s"]
+    text = (
+        "gymnax's games: the actions that each game uses, episodes of at most 1,000 steps (Freeway: 2,500). "
+        "Ours: the greedy policy after training, 100 episodes of each "
+        "seed. gymnax's README gives one number a game for its PPO baselines (gymnax-blines), trained for more steps "
+        "(10M) by another protocol of evaluation: read them as the height of the bar, not as a race."
+    )
+    lines = "\n".join(f"- {line}" for line in dict.fromkeys(commands))
+    return f"## MinAtar\n\n{text}\n\n{table(header, rows)}\n\n{lines}"
+
+
+def atari(results: list[dict[str, Any]]) -> str:
+    parts = [
+        "## Atari\n\nThe protocol of `docs/environments.md`: sticky actions of 0.25, whole games, returns in the game's"
+        " points; the greedy policy after training. The budget is what one core does in minutes, a hundredth and less "
+        "of the 200M frames of the literature."
+    ]
+    for r in results:
+        curve = r["curve"]
+        points = [curve[round(i * (len(curve) - 1) / 7)] for i in range(8)] if len(curve) > 8 else curve
+        text = table(["steps", *(f"{s:,}" for s, _ in points)], [["return", *(f"{v:.1f}" for _, v in points)]])
+        last = (
+            f"{r['algorithm']} on {r['environment']}: {r['steps']:,} steps ({4 * r['steps']:,} frames) in "
+            f"{r['wall_seconds'] / 60:.0f} minutes, {r['steps_per_second']:,.0f} steps/s. Evaluation, {r['episodes']} "
+            f"games: **{r['mean']:.1f}** ({r['ci95'][0]:.1f} to {r['ci95'][1]:.1f})."
+        )
+        parts.append(f"{last} The games that ended while training:\n\n{text}\n\n{origin(r)}")
+    return "\n\n".join(parts)
+
+
 def resume(result: dict[str, Any]) -> str:
     rows = [
         [
@@ -349,6 +390,10 @@ def render() -> str:
     parts += [resume(r) for r in load("resume.json")] + [first_run(r) for r in load("first_run.json")]
     parts += [planning(r) for r in load("tabular-planning.json")]
     parts += [q_learning(r) for r in load("tabular-q-learning.json")]
+    if found := load("minatar-*.json"):
+        parts.append(minatar(found))
+    if found := load("atari-*.json"):
+        parts.append(atari(found))
     parts += [sac_update(r) for r in load("sac-update.json")]
     parts += [q_bias(r) for r in load("q-bias.json")] + [hindsight(r) for r in load("hindsight-*.json")]
     parts += [replay(r) for r in load("replay.json")]

@@ -166,7 +166,7 @@ def test_a_factory_by_name(host, user_module):
 MISTAKES = {
     "CartPole": r"Unknown environment 'CartPole'\. Did you mean CartPole-v1",
     "HalfChetah-v5": "Did you mean HalfCheetah-v5",
-    "brax/ant": r"Unknown family 'brax' in brax/ant; families are gymnasium/, gymnax/, envpool/, probe/",
+    "brax/ant": r"Unknown family 'brax' in brax/ant; families are gymnasium/, gymnax/, atari/, envpool/, probe/",
     "gymnx/CartPole-v1": "Did you mean gymnax/CartPole-v1",
     "probe/onestep": "Did you mean probe/one-step",
     "": "Unknown environment ''",

@@ -36,6 +36,8 @@ CASES = [
     ("actor_critic", "CartPole-v1", {"critic": "q", "trace_lambda": 0.9}),
     ("trpo", "Pendulum-v1", {}),
     ("impala", "CartPole-v1", {"lag": 2}),
+    ("pqn", "CartPole-v1", {"scale_rewards": True}),
+    ("pqn", "probe/mask", {"epsilon_end": 0.5, "normalize_observations": True}),
     ("dqn", "CartPole-v1", {}),
     ("dqn", "probe/mask", {"prioritized": True, "noisy": True, "distribution": "categorical", "n_step": 2}),
     ("ddpg", "Pendulum-v1", {"exploration": "ou"}),

@@ -14,6 +14,7 @@ from steersman.agents.dqn import DQNConfig, dqn
 from steersman.agents.impala import ImpalaConfig, impala
 from steersman.agents.on_policy import first_length
 from steersman.agents.ppo import PPOConfig, ppo
+from steersman.agents.pqn import PQNConfig, pqn
 from steersman.agents.reinforce import ReinforceConfig, check_environments, reinforce
 from steersman.agents.replay import check_replay, first_rows
 from steersman.agents.sac import SACConfig, sac
@@ -86,6 +87,14 @@ ALGORITHMS: dict[str, Algorithm] = {
             "actor-critic with V-trace: learns from a policy some updates old",
             first_length=first_length,
             check=lambda c, num_envs: None,
+        ),
+        Algorithm(
+            "pqn",
+            PQNConfig,
+            pqn,
+            "parallelised Q-network: Q(lambda) from many environments, no replay, no target network; discrete actions",
+            first_length=first_length,
+            check=lambda c, num_envs: check_minibatches(c.unroll_length, num_envs, c.num_minibatches),
         ),
         _replayed("dqn", DQNConfig, dqn, "deep Q-learning, all of Rainbow as switches: discrete actions, replay"),
         _replayed("ddpg", DDPGConfig, ddpg, "deep deterministic policy gradient: continuous actions, replay"),

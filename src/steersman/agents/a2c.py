@@ -29,9 +29,9 @@ from steersman.agents.on_policy import (
     OnPolicyConfig,
     lambda_targets,
     network_maker,
-    normalised,
     policy_gradient_agent,
 )
+from steersman.agents.wrap import normalised
 from steersman.nets.actor_critic import ActorCriticFactory
 from steersman.theory import returns
 from steersman.types import Agent, EnvSpec, Rollout

@@ -37,6 +37,7 @@ from steersman.agents import on_policy
 from steersman.agents.checks import check_config
 from steersman.agents.on_policy import OnPolicyConfig
 from steersman.agents.optimiser import clipped_adam
+from steersman.agents.wrap import normalised
 from steersman.nets.actor_critic import ActorCriticFactory
 from steersman.nets.critics import ActionValue, Critic
 from steersman.theory import returns, trees, values
@@ -191,4 +192,4 @@ def actor_critic(config: ActorCriticConfig, spec: EnvSpec, *, network: ActorCrit
         metrics = {name: value.mean() for name, value in metrics.items()} | {"learning_rate": rate}
         return ActorCriticState(unravel(vector), optimiser, traces, state.updates + 1), metrics
 
-    return on_policy.normalised(Agent(init, lambda num_envs: (), on_policy.act, update), config)
+    return normalised(Agent(init, lambda num_envs: (), on_policy.act, update), config)

@@ -28,10 +28,9 @@ from steersman.agents.on_policy import (
     Estimates,
     OnPolicyConfig,
     network_maker,
-    normalised,
     policy_gradient_agent,
 )
-from steersman.agents.wrap import with_lag
+from steersman.agents.wrap import normalised, with_lag
 from steersman.nets.actor_critic import ActorCriticFactory
 from steersman.theory import returns
 from steersman.types import Agent, EnvSpec, Rollout

@@ -16,8 +16,9 @@ from jax.flatten_util import ravel_pytree
 
 from steersman.agents.checks import check_config, check_network
 from steersman.agents.optimiser import Optimiser, clipped_adam
-from steersman.agents.wrap import with_observation_norm, with_reward_scaling
 from steersman.nets.actor_critic import ActorCritic, ActorCriticFactory
+from steersman.nets.encoders import ENCODERS
+from steersman.nets.mlp import ACTIVATIONS
 from steersman.theory import policies, returns, trees
 from steersman.types import Agent, EnvSpec, Key, Metrics, PyTree, Rollout
 
@@ -46,6 +47,10 @@ class OnPolicyConfig:
     """Widths of each trunk's hidden layers (after the convolutions, for images)."""
     activation: str = "tanh"
     """Of the hidden layers: tanh, relu, elu, silu or gelu."""
+    encoder: str = "auto"
+    """What reads images: auto, flatten, nature, impala or minatar."""
+    layer_norm: bool = False
+    """Normalise the layers of the trunks (LayerNorm)."""
     share_trunk: bool = False
     """One trunk for policy and value."""
     log_std_init: float = 0.0
@@ -62,7 +67,7 @@ class OnPolicyConfig:
             positive=("learning_rate", "max_grad_norm"),
             non_negative=("schedule_steps",),
             fraction=("gamma",),
-            choices={"activation": ("tanh", "relu", "elu", "silu", "gelu")},
+            choices={"activation": tuple(ACTIVATIONS), "encoder": ENCODERS},
             sizes=("hidden_sizes",),
         )
 
@@ -93,6 +98,8 @@ def network_maker(
         hidden_sizes=config.hidden_sizes,
         activation=config.activation,
         share_trunk=config.share_trunk,
+        encoder=config.encoder,
+        layer_norm=config.layer_norm,
         log_std_init=config.log_std_init,
         state_dependent_std=config.state_dependent_std,
         key=key,
@@ -154,15 +161,6 @@ def descend(
         return vector - rate * direction, optimiser, metrics
 
     return step
-
-
-def normalised(agent: Agent, config: OnPolicyConfig) -> Agent:
-    """The agent in the wrappers that its config asks for."""
-    if config.scale_rewards:
-        agent = with_reward_scaling(agent, config.gamma)
-    if config.normalize_observations:
-        agent = with_observation_norm(agent)
-    return agent
 
 
 class Estimates(NamedTuple):

@@ -31,11 +31,13 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
 from steersman.agents import on_policy
-from steersman.agents.checks import check_config, check_minibatches
+from steersman.agents.checks import check_config
+from steersman.agents.minibatches import shuffled_minibatches, standardise
 from steersman.agents.on_policy import OnPolicyConfig
 from steersman.agents.optimiser import clipped_adam
+from steersman.agents.wrap import normalised
 from steersman.nets.actor_critic import ActorCriticFactory
-from steersman.theory import policies, trees
+from steersman.theory import policies
 from steersman.types import Agent, EnvSpec, Key, Metrics, PyTree, Rollout
 
 
@@ -187,28 +189,4 @@ def ppo(config: PPOConfig, spec: EnvSpec, *, network: ActorCriticFactory | None 
         metrics |= {"learning_rate": learning_rate, "kl_coefficient": beta, "stopped_early": ~going}
         return PPOState(unravel(vector), optimiser, beta, state.updates + 1), metrics
 
-    return on_policy.normalised(Agent(init, lambda num_envs: (), on_policy.act, update), config)
-
-
-def standardise(x: jax.Array) -> jax.Array:
-    """``[M, N]`` -> each row with mean 0 and standard deviation 1, over all shards."""
-    mean, square = trees.cross_mean((x.mean(-1, keepdims=True), jnp.square(x).mean(-1, keepdims=True)))
-    return (x - mean) * jax.lax.rsqrt(jnp.maximum(square - jnp.square(mean), 0.0) + 1e-8)
-
-
-def shuffled_minibatches(key: Key, batch: PyTree, num_minibatches: int) -> PyTree:
-    """``[T, B, ...]`` -> ``[M, T * B / M, ...]``, every transition once, in an order drawn from ``key``.
-
-    Each environment's time steps are shuffled on their own, and a minibatch takes T / M of each. Where M does not
-    divide T, all transitions of this shard are shuffled together.
-    """
-    length, num_envs = jax.tree.leaves(batch)[0].shape[:2]
-    check_minibatches(length, num_envs, num_minibatches)
-    flat = jax.tree.map(lambda x: jnp.asarray(x).reshape(length * num_envs, *x.shape[2:]), batch)
-    if length % num_minibatches == 0:
-        bits = jax.vmap(lambda k: jax.random.bits(k, (length,)), out_axes=1)(trees.member_keys(key, num_envs))
-        index = jnp.argsort(bits, axis=0) * num_envs + jnp.arange(num_envs, dtype=jnp.int32)[None, :]
-    else:
-        index = jax.random.permutation(jax.random.fold_in(key, trees.shard_index()), length * num_envs)
-    index = index.reshape(num_minibatches, -1)
-    return jax.tree.map(lambda x: x[index], flat)
+    return normalised(Agent(init, lambda num_envs: (), on_policy.act, update), config)

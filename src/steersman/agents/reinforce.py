@@ -36,9 +36,9 @@ from steersman.agents.on_policy import (
     Estimates,
     OnPolicyConfig,
     network_maker,
-    normalised,
     policy_gradient_agent,
 )
+from steersman.agents.wrap import normalised
 from steersman.errors import UsageError
 from steersman.nets.actor_critic import ActorCriticFactory
 from steersman.theory import returns, trees

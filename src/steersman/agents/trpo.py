@@ -30,9 +30,10 @@ from jax.flatten_util import ravel_pytree
 
 from steersman.agents import on_policy
 from steersman.agents.checks import check_config
+from steersman.agents.minibatches import shuffled_minibatches
 from steersman.agents.on_policy import LearnerState, OnPolicyConfig
 from steersman.agents.optimiser import clipped_adam
-from steersman.agents.ppo import shuffled_minibatches
+from steersman.agents.wrap import normalised
 from steersman.errors import UsageError
 from steersman.nets.actor_critic import ActorCriticFactory
 from steersman.theory import natural, policies, trees
@@ -165,4 +166,4 @@ def trpo(config: TRPOConfig, spec: EnvSpec, *, network: ActorCriticFactory | Non
         metrics |= {name: value.mean() for name, value in fitted.items()}
         return LearnerState(unravel(vector), optimiser, state.updates + 1), metrics
 
-    return on_policy.normalised(Agent(init, lambda num_envs: (), on_policy.act, update), config)
+    return normalised(Agent(init, lambda num_envs: (), on_policy.act, update), config)

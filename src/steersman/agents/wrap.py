@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,9 +28,7 @@ def with_observation_norm(agent: Agent, *, clip: float = 10.0) -> Agent:
     policy's ratio to itself is one at the start of every update.
     """
 
-    def norm(moments: RunningMoments, obs: PyTree) -> PyTree:
-        normed = moments.normalize(_numbers(obs), clip)
-        return normed | {MASK: obs[MASK]} if isinstance(obs, dict) and MASK in obs else normed
+    norm = partial(normalized, clip=clip)
 
     def normed(moments: RunningMoments, rollout: Rollout) -> Rollout:
         return rollout._replace(obs=norm(moments, rollout.obs), next_obs=norm(moments, rollout.next_obs))
@@ -48,6 +47,12 @@ def with_observation_norm(agent: Agent, *, clip: float = 10.0) -> Agent:
         return ObservationNormState(inner, state.moments.update(_numbers(rollout.obs))), metrics
 
     return Agent(init, agent.begin, act, update)
+
+
+def normalized(moments: RunningMoments, obs: PyTree, clip: float = 10.0) -> PyTree:
+    """An observation as the wrapped agent sees it; the action mask is left alone."""
+    normed = moments.normalize(_numbers(obs), clip)
+    return normed | {MASK: obs[MASK]} if isinstance(obs, dict) and MASK in obs else normed
 
 
 def _numbers(obs: PyTree) -> PyTree:
@@ -131,3 +136,12 @@ def with_lag(agent: Agent, lag: int) -> Agent:
         return LaggedState(inner, jax.tree.map(newer, state.past, state.agent.params)), metrics
 
     return Agent(init, agent.begin, act, update)
+
+
+def normalised(agent: Agent, config: Any) -> Agent:
+    """The agent in the wrappers that its config asks for: scale_rewards (with its gamma), normalize_observations."""
+    if config.scale_rewards:
+        agent = with_reward_scaling(agent, config.gamma)
+    if config.normalize_observations:
+        agent = with_observation_norm(agent)
+    return agent

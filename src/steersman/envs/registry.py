@@ -1,13 +1,16 @@
 """Names of environments, and what each stands for. Light: nothing is imported before an environment is made.
 
 - ``CartPole-v1``: a compiled twin where there is one (``classic``), else Gymnasium's environment of that id;
-- ``gymnasium/CartPole-v1``, ``gymnax/...``, ``envpool/...``, ``goal/...``, ``probe/...``: by family;
+- ``gymnasium/CartPole-v1``, ``gymnax/...``, ``atari/...``, ``envpool/...``, ``goal/...``, ``probe/...``: by family;
 - ``package.module:factory``: your own, a function or class that gives a ``gymnasium.Env`` or a steersman ``Env``;
 - ``package:Namespace/Name-v0``: an id of Gymnasium's that exists once ``package`` is imported.
+
+A name may go on with the environment's own arguments: ``atari/Pong,sticky=0``, ``FrozenLake-v1,is_slippery=false``.
 """
 
 from __future__ import annotations
 
+import ast
 import importlib
 import inspect
 import os
@@ -46,6 +49,7 @@ _PROBES = (*_PROBES, "memory", "truncation", "truncation-ring", "mask")
 FAMILIES = {
     "gymnasium": Family("host", "gymnasium"),
     "gymnax": Family("compiled", "gymnax", _GYMNAX),
+    "atari": Family("host", "ale_py", ("*",)),
     "envpool": Family("host", "envpool", ("*",)),
     "probe": Family("compiled", "jax", _PROBES),
     "goal": Family("compiled", "jax", ("point",)),
@@ -80,11 +84,17 @@ def make(environment: Any, num_envs: int, *, workers: int = 0, **kwargs: Any) ->
         raise UsageError(f"num_envs is a whole number of at least 1; got {num_envs!r}.")
     if not isinstance(environment, str):
         return _from_object(environment, num_envs, workers, kwargs, _label(environment))
-    name = environment
+    name, arguments = split_name(environment)
+    if arguments:
+        return _named(make(name, num_envs, workers=workers, **{**arguments, **kwargs}), environment)
     env = _compiled(name, kwargs)
     if env is not None:
         return _vectorize(env, num_envs, workers)
     head, _, rest = name.partition("/")
+    if head == "atari" and rest:
+        from steersman.envs import atari
+
+        return atari.make(rest, num_envs, workers=workers, **kwargs)
     if head == "envpool" and rest:
         from steersman.envs import envpool
 
@@ -96,13 +106,37 @@ def make(environment: Any, num_envs: int, *, workers: int = 0, **kwargs: Any) ->
 
         return host.make(rest if head == "gymnasium" else name, num_envs, workers=workers, **kwargs)
     if ":" in name:
-        made = _from_object(_load(name), num_envs, workers, kwargs, name)
-        spec = replace(made.spec, id=name)
-        if isinstance(made, tuple):
-            return made._replace(spec=spec)
-        made.spec = spec
-        return made
+        return _named(_from_object(_load(name), num_envs, workers, kwargs, name), name)
     raise _unknown(name)
+
+
+def split_name(name: str) -> tuple[str, dict[str, Any]]:
+    """A name without the arguments that follow it, and those: true, false, none, numbers or text.
+
+    >>> split_name("atari/Pong,sticky=0,fire_reset=true")
+    ('atari/Pong', {'sticky': 0, 'fire_reset': True})
+    """
+    head, *parts = name.split(",")
+    arguments: dict[str, Any] = {}
+    for part in parts:
+        key, equals, text = part.partition("=")
+        if not equals or not key.isidentifier():
+            raise UsageError(f"{part!r} in {name}: arguments follow a name as ,key=value. Example: atari/Pong,sticky=0")
+        try:
+            words = {"true": True, "false": False, "none": None}
+            arguments[key] = words[text.lower()] if text.lower() in words else ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            arguments[key] = text
+    return head, arguments
+
+
+def _named(made: DeviceEnvs | HostEnvs, name: str) -> DeviceEnvs | HostEnvs:
+    """The same environments under the name they were asked for by."""
+    spec = replace(made.spec, id=name)
+    if isinstance(made, tuple):
+        return made._replace(spec=spec)
+    made.spec = spec
+    return made
 
 
 def make_env(environment: Any, **kwargs: Any) -> Env:
@@ -117,6 +151,8 @@ def make_env(environment: Any, **kwargs: Any) -> Env:
 
     label = _label(environment)
     if isinstance(environment, str):
+        environment, arguments = split_name(environment)
+        kwargs = {**arguments, **kwargs}
         env = _compiled(environment, kwargs)
         if env is not None:
             return env

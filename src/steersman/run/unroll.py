@@ -69,7 +69,7 @@ def unroll(act: Act, envs: DeviceEnvs, acting: Acting, key: Key, length: int) ->
 
 def finished(seen: TimeStep, xp: Any) -> Episodes:
     """Sums over the members whose episode ended at this step."""
-    ended = seen.terminated | seen.truncated
+    ended = seen.over
     returns, lengths = seen.info["episode_return"], seen.info["episode_length"]
     zero = xp.zeros((), returns.dtype)
     return Episodes(

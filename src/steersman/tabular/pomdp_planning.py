@@ -10,6 +10,8 @@ from steersman.errors import UsageError
 from steersman.tabular.planning import value_iteration
 from steersman.tabular.pomdp import POMDP
 
+SWEEPS = 10  # backups of the lower bound at all beliefs met, at most, after each walk
+
 
 class AlphaPolicy(NamedTuple):
     """V(b) = max_i alpha_i . b, a lower bound on V*, and the action of the best i.
@@ -68,9 +70,10 @@ def pbvi(pomdp: POMDP, *, tol: float = 1e-3, max_iterations: int = 1000, depth: 
 
     Lower: vectors that a policy attains, from the best that one action for ever gives up. Upper: a sawtooth over the
     beliefs met so far, from the fast informed bound down. An iteration walks from b_0 by the action that the upper
-    bound likes and the observation that leaves most undecided, until the bounds are within ``tol`` / gamma^t, and backs
-    both up on the way home. Stops when they meet to ``tol`` at b_0. ``depth`` cuts the walks. Raises UsageError for
-    gamma = 1. (Pineau, Gordon & Thrun 2003; the search: Smith & Simmons 2005, HSVI.)
+    bound likes and the observation that leaves most undecided, until the bounds are within ``tol`` / gamma^t; it backs
+    both up on the way home, and then the lower one at all beliefs met. Stops when they meet to ``tol`` at b_0.
+    ``depth`` cuts the walks. Raises UsageError for gamma = 1. (Pineau, Gordon & Thrun 2003; the search: Smith & Simmons
+    2005, HSVI.)
     """
     m = pomdp.mdp
     _discounted(pomdp)
@@ -95,8 +98,13 @@ def pbvi(pomdp: POMDP, *, tol: float = 1e-3, max_iterations: int = 1000, depth: 
             high = upper(after.reshape(-1, m.num_states)).reshape(chance.shape)
             upper.add(belief, float((belief @ m.reward + m.gamma * (chance * high).sum(-1)).max()))
             lower.add(*_backup(pomdp, p, lower.alphas, belief[None]))
-        lower.add(*_backup(pomdp, p, lower.alphas, np.concatenate([upper.beliefs, np.eye(m.num_states)])))
-        lower.prune(np.concatenate([upper.beliefs, np.eye(m.num_states), start[None]]))
+        points = np.concatenate([upper.beliefs, np.eye(m.num_states), start[None]])
+        for _ in range(SWEEPS):
+            before = (points @ lower.alphas.T).max(-1)
+            lower.add(*_backup(pomdp, p, lower.alphas, points))
+            lower.prune(points)
+            if float(((points @ lower.alphas.T).max(-1) - before).max()) <= tol:
+                break
         if len(upper.beliefs) > crowded:
             upper.prune()
             crowded = max(100, 3 * len(upper.beliefs) // 2)

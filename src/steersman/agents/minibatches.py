@@ -1,0 +1,34 @@
+"""What agents that learn in epochs of minibatches share."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from steersman.agents.checks import check_minibatches
+from steersman.theory import trees
+from steersman.types import Key, PyTree
+
+
+def standardise(x: jax.Array) -> jax.Array:
+    """``[M, N]`` -> each row with mean 0 and standard deviation 1, over all shards."""
+    mean, square = trees.cross_mean((x.mean(-1, keepdims=True), jnp.square(x).mean(-1, keepdims=True)))
+    return (x - mean) * jax.lax.rsqrt(jnp.maximum(square - jnp.square(mean), 0.0) + 1e-8)
+
+
+def shuffled_minibatches(key: Key, batch: PyTree, num_minibatches: int) -> PyTree:
+    """``[T, B, ...]`` -> ``[M, T * B / M, ...]``, every transition once, in an order drawn from ``key``.
+
+    Each environment's time steps are shuffled on their own, and a minibatch takes T / M of each. Where M does not
+    divide T, all transitions of this shard are shuffled together.
+    """
+    length, num_envs = jax.tree.leaves(batch)[0].shape[:2]
+    check_minibatches(length, num_envs, num_minibatches)
+    flat = jax.tree.map(lambda x: jnp.asarray(x).reshape(length * num_envs, *x.shape[2:]), batch)
+    if length % num_minibatches == 0:
+        bits = jax.vmap(lambda k: jax.random.bits(k, (length,)), out_axes=1)(trees.member_keys(key, num_envs))
+        index = jnp.argsort(bits, axis=0) * num_envs + jnp.arange(num_envs, dtype=jnp.int32)[None, :]
+    else:
+        index = jax.random.permutation(jax.random.fold_in(key, trees.shard_index()), length * num_envs)
+    index = index.reshape(num_minibatches, -1)
+    return jax.tree.map(lambda x: x[index], flat)
