@@ -35,9 +35,9 @@ CASES = {  # environments, whether the plain loop's acting is jitted too, the ra
     "64 environments, acting and update jitted": (64, True, None),
 }
 WHAT = (
-    "CartPole-v1, separate 64x64 tanh networks, V critic, one Adam step for every step of the environments, one device. "
-    "The plain loop: Gymnasium's environment (its vector environment for many), and a jitted update that is warm before "
-    "the clock starts; acting is one more jitted function, or plain JAX operations one after another."
+    "CartPole-v1, separate 64x64 tanh networks, V critic, one Adam step for every step of the environments, one "
+    "device. The plain loop: Gymnasium's environment (its vector environment for many), and a jitted update that is "
+    "warm before the clock starts; acting is one more jitted function, or plain JAX operations one after another."
 )
 
 
