@@ -152,9 +152,7 @@ class DQNConfig:
                 "own. Drop one of the two."
             )
         if self.num_atoms < 2:
-            raise UsageError(
-                f"DQN: num_atoms = {self.num_atoms} is no distribution; it must be 2 or more. Default: 51."
-            )
+            raise UsageError(f"DQN: num_atoms = {self.num_atoms} is no distribution; it must be 2 or more.")
         low, high = self.v_min, self.v_max
         if self.distribution == "categorical" and isinstance(low, Real) and isinstance(high, Real) and low >= high:
             raise UsageError(
@@ -287,7 +285,7 @@ def dqn_learner(config: DQNConfig, spec: EnvSpec, *, network: QNetworkFactory | 
         due = updates % config.target_period == 0
         every = config.target_period == 1
         target = moved(state.target) if every else jax.lax.cond(due, moved, lambda old: old, state.target)
-        metrics |= {"exploration": level_of(state.updates), "grad_norm": optax.global_norm(gradient)}
+        metrics |= {"exploration": level_of(state.updates), "grad_norm": optax.tree.norm(gradient)}
         return DQNState(params, target, optimiser, updates), priority, metrics
 
     return BatchLearner(init, lambda num_envs: (), act, learn)
