@@ -28,6 +28,7 @@ shared in exploration.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, NamedTuple
 
 import jax
@@ -35,6 +36,7 @@ import jax.numpy as jnp
 import optax
 from gymnasium import spaces
 
+from steersman.agents import outputs
 from steersman.agents.checks import check_config, check_discrete
 from steersman.agents.optimiser import clipped_adam
 from steersman.agents.replay import BatchLearner, with_replay
@@ -43,7 +45,7 @@ from steersman.memory import Sample, prioritized, uniform
 from steersman.nets.encoders import ENCODERS
 from steersman.nets.value import QNetwork, QNetworkFactory
 from steersman.spaces import MASK
-from steersman.theory import distributional, exploration, trees, values
+from steersman.theory import exploration, trees
 from steersman.theory.distributions import Categorical, masked
 from steersman.types import Agent, EnvSpec, Key, Metrics, PyTree, Rollout
 
@@ -137,19 +139,27 @@ class DQNConfig:
         )
         if self.exploration == "epsilon_greedy":
             check_config(self, fraction=("exploration_start", "exploration_end"))
-        clashes = (
-            (self.double and self.target != "q_learning", f"double chooses a greedy action, but target {self.target} "
-             "takes the next one from the exploring policy. Drop double, or set target to q_learning."),
-            (self.loss != "huber" and self.distribution != "none", f"loss {self.loss} is of the TD error, but "
-             f"distribution {self.distribution} has a loss of its own. Drop one of the two."),
-            (self.distribution != "none" and self.num_atoms < 2, f"num_atoms = {self.num_atoms} is no distribution; "
-             "it must be 2 or more. Default: 51."),
-            (self.distribution == "categorical" and not self.v_min < self.v_max, f"v_min = {self.v_min} and v_max = "
-             f"{self.v_max} span no atoms; set them around the returns that are possible."),
-        )  # fmt: skip
-        for clash, said in clashes:
-            if clash:
-                raise UsageError(f"DQN: {said}")
+        if self.double and self.target != "q_learning":
+            raise UsageError(
+                f"DQN: double chooses a greedy action, but target {self.target} takes the next one from the exploring "
+                "policy. Drop double, or set target to q_learning."
+            )
+        if self.distribution == "none":
+            return
+        if self.loss != "huber":
+            raise UsageError(
+                f"DQN: loss {self.loss} is of the TD error, but distribution {self.distribution} has a loss of its "
+                "own. Drop one of the two."
+            )
+        if self.num_atoms < 2:
+            raise UsageError(
+                f"DQN: num_atoms = {self.num_atoms} is no distribution; it must be 2 or more. Default: 51."
+            )
+        low, high = self.v_min, self.v_max
+        if self.distribution == "categorical" and isinstance(low, Real) and isinstance(high, Real) and low >= high:
+            raise UsageError(
+                f"DQN: v_min = {low} and v_max = {high} span no atoms; set them around the returns that are possible."
+            )
 
 
 class DQNState(NamedTuple):
@@ -181,8 +191,12 @@ def dqn_learner(config: DQNConfig, spec: EnvSpec, *, network: QNetworkFactory | 
     """What ``dqn`` does with a batch, whatever memory it comes from."""
     check_discrete("DQN", spec, network)
     has_mask = isinstance(spec.observation_space, spaces.Dict) and MASK in spec.observation_space.spaces
-    categorical, quantile = config.distribution == "categorical", config.distribution == "quantile"
     adam = clipped_adam(config.max_grad_norm)
+    output = outputs.scalar(config.loss == "huber")
+    if config.distribution == "categorical":
+        output = outputs.categorical(config.v_min, config.v_max, config.num_atoms)
+    elif config.distribution == "quantile":
+        output = outputs.quantile(config.num_atoms, mixed=config.target == "expected_sarsa")
 
     def make_network(key: Key) -> PyTree:
         if network is not None:
@@ -190,7 +204,7 @@ def dqn_learner(config: DQNConfig, spec: EnvSpec, *, network: QNetworkFactory | 
         return QNetwork(
             spec,
             hidden_sizes=config.hidden_sizes,
-            outputs=0 if config.distribution == "none" else config.num_atoms,
+            outputs=output.size,
             dueling=config.dueling,
             noisy=config.noisy,
             encoder=config.encoder,
@@ -206,11 +220,7 @@ def dqn_learner(config: DQNConfig, spec: EnvSpec, *, network: QNetworkFactory | 
 
     def q_of(out: jax.Array, obs: PyTree) -> jax.Array:
         """Action values [N, A], those of illegal actions out of reach."""
-        if categorical:
-            z = distributional.atoms(config.v_min, config.v_max, config.num_atoms)
-            q = (jax.nn.softmax(out, axis=-1) * z[None, None]).sum(-1)
-        else:
-            q = out.mean(-1) if quantile else out
+        q = output.q(out)
         return masked(q, obs[MASK]) if has_mask else q
 
     def explorer(q: jax.Array, obs: PyTree, level: jax.Array) -> Categorical:
@@ -252,32 +262,12 @@ def dqn_learner(config: DQNConfig, spec: EnvSpec, *, network: QNetworkFactory | 
 
     def loss(params: PyTree, sample: Sample, out_t: jax.Array, policy_t: jax.Array, key: Key):
         """-> (the batch's loss, (priorities [N], metrics))."""
-        batch, reward, discount = sample.batch, jnp.asarray(sample.batch.reward), jnp.asarray(sample.discount)
+        batch = sample.batch
         out = apply(params, batch.obs, key)
-        action = jnp.asarray(batch.action)
-        if config.distribution == "none":
-            error = values.expected_sarsa(out, action, reward, discount, out_t, policy_t)
-            each = distributional.huber(error) if config.loss == "huber" else 0.5 * jnp.square(error)
-            priority, q = jnp.abs(error), trees.take(out, action)
-        else:
-            chosen = jnp.where(trees.one_hot(action, out.shape[1])[..., None], out, 0.0).sum(1)  # [N, K]
-            q = trees.take(q_of(out, batch.obs), action)
-            if categorical:
-                z = distributional.atoms(config.v_min, config.v_max, config.num_atoms)
-                mixed = (policy_t[..., None] * jax.nn.softmax(out_t, axis=-1)).sum(1)
-                target = distributional.categorical_projection(z, mixed, reward, discount)
-                each = distributional.cross_entropy(target, chosen)
-                priority = each - distributional.entropy(target)
-            else:
-                theta = reward[:, None, None] + discount[:, None, None] * out_t  # [N, A, K]
-                weight = jnp.broadcast_to(policy_t[..., None] / out.shape[2], theta.shape)
-                flat = lambda x: x.reshape(x.shape[0], -1)
-                if config.target != "expected_sarsa":  # one action has all the weight: only its quantiles count
-                    flat = lambda x: jnp.where(policy_t[..., None] > 0, x, 0.0).sum(1)
-                each = distributional.quantile_huber_loss(chosen, flat(theta), flat(weight))
-                priority = each
+        each, priority = output.loss(out, batch.action, batch.reward, sample.discount, out_t, policy_t)
         total = (sample.weight * each).mean()
-        return total, (priority, {"loss": total, "q": q.mean(), "priority": priority.mean()})
+        q = trees.take(output.q(out), batch.action).mean()
+        return total, (priority, {"loss": total, "q": q, "priority": priority.mean()})
 
     def learn(state: DQNState, sample: Sample, key: Key) -> tuple[DQNState, jax.Array, Metrics]:
         keys = jax.random.split(key, 4)
@@ -295,9 +285,8 @@ def dqn_learner(config: DQNConfig, spec: EnvSpec, *, network: QNetworkFactory | 
             return jax.tree.map(lambda old, new: old + config.target_rate * (new - old), target, params)
 
         due = updates % config.target_period == 0
-        target = (
-            moved(state.target) if config.target_period == 1 else jax.lax.cond(due, moved, lambda t: t, state.target)
-        )
+        every = config.target_period == 1
+        target = moved(state.target) if every else jax.lax.cond(due, moved, lambda old: old, state.target)
         metrics |= {"exploration": level_of(state.updates), "grad_norm": optax.global_norm(gradient)}
         return DQNState(params, target, optimiser, updates), priority, metrics
 

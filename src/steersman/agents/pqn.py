@@ -31,7 +31,7 @@ import optax
 from steersman.agents.checks import check_config, check_discrete
 from steersman.agents.minibatches import shuffled_minibatches
 from steersman.agents.optimiser import clipped_radam, packed
-from steersman.agents.wrap import with_observation_norm, with_reward_scaling
+from steersman.agents.wrap import normalised
 from steersman.nets.encoders import ENCODERS
 from steersman.nets.mlp import ACTIVATIONS
 from steersman.nets.value import QNetwork, QNetworkFactory
@@ -199,12 +199,7 @@ def pqn(config: PQNConfig, spec: EnvSpec, *, network: QNetworkFactory | None = N
         metrics |= {"epsilon": state.epsilon, "learning_rate": learning_rate}
         return PQNState(unpack(params), optimiser, epsilon(steps + taken), state.updates + 1), metrics
 
-    agent = Agent(init, lambda num_envs: (), act, update)
-    if config.scale_rewards:
-        agent = with_reward_scaling(agent, config.gamma)
-    if config.normalize_observations:
-        agent = with_observation_norm(agent)
-    return agent
+    return normalised(Agent(init, lambda num_envs: (), act, update), config)
 
 
 def mask_of(obs: PyTree) -> jax.Array | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -102,3 +102,46 @@ def with_reward_scaling(agent: Agent, gamma: float | jax.Array, *, clip: float =
         return RewardScalingState(inner, moments, PerEnv(returns)), metrics
 
     return Agent(init, agent.begin, act, update)
+
+
+class LaggedState(NamedTuple):
+    """The wrapped agent's state, and the parameters of its last updates."""
+
+    agent: PyTree
+    past: PyTree  # leaves [lag, ...], the oldest first: what act explores with
+
+
+def with_lag(agent: Agent, lag: int) -> Agent:
+    """Let an agent explore with the parameters of ``lag`` updates ago, as an actor does that is sent them late.
+
+    The agent's state must have ``params``. What is recorded (``log_prob``) is the late policy's; acting without
+    exploration uses the newest. lag = 0 is the agent itself.
+    """
+    if lag == 0:
+        return agent
+
+    def init(key: Key, first_rollout: Rollout) -> LaggedState:
+        state = agent.init(key, first_rollout)
+        return LaggedState(state, jax.tree.map(lambda x: jnp.stack([x] * lag), state.params))
+
+    def act(state: LaggedState, carry: PyTree, obs: PyTree, first, key: Key, *, explore: bool = True):
+        inner = state.agent
+        if explore:
+            inner = inner._replace(params=jax.tree.map(lambda x: x[0], state.past))
+        return agent.act(inner, carry, obs, first, key, explore=explore)
+
+    def update(state: LaggedState, rollout: Rollout, key: Key):
+        inner, metrics = agent.update(state.agent, rollout, key)
+        newer = lambda past, now: jnp.concatenate([past[1:], now[None]])
+        return LaggedState(inner, jax.tree.map(newer, state.past, state.agent.params)), metrics
+
+    return Agent(init, agent.begin, act, update)
+
+
+def normalised(agent: Agent, config: Any) -> Agent:
+    """The agent in the wrappers that its config asks for: scale_rewards (with its gamma), normalize_observations."""
+    if config.scale_rewards:
+        agent = with_reward_scaling(agent, config.gamma)
+    if config.normalize_observations:
+        agent = with_observation_norm(agent)
+    return agent

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from steersman.envs.classic import TWINS
 from steersman.envs.names import FAMILIES, split_name
-from steersman.errors import UsageError, nearest
+from steersman.errors import EnvironmentFault, UsageError, nearest, raised_at
 
 if TYPE_CHECKING:
     from steersman.types import DeviceEnvs, Env, HostEnvs
@@ -241,7 +241,14 @@ def _call(factory: Callable[..., Any], kwargs: dict[str, Any], label: str) -> An
         raise UsageError(f"{label} cannot be made with the arguments {kwargs}: {error}.") from None
     except ValueError:  # some callables of extensions have no signature to look at
         pass
-    return factory(**kwargs)
+    try:
+        return factory(**kwargs)
+    except (UsageError, EnvironmentFault):
+        raise
+    except Exception as error:
+        raise EnvironmentFault(
+            f"{label} could not be made: {type(error).__name__}: {error}{raised_at(error)}"
+        ) from error
 
 
 def _load(path: str) -> Any:
@@ -255,6 +262,10 @@ def _load(path: str) -> Any:
         raise UsageError(
             f"Cannot import {where!r} for the environment {path}: {error}. It is to be package.module:factory, of a "
             "module that Python finds (installed, or in the working directory)."
+        ) from error
+    except Exception as error:  # what the module's own code raises
+        raise UsageError(
+            f"Cannot import {where!r} for the environment {path}: {type(error).__name__}: {error}{raised_at(error)}"
         ) from error
     try:
         return reduce(getattr, name.split("."), module)

@@ -52,4 +52,5 @@ class MLP(eqx.Module):
 
 def apply_linear(layer: eqx.nn.Linear, x: jax.Array) -> jax.Array:
     """x W^T + b, for x ``[in]``: under ``vmap`` the batch comes first in the product, where CPUs are faster with it."""
-    return x @ layer.weight.T + layer.bias
+    y = x @ layer.weight.T
+    return y if layer.bias is None else y + layer.bias

@@ -1,0 +1,73 @@
+"""What the outputs of a Q network mean: a number for each action, or the distribution of the return."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from steersman.theory import distributional, trees, values
+from steersman.types import Array
+
+
+class Output(NamedTuple):
+    """One meaning of a batch of outputs ``[N, A]``, or ``[N, A, K]``.
+
+    q(out) -> action values [N, A]
+    loss(out, action [N], reward [N], discount [N], out_t, policy_t [N, A]) -> (loss [N], priority [N]): of out at the
+        action, against reward + discount times what out_t, at the successor, says of an action drawn from policy_t.
+        The gradient flows through all of it; out_t is for the caller to hold constant.
+    """
+
+    size: int  # K; 0: a number
+    q: Callable[[jax.Array], jax.Array]
+    loss: Callable[..., tuple[jax.Array, jax.Array]]
+
+
+def scalar(huber: bool = True) -> Output:
+    """The value itself. Huber's loss of the TD error with threshold 1, or half its square; priority: its size."""
+
+    def loss(out: jax.Array, action: Array, reward: Array, discount: Array, out_t: jax.Array, policy_t: jax.Array):
+        error = values.expected_sarsa(out, action, reward, discount, out_t, policy_t)
+        return distributional.huber(error) if huber else 0.5 * jnp.square(error), jnp.abs(error)
+
+    return Output(0, lambda out: out, loss)
+
+
+def categorical(v_min: float | Array, v_max: float | Array, num: int) -> Output:
+    """C51: logits of the probabilities of ``num`` atoms. Cross-entropy with the projected target; priority: the KL."""
+    z = distributional.atoms(v_min, v_max, num)
+
+    def loss(out: jax.Array, action: Array, reward: Array, discount: Array, out_t: jax.Array, policy_t: jax.Array):
+        mixed = (policy_t[..., None] * jax.nn.softmax(out_t, axis=-1)).sum(1)
+        target = distributional.categorical_projection(z, mixed, reward, discount)
+        each = distributional.cross_entropy(target, _chosen(out, action))
+        return each, each - distributional.entropy(target)
+
+    return Output(num, lambda out: (jax.nn.softmax(out, axis=-1) * z[None, None]).sum(-1), loss)
+
+
+def quantile(num: int, mixed: bool) -> Output:
+    """QR-DQN: ``num`` quantiles. The quantile Huber loss; priority: the loss.
+
+    mixed: policy_t spreads over actions; otherwise it has all its weight on one, whose quantiles alone are the target.
+    """
+
+    def loss(out: jax.Array, action: Array, reward: Array, discount: Array, out_t: jax.Array, policy_t: jax.Array):
+        theta = jnp.asarray(reward)[:, None, None] + jnp.asarray(discount)[:, None, None] * out_t  # [N, A, K]
+        if mixed:
+            weight = jnp.broadcast_to(policy_t[..., None] / num, theta.shape).reshape(theta.shape[0], -1)
+            theta = theta.reshape(theta.shape[0], -1)
+        else:
+            weight, theta = None, jnp.where(policy_t[..., None] > 0, theta, 0.0).sum(1)
+        each = distributional.quantile_huber_loss(_chosen(out, action), theta, weight)
+        return each, each
+
+    return Output(num, lambda out: out.mean(-1), loss)
+
+
+def _chosen(out: jax.Array, action: Array) -> jax.Array:
+    """[N, A, K], [N] -> [N, K]; a select, whose gradient is one too."""
+    return jnp.where(trees.one_hot(action, out.shape[1])[..., None], out, 0.0).sum(1)
