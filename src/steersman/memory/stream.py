@@ -225,7 +225,7 @@ def _look(stream: Stream, env: jax.Array, slot: jax.Array, *, stack: int) -> PyT
 
 def _at(x: Array, index: jax.Array) -> jax.Array:
     """Entries of ``[L, B, ...]`` by row * B + environment. One axis of indices is faster than two."""
-    return jnp.asarray(x).reshape(-1, *x.shape[2:])[index]
+    return jnp.asarray(x).reshape(x.shape[0] * x.shape[1], *x.shape[2:])[index]
 
 
 def _is_stack(x: Any) -> bool:
