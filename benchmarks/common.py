@@ -50,6 +50,12 @@ def machine() -> dict[str, Any]:
     return {"cpu": model, "cores": cores, "system": f"{platform.system()} {platform.machine()}"}
 
 
+def _script() -> str:
+    """The running script, from the project's root where it lies there."""
+    path = Path(sys.argv[0]).resolve()
+    return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else f"benchmarks/{path.name}"
+
+
 def provenance() -> dict[str, Any]:
     """When, where, from which commit and by which command a result was made."""
     git = ["git", "-C", str(ROOT)]
@@ -57,7 +63,7 @@ def provenance() -> dict[str, Any]:
     changed = subprocess.run([*git, "status", "--porcelain", "src"], capture_output=True, text=True).stdout.strip()
     packages = ("jax", "jaxlib", "numpy", "gymnasium", "equinox", "optax")
     return {
-        "command": shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]]),
+        "command": shlex.join(["python", _script(), *sys.argv[1:]]),
         "date": datetime.date.today().isoformat(),
         "commit": commit + (" and changes" if changed else ""),
         "machine": machine(),

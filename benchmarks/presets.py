@@ -43,6 +43,9 @@ TARGETS: dict[str, dict[str, tuple[float, int]]] = {  # -> (what the mean over t
     "sac": {"Pendulum-v1": (-180.0, 5), "HalfCheetah-v5": (5000.0, 3)},  # HalfCheetah's: at 300,000 steps
     "td3": {"Pendulum-v1": (-180.0, 5), "HalfCheetah-v5": (4500.0, 3)},
 }
+LADDER = {"CartPole-v1": (475.0, 5), "Pendulum-v1": (-250.0, 5)}
+TARGETS |= dict.fromkeys(("reinforce", "actor_critic", "a2c", "impala"), LADDER)
+TARGETS["trpo"] = LADDER | {"HalfCheetah-v5": (1785.0, 3)}
 KEPT = ("episodes", "mean", "median", "iqm", "ci95", "std", "min", "max", "mean_length")
 
 

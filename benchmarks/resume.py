@@ -7,7 +7,8 @@
 A run is started, killed at moments drawn uniformly over the time an uninterrupted run takes, resumed after each kill,
 and let to its end after the last. After every kill all its checkpoints are read and checked. At the end the SHA-256
 over its trained state must be the uninterrupted run's. Ten runs share a seed and its uninterrupted run. The moments
-of a run's kills depend on its number alone, so a long session can be cut up: the result file keeps the other runs.
+of a run's kills, as fractions of the uninterrupted run's time, depend on its number alone, so a long session can be
+cut up: the result file keeps the other runs.
 """
 
 from __future__ import annotations
@@ -158,19 +159,24 @@ def main() -> None:
     parser.add_argument("--only", choices=CASES)
     parser.add_argument("--seed", type=int, default=0, help="of the moments of the kills")
     parser.add_argument("--quick", action="store_true", help="3 runs; saved only where --out says")
+    parser.add_argument("--share-programs", action="store_true", help="compile once for all processes: twice as fast")
     parser.add_argument("--keep", action="store_true", help="keep the folders of runs that went wrong")
     parser.add_argument("--out", type=Path, help="folder of the results; default benchmarks/results")
     args = parser.parse_args()
     origin = common.provenance()
     place = Path(tempfile.mkdtemp(prefix="resume-"))
-    saved = (common.load("resume", args.out) or {}) if args.out or not args.quick else {}
-    cases, whole = saved.get("cases", {}), True
+    if args.share_programs:
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = str(place / "programs")
+        os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
+    keep, whole = args.out or not args.quick, True
     for case in [args.only] if args.only else list(CASES):
         numbers = range(args.first, args.first + (args.runs or (3 if args.quick else 50)))
-        cases[case] = found = joined(measure(case, numbers, args.seed, place), cases.get(case))
+        new = measure(case, numbers, args.seed, place)
+        cases = ((common.load("resume", args.out) or {}) if keep else {}).get("cases", {})
+        cases[case] = found = joined(new, cases.get(case))
         whole &= found["identical"] == found["runs"] and not found["unreadable"]
         print(f"\n{case}: " + ", ".join(f"{k} {v}" for k, v in found.items() if isinstance(v, int)), flush=True)
-        if args.out or not args.quick:
+        if keep:
             common.save("resume", {"cases": cases, "provenance": origin}, args.out)
     if args.keep and not whole:
         print(f"kept: {place}")

@@ -38,6 +38,8 @@ SIXTY_FOUR = {"num_envs": 64, "rollout_length": 128, "epochs": 4, "minibatches":
 COMPILED = {"environment": "CartPole-v1"} | SIXTY_FOUR | COEFFICIENTS
 EIGHT = {"num_envs": 8, "rollout_length": 256, "epochs": 4, "minibatches": 8}
 HOST = {"environment": "gymnasium/CartPole-v1"} | EIGHT | COEFFICIENTS
+A2C = {k: v for k, v in COMPILED.items() if k not in ("epochs", "minibatches", "clip")}
+A2C |= {"algorithm": "a2c", "rollout_length": 8, "learning_rate": 7e-4, "gae_lambda": 1.0}
 SAC = {
     "algorithm": "sac",
     "environment": "HalfCheetah-v5",
@@ -99,7 +101,13 @@ DQN_NOTES = {
     "sb3": "DummyVecEnv with Monitor, as make_vec_env builds it; timed after the first updates.",
     "sbx": "As sb3; it does not clip gradients, and has no option for it.",
 }
-NOTES_OF = {"sac": SAC_NOTES, "dqn": DQN_NOTES}
+A2C_NOTES = {
+    "all": "Separate 64x64 tanh networks for policy and value, Adam (sb3 with use_rms_prop=False), no normalisation of "
+    "advantages, observations or rewards, constant learning rate, float32, nothing written to disk.",
+    "steersman": NOTES["steersman"],
+    "sb3": NOTES["sb3"],
+}
+NOTES_OF = {"sac": SAC_NOTES, "dqn": DQN_NOTES, "a2c": A2C_NOTES}
 
 
 @dataclass(frozen=True)
@@ -162,6 +170,11 @@ SCENARIOS = {
         HOST,
         (Contender("steersman", "", 400_000), *threads("sb3", 90_000), *threads("sbx", 90_000)),
         {"sb3": 4.0, "sbx": 4.0},
+    ),
+    "a2c-cartpole-compiled": Scenario(
+        A2C,
+        (Contender("steersman", "", 5_000_000), *threads("sb3", 250_000)),
+        {"sb3": 15.0},
     ),
     "halfcheetah-host": Scenario(
         HOST | {"environment": "HalfCheetah-v5"},

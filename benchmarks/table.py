@@ -10,6 +10,7 @@ import argparse
 import json
 import statistics
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -44,10 +45,13 @@ def speed(results: list[dict[str, Any]]) -> str:
     ]
     for r in results:
         s, c = r["shape"], r["settings"]
-        shape = f"{s['num_envs']} environments x {s['rollout_length']} steps, "
-        work = f"{s['epochs']} epochs, minibatches" if "epochs" in s else f"{s['update_ratio']} updates a step, batches"
+        shape = f"{s['num_envs']} environments x {s['rollout_length']} steps"
+        if "epochs" in s:
+            shape += f", {s['epochs']} epochs, minibatches of {c['minibatch_size']}"
+        if "update_ratio" in s:
+            shape += f", {s['update_ratio']} updates a step, batches of {c['minibatch_size']}"
         algorithm = s.get("algorithm", "ppo").upper()
-        parts.append(f"### {r['scenario']}\n\n{algorithm}, {s['environment']}, {shape}{work} of {c['minibatch_size']}.")
+        parts.append(f"### {r['scenario']}\n\n{algorithm}, {s['environment']}, {shape}.")
         rows = []
         for label, rates in r["steps_per_second"].items():
             middle, spread = statistics.median(rates), f"{min(rates):,.0f} to {max(rates):,.0f}"
@@ -79,13 +83,85 @@ def presets(results: list[dict[str, Any]]) -> str:
     for r in results:
         target = "" if r["target"] is None else f"{r['target']:g}: {r['seeds_at_target']} of {r['seeds']} seeds"
         ends = f"{r['worst_seed']:.1f} to {r['best_seed']:.1f}"
-        speed = f"{r['steps_per_second']:,.0f}"
         name = f"{r['algorithm']} {r['environment']}"
-        rows.append([name, f"{r['steps']:,}", r["seeds"], f"**{r['mean']:.1f}**", ends, target, speed])
-    header = ["preset", "steps", "seeds", "mean return", "worst to best seed", "at the target", "steps/s"]
+        rows.append([name, f"{r['steps']:,}", r["seeds"], f"**{r['mean']:.1f}**", ends, target])
+    header = ["preset", "steps", "seeds", "mean return", "worst to best seed", "at the target"]
     text = f"Deterministic policy, {results[0]['episodes']} episodes of each seed, in environments of their own."
     commands = "\n".join(f"- {line}" for line in dict.fromkeys(origin(r) for r in results))
     return f"## What the presets reach\n\n{text}\n\n{table(header, rows)}\n\n{commands}"
+
+
+def gradients(result: dict[str, Any]) -> str:
+    rows = [[r["rung"], f"{r['bias_in_standard_errors']:.1f}", f"**{r['variance']:.2f}**"] for r in result["rungs"]]
+    header = ["rung", "bias, in standard errors", "variance of one rollout's gradient, relative"]
+    text = (
+        f"On a small MDP with a table for a policy, where the gradient is known exactly: {result['rollouts']:,} "
+        f"independent rollouts of {result['steps']} steps, critics that know the true values. REINFORCE learns from "
+        f"whole episodes only, here about three quarters of the steps. Bias: the largest of {result['entries']} "
+        f"entries, of which the largest is expected near 2 where there is none."
+    )
+    return f"## The policy gradient, rung by rung\n\n{text}\n\n{table(header, rows)}\n\n{origin(result)}"
+
+
+def online(result: dict[str, Any]) -> str:
+    rows = [
+        [
+            name,
+            f"{statistics.median(c['compiled']):,.0f}",
+            f"{statistics.median(c['plain']):,.0f}",
+            f"**{c['ratio']['median']:.0f}**",
+            f"{c['ratio']['min']:.0f} to {c['ratio']['max']:.0f}",
+            verdict(c["ratio"]["median"], c["target"]),
+        ]
+        for name, c in result["cases"].items()
+    ]
+    header = ["", "compiled, steps/s", "plain loop, steps/s", "ratio, median", "rounds", "target"]
+    text = f"{result['what']}\n\n{table(header, rows)}"
+    return f"## The online actor-critic beside a plain loop\n\n{text}\n\n{origin(result)}"
+
+
+def minatar(results: list[dict[str, Any]]) -> str:
+    sources = list(dict.fromkeys(source for r in results for source in r["published"]))
+    rows, commands = [], []
+    for r in results:
+        each = r["each"]
+        cells = ", ".join(f"{row['mean']:.1f}" for row in each)
+        speed = statistics.median(row["steps_per_second"] for row in each)
+        published = [f"{r['published'].get(source, '')}" for source in sources]
+        name = f"{r['algorithm']} {r['game']}"
+        rows.append([name, f"{each[0]['steps']:,}", f"**{r['mean']:.1f}**", cells, *published, f"{speed:,.0f}"])
+        commands += [origin(row) for row in each]
+    header = ["MinAtar, gymnax", "steps", "mean return", "each seed", *sources, "steps/s"]
+    text = (
+        "gymnax's games: the actions that each game uses, episodes of at most 1,000 steps (Freeway: 2,500). "
+        "Ours: the greedy policy after training, 100 episodes of each "
+        "seed. gymnax's README gives one number a game for its PPO baselines (gymnax-blines), trained for more steps "
+        "(10M) by another protocol of evaluation: read them as the height of the bar, not as a race."
+    )
+    missing = [g for g in ("Breakout", "Asterix", "Freeway", "SpaceInvaders") if g not in {r["game"] for r in results}]
+    if missing:
+        text += f" Not run yet: {', '.join(missing)}."
+    lines = "\n".join(f"- {line}" for line in dict.fromkeys(commands))
+    return f"## MinAtar\n\n{text}\n\n{table(header, rows)}\n\n{lines}"
+
+
+def atari(results: list[dict[str, Any]]) -> str:
+    parts = [
+        "## Atari\n\nThe protocol of `docs/environments.md`: sticky actions of 0.25, whole games, returns in the game's"
+        " points; the greedy policy after training. The budget is what one core does in minutes, a hundredth and less "
+        "of the 200M frames of the literature."
+    ]
+    for r in results:
+        curve = r["curve"]
+        points = [curve[round(i * (len(curve) - 1) / 7)] for i in range(8)] if len(curve) > 8 else curve
+        text = table(["steps", *(f"{s:,}" for s, _ in points)], [["return", *(f"{v:.1f}" for _, v in points)]])
+        last = (
+            f"{r['algorithm']} on {r['environment']}: {r['steps']:,} steps ({4 * r['steps']:,} frames) in "
+            f"{r['wall_seconds'] / 60:.0f} minutes, {r['steps_per_second']:,.0f} steps/s. Evaluation, {r['episodes']} "
+            f"games: **{r['mean']:.1f}** ({r['ci95'][0]:.1f} to {r['ci95'][1]:.1f})."
+        )
+        parts.append(f"{last} The games that ended while training:\n\n{text}\n\n{origin(r)}")
+    return "\n\n".join(parts)
 
 
 def resume(result: dict[str, Any]) -> str:
@@ -140,6 +216,119 @@ def first_run(result: dict[str, Any]) -> str:
     s = result["seeds"]
     line = f"{s['count']} seeds of the same in one run: {s['solved']} reach 500, in {s['wall_seconds']:.0f} s together."
     return f"## The first run\n\n`{result['readme']}`\n\n{table(header, rows)}\n\n{line}\n\n{origin(result)}"
+
+
+def planning(result: dict[str, Any]) -> str:
+    p, lines = result["problem"], result["lines"]
+    by: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for line in lines:
+        by.setdefault((line["solver"], line["method"]), []).append(line)
+    middle = lambda runs, key: statistics.median(run[key] for run in runs)
+    seconds = lambda runs, key: "" if runs[0].get(key) is None else f"{middle(runs, key):.2f}"
+    rows = []
+    for (solver, method), runs in by.items():
+        if failed := next((run["failed"] for run in runs if "failed" in run), None):
+            rows.append([solver, method, len(runs), f"cannot hold it: {failed}", "", "", "", ""])
+            continue
+        count = runs[0].get("iterations", "")
+        error = f"{max(run['certified_error'] for run in runs):.1e}"
+        times = [seconds(runs, key) for key in ("build_s", "first_s", "second_s")]
+        rows.append(
+            [solver, method, len(runs), times[0], times[1], f"**{times[2]}**" if times[2] else "", count, error]
+        )
+    header = ["", "method", "runs", "building, s", "first solve, s", "second solve, s", "iterations", "certified error"]
+    ours = by["steersman", "mpi"]
+    others = {who: runs for who, runs in by.items() if who[0] != "steersman" and "failed" not in runs[0]}
+    again = lambda run: run["first_s"] if run.get("second_s") is None else run["second_s"]
+    whole = lambda run: run["build_s"] + run["first_s"]
+    ratios = []
+    for name, cost in (("second solve", again), ("building and first solve", whole)):
+        mine = statistics.median(map(cost, ours))
+        for what, among in (
+            ("fastest of all", others),
+            ("quantecon at its best k", {k: v for k, v in others.items() if k[0] == "quantecon"}),
+        ):
+            who, runs = min(among.items(), key=lambda item: statistics.median(map(cost, item[1])))
+            ratio = mine / statistics.median(map(cost, runs))
+            target = "" if name != "second solve" else f"{1 if 'all' in what else 0.5:g} at most"
+            verdict_ = "" if not target else f"{target}: {'reached' if ratio <= float(target.split()[0]) else 'MISSED'}"
+            ratios.append([f"{name}, against the {what} ({' '.join(who)})", f"**{ratio:.2f}**", verdict_])
+    sweep, order, reading = (middle(ours, k) * 1000 for k in ("sweep_s", "sweep_in_order_s", "reading_s"))
+    text = (
+        f"A random MDP of {p['states']:,} states, {p['actions']} actions and {p['successors']} successors, gamma "
+        f"{p['gamma']}, solved to an error of {p['tol']:g}; medians of the runs, each a process of its own. The "
+        "certified error is max |T v - v| / (1 - gamma), computed from each answer. A first solve holds what is "
+        "compiled then. "
+        "`mpi-K` follows a policy for K sweeps; ours decides for itself."
+    )
+    one = (
+        f"One sweep of ours over all states takes {sweep:.1f} ms; the same program with its successors in order, so "
+        f"that no read waits, {order:.1f} ms ({sweep / order:.2f} times); the bare reading of its "
+        f"{ours[0]['sweep_bytes'] / 1e6:.0f} MB by both cores {reading:.1f} ms ({sweep / reading:.2f} times; asked: 2)."
+    )
+    versions = ", ".join(f"{k} {v}" for k, v in sorted(result["peer_versions"].items()))
+    return (
+        f"## Planning on a large finite problem\n\n{text}\n\n{table(header, rows)}\n\n"
+        f"{table(['seconds of steersman over seconds of', 'ratio', 'target'], ratios)}\n\n{one}\n\n"
+        f"Peers: {versions}.\n\n{origin(result)}"
+    )
+
+
+def q_learning(result: dict[str, Any]) -> str:
+    rows = []
+    for name, rates in result["steps_per_second"].items():
+        ratio = result["ratios"].get(name)
+        middle = statistics.median(ratio) if ratio else 1.0
+        ends = f"{min(ratio):.0f} to {max(ratio):.0f}" if ratio else ""
+        aim = f"50: {'reached' if middle >= 50 else 'MISSED'}" if ratio else ""
+        compiling = result["compile_seconds"].get(name)
+        value = f"{result['start_value'][name]:.2f}"
+        compiled = "" if compiling is None else f"{compiling:.1f}"
+        rows.append([name, f"{statistics.median(rates):,.0f}", f"**{middle:.0f}**", ends, aim, compiled, value])
+    header = ["", "steps/s", "times plain Python", "rounds", "target", "compiling, s", "value of the start"]
+    text = (
+        f"CliffWalking-v1, {result['seeds']} seeds of {result['steps']:,} steps in one program, against one run of the "
+        "same loop in Python on Gymnasium; alpha 0.5, epsilon 0.1, gamma 1, optimum -13."
+    )
+    return f"## Q-learning in parallel\n\n{text}\n\n{table(header, rows)}\n\n{origin(result)}"
+
+
+def span(ends: list[Any], text: Callable[[Any], str]) -> str:
+    return f"{text(ends[0])} to {text(ends[1])}"
+
+
+def compared(result: dict[str, Any]) -> str:
+    c = result["compared"]
+    count = len(c["seeds"])
+    steps = lambda n: "never" if n is None else f"{n:,.0f}"
+    score = lambda x: f"{x:.1f}"
+    rows = []
+    for label, r in c["results"].items():
+        to = r.get("steps_to_threshold", {"median": None, "ci95": [None, None], "reached": 0})
+        rows.append(
+            [
+                label,
+                f"{r['steps']:,}",
+                f"**{score(r['mean']['value'])}**",
+                span(r["mean"]["ci95"], score),
+                score(r["iqm"]["value"]),
+                f"**{steps(to['median'])}**",
+                span(to["ci95"], steps),
+                f"{to['reached']} of {count}",
+                f"{r['training_seconds']:.0f} + {r['compile_seconds']:.0f}",
+            ]
+        )
+    header = ["", "steps", "mean return", "95% interval", "IQM", f"steps to {c['threshold']:g}, median"]
+    header += ["95% interval", "seeds that reach it", "seconds training + compiling, all seeds"]
+    pairs = [
+        [f"{p['better']} over {p['than']}", f"**{p['probability']:.2f}**", span(p["ci95"], lambda x: f"{x:.2f}")]
+        for p in c["improvement"]
+    ]
+    better = table(["probability of improvement", "", "95% interval"], pairs)
+    text = f"{c['environment']}, {count} seeds; intervals over the seeds ([how](../docs/compare.md))."
+    picture = f"![The comparison as a picture](../docs/img/compare-{result['name']}.png)"
+    made = f"`{result['command']}`\n\n{origin(result)}"
+    return f"## Compared: {result['name']}\n\n{text}\n\n{table(header, rows)}\n\n{better}\n\n{picture}\n\n{made}"
 
 
 def sac_update(result: dict[str, Any]) -> str:
@@ -199,13 +388,18 @@ def render() -> str:
         parts.append(speed(found))
     if found := load("preset-*.json"):
         parts.append(presets(found))
+    parts += [gradients(r) for r in load("gradients.json")] + [online(r) for r in load("online.json")]
+    parts += [compared(r) for r in load("compare-*.json")]
+    parts += [resume(r) for r in load("resume.json")] + [first_run(r) for r in load("first_run.json")]
+    parts += [planning(r) for r in load("tabular-planning.json")]
+    parts += [q_learning(r) for r in load("tabular-q-learning.json")]
+    if found := load("minatar-*.json"):
+        parts.append(minatar(found))
+    if found := load("atari-*.json"):
+        parts.append(atari(found))
     parts += [sac_update(r) for r in load("sac-update.json")]
     parts += [q_bias(r) for r in load("q-bias.json")] + [hindsight(r) for r in load("hindsight-*.json")]
-    parts += (
-        [replay(r) for r in load("replay.json")]
-        + [resume(r) for r in load("resume.json")]
-        + [first_run(r) for r in load("first_run.json")]
-    )
+    parts += [replay(r) for r in load("replay.json")]
     return "\n\n".join(parts) or "No results yet."
 
 

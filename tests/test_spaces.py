@@ -12,6 +12,7 @@ from steersman.errors import UsageError
 from steersman.spaces import (
     abstract,
     canonical_action_space,
+    from_native,
     inside_space,
     native_map,
     sample_action,
@@ -162,6 +163,29 @@ BAD = [
 def test_json_that_is_not_a_space_is_refused(data):
     with pytest.raises(UsageError):
         space_from_json(data)
+
+
+@pytest.mark.parametrize(
+    "native",
+    [
+        spaces.Box(np.array([-2.0, 0.0], np.float32), np.array([4.0, np.inf], np.float32)),
+        spaces.Discrete(3, start=-1),
+        spaces.MultiDiscrete([[2, 3], [4, 5]]),
+        spaces.MultiBinary((2, 2)),
+        spaces.Dict(a=spaces.Discrete(2), b=spaces.Tuple((spaces.Box(0, 1, (1,)),))),
+    ],
+    ids=str,
+)
+def test_from_native_undoes_to_native(native):
+    native.seed(0)
+    for _ in range(5):
+        action = native.sample()
+        canonical = from_native(native, action)
+        shapes = jax.tree.map(lambda s: s.shape, abstract(canonical_action_space(native)))
+        assert jax.tree.map(lambda x: np.shape(x), canonical) == shapes
+        batch = jax.tree.map(lambda x: np.asarray(x)[None], canonical)
+        for x, y in zip(jax.tree.leaves(to_native(native, batch)), jax.tree.leaves(action), strict=True):
+            np.testing.assert_allclose(x[0], y, rtol=1e-5)
 
 
 def test_json_nested_without_end_is_refused():

@@ -1,4 +1,4 @@
-"""One measurement of Stable-Baselines3 (torch) or SBX (JAX): PPO on a Gymnasium environment. Prints one JSON object.
+"""One measurement of Stable-Baselines3 (torch; PPO or A2C) or SBX (JAX; PPO). Prints one JSON object.
 
 Runs in the peers' own environment. ``--threads``: torch's threads (sb3), or the cores that the process may use (sbx).
 """
@@ -21,28 +21,31 @@ def main(args: argparse.Namespace) -> None:
     from stable_baselines3.common.vec_env import DummyVecEnv
 
     torch.set_num_threads(args.threads)
-    batch_size = shape["num_envs"] * shape["rollout_length"] // shape["minibatches"]
+    a2c = shape.get("algorithm", "ppo") == "a2c"
     settings = {
         "n_steps": shape["rollout_length"],
-        "batch_size": batch_size,
-        "n_epochs": shape["epochs"],
         "learning_rate": shape["learning_rate"],
         "gamma": shape["gamma"],
         "gae_lambda": shape["gae_lambda"],
-        "clip_range": shape["clip"],
         "vf_coef": shape["value_coefficient"],
         "ent_coef": shape["entropy_coefficient"],
         "max_grad_norm": shape["max_grad_norm"],
     }
+    if a2c:
+        settings |= {"use_rms_prop": False}
+    else:
+        batch_size = shape["num_envs"] * shape["rollout_length"] // shape["minibatches"]
+        settings |= {"batch_size": batch_size, "n_epochs": shape["epochs"], "clip_range": shape["clip"]}
     environment = shape["environment"].removeprefix("gymnasium/")
     # One process: on these environments a process for each is slower, and the library picks this by itself.
     envs = make_vec_env(environment, n_envs=shape["num_envs"], seed=0, vec_env_cls=DummyVecEnv)
     hidden = list(shape["hidden_sizes"])
     if args.library == "sb3":
-        from stable_baselines3 import PPO
+        from stable_baselines3 import A2C, PPO
 
         network = {"net_arch": {"pi": hidden, "vf": hidden}, "activation_fn": torch.nn.Tanh}
-        model = PPO("MlpPolicy", envs, device="cpu", seed=0, policy_kwargs=network, **settings)
+        algorithm = A2C if a2c else PPO
+        model = algorithm("MlpPolicy", envs, device="cpu", seed=0, policy_kwargs=network, **settings)
         parameters = sum(p.numel() for p in model.policy.parameters())
     else:
         import flax.linen
@@ -60,6 +63,10 @@ def main(args: argparse.Namespace) -> None:
         model.learn(steps, reset_num_timesteps=False)
         return model.num_timesteps - before, time.perf_counter() - tick
 
+    of_ppo = {}
+    if not a2c:
+        clip = model.clip_range(1.0) if callable(model.clip_range) else model.clip_range
+        of_ppo = {"epochs": model.n_epochs, "minibatch_size": model.batch_size, "clip": clip}
     rollout = shape["num_envs"] * shape["rollout_length"]
     first, second = learn(rollout)[1], learn(rollout)[1]
     steps, seconds = learn(args.steps)
@@ -74,19 +81,17 @@ def main(args: argparse.Namespace) -> None:
                 "settings": {
                     "num_envs": model.n_envs,
                     "rollout_length": model.n_steps,
-                    "epochs": model.n_epochs,
-                    "minibatch_size": model.batch_size,
                     "parameters": parameters,
                     "learning_rate": model.learning_rate,
                     "gamma": model.gamma,
                     "gae_lambda": model.gae_lambda,
-                    "clip": model.clip_range(1.0) if callable(model.clip_range) else model.clip_range,
                     "value_coefficient": model.vf_coef,
                     "entropy_coefficient": model.ent_coef,
                     "max_grad_norm": model.max_grad_norm,
                     "normalize_observations": False,
                     "normalize_rewards": False,
-                },
+                }
+                | of_ppo,
                 "versions": {name: importlib.metadata.version(name) for name in packages},
             }
         )

@@ -1,4 +1,4 @@
-"""One measurement of steersman: PPO through ``steersman.train``, as a user calls it. Prints one JSON object.
+"""One measurement of steersman: PPO or A2C through ``steersman.train``, as a user calls it. Prints one JSON object.
 
 The clock is this script's own, not the library's: it runs from the end of the first update, by which all is compiled,
 to the end of the last. Everything between (the Python loop, logging rows) counts.
@@ -20,16 +20,14 @@ parser.add_argument("--seeds", type=int, default=1)
 args = parser.parse_args()
 shape = args.shape
 
+algorithm = shape.get("algorithm", "ppo")
 settings = {
     "num_envs": shape["num_envs"],
     "unroll_length": shape["rollout_length"],
-    "num_epochs": shape["epochs"],
-    "num_minibatches": shape["minibatches"],
     "learning_rate": shape["learning_rate"],
     "anneal_learning_rate": False,
     "gamma": shape["gamma"],
     "gae_lambda": shape["gae_lambda"],
-    "clip": shape["clip"],
     "value_coefficient": shape["value_coefficient"],
     "entropy_coefficient": shape["entropy_coefficient"],
     "max_grad_norm": shape["max_grad_norm"],
@@ -38,6 +36,11 @@ settings = {
     "normalize_observations": False,
     "scale_rewards": False,
 }
+of_ppo = {}
+if algorithm == "ppo":
+    settings |= {"num_epochs": shape["epochs"], "num_minibatches": shape["minibatches"], "clip": shape["clip"]}
+    minibatch = shape["num_envs"] * shape["rollout_length"] // shape["minibatches"]
+    of_ppo = {"epochs": shape["epochs"], "minibatch_size": minibatch, "clip": shape["clip"]}
 marks: list[tuple[float, int]] = []
 
 
@@ -47,7 +50,7 @@ def report(phase: str, numbers: dict) -> None:
 
 
 result = steersman.train(
-    "ppo",
+    algorithm,
     shape["environment"],
     preset=False,
     report=report,
@@ -69,19 +72,17 @@ print(
             "settings": {
                 "num_envs": settings["num_envs"],
                 "rollout_length": settings["unroll_length"],
-                "epochs": settings["num_epochs"],
-                "minibatch_size": settings["num_envs"] * settings["unroll_length"] // settings["num_minibatches"],
                 "parameters": sum(p.size for p in jax.tree.leaves(result.policy.state.params)),
                 "learning_rate": settings["learning_rate"],
                 "gamma": settings["gamma"],
                 "gae_lambda": settings["gae_lambda"],
-                "clip": settings["clip"],
                 "value_coefficient": settings["value_coefficient"],
                 "entropy_coefficient": settings["entropy_coefficient"],
                 "max_grad_norm": settings["max_grad_norm"],
                 "normalize_observations": settings["normalize_observations"],
                 "normalize_rewards": settings["scale_rewards"],
-            },
+            }
+            | of_ppo,
             "versions": {name: importlib.metadata.version(name) for name in ("jax", "gymnasium")}
             | {"steersman": steersman.__version__},
         }

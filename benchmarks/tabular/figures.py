@@ -24,13 +24,14 @@ from steersman.tabular import classics, control, dyna
 from steersman.tabular import prediction as pr
 from steersman.tabular.control import learn
 from steersman.tabular.episodes import sample_episodes
-from steersman.tabular.pictures import curves
+from steersman.tabular.pictures import band, curves, new_figure, style
 
 HERE = Path(__file__).parent
 KEY = jax.random.key(2018)
 
 
 def best(errors: np.ndarray, alphas: np.ndarray) -> dict[str, float]:
+    """The least of a curve and where it is."""
     i = int(np.nanargmin(errors))
     return {"error": round(float(errors[i]), 4), "alpha": round(float(alphas[i]), 3)}
 
@@ -40,47 +41,52 @@ def random_walk(runs: int):
     walk = classics.random_walk(19)
     episodes = sample_episodes(walk, np.zeros(21, int), KEY, 10, runs=runs, max_steps=2000)
     truth, zeros = np.arange(-9, 10, dtype=np.float32) / 10, jnp.zeros(21)
-    alphas = jnp.linspace(0.0, 1.0, 21)[1:]
+    alphas = jnp.linspace(0.0, 1.0, 21)
 
     def errors(method):
         rms = lambda e, a: jnp.sqrt(jnp.mean((method(e, zeros, a, 1.0)[:, 1:20] - truth[None]) ** 2, -1)).mean()
-        return jax.vmap(jax.vmap(rms, (None, 0)), (0, None))(episodes, alphas).mean(0)
+        return jax.vmap(jax.vmap(rms, (None, 0)), (0, None))(episodes, alphas)  # [runs, alphas]
 
     def family(make, settings):
-        table = np.asarray(jax.jit(lambda xs: jax.lax.map(lambda x: errors(make(x)), xs))(settings))
-        return np.where(table < 0.6, table, np.nan)
+        return np.asarray(jax.jit(lambda xs: jax.lax.map(lambda x: errors(make(x)), xs))(settings))
 
     ns = jnp.array([1, 2, 4, 8, 16, 32, 64, 128, 256, 512])
     lambdas = jnp.array([0.0, 0.4, 0.8, 0.9, 0.95, 0.975, 0.99, 1.0])
     fixed = lambda f, **k: lambda e, v, a, g: f(e, v, a, g, **k)
     made = {
-        "n-step TD": ("n", ns, family(lambda n: fixed(pr.n_step_td, n=n), ns)),
-        "offline lambda-return": ("lambda", lambdas, family(lambda x: fixed(pr.lambda_return, lambda_=x), lambdas)),
-        "TD(lambda)": ("lambda", lambdas, family(lambda x: fixed(pr.td_lambda, lambda_=x), lambdas)),
-        "true online TD(lambda)": (
-            "lambda",
-            lambdas,
-            family(lambda x: fixed(pr.true_online_td_lambda, lambda_=x), lambdas),
-        ),
+        "n-step TD": ("n", ns, lambda n: fixed(pr.n_step_td, n=n)),
+        "offline λ-return": ("λ", lambdas, lambda x: fixed(pr.lambda_return, lambda_=x)),
+        "TD(λ)": ("λ", lambdas, lambda x: fixed(pr.td_lambda, lambda_=x)),
+        "true online TD(λ)": ("λ", lambdas, lambda x: fixed(pr.true_online_td_lambda, lambda_=x)),
     }
-    from steersman.tabular.pictures import _figure
-
-    figure = _figure(11, 8)
-    for i, (name, (letter, settings, table)) in enumerate(made.items()):
+    figure, numbers = new_figure(11, 8.4), {}
+    for i, (name, (letter, settings, make)) in enumerate(made.items()):
         axes = figure.add_subplot(2, 2, i + 1)
-        for setting, row in zip(np.asarray(settings).tolist(), table, strict=True):
-            axes.plot(alphas, row, label=f"{letter} = {setting:.4g}", lw=1.2)
-        axes.set(title=name, xlabel="alpha", ylabel="RMS error, first 10 episodes", ylim=(0.22, 0.56))
-        axes.legend(fontsize=6, ncol=2)
-    numbers = {
-        name: {
-            f"{x:.4g}": best(row, np.asarray(alphas))
-            for x, row in zip(np.asarray(s).tolist(), t, strict=True)
-            if np.isfinite(row).any()
+        table, settings = family(make, settings), np.asarray(settings).tolist()
+        for j, (setting, row) in enumerate(zip(settings, table, strict=True)):
+            shown = row.mean(0) < 0.62  # past there the curves leave the picture
+            band(
+                axes,
+                np.asarray(alphas)[shown],
+                row[:, shown],
+                f"{letter} = {setting:.4g}",
+                color=shade(j, len(settings)),
+            )
+        axes.set_ylim(0.22, 0.57)
+        style(axes, "step size", "RMS error, first 10 episodes", name)
+        axes.legend(fontsize=7, ncol=1, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
+        numbers[name] = {
+            f"{x:.4g}": best(row.mean(0), np.asarray(alphas)) for x, row in zip(settings, table, strict=True)
         }
-        for name, (_, s, t) in made.items()
-    }
+    figure.suptitle(f"19-state random walk: mean of {runs} runs, 95% bootstrap intervals", fontsize=12)
     return figure, numbers
+
+
+def shade(i: int, count: int):
+    """Ordered colours for an ordered family of curves."""
+    from matplotlib import colormaps
+
+    return colormaps["viridis"](0.92 * i / max(count - 1, 1))
 
 
 def cliff(runs: int):
@@ -105,7 +111,7 @@ def bias(runs: int):
     keys, series, numbers = jax.random.split(KEY, runs), {}, {}
     for learner in (control.q_learning(), control.double_q_learning()):
         f = lambda k, l=learner: learn(
-            mdp, l, act.epsilon_greedy(0.1), k, gamma=1.0, alpha=0.1, episodes=300, initial=initial
+            mdp, l, act.epsilon_greedy(0.1), k, gamma=1.0, alpha=0.1, episodes=300, initial=jnp.asarray(initial)
         )
         left = 100.0 * (np.asarray(jax.jit(jax.vmap(f))(keys).lengths) == 2)
         series[learner.name] = left
@@ -145,28 +151,29 @@ def mountain_car(runs: int):
     from steersman.tabular.linear import sarsa_lambda_linear, tile_coder
 
     coder = tile_coder([-1.2, -0.07], [0.6, 0.07], [8, 8], 8)
-    lambdas, alphas = jnp.array([0.0, 0.68, 0.84, 0.92, 0.96]), jnp.array([0.3, 0.6, 0.9, 1.2, 1.5])
+    lambdas = jnp.array([0.0, 0.68, 0.84, 0.92, 0.96, 0.98, 0.99])
+    alphas = jnp.array([0.2, 0.4, 0.6, 0.8, 1.0, 1.2, 1.4, 1.6, 1.8])
 
     def one(lambda_, alpha, key):
         run = sarsa_lambda_linear(
-            MountainCar(), coder, key, episodes=50, alpha=alpha / 8, lambda_=lambda_, max_episode_steps=2000
+            MountainCar(), coder, key, episodes=50, alpha=alpha / 8, lambda_=lambda_, max_episode_steps=1000
         )
         return run.lengths.astype(jnp.float32).mean()
 
     grid = jnp.stack(jnp.meshgrid(lambdas, alphas, indexing="ij"), -1).reshape(-1, 2)
     program = jax.jit(jax.vmap(jax.vmap(one, (None, None, 0)), (0, 0, None)))
-    steps = np.asarray(program(grid[:, 0], grid[:, 1], jax.random.split(KEY, runs))).mean(-1).reshape(5, 5)
-    from steersman.tabular.pictures import _figure
-
-    figure = _figure(6, 4)
-    axes = figure.add_subplot()
-    for x, row in zip(lambdas.tolist(), steps, strict=True):
-        axes.plot(alphas, row, marker="o", ms=3, label=f"lambda = {x:.2g}")
-    axes.set(
-        xlabel="alpha x 8", ylabel="steps per episode, first 50", title="Mountain Car, SARSA(lambda)", ylim=(160, 400)
-    )
-    axes.legend(fontsize=8)
-    return figure, {f"{x:.2g}": best(row, np.asarray(alphas)) for x, row in zip(lambdas.tolist(), steps, strict=True)}
+    steps = np.asarray(program(grid[:, 0], grid[:, 1], jax.random.split(KEY, runs)))
+    steps = steps.reshape(len(lambdas), len(alphas), runs).transpose(0, 2, 1)
+    figure = new_figure(6.8, 4.4)
+    axes, numbers = figure.add_subplot(), {}
+    for j, (x, table) in enumerate(zip(lambdas.tolist(), steps, strict=True)):
+        shown = table.mean(0) < 320
+        band(axes, np.asarray(alphas)[shown], table[:, shown], f"λ = {x:.2g}", color=shade(j, len(lambdas)))
+        numbers[f"{x:.2g}"] = best(table.mean(0), np.asarray(alphas))
+    axes.set_ylim(160, 300)
+    style(axes, "step size, times 8 tilings", "steps per episode, first 50", f"Mountain Car, SARSA(λ), {runs} runs")
+    axes.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return figure, numbers
 
 
 FIGURES = {
@@ -174,7 +181,7 @@ FIGURES = {
     "cliff": (cliff, 300),
     "bias": (bias, 3000),
     "dyna": (dyna_maze, 30),
-    "mountain-car": (mountain_car, 10),
+    "mountain-car": (mountain_car, 30),
 }
 
 
@@ -191,7 +198,7 @@ def main() -> None:
         start = time.perf_counter()
         figure, numbers = make(runs)
         seconds = time.perf_counter() - start
-        figure.savefig(args.out / f"{name}.png", dpi=80)
+        figure.savefig(args.out / f"{name}.png", dpi=100)
         record = {"figure": name, "runs": runs, "seconds": round(seconds, 1), "numbers": numbers}
         (args.out / f"{name}.json").write_text(json.dumps(record, indent=1) + "\n")
         print(json.dumps(record))

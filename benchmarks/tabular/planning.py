@@ -1,10 +1,12 @@
 """A large sparse MDP solved here, by quantecon's DiscreteDP, by mdpsolver and by pymdptoolbox, to one error bound.
 
-    python benchmarks/tabular/planning.py --solver steersman --out benchmarks/tabular/results/planning.jsonl
+    python benchmarks/tabular/planning.py                      # all, in turn -> results/tabular-planning.json
+    python benchmarks/tabular/planning.py --solver steersman   # one, in this interpreter; prints its line
 
-One solver a call, so that each can live in its own environment; each line names the machine, the seconds (a first
-solve with its compilation, and a second) and the certified distance from the optimal value, computed here for every
-solver alike.
+Every solve is a process of its own: the peers' in their environment (`python benchmarks/peers.py setup --only mdp`, or
+PEERS_MDP_PYTHON). A line names the seconds to build the solver's object from the arrays, of a first solve (with what
+is compiled then) and of a second, and the certified distance of the answer from the optimal value, computed here for
+every solver alike.
 """
 
 from __future__ import annotations
@@ -12,12 +14,27 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
+import subprocess
+import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 
-LOAD = os.getloadavg()[0]  # of the machine before this started: others may share it
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+ROUNDS = 3
+# quantecon is measured at several k, because its best one depends on the machine; the slow ones run once.
+OFTEN = [("steersman", "mpi"), *(("quantecon", f"mpi-{k}") for k in (3, 4, 6, 10))]
+ONCE = [
+    ("steersman", "vi"),
+    ("quantecon", "mpi-20"),
+    ("mdpsolver", "mpi-100"),
+    ("pymdptoolbox", "mpi"),
+    ("pymdptoolbox", "vi"),
+]
+PATIENCE = 100  # seconds a run
 
 
 def problem(states: int, actions: int, width: int, seed: int = 0):
@@ -42,9 +59,12 @@ def timed(f):
     return out, time.perf_counter() - start
 
 
-def steersman(index, p, r, gamma, tol, method):
-    import jax
+def best_time(f, count: int = 10) -> float:
+    f()
+    return min(timed(f)[1] for _ in range(count))
 
+
+def steersman(index, p, r, gamma, tol, method):
     from steersman.tabular.builders import from_successors
     from steersman.tabular.planning import modified_policy_iteration, value_iteration
     from steersman.tabular.sweeps import backups
@@ -53,42 +73,40 @@ def steersman(index, p, r, gamma, tol, method):
     solve = value_iteration if method == "vi" else modified_policy_iteration
     _, first = timed(lambda: solve(mdp, tol=tol))
     found, second = timed(lambda: solve(mdp, tol=tol))
-    with jax.enable_x64(True):
-        ops = backups(mdp)
-        v = ops.put(found.value)
-        ops.best(v).block_until_ready()
-        sweep = min(timed(lambda: ops.best(v).block_until_ready())[1] for _ in range(10))
-        # Memory traffic alone: the same program over the same bytes, its successors in order, so that no read waits.
-        in_order = np.broadcast_to(np.arange(len(r), dtype=np.int32)[:, None, None], index.shape)
-        straight = backups(from_successors(np.ascontiguousarray(in_order), p, r, gamma=gamma))
-        straight.best(v).block_until_ready()
-        stream = min(timed(lambda: straight.best(v).block_until_ready())[1] for _ in range(10))
+    # The memory traffic of a sweep alone, in two ways: the same program with its successors in order, so that no read
+    # waits; and the bare reading of as many bytes by as many threads.
+    ops, v = backups(mdp), found.value
+    in_order = np.broadcast_to(np.arange(len(r), dtype=np.int32)[:, None, None], index.shape)
+    straight = backups(from_successors(np.ascontiguousarray(in_order), p, r, gamma=gamma))
+    cores = os.cpu_count() or 1
+    size = index.nbytes + p.nbytes + r.nbytes + 2 * v.nbytes
+    parts = np.array_split(np.ones(size // 8), cores)
+    with ThreadPoolExecutor(cores) as pool:
+        reading = best_time(lambda: list(pool.map(np.add.reduce, parts)))
     extra = {
-        "build_s": building,
-        "sweep_s": sweep,
-        "traffic_s": stream,
-        "sweeps": found.iterations,
-        "own_bound": found.bound,
-    }
-    return found.value, first, second, extra
+        "sweep_s": best_time(lambda: ops.best(v)), "sweep_in_order_s": best_time(lambda: straight.best(v)),
+        "sweep_bytes": size, "reading_s": reading, "iterations": found.iterations, "own_bound": found.bound,
+    }  # fmt: skip
+    return found.value, building, first, second, extra
 
 
 def quantecon(index, p, r, gamma, tol, method):
     import quantecon as qe
     import scipy.sparse as sp
 
-    s, a, k = index.shape
-    matrix = sp.csr_matrix((p.ravel(), index.ravel(), np.arange(0, s * a * k + 1, k)), shape=(s * a, s))
-    states, actions = np.repeat(np.arange(s), a), np.tile(np.arange(a), s)
-    dp, building = timed(lambda: qe.markov.DiscreteDP(r.ravel(), matrix, gamma, states, actions))
-    inner = {"k": int(method[3:])} if method.startswith("mpi") else {}
-    name = "mpi" if inner else method
-    solve = lambda: dp.solve(
-        method=name, epsilon=2 * tol, max_iter=100_000, **inner
-    )  # epsilon / 2 is its value's bound
+    def build():
+        s, a, k = index.shape
+        matrix = sp.csr_matrix((p.ravel(), index.ravel(), np.arange(0, s * a * k + 1, k)), shape=(s * a, s))
+        states, actions = np.repeat(np.arange(s), a), np.tile(np.arange(a), s)
+        return qe.markov.DiscreteDP(r.ravel(), matrix, gamma, states, actions)
+
+    dp, building = timed(build)
+    name, _, k = method.partition("-")
+    # epsilon / 2 is the bound of its value
+    solve = lambda: dp.solve(method=name, epsilon=2 * tol, max_iter=100_000, **({"k": int(k)} if k else {}))
     _, first = timed(solve)
     found, second = timed(solve)
-    return found.v, first, second, {"build_s": building, "sweeps": found.num_iter}
+    return found.v, building, first, second, {"iterations": found.num_iter}
 
 
 def mdpsolver(index, p, r, gamma, tol, method):
@@ -103,7 +121,7 @@ def mdpsolver(index, p, r, gamma, tol, method):
     name, _, limit = method.partition("-")
     solve = lambda: model.solve(algorithm=name, tolerance=tol, parIterLim=int(limit or 100), postProcessing=True)
     _, first = timed(solve)
-    return np.array(model.getValueVector()), first, first, {"build_s": building, "own_runtime_ms": model.getRuntime()}
+    return np.array(model.getValueVector()), building, first, None, {}
 
 
 def pymdptoolbox(index, p, r, gamma, tol, method):
@@ -111,40 +129,84 @@ def pymdptoolbox(index, p, r, gamma, tol, method):
     import scipy.sparse as sp
 
     s, a, k = index.shape
-    rows = np.arange(0, s * k + 1, k)
-    matrices = [sp.csr_matrix((p[:, i].ravel(), index[:, i].ravel(), rows), shape=(s, s)) for i in range(a)]
-    make = {"vi": toolbox.ValueIteration, "mpi": toolbox.PolicyIterationModified}[method]
-    model, building = timed(lambda: make(matrices, r, gamma, epsilon=2 * tol, max_iter=100_000, skip_check=True))
+
+    def build():
+        rows = np.arange(0, s * k + 1, k)
+        matrices = [sp.csr_matrix((p[:, i].ravel(), index[:, i].ravel(), rows), shape=(s, s)) for i in range(a)]
+        if method == "vi":
+            return toolbox.ValueIteration(matrices, r, gamma, epsilon=2 * tol, max_iter=100_000, skip_check=True)
+        return toolbox.PolicyIterationModified(matrices, r, gamma, epsilon=2 * tol, max_iter=100_000, skip_check=True)
+
+    model, building = timed(build)
     _, first = timed(model.run)
-    return np.array(model.V), first, first, {"build_s": building, "sweeps": model.iter}
+    return np.array(model.V), building, first, None, {"iterations": model.iter}
+
+
+SOLVERS = {f.__name__: f for f in (steersman, quantecon, mdpsolver, pymdptoolbox)}
+
+
+def one(args: argparse.Namespace) -> dict:
+    """Solve with one solver, here."""
+    index, p, r = problem(args.states, args.actions, args.successors)
+    value, building, first, second, extra = SOLVERS[args.solver](index, p, r, args.gamma, args.tol, args.method)
+    line = {"solver": args.solver, "method": args.method, "build_s": building, "first_s": first, "second_s": second}
+    return line | extra | {"certified_error": certified(index, p, r, args.gamma, value)}
+
+
+def compare(args: argparse.Namespace) -> dict:
+    """Every solver in turn, each in a process of its own."""
+    import common
+    import peers
+
+    other = peers.python_of("mdp")
+    shape = {k: getattr(args, k) for k in ("states", "actions", "successors", "gamma", "tol")}
+    flags = [x for k, v in shape.items() for x in (f"--{k}", str(v))]
+    lines = []
+    plan = [(i, *who) for i in range(args.rounds) for who in OFTEN] + [(0, *who) for who in ONCE]
+    for i, solver, method in plan:
+        if args.only and solver not in args.only:
+            continue
+        python = sys.executable if solver == "steersman" else other
+        command = [python, __file__, "--solver", solver, "--method", method, *flags]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
+            failed = done.stderr.strip().splitlines()[-1:] or ["no answer"]
+            line = json.loads(done.stdout) if done.returncode == 0 else {"failed": failed[0][:200]}
+        except subprocess.TimeoutExpired:
+            line = {"failed": f"no answer after {PATIENCE} s"}
+        lines.append({"round": i, "solver": solver, "method": method} | line)
+        print(json.dumps(lines[-1]), flush=True)
+    listing = [other, "-m", "pip", "list", "--format", "json"]
+    installed = json.loads(subprocess.run(listing, capture_output=True, text=True).stdout)
+    wanted = ("mdpsolver", "quantecon", "pymdptoolbox", "numba", "numpy", "scipy")
+    versions = {p["name"]: p["version"] for p in installed if p["name"] in wanted}
+    return {"problem": shape, "lines": lines, "peer_versions": versions, "provenance": common.provenance()}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    solvers = {f.__name__: f for f in (steersman, quantecon, mdpsolver, pymdptoolbox)}
-    parser.add_argument("--solver", choices=solvers, default="steersman")
-    parser.add_argument("--method", default="vi")
+    parser.add_argument("--solver", choices=SOLVERS, help="only this one, in this process")
+    parser.add_argument("--method", default="mpi", help="vi, mpi, mpi-K (its inner sweeps)")
+    parser.add_argument("--only", action="append", choices=SOLVERS, help="of a comparison: these solvers")
+    parser.add_argument("--add", action="store_true", help="to the result file that is there: other solvers' runs")
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--states", type=int, default=1_000_000)
     parser.add_argument("--actions", type=int, default=4)
     parser.add_argument("--successors", type=int, default=5)
     parser.add_argument("--gamma", type=float, default=0.99)
     parser.add_argument("--tol", type=float, default=1e-6)
-    parser.add_argument("--out")
+    parser.add_argument("--name", default="tabular-planning", help="of the result file")
     args = parser.parse_args()
-    index, p, r = problem(args.states, args.actions, args.successors)
-    value, first, second, extra = solvers[args.solver](index, p, r, args.gamma, args.tol, args.method)
-    line = {
-        "solver": args.solver, "method": args.method, "states": args.states, "actions": args.actions,
-        "successors": args.successors, "gamma": args.gamma, "tol": args.tol, "first_s": first, "second_s": second,
-        "certified_error": certified(index, p, r, args.gamma, value), **extra,
-        "cores": os.cpu_count(),
-        "load_before": round(LOAD, 1), "machine": platform.machine(), "python": platform.python_version(),
-    }  # fmt: skip
-    line = {k: round(v, 9) if isinstance(v, float) and v > 1e-6 else v for k, v in line.items()}
-    print(json.dumps(line))
-    if args.out:
-        with open(args.out, "a") as file:
-            file.write(json.dumps(line) + "\n")
+    if args.solver:
+        print(json.dumps(one(args)))
+        return
+    import common
+
+    result, path = compare(args), common.RESULTS / f"{args.name}.json"
+    if args.add and path.exists():
+        before = json.loads(path.read_text())
+        result = before | {"lines": before["lines"] + result["lines"]}
+    common.save(args.name, result)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -19,6 +20,17 @@ class EnvironmentFault(RuntimeError):
 
 class TrainingFault(RuntimeError):
     """Training cannot go on: a loss or a parameter is NaN or infinite."""
+
+
+def raised_at(error: BaseException) -> str:
+    """`` (FILE, line N)``: where the user's own code raised it, as far as that can be told; empty without a traceback.
+
+    >>> raised_at(ValueError("never raised"))
+    ''
+    """
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if "site-packages" not in frame.filename] or frames
+    return f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""
 
 
 def nearest(name: str, known: Iterable[str], n: int = 3) -> str:

@@ -87,6 +87,29 @@ def native_map(native: spaces.Space) -> Callable[[PyTree], PyTree]:
     raise _unsupported(native, "act in")
 
 
+def from_native(native: spaces.Space, action: PyTree) -> PyTree:
+    """One action in the environment's own units as a canonical one: the inverse of ``to_native`` within the bounds.
+
+    >>> from_native(spaces.Box(0, 4, (1,)), np.array([3.0], np.float32)).tolist()
+    [0.5]
+    """
+    match native:
+        case spaces.Box():
+            bounded, action = _bounded(native), np.asarray(action, np.float32)
+            span = np.where(bounded, native.high - native.low, 1.0)
+            inside = 2.0 * (action - np.where(bounded, native.low, 0.0)) / span - 1.0
+            return np.where(bounded, inside, action).astype(np.float32)
+        case spaces.Discrete() | spaces.MultiDiscrete():
+            return np.asarray(action - native.start).astype(np.int32).reshape(native.shape and (-1,))
+        case spaces.MultiBinary():
+            return np.asarray(action, np.int32).ravel()
+        case spaces.Dict():
+            return {name: from_native(space, action[name]) for name, space in native.spaces.items()}
+        case spaces.Tuple():
+            return tuple(from_native(space, part) for space, part in zip(native.spaces, action, strict=True))
+    raise _unsupported(native, "act in")
+
+
 def inside_space(native: spaces.Space) -> spaces.Space:
     """The observation space as agents see it, for an environment that yields observations of ``native``.
 
@@ -244,8 +267,10 @@ def _box_map(native: spaces.Box) -> Callable[[Any], Any]:
         on_jax = isinstance(action, jax.Array)
         xp: Any = jnp if on_jax else np
         kind = np.float32 if on_jax else dtype
-        lead = (1,) * (action.ndim - len(native.shape))  # equal ranks by hand: strict rank promotion holds
-        from_, to, half, center, low, high = (x.astype(kind).reshape(lead + native.shape) for x in constants)
+        from_, to, half, center, low, high = constants
+        if on_jax:  # equal ranks by hand: strict rank promotion holds
+            shape = (1,) * (action.ndim - len(native.shape)) + native.shape
+            from_, to, half, center, low, high = (x.astype(kind).reshape(shape) for x in constants)
         x = xp.clip(action.astype(kind), from_, to)
         if affine:
             x = x * half + center

@@ -14,6 +14,8 @@ import jax
 import numpy as np
 from gymnasium import spaces
 
+from steersman.errors import UsageError
+
 Array = jax.Array | np.ndarray
 Key = jax.Array  # a typed PRNG key: jax.random.key(seed)
 PyTree = Any  # a tree of arrays
@@ -29,7 +31,14 @@ class TimeStep(NamedTuple):
     truncated: Array  # the clock stopped, not the task: bootstrap from final_obs, lambda_t = 0
     final_obs: PyTree  # the true successor, before any reset; equals obs elsewhere
     costs: Array  # [..., C]; C = 0 for most
-    info: Mapping[str, Array]  # fixed keys; from vectorised environments: episode_return, episode_length
+    # Fixed keys; from vectorised environments episode_return and episode_length, and episode_over where the episodes
+    # that are counted end elsewhere than those that are learned from (a game of several lives).
+    info: Mapping[str, Array]
+
+    @property
+    def over(self) -> Array:
+        """Where an episode that is counted ends: bool, as ``terminated``."""
+        return self.info["episode_over"] if "episode_over" in self.info else self.terminated | self.truncated
 
 
 class Rollout(NamedTuple):
@@ -108,6 +117,10 @@ class HostEnvs(ABC):
     @abstractmethod
     def step(self, action: PyTree) -> TimeStep:
         """Step every member with canonical actions [B, ...]. The arrays returned are the caller's to keep."""
+
+    def render(self) -> Any:
+        """A picture of member 0, uint8 ``[H, W, 3]``; raises UsageError where there is none."""
+        raise UsageError(f"{self.spec.id} cannot be drawn.")
 
     @abstractmethod
     def close(self) -> None:

@@ -10,7 +10,7 @@ import pytest
 from gymnasium import spaces
 
 from steersman import envs
-from steersman.agents.ppo import PPOConfig, ppo, shuffled_minibatches, standardise
+from steersman.agents.ppo import PPOConfig, ppo
 from steersman.envs.probe import known_values
 from steersman.errors import UsageError
 from steersman.run.evaluate import device_evaluator
@@ -186,24 +186,6 @@ def test_value_clipping_and_recomputed_advantages_change_the_update():
         assert any((a != b).any() for a, b in zip(jax.tree.leaves(base), jax.tree.leaves(other), strict=True)), settings
 
 
-@pytest.mark.parametrize(("length", "num", "minibatches"), [(8, 3, 4), (5, 4, 2), (6, 2, 1)])
-def test_minibatches_cover_every_transition_once(length, num, minibatches):
-    batch = jnp.arange(length * num).reshape(length, num)
-    cut = shuffled_minibatches(jax.random.key(0), (batch, batch * 2), minibatches)
-    assert cut[0].shape == (minibatches, length * num // minibatches)
-    assert sorted(np.asarray(cut[0]).ravel()) == list(range(length * num))
-    np.testing.assert_array_equal(cut[1], 2 * cut[0])  # the entries of a transition stay together
-    other = shuffled_minibatches(jax.random.key(1), (batch, batch), minibatches)[0]
-    assert (np.asarray(other) != np.asarray(cut[0])).any()
-
-
-def test_standardise():
-    x = jax.random.normal(jax.random.key(0), (3, 1000)) * 5 + 2
-    y = standardise(x)
-    np.testing.assert_allclose(y.mean(-1), 0, atol=1e-5)
-    np.testing.assert_allclose(y.std(-1), 1, atol=1e-4)
-
-
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
@@ -218,11 +200,6 @@ def test_standardise():
 def test_settings_out_of_range(settings, said):
     with pytest.raises(UsageError, match=said.replace("(", r"\(")):
         PPOConfig(**settings)
-
-
-def test_minibatches_that_do_not_divide_offer_neighbours():
-    with pytest.raises(UsageError, match="Set num_minibatches to 5 or 8"):
-        shuffled_minibatches(jax.random.key(0), jnp.zeros((10, 4)), 7)
 
 
 def test_an_action_space_without_a_policy():

@@ -12,17 +12,18 @@ from rich.console import Console
 from steersman.cli import display
 from steersman.cli.main import run as cli
 
-SET = [
-    "num_envs=4",
-    "unroll_length=8",
-    "num_minibatches=2",
-    "num_epochs=1",
-    "hidden_sizes=8",
-    "schedule_steps=1000",
-    "devices=1",
-]
-LINE = ["compare", "ppo", "fast=ppo:learning_rate=1e-2", "--env", "CartPole-v1", "--seeds", "2", "--steps", "320"]
-LINE = [*LINE, "--evaluation-episodes", "4", "--no-preset", "--set", *SET]
+SET = ["num_envs=4", "unroll_length=8", "num_minibatches=2", "num_epochs=1", "hidden_sizes=8"]
+SET = [*SET, "schedule_steps=1000"]
+LINE = ["compare", "ppo", "half=ppo:steps=320", "--env", "CartPole-v1", "--seeds", "2", "--steps", "640"]
+LINE = [
+    *LINE,
+    "--evaluation-episodes",
+    "4",
+    "--no-preset",
+    "--set",
+    *SET,
+    "normalize_observations=true",
+]  # as in tests/run
 
 
 def said(capsys, arguments, code=0):
@@ -42,8 +43,8 @@ def compared(tmp_path_factory):
 def test_tables_and_json(capsys, monkeypatch, compared):
     monkeypatch.setenv("COLUMNS", "80")
     out, err = said(capsys, ["compare", "--out", compared])
-    assert max(map(len, out.splitlines())) <= 80
-    assert "CartPole-v1 (compiled): 2 seeds of 324 steps each; intervals are 95%, over the seeds" in out
+    assert max(map(len, out.partition("folder  ")[0].splitlines())) <= 80
+    assert "CartPole-v1 (compiled): 2 seeds, 320 to 640 steps each; 95% intervals over seeds" in out
     for title in ("final evaluation", "steps to 475", "time of all 2 seeds", "probability of improvement"):
         assert f"\n{title}" in out
     saved = json.loads((compared / "comparison.json").read_text())
@@ -53,7 +54,7 @@ def test_tables_and_json(capsys, monkeypatch, compared):
     assert "ppo: mean return" in err
     found = json.loads(said(capsys, ["compare", "--out", compared, "--json"])[0])
     assert found["out"] == str(compared)
-    assert found["results"].keys() == {"ppo", "fast"}
+    assert found["results"].keys() == {"ppo", "half"}
     assert said(capsys, ["compare", "--out", compared, "--quiet"]) == ("", "")
     easy, _ = said(capsys, ["compare", "--out", compared, "--threshold", "1"])
     assert "steps to 1\n" in easy
@@ -89,14 +90,14 @@ def test_interrupted_it_says_how_to_go_on(capsys, monkeypatch, compared, tmp_pat
     show = display.ComparisonDisplay.__call__
 
     def interrupting(self, phase, numbers):
-        if phase == "training" and numbers["entry"] == "fast":
+        if phase == "training" and numbers["entry"] == "half":
             signal.raise_signal(signal.SIGTERM)
         show(self, phase, numbers)
 
     with monkeypatch.context() as patched:
         patched.setattr(display.ComparisonDisplay, "__call__", interrupting)
         out, err = said(capsys, [*LINE, "--out", tmp_path / "x"], 130)
-    assert "fast" not in out
+    assert "half" not in out
     assert "ppo: mean return" in err
     assert f"Go on with: steersman compare --out {tmp_path / 'x'}\n" in err
     whole = json.loads(said(capsys, ["compare", "--out", tmp_path / "x", "--json"])[0])
@@ -105,10 +106,10 @@ def test_interrupted_it_says_how_to_go_on(capsys, monkeypatch, compared, tmp_pat
 
 
 def test_an_environment_of_ones_own_is_named_again_and_a_failure_is_exit_code_1(capsys, own, tmp_path):
-    line = ["--seeds", "1", "--evaluation-episodes", "2", "--no-preset", "--set", *SET]
+    line = ["--seeds", "1", "--evaluation-episodes", "4", "--no-preset", "--set", *SET, "devices=1"]
     line = [*line, "--out", tmp_path / "x"]
     out, err = said(capsys, ["compare", "ppo", "--env", f"{own}:dots", "--steps", "64", *line])
-    assert "(host): 1 seed of 68 steps" in out
+    assert "(host): 1 seed, " in out
     assert "probability" not in out
     assert "steps to" not in out  # no threshold is known
     assert "name it again" in said(capsys, ["compare", "--out", tmp_path / "x"], 2)[1]

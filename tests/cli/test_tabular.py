@@ -30,12 +30,28 @@ def test_learn_compares_with_the_exact_answer(capsys):
     assert -25 < facts["greedy value of the start, learned"] < -8
 
 
+def test_a_partly_seen_problem_and_a_drawing(capsys, tmp_path):
+    assert run(["tabular", "solve", "tiger", "--picture", str(tmp_path / "tiger.svg")]) == 0
+    out = capsys.readouterr().out
+    assert "listen" in out
+    assert "hear" not in out  # rows are states
+    assert (
+        run(["tabular", "draw", "dyna-maze", str(tmp_path / "b.png"), "--what", "backup", "--method", "q-learning"])
+        == 0
+    )
+    assert (tmp_path / "b.png").read_bytes()[:4] == b"\x89PNG"
+    assert (tmp_path / "tiger.svg").stat().st_size > 2000
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
         (["solve", "cliff-wlaking"], "cliff-walking"),
         (["solve", "cliff-walking", "--method", "policy-iterration"], "policy-iteration"),
         (["solv", "cliff-walking"], "Did you mean solve"),
+        (["solve", "tigre"], "Did you mean tiger"),
+        (["solve", "no/such.POMDP"], "There is no file"),
+        (["draw", "dyna-maze", "maze.txt"], "A picture is a .png, .svg or .pdf file"),
     ],
 )
 def test_wrong_names(arguments, says, capsys):

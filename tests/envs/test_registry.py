@@ -13,7 +13,7 @@ from steersman import envs
 from steersman.envs import classic, registry
 from steersman.envs.classic.cartpole import CartPole
 from steersman.envs.probe import PROBES
-from steersman.errors import UsageError
+from steersman.errors import EnvironmentFault, UsageError
 from steersman.types import DeviceEnvs, HostEnvs, TimeStep
 
 
@@ -90,10 +90,14 @@ def user_module(tmp_path, monkeypatch):
         def wrong():
             return 3
 
+        def unplugged():
+            raise OSError("no robot on this port")
+
         ready = CartPole()
         """)
     )
     (tmp_path / "my_broken.py").write_text("import a_package_that_is_not_there\n")
+    (tmp_path / "my_careless.py").write_text("import os\n\nos.environ['A_ROBOT_THAT_IS_NOT_THERE']\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [p for p in sys.path if p])
     yield
@@ -162,12 +166,13 @@ def test_a_factory_by_name(host, user_module):
 MISTAKES = {
     "CartPole": r"Unknown environment 'CartPole'\. Did you mean CartPole-v1",
     "HalfChetah-v5": "Did you mean HalfCheetah-v5",
-    "brax/ant": r"Unknown family 'brax' in brax/ant; families are gymnasium/, gymnax/, envpool/, probe/",
+    "brax/ant": r"Unknown family 'brax' in brax/ant; families are gymnasium/, gymnax/, atari/, envpool/, probe/",
     "gymnx/CartPole-v1": "Did you mean gymnax/CartPole-v1",
     "probe/onestep": "Did you mean probe/one-step",
     "": "Unknown environment ''",
     "no_such_module:make": "Cannot import 'no_such_module'",
     "my_broken:make": "Cannot import 'my_broken'.*a_package_that_is_not_there",
+    "my_careless:make": r"Cannot import 'my_careless'.*KeyError.*A_ROBOT_THAT_IS_NOT_THERE.* \(.*careless.py, line 3\)",
     "my_robots:card": r"has no 'card'.*Did you mean cart",
     "my_robots:wrong": r"my_robots:wrong gives int\. It is to be, or to return, a gymnasium\.Env or a steersman Env",
     "my_robots:batch": "was made with num_envs=4; asked for are 2",
@@ -179,6 +184,12 @@ MISTAKES = {
 def test_mistakes_in_names(name, user_module):
     with pytest.raises(UsageError, match=MISTAKES[name]):
         envs.make(name, 2)
+
+
+def test_a_factory_that_fails(user_module):
+    says = r"^my_robots:unplugged could not be made: OSError: no robot on this port \(.*my_robots.py, line \d+\)$"
+    with pytest.raises(EnvironmentFault, match=says):
+        envs.make("my_robots:unplugged", 2)
 
 
 def test_mistakes_in_arguments(user_module):

@@ -9,19 +9,30 @@ pytestmark = pytest.mark.learning
 
 
 @pytest.mark.parametrize(
-    ("environment", "seeds", "threshold"),
+    ("algorithm", "environment", "seeds", "threshold"),
     [
-        ("CartPole-v1", 10, 500.0),
-        ("Acrobot-v1", 5, -90.0),
-        ("Pendulum-v1", 5, -200.0),
-        ("MountainCarContinuous-v0", 5, 90.0),
+        ("ppo", "CartPole-v1", 10, 500.0),
+        ("ppo", "Acrobot-v1", 5, -90.0),
+        ("ppo", "Pendulum-v1", 5, -200.0),
+        ("ppo", "MountainCarContinuous-v0", 5, 90.0),
+        ("pqn", "CartPole-v1", 5, 500.0),
+        ("pqn", "Acrobot-v1", 5, -90.0),
     ],
 )
-def test_compiled(environment, seeds, threshold):
-    result = steersman.train("ppo", environment, seed=0, seeds=seeds, evaluation_episodes=100)
+def test_compiled(algorithm, environment, seeds, threshold):
+    result = steersman.train(algorithm, environment, seed=0, seeds=seeds, evaluation_episodes=100)
     means = np.array([e["mean"] for e in result.summary["evaluations"]])
     reached = int((means >= threshold).sum())
-    assert reached >= seeds - 1, f"{environment}: {means}"
+    assert reached >= seeds - 1, f"{algorithm} {environment}: {means}"
+
+
+@pytest.mark.parametrize("algorithm", ["reinforce", "actor_critic", "a2c", "impala", "trpo"])
+def test_cartpole_with_every_rung(algorithm):
+    """Three seeds of each preset; the budgets are theirs, a million steps at most."""
+    result = steersman.train(algorithm, "CartPole-v1", seed=0, seeds=3, evaluation_episodes=100)
+    means = [e["mean"] for e in result.summary["evaluations"]]
+    assert result.summary["steps"] <= 1_010_000
+    assert sum(m >= 475.0 for m in means) >= 2, means
 
 
 def test_host():

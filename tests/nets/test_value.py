@@ -40,10 +40,21 @@ def test_plain_is_a_perceptron_by_hand():
 @pytest.mark.parametrize("outputs", [0, 5])
 def test_dueling_advantages_have_mean_zero(outputs):
     network = q_network(dueling=True, outputs=outputs, hidden_sizes=(8,))
-    value, advantage = network.streams(jnp.ones(3))
+    value, advantage = network.parts(jnp.ones(3))
     np.testing.assert_allclose(advantage.mean(0), 0, atol=1e-6)
     np.testing.assert_allclose(network(jnp.ones(3)).mean(0), value[0], rtol=1e-5)
-    assert q_network().streams(jnp.ones(3))[0] is None
+    assert q_network().parts(jnp.ones(3))[0] is None
+
+
+@pytest.mark.parametrize("settings", [{}, {"dueling": True}, {"outputs": 5}, {"dueling": True, "outputs": 5}], ids=str)
+def test_streams_are_two_parts_of_the_action_values(settings):
+    network = q_network(hidden_sizes=(8,), layer_norm=True, **settings)
+    q = network(jnp.ones(3))
+    q = q.mean(-1) if "outputs" in settings else q
+    value, advantage = network.streams(jnp.ones(3))
+    assert value.shape == ()
+    np.testing.assert_allclose(value + advantage, q, rtol=1e-5)
+    np.testing.assert_allclose(advantage.mean(), 0, atol=1e-6)
 
 
 def test_noisy_linear_is_its_weights_with_noise():
@@ -63,7 +74,7 @@ def test_noisy_linear_is_its_weights_with_noise():
 def test_noise_is_centred_and_reaches_both_streams():
     network = q_network(noisy=True, dueling=True, hidden_sizes=(8,))
     keys = jax.random.split(jax.random.key(1), 4000)
-    value, advantage = jax.vmap(network.streams, in_axes=(None, 0))(jnp.ones(3), keys)
+    value, advantage = jax.vmap(network.parts, in_axes=(None, 0))(jnp.ones(3), keys)
     assert float(value.std(0).min()) > 0.05
     assert float(advantage.std(0).min()) > 0.05
     layer = NoisyLinear(3, 2, key=KEY)

@@ -12,14 +12,16 @@ from steersman import agents
 from steersman.envs.registry import reward_threshold
 from steersman.errors import TrainingFault, UsageError
 from steersman.run import compare as module
-from steersman.run import panels
+from steersman.run import panels, plots
 from steersman.run.compare import compare
 from steersman.run.entries import read_entries, resolve
+from steersman.run.folder import open_run
 from steersman.theory.comparison import improvement
 
 SMALL = {"num_envs": 4, "unroll_length": 8, "num_minibatches": 2, "num_epochs": 1, "hidden_sizes": (8,)}
 SMALL |= {"schedule_steps": 1000, "evaluation_episodes": 4, "preset": False, "steps": 640}
-FAST = "fast=ppo:learning_rate=1e-2"
+NORMAL = SMALL | {"normalize_observations": True}  # these programs are compiled for another test already
+HALF = "half=ppo:steps=320"  # no program of its own
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +29,7 @@ def compared(tmp_path_factory):
     """A finished comparison of two variants over two seeds on a compiled environment."""
     out = tmp_path_factory.mktemp("compared") / "two"
     said = []
-    result = compare(["ppo", FAST], "CartPole-v1", seeds=2, out=out, report=lambda *a: said.append(a), **SMALL)
+    result = compare(["ppo", HALF], "CartPole-v1", seeds=2, out=out, report=lambda *a: said.append(a), **NORMAL)
     return result, said
 
 
@@ -140,12 +142,12 @@ def test_the_folder_and_the_result_tell_the_same(compared):
     saved = json.loads((result.path / "comparison.json").read_text())
     assert saved.items() >= result.summary().items()
     assert saved["status"] == "done"
-    assert saved["entries"]["fast"]["given"] == {"learning_rate": 0.01}
-    assert saved["entries"]["fast"]["settings"]["hidden_sizes"] == [8]
+    assert saved["entries"]["half"]["given"] == {"steps": 320}
+    assert saved["entries"]["half"]["settings"]["hidden_sizes"] == [8]
     assert sorted(p.name for p in result.path.iterdir() if p.name != ".lock") == [
         "comparison.json",
         "comparison.png",
-        "fast",
+        "half",
         "ppo",
     ]
     assert (result.path / "comparison.png").read_bytes().startswith(b"\x89PNG")
@@ -153,23 +155,23 @@ def test_the_folder_and_the_result_tell_the_same(compared):
         summary = json.loads((result.path / label / "summary.json").read_text())
         assert outcome.scores.tolist() == [e["mean"] for e in summary["evaluations"]]
         assert outcome.mean.value == pytest.approx(summary["evaluation"]["mean"])
-        assert (outcome.steps, outcome.training_seconds) == (644, summary["training_seconds"])
+        assert (outcome.steps, outcome.training_seconds) == (summary["steps"], summary["training_seconds"])
         assert outcome.compile_seconds == summary["compile_seconds"] > 0
         assert [len(x) > 0 for x, _ in outcome.series] == [True, True]
         assert outcome.threshold_steps.tolist() == [np.inf, np.inf]
         assert saved["results"][label]["steps_to_threshold"]["seeds"] == [None, None]
         assert (outcome.reached, outcome.median_steps.value) == (0, np.inf)
     phases = [(phase, numbers["entry"]) for phase, numbers in said if phase in ("compiling", "compared")]
-    assert phases == [("compiling", "ppo"), ("compared", "ppo"), ("compiling", "fast"), ("compared", "fast")]
+    assert phases == [("compiling", "ppo"), ("compared", "ppo"), ("compiling", "half"), ("compared", "half")]
 
 
 def test_what_is_said_of_which_is_better(compared):
     result, _ = compared
-    x, y = (result.outcomes[label].scores for label in ("ppo", "fast"))
-    assert result.improvement["ppo", "fast"] == improvement(x, y)
-    assert sum(result.improvement[pair].value for pair in (("ppo", "fast"), ("fast", "ppo"))) == 1
+    x, y = (result.outcomes[label].scores for label in ("ppo", "half"))
+    assert result.improvement["ppo", "half"] == improvement(x, y)
+    assert sum(result.improvement[pair].value for pair in (("ppo", "half"), ("half", "ppo"))) == 1
     ((better, than, p),) = result.ranked
-    assert {better, than} == {"ppo", "fast"}
+    assert {better, than} == {"ppo", "half"}
     assert p.value >= 0.5
     assert result.threshold == 475
 
@@ -178,11 +180,20 @@ def test_a_finished_comparison_is_kept_and_read_again(compared, trains_nothing):
     result, _ = compared
     again = compare(out=result.path)
     assert again.summary() == result.summary()
-    easy = compare(["ppo", FAST], "CartPole-v1", seeds=2, out=result.path, threshold=5.0, **SMALL)
+    easy = compare(["ppo", HALF], "CartPole-v1", seeds=2, out=result.path, threshold=5.0, **NORMAL)
     assert easy.outcomes["ppo"].reached == 2
     assert 0 < easy.outcomes["ppo"].median_steps.value < 644
-    assert compare(out=result.path).threshold == 5.0
     assert compare(out=result.path, threshold=475.0).summary() == result.summary()
+
+
+def test_its_folder_is_drawn_and_is_no_run(compared, tmp_path, monkeypatch):
+    result, _ = compared
+    figures = []
+    monkeypatch.setattr(plots, "save", lambda figure, out: figures.append(figure) or out)
+    plots.learning_curve([result.path], tmp_path / "x.png")
+    assert [t.get_text() for t in figures[0].axes[0].texts] == ["ppo", "half"]
+    with pytest.raises(UsageError, match=r"is a comparison; its runs are .*ppo, .*half\. Give"):
+        open_run(result.path)
 
 
 @pytest.mark.parametrize(
@@ -193,14 +204,14 @@ def test_a_finished_comparison_is_kept_and_read_again(compared, trains_nothing):
         ([], {"steps": 9999}, "steps was 640, now 9999"),
         ([], {"gamma": 0.5}, "gamma was 0.99, now 0.5"),
         (["ppo"], {"num_envs": 8}, "num_envs was 4, now 8"),
-        (["fast=ppo:learning_rate=0.5"], {}, "fast was compared with other settings: learning_rate was 0.01, now 0.5"),
+        (["half=ppo:steps=160"], {}, "half was compared with other settings: steps was 320, now 160"),
         ([], {"environment": "Acrobot-v1"}, "compares on CartPole-v1, not on Acrobot-v1"),
     ],
 )
 def test_a_comparison_goes_on_as_it_was(compared, trains_nothing, entries, asked, says):
     result, _ = compared
     with pytest.raises(UsageError if says else AssertionError, match=says or "trained"):  # another label is a new entry
-        compare(entries, out=result.path, **({"environment": "CartPole-v1"} | SMALL | {"steps": None} | asked))
+        compare(entries, out=result.path, **({"environment": "CartPole-v1"} | NORMAL | {"steps": None} | asked))
 
 
 def test_a_run_that_was_changed_behind_its_back(compared, trains_nothing, tmp_path):
@@ -219,16 +230,16 @@ def test_an_interrupted_comparison_goes_on_to_the_same_end(compared, tmp_path):
     out = tmp_path / "stopped"
 
     def stopping(phase, numbers):
-        if phase == "training" and numbers["entry"] == "fast":
+        if phase == "training" and numbers["entry"] == "half":
             signal.raise_signal(signal.SIGINT)
 
-    asked = {"environment": "CartPole-v1", "seeds": 2, "out": out, **SMALL}
-    stopped = compare(["ppo", FAST], report=stopping, **asked)
+    asked = {"environment": "CartPole-v1", "seeds": 2, "out": out, **NORMAL}
+    stopped = compare(["ppo", HALF], report=stopping, **asked)
     assert stopped.interrupted
-    assert stopped.unfinished == ["fast"]
+    assert stopped.unfinished == ["half"]
     assert list(stopped.outcomes) == ["ppo"]
     saved = json.loads((out / "comparison.json").read_text())
-    assert (saved["status"], saved["unfinished"]) == ("interrupted", ["fast"])
+    assert (saved["status"], saved["unfinished"]) == ("interrupted", ["half"])
     said = []
     whole = compare(out=out, report=lambda *a: said.append(a))
     assert "compiling" not in [phase for phase, numbers in said if numbers["entry"] == "ppo"]
@@ -250,9 +261,9 @@ def test_host_environments_train_seed_by_seed_and_entries_are_added(tmp_path):
     assert (first.compiled, first.seeds, first.threshold) == (False, [5, 6], 475)
     assert len(first.outcomes["ppo"].scores) == 2
     trained = []
-    two = compare([FAST], report=lambda p, n: trained.append(n["entry"]) if p == "compiling" else None, **asked)
-    assert trained == ["fast", "fast"]
-    assert list(two.outcomes) == ["ppo", "fast"]
+    two = compare([HALF], report=lambda p, n: trained.append(n["entry"]) if p == "compiling" else None, **asked)
+    assert trained == ["half", "half"]
+    assert list(two.outcomes) == ["ppo", "half"]
     np.testing.assert_array_equal(two.outcomes["ppo"].scores, first.outcomes["ppo"].scores)
 
 
@@ -260,13 +271,13 @@ def test_a_training_that_fails_does_not_end_the_others(monkeypatch, tmp_path):
     real = module.train
 
     def failing(algorithm, environment, **options):
-        if options["learning_rate"] == 0.01:
+        if options["steps"] == 320:
             raise TrainingFault("Training stopped near step 64: loss is nan.")
         return real(algorithm, environment, **options)
 
     monkeypatch.setattr(module, "train", failing)
-    result = compare([FAST, "ppo"], "CartPole-v1", seeds=2, out=tmp_path / "x", **SMALL)
-    assert result.failures == {"fast": "Training stopped near step 64: loss is nan."}
+    result = compare([HALF, "ppo"], "CartPole-v1", seeds=2, out=tmp_path / "x", **NORMAL)
+    assert result.failures == {"half": "Training stopped near step 64: loss is nan."}
     assert list(result.outcomes) == ["ppo"]
     assert result.summary()["status"] == "failed"
 
@@ -277,7 +288,7 @@ def test_without_a_folder_and_with_an_object_nothing_is_written(tmp_path, monkey
 
     monkeypatch.chdir(tmp_path)
     env: Env = make("CartPole-v1")
-    result = steersman.compare({"one": "ppo"}, env, seeds=2, **SMALL)
+    result = steersman.compare({"one": "ppo"}, env, seeds=2, **NORMAL)
     assert result.path is None
     assert result.outcomes["one"].runs == []
     assert result.environment == "CartPole-v1"
@@ -324,7 +335,7 @@ def test_the_picture_names_everything(compared, monkeypatch):
         "Seeds that have reached 475",
     ]
     learning = figures[0].axes[titles.index("Learning")]
-    assert {"ppo", "fast", "threshold 475"} <= {t.get_text() for t in learning.texts}
+    assert {"ppo", "half", "threshold 475"} <= {t.get_text() for t in learning.texts}
     assert all(axes.get_xlabel() for axes in figures[0].axes)
 
 

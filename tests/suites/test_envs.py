@@ -27,16 +27,17 @@ CUSTOM = {
     "CartPole cut at 12": lambda: wrappers.time_limit(classic.make("CartPole-v1"), 12),
     "scaled Pendulum": lambda: wrappers.transform_reward(classic.make("Pendulum-v1"), lambda r: r / 8),
 }
-HOST = ["gymnasium/CartPole-v1", "gymnasium/Pendulum-v1", "envpool/CartPole-v1"]
+HOST = ["gymnasium/CartPole-v1", "gymnasium/Pendulum-v1", "envpool/CartPole-v1", "atari/Pong,max_frames=400"]
+PACKAGES = {"gymnax": "gymnax", "envpool": "envpool", "atari": "ale_py"}
 GYMNAX = ["gymnax/CartPole-v1", "gymnax/Breakout-MinAtar", "gymnax/DeepSea-bsuite", "gymnax/PointRobot-misc"]
 NAMES = [*classic.TWINS, *PROBES, *GOALS, *CUSTOM, *HOST, *GYMNAX]
 
 ALWAYS_THE_SAME_START = {"probe/one-step", "probe/two-steps", "probe/action", "probe/truncation"}
-ALWAYS_THE_SAME_START |= {"gymnax/DeepSea-bsuite"}
+ALWAYS_THE_SAME_START |= {"gymnax/DeepSea-bsuite", "atari/Pong,max_frames=400"}  # Pong's first half second stands still
 ENDS_LOOK_LIKE_STARTS = {f"probe/{x}" for x in ("one-step", "observation", "action", "action-observation")}
 ENDS_LOOK_LIKE_STARTS |= {"probe/continuous-action", "probe/truncation", "probe/mask"}
 NEVER_TERMINATES = {"Pendulum-v1", "scaled Pendulum", "gymnasium/Pendulum-v1", "gymnax/PointRobot-misc", *GOALS}
-NEVER_TERMINATES |= {"probe/truncation", "probe/truncation-ring"}
+NEVER_TERMINATES |= {"probe/truncation", "probe/truncation-ring", "atari/Pong,max_frames=400"}
 RARELY_TERMINATES = {"Acrobot-v1", "MountainCar-v0", "MountainCarContinuous-v0"}  # for random actions
 LENGTH = {"MountainCarContinuous-v0": 1010, "Acrobot-v1": 510, "gymnax/PointRobot-misc": 110}
 
@@ -51,8 +52,8 @@ class Played(NamedTuple):
 
 def make(name, num_envs=B):
     family = name.partition("/")[0]
-    if family in ("gymnax", "envpool"):
-        pytest.importorskip(family)
+    if family in PACKAGES:
+        pytest.importorskip(PACKAGES[family])
     return envs.make(CUSTOM[name]() if name in CUSTOM else name, num_envs)
 
 

@@ -8,8 +8,9 @@ import pytest
 import steersman.tabular as tabular
 from steersman.envs.classic.mountain_car import MountainCar
 from steersman.errors import UsageError
-from steersman.tabular import classics, cli_spec, pictures
+from steersman.tabular import backup_diagrams, classics, cli_learn, cli_spec, pictures
 from steersman.tabular.linear import sarsa_lambda_linear, tile_coder
+from steersman.theory.statistics import bootstrap_band
 
 
 def test_tiles_generalise_locally():
@@ -47,7 +48,7 @@ def test_pictures_are_drawn(tmp_path):
         cli_spec.picture(cli_spec.solve("gamblers-problem", "value-iteration")),
         pictures.occupancy_map(table.mdp, tabular.visitation(table.mdp, table.policy, normalise=False)),
     ]
-    figures += [pictures.backup_diagram(classics.russell_norvig(), 0, method=m) for m in pictures.BACKUPS]
+    figures += [backup_diagrams.backup_diagram(classics.russell_norvig(), 0, method=m) for m in backup_diagrams.BACKUPS]
     for i, figure in enumerate(figures):
         path = tmp_path / f"{i}.png"
         figure.savefig(path, dpi=50)
@@ -57,7 +58,40 @@ def test_pictures_are_drawn(tmp_path):
     with pytest.raises(UsageError, match="not a gridworld"):
         pictures.value_map(classics.gamblers_problem(), np.zeros(101))
     with pytest.raises(UsageError, match="No backup is called"):
-        pictures.backup_diagram(table.mdp, 0, method="vstar")
+        backup_diagrams.backup_diagram(table.mdp, 0, method="vstar")
+
+
+def test_a_maximum_has_an_arc_and_an_expectation_none():
+    world = classics.russell_norvig()
+    arcs = lambda method: sum(
+        line.get_color() == pictures.ACCENT
+        for line in backup_diagrams.backup_diagram(world, 8, method=method).axes[0].lines
+    )
+    assert arcs("v_pi") == arcs("q_pi") == arcs("sarsa") == arcs("expected_sarsa") == 0
+    assert arcs("v_star") == arcs("q_learning") == 1
+    assert arcs("q_star") == 3  # forward and two slips
+    weights = [
+        t.get_text() for t in backup_diagrams.backup_diagram(world, 0, method="td_lambda", steps=4).axes[0].texts
+    ]
+    plain = [w.replace("\\lambda", "l").replace("\\,", " ").strip("$").strip() for w in weights if "lambda" in w]
+    assert plain == ["(1-l)", "(1-l) l", "(1-l) l^{2}", "l^{3}"]
+    for wrong, message in [
+        ({"state": 99}, "State 99 is outside 0..10"),
+        ({"state": 0, "action": 4}, "Action 4 is outside 0..3"),
+        ({"state": 0, "steps": 0}, "at least one step"),
+    ]:
+        with pytest.raises(UsageError, match=message):
+            backup_diagrams.backup_diagram(world, **wrong)
+
+
+def test_bands_are_bootstrap_intervals():
+    runs = np.random.default_rng(0).normal(size=(40, 3)) + np.array([0.0, 5.0, 10.0])
+    figure = pictures.curves({"a": runs, "b": runs[:1]})
+    (band,) = figure.axes[0].collections  # one run has no band
+    low, high = bootstrap_band(runs)
+    ends = band.get_paths()[0].vertices[:, 1]
+    assert ends.min() == pytest.approx(low.min())
+    assert ends.max() == pytest.approx(high.max())
 
 
 def test_solve_and_learn_by_name():
@@ -66,17 +100,55 @@ def test_solve_and_learn_by_name():
     assert table.facts["error bound"] < 1e-8
     assert len(table.rows) == 48
     assert table.rows[47][2] == "end"
-    learned = cli_spec.learn("cliff-walking", "q-learning", episodes=300, seeds=3, alpha=0.5)
+    learned = cli_learn.learn("cliff-walking", "q-learning", episodes=300, seeds=3, alpha=0.5)
     assert learned.facts["greedy value of the start, learned"] == pytest.approx(-13, abs=0.2)
     assert learned.curves["Q-learning"].shape == (3, 300)
     assert cli_spec.picture(learned).axes
     for call, message in [
         (lambda: cli_spec.solve("dyna-maze", "value-itration"), "Did you mean value-iteration"),
-        (lambda: cli_spec.learn("cliff-walking", "sarsaa"), "Did you mean sarsa"),
-        (lambda: cli_spec.learn("car-rental", "sarsa"), "never ends"),
+        (lambda: cli_learn.learn("cliff-walking", "sarsaa"), "Did you mean sarsa"),
+        (lambda: cli_learn.learn("car-rental", "sarsa"), "never ends"),
     ]:
         with pytest.raises(UsageError, match=message):
             call()
+
+
+def test_values_of_a_policy_are_learned_by_name():
+    table = cli_learn.learn("random-walk", "td-lambda", episodes=60, seeds=3, lambda_=0.8)
+    assert table.curves["td-lambda"].shape == (3, 60)
+    assert table.facts["RMS error over the states, at the end"] < 0.35
+    assert table.rows[1][2] == pytest.approx(-0.9)
+    assert cli_spec.solve("gridworld-4x4", "uniform-policy").rows[1][1] == pytest.approx(-14)
+    assert cli_spec.solve("gridworld-4x4", "average-reward").facts["error bound"] < 1e-7
+
+
+def test_tasks_without_an_end_are_learned_by_steps():
+    table = cli_learn.learn("gridworld-5x5", "r-learning", steps=4000, seeds=2)
+    assert table.curves["R-learning"].shape == (2, 4000)
+    assert table.facts["optimal average reward"] == pytest.approx(20 / 9 + 5 / 45, abs=1.0)
+    assert cli_spec.picture(table).axes[0].get_xlabel() == "step"
+
+
+def test_partly_seen_problems_by_name():
+    table = cli_spec.solve("tiger", tol=1e-2)
+    assert table.facts["value of the start, at least"] <= 19.3714 <= table.facts["at most"]
+    assert table.facts["first action"] == "listen"
+    assert cli_spec.picture(table).axes[0].get_xlabel() == "P(tiger-left)"
+    with pytest.raises(UsageError, match="Known: pbvi, qmdp"):
+        cli_spec.solve("tiger", "policy-iteration")
+    with pytest.raises(UsageError, match="seen only in part"):
+        cli_learn.learn("hallway")
+
+
+def test_drawings_by_name():
+    assert (
+        "td lambda at state 0"
+        in cli_spec.drawing("random-walk", "backup", method="td-lambda", state=0).axes[0].get_title()
+    )
+    assert cli_spec.drawing("dyna-maze", "occupancy").axes
+    assert cli_spec.drawing("gamblers-problem", "occupancy").axes[0].get_ylabel() == "expected discounted visits"
+    with pytest.raises(UsageError, match="Did you mean occupancy"):
+        cli_spec.drawing("dyna-maze", "ocupancy")
 
 
 def test_every_public_name_is_there():

@@ -1,12 +1,14 @@
 """Planners against each other, against their own bounds, and against textbook values."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from steersman.errors import UsageError
-from steersman.tabular import classics
+from steersman.tabular import classics, sweeps
 from steersman.tabular.asynchronous import gauss_seidel, prioritized_sweeping
 from steersman.tabular.builders import from_arrays, from_gymnasium, from_text
 from steersman.tabular.criteria import average_reward, finite_horizon, linear_program, restarting
@@ -141,15 +143,36 @@ def test_gymnasium_tables_give_their_values(name):
         assert evaluate(mdp, policy_iteration(mdp).policy).value @ mdp.start == pytest.approx(value)
 
 
-def test_large_tables_take_the_compiled_road_to_the_same_answer():
-    mdp = classics.random_mdp(12_000, 4, 5, gamma=0.95, seed=3)
-    found = value_iteration(mdp, tol=1e-9)
-    again = modified_policy_iteration(mdp, tol=1e-9, sweeps=5)
+@pytest.mark.parametrize("terminals", [0, 40])
+def test_blocks_and_threads_do_not_change_the_answer(monkeypatch, terminals):
+    mdp = classics.random_mdp(3_001, 4, 5, gamma=0.95, seed=3, terminals=terminals)
+    whole = value_iteration(mdp, tol=1e-10)
+    monkeypatch.setattr(sweeps, "BLOCK", 7_000)
+    monkeypatch.setattr(sweeps, "NARROW_BLOCK", 2_000)
+    pool = ThreadPoolExecutor(3)
+    monkeypatch.setattr(sweeps, "_threads", lambda: (3, pool))
+    found = value_iteration(mdp, tol=1e-10)
+    again = modified_policy_iteration(mdp, tol=1e-10)
+    assert (found.value == whole.value).all()
+    assert again.value.dtype == np.float64  # float32 is for corrections only
+    assert np.abs(found.value - again.value).max() <= 1e-9
+    assert again.converged
+    assert again.iterations < found.iterations / 2
     q = mdp.lookahead(found.value)
-    assert found.value.dtype == np.float64
-    assert np.abs(q.max(-1) - found.value).max() < 1e-9
-    assert np.abs(found.value - again.value).max() <= found.bound + again.bound
-    assert (found.policy == q.argmax(-1)).mean() > 0.999
+    assert np.abs(q.max(-1) - found.value).max() < 1e-10
+    assert (q.max(-1) - q[np.arange(3_001), again.policy]).max() < 1e-9
+
+
+def test_modified_policy_iteration_on_a_maze():
+    """A chain that mixes slowly, ends, and has walls: corrections travel far."""
+    rng = np.random.default_rng(1)
+    rows = ["".join("#" if rng.random() < 0.2 else "." for _ in range(40)) for _ in range(40)]
+    rows[0], rows[-1] = "S" + "." * 39, "." * 39 + "G"
+    maze = from_text("\n".join(rows), gamma=0.99, slip=0.2, step_reward=-0.01)
+    found = modified_policy_iteration(maze, tol=1e-9)
+    assert found.converged
+    assert np.abs(found.value - policy_iteration(maze).value).max() < 1e-8
+    assert found.iterations < value_iteration(maze, tol=1e-9).iterations / 3
 
 
 def test_finite_horizon_is_value_iteration_stopped():

@@ -8,7 +8,8 @@ import pytest
 from steersman.errors import UsageError
 from steersman.tabular.cassandra import parse_pomdp, read_pomdp
 from steersman.tabular.planning import value_iteration
-from steersman.tabular.pomdp import POMDP, BeliefEnv, ObservedEnv, tiger
+from steersman.tabular.pomdp import POMDP, BeliefEnv, ObservedEnv
+from steersman.tabular.pomdp_classics import hallway, pomdp_problem, tiger
 from steersman.tabular.pomdp_planning import fast_informed_bound, pbvi, qmdp
 
 TIGER = """
@@ -53,9 +54,11 @@ def test_the_filter_by_hand():
 
 def test_tigers_optimum():
     found = pbvi(tiger(), tol=1e-3)
-    assert found.lower <= 19.3714 + 1e-3  # the published value at the uniform belief (SARSOP, APPL: 19.37)
-    assert found.upper >= 19.3713 - 1e-3
-    assert found.gap <= 1e-2
+    assert found.lower <= 19.3714 <= found.upper  # published at the uniform belief
+    assert found.gap <= 1e-3
+    assert len(found.alphas) == 5  # five regions (Kaelbling, Littman & Cassandra 1998)
+    assert (np.diff(found.history[:, 0]) >= -1e-12).all()
+    assert (np.diff(found.history[:, 1]) <= 1e-12).all()
     assert found.act(np.array([0.5, 0.5])) == 0
     assert found.act(np.array([0.85, 0.15])) == 0  # one sound is not enough
     assert found.act(np.array([0.97, 0.03])) == 2  # two are: open the other door
@@ -97,6 +100,115 @@ def test_bounds_are_ordered():
     )
 
 
+def test_hallway_is_the_published_one():
+    """Numbers read off Cassandra's hallway.POMDP: 60 states, 5 actions, 21 observations; rounded there to 6 digits."""
+    p = hallway(restart=True)
+    t, name = p.mdp.dense(), {n: i for i, n in enumerate(p.state_names)}
+    assert (p.mdp.num_states, p.mdp.num_actions, p.num_observations) == (60, 5, 21)
+    row = lambda s, a: {p.state_names[i]: round(float(x), 6) for i, x in enumerate(t[name[s], a]) if x > 0}
+    assert row("0,0N", 1) == {"0,1E": 0.05, "0,0N": 0.95}
+    assert row("0,1E", 1) == {"0,2E": 0.8, "0,0E": 0.025, "0,0W": 0.025, "0,1E": 0.15}
+    assert row("0,8W", 1) == {"0,9W": 0.025, "0,9E": 0.025, "1,8S": 0.05, "0,7W": 0.8, "0,8W": 0.1}
+    assert row("1,6W", 1) == {"0,6N": 0.05, "1,6W": 0.95}
+    assert row("0,0N", 3) == {"0,0N": 0.1, "0,0E": 0.15, "0,0S": 0.6, "0,0W": 0.15}
+    assert t[56:, :, :56] == pytest.approx(1 / 56)
+    assert p.observation[0, name["0,0N"], :8] == pytest.approx(
+        [0.000949, 0.008549, 0.008549, 0.076949, 0.000049, 0.000449, 0.000449, 0.004049], abs=2e-6
+    )
+    assert p.observation[0, name["0,0N"], 11] == pytest.approx(0.69255)
+    assert [int(p.observation[1, name[f"0,{c}S"]].argmax()) for c in (2, 4, 6, 8)] == [16, 17, 18, 19]
+    assert p.observation[0, 56:, 20] == pytest.approx(1.0)
+    assert p.mdp.reward[name["0,8S"], 1] == pytest.approx(0.8)
+
+
+def test_hallways_bounds_hold_the_published_values():
+    """Discounted reward up to the goal: PBVI 0.53 (Pineau et al. 2003), HSVI 0.52 (Smith & Simmons 2004), Perseus 0.51
+    (Spaan & Vlassis 2005). More iterations close the gap further."""
+    found = pbvi(hallway(), max_iterations=3, depth=25)
+    assert 0.4 < found.lower < 0.53 < found.upper < 0.59
+
+
+GRAMMAR = """
+# every form that the grammar has
+discount : 0.9
+values: cost
+states: north south east
+actions: 2
+observations: seen unseen
+start exclude: east
+
+T: * identity
+T: 1 : north
+0.5 0.25 0.25
+T: 1 : south : *
+0.0
+T: 1 : south : north 1
+T: 0 : east reset
+O: 0
+uniform
+O : 1 : * 0.9 .1
+O: 1 : east : seen 0.0
+O: 1 : 2 : 1 1e0
+R: * : * : * : * + 1.5
+R: 0 : north : south
+2 4
+R: 1 : east
+1 1
+2 2
+- 3 3
+R: 1 : north : * : unseen -8
+"""
+
+
+def test_every_form_of_the_grammar():
+    p = parse_pomdp(GRAMMAR)
+    assert p.mdp.gamma == pytest.approx(0.9)
+    assert p.mdp.start == pytest.approx([0.5, 0.5, 0])
+    assert p.mdp.dense()[:, 0] == pytest.approx(np.array([[1, 0, 0], [0, 1, 0], [0.5, 0.5, 0]]))
+    assert p.mdp.dense()[:, 1] == pytest.approx(np.array([[0.5, 0.25, 0.25], [1, 0, 0], [0, 0, 1]]))
+    assert p.observation[0] == pytest.approx(np.full((3, 2), 0.5))
+    assert p.observation[1] == pytest.approx(np.array([[0.9, 0.1], [0.9, 0.1], [0, 1]]))
+    # Costs: 1.5 but for action 1 from the east (3 in every outcome that can be: unseen, in the east), and -8 from the
+    # north when unseen: 0.75 (0.9 * 1.5 - 0.1 * 8) + 0.25 * -8.
+    assert p.mdp.reward[:, 0] == pytest.approx([-1.5, -1.5, -1.5])
+    assert p.mdp.reward[:, 1] == pytest.approx([-(0.75 * (0.9 * 1.5 - 0.8) - 2), -1.5, -3])
+    assert p.state_names == ("north", "south", "east")
+
+
+def test_mdp_files_and_other_discounts():
+    text = """discount: 1.0
+values: reward
+states: 2
+actions: stay go
+start: 1
+T: stay identity
+T: go
+0 1
+1 0
+R: go
+0 5
+7 0
+"""
+    with pytest.raises(UsageError, match=r"gamma = 1 needs a terminal .* \(--gamma 0.95\)"):
+        parse_pomdp(text)
+    p = parse_pomdp(text, gamma=0.5)
+    assert p.mdp.reward == pytest.approx(np.array([[0, 5], [0, 7]]))
+    assert p.mdp.start == pytest.approx([0, 1])
+    assert p.observation[0] == pytest.approx(np.eye(2))
+    assert parse_pomdp(text.replace("discount: 1.0\n", ""), gamma=0.5).mdp.gamma == pytest.approx(0.5)
+
+
+def test_problems_by_name(tmp_path):
+    path = tmp_path / "tiger.POMDP"
+    path.write_text(TIGER)
+    assert pomdp_problem(str(path)).mdp.name == pomdp_problem("tiger").mdp.name == "tiger"
+    assert pomdp_problem("tiger", gamma=0.5).mdp.gamma == pytest.approx(0.5)
+    with pytest.raises(UsageError, match="Did you mean tiger"):
+        pomdp_problem("tigre")
+    with pytest.raises(UsageError, match="There is no file"):
+        pomdp_problem("nothing.POMDP")
+
+
 def test_it_reads_the_file_format(tmp_path):
     path = tmp_path / "tiger.POMDP"
     path.write_text(TIGER)
@@ -121,7 +233,12 @@ def test_it_reads_the_file_format(tmp_path):
         ("R: listen", "R: shout", "line 21: 'shout' is none of the 3 actions"),
         ("T: open-left", "Q: open-left", "line 10: expected T:, O: or R:, found 'Q'"),
         ("discount: 0.95", "discont: 0.95", "line 2: unknown word 'discont'"),
-        ("0.85 0.15\n", "0.85 0.25\n", "O: listen : left sums to 1.1"),
+        ("0.85 0.15\n", "0.85 0.25\n", "line 14: O: listen : left sums to 1.1"),
+        ("0.85 0.15\n", "1.15 -0.15\n", "line 14: O: listen : left holds a negative probability"),
+        ("T: listen\nidentity\n", "", "T: listen : left is never given"),
+        ("states: left right", "states: left left", "line 4: states: 'left' is named twice"),
+        ("discount: 0.95", "discount: 1.95", "line 2: the discount must lie in"),
+        ("T: listen\n", "start: 0.5 0.6\nT: listen\n", "line 8: start: is not a distribution; it sums to 1.1"),
         ("discount: 0.95\n", "", "no discount: line"),
         ("right : * : * -100", "right : * : *", "the file ends where"),
     ],

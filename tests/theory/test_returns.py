@@ -265,3 +265,10 @@ def test_shapes_that_do_not_agree_are_refused():
         returns.lambda_returns(jnp.float32(1.0), 0.9, 0.0, 1.0)
     with pytest.raises(UsageError, match="at least 1"):
         returns.n_step_returns(r, 0.9, r, 0)
+
+
+def test_at_episode_start_and_episode_discounts_by_hand():
+    first = jnp.array([[False, True], [False, False], [True, False], [False, True]])
+    x = jnp.array([[1.0, 10.0], [2.0, 20.0], [3.0, 30.0], [4.0, 40.0]])
+    np.testing.assert_allclose(returns.at_episode_start(x, first), [[1, 10], [1, 10], [3, 10], [3, 40]])
+    np.testing.assert_allclose(returns.episode_discounts(first, 0.5), [[1, 1], [0.5, 0.5], [1, 0.25], [0.5, 1]])

@@ -140,6 +140,17 @@ def test_bootstrap_agrees_with_scipys(statistic):
     assert got != statistics.bootstrap_interval(x, statistic, confidence=0.9, seed=1)
 
 
+def test_bootstrap_band_is_the_interval_of_every_mean():
+    x = np.random.default_rng(3).normal(size=(60, 4)) + np.arange(4)
+    low, high = statistics.bootstrap_band(x, 0.9, resamples=4000)
+    for i in range(4):
+        assert (low[i], high[i]) == pytest.approx(statistics.bootstrap_interval(x[:, i], confidence=0.9), abs=0.02)
+    assert (low < x.mean(0)).all()
+    assert (x.mean(0) < high).all()
+    one = statistics.bootstrap_band(x[:1])
+    assert (one[0] == one[1]).all()
+
+
 def test_bootstrap_covers_the_truth_about_as_often_as_it_says():
     rng, hits = np.random.default_rng(0), 0
     for _ in range(200):

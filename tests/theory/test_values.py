@@ -77,20 +77,3 @@ def test_truncated_atoms():
     np.testing.assert_array_equal(values.truncated_atoms(z, 0), [[1, 2, 3, 9]])
     np.testing.assert_array_equal(values.truncated_atoms(z, 1), [[1, 2]])
     assert values.truncated_atoms(z, 1).mean() < values.truncated_atoms(z, 0).mean()
-
-
-def test_quantile_huber_loss_by_hand():
-    loss = values.quantile_huber_loss(jnp.array([0.0, 4.0]), jnp.array([1.0]))
-    # tau = 1/4, 3/4; errors 1 and -3; huber 1/2 and 5/2; weights 1/4 and |3/4 - 1|
-    assert loss == pytest.approx((0.25 * 0.5 + 0.25 * 2.5) / 2)
-    one = values.quantile_huber_loss(jnp.array([2.0]), jnp.array([2.5]))
-    assert one == pytest.approx(0.5 * 0.5 * 0.5**2)  # half the Huber loss, which is half a square
-
-
-def test_the_quantile_loss_finds_quantiles():
-    targets = jnp.asarray(np.random.default_rng(0).normal(size=2000).astype(np.float32)) * 100  # kappa = 1 is small
-    step = jax.jit(lambda z: z - 100 * jax.grad(lambda z: values.quantile_huber_loss(z, targets))(z))
-    z = jnp.zeros(5)
-    for _ in range(500):
-        z = step(z)
-    np.testing.assert_allclose(z, np.quantile(targets, [0.1, 0.3, 0.5, 0.7, 0.9]), atol=3)

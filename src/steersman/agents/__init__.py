@@ -5,15 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from steersman.agents.a2c import A2CConfig, a2c
+from steersman.agents.actor_critic import ActorCriticConfig, actor_critic
 from steersman.agents.checks import check_minibatches
 from steersman.agents.crossq import CrossQConfig, crossq
 from steersman.agents.ddpg import DDPGConfig, ddpg
 from steersman.agents.dqn import DQNConfig, dqn
+from steersman.agents.impala import ImpalaConfig, impala
+from steersman.agents.on_policy import first_length
 from steersman.agents.ppo import PPOConfig, ppo
+from steersman.agents.pqn import PQNConfig, pqn
+from steersman.agents.reinforce import ReinforceConfig, check_environments, reinforce
 from steersman.agents.replay import check_replay, first_rows
 from steersman.agents.sac import SACConfig, sac
 from steersman.agents.td3 import TD3Config, td3
 from steersman.agents.tqc import TQCConfig, tqc
+from steersman.agents.trpo import TRPOConfig, trpo
 from steersman.errors import UsageError, nearest
 from steersman.types import Agent, Algorithm
 
@@ -38,7 +45,55 @@ ALGORITHMS: dict[str, Algorithm] = {
             PPOConfig,
             ppo,
             "proximal policy optimisation: clipped or KL-penalised, any action space",
-            first_length=lambda c, num_envs: c.unroll_length if c.normalize_observations or c.scale_rewards else 1,
+            first_length=first_length,
+            check=lambda c, num_envs: check_minibatches(c.unroll_length, num_envs, c.num_minibatches),
+        ),
+        Algorithm(
+            "reinforce",
+            ReinforceConfig,
+            reinforce,
+            "Monte-Carlo policy gradient: whole returns or reward-to-go, with or without a baseline",
+            first_length=first_length,
+            check=check_environments,
+        ),
+        Algorithm(
+            "a2c",
+            A2CConfig,
+            a2c,
+            "advantage actor-critic: one gradient step a rollout, lambda- or n-step advantages",
+            first_length=first_length,
+            check=lambda c, num_envs: None,
+        ),
+        Algorithm(
+            "actor_critic",
+            ActorCriticConfig,
+            actor_critic,
+            "online actor-critic: one transition at a time, Q or TD-error form, eligibility traces",
+            first_length=first_length,
+            check=lambda c, num_envs: None,
+        ),
+        Algorithm(
+            "trpo",
+            TRPOConfig,
+            trpo,
+            "trust region policy optimisation, natural policy gradient: an exact limit on the KL of each update",
+            first_length=first_length,
+            check=lambda c, num_envs: check_minibatches(c.unroll_length, num_envs, c.num_minibatches),
+        ),
+        Algorithm(
+            "impala",
+            ImpalaConfig,
+            impala,
+            "actor-critic with V-trace: learns from a policy some updates old",
+            first_length=first_length,
+            check=lambda c, num_envs: None,
+        ),
+        Algorithm(
+            "pqn",
+            PQNConfig,
+            pqn,
+            "parallelised Q-network: Q(lambda) from many environments, no replay, no target network; discrete actions",
+            first_length=first_length,
             check=lambda c, num_envs: check_minibatches(c.unroll_length, num_envs, c.num_minibatches),
         ),
         _replayed("dqn", DQNConfig, dqn, "deep Q-learning, all of Rainbow as switches: discrete actions, replay"),

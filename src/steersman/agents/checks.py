@@ -80,3 +80,15 @@ def check_network(algorithm: str, spec: EnvSpec, network: Any) -> None:
         )
     if network is not None and not callable(network):
         raise UsageError(f"network must be a function (key, spec) -> module, not {type(network).__name__}.")
+
+
+def check_discrete(algorithm: str, spec: EnvSpec, network: Any) -> None:
+    """Raise UsageError where an agent that learns a value for each action has no list of actions."""
+    if not isinstance(spec.action_space, spaces.Discrete):
+        other = "sac" if isinstance(spec.action_space, spaces.Box) else "ppo"
+        raise UsageError(
+            f"{algorithm} needs a Discrete action space; {spec.id} has {spec.action_space}. "
+            f"Try: steersman train {other} {spec.id}"
+        )
+    if network is not None and not callable(network):
+        raise UsageError(f"network must be a function (key, spec) -> module, not {type(network).__name__}.")

@@ -76,8 +76,9 @@ def ddpg_learner(config: DDPGConfig, spec: EnvSpec, *, network: NetworkFactory |
     def init(key: Key, first_rollout: Rollout) -> DDPGState:
         actor_key, critic_key = jax.random.split(key)
         actor, critics = make_actor(actor_key), ensemble(make_critic, critic_key, 1)
-        copies = off_policy.copied((actor, critics))
-        return DDPGState(off_policy.trained(adam, actor), off_policy.trained(adam, critics), *copies)
+        target_actor, targets = off_policy.copied((actor, critics))
+        nets = off_policy.trained(adam, actor), off_policy.trained(adam, critics)
+        return DDPGState(*nets, target_actor, targets)
 
     def learn(state: DDPGState, sample: Sample, key: Key) -> tuple[DDPGState, jax.Array, Metrics]:
         batch, weight = sample.batch, sample.weight

@@ -37,11 +37,12 @@ import optax
 from gymnasium import spaces
 
 from steersman.agents import outputs
-from steersman.agents.checks import check_config
+from steersman.agents.checks import check_config, check_discrete
 from steersman.agents.optimiser import clipped_adam
 from steersman.agents.replay import BatchLearner, with_replay
 from steersman.errors import UsageError
 from steersman.memory import Sample, prioritized, uniform
+from steersman.nets.encoders import ENCODERS
 from steersman.nets.value import QNetwork, QNetworkFactory
 from steersman.spaces import MASK
 from steersman.theory import exploration, trees
@@ -111,6 +112,10 @@ class DQNConfig:
     """Clip the norm of the whole gradient to this."""
     hidden_sizes: tuple[int, ...] = (64, 64)
     """Widths of the hidden layers (after the convolutions, for images); the last belongs to the stream or streams."""
+    encoder: str = "auto"
+    """What reads images: auto, flatten, nature, impala or minatar."""
+    layer_norm: bool = False
+    """Normalise every hidden layer (LayerNorm)."""
     frame_stack: int = 1
     """Frames in one image observation: above 1 each is stored once."""
     schedule_steps: int = 0
@@ -128,6 +133,7 @@ class DQNConfig:
                 "distribution": ("none", "categorical", "quantile"),
                 "loss": ("huber", "squared"),
                 "exploration": ("epsilon_greedy", "boltzmann"),
+                "encoder": ENCODERS,
             },
             sizes=("hidden_sizes",),
         )
@@ -181,14 +187,7 @@ def dqn(config: DQNConfig, spec: EnvSpec, *, network: QNetworkFactory | None = N
 
 def dqn_learner(config: DQNConfig, spec: EnvSpec, *, network: QNetworkFactory | None = None) -> BatchLearner:
     """What ``dqn`` does with a batch, whatever memory it comes from."""
-    if not isinstance(spec.action_space, spaces.Discrete):
-        other = "sac" if isinstance(spec.action_space, spaces.Box) else "ppo"
-        raise UsageError(
-            f"DQN needs a Discrete action space; {spec.id} has {spec.action_space}. "
-            f"Try: steersman train {other} {spec.id}"
-        )
-    if network is not None and not callable(network):
-        raise UsageError(f"network must be a function (key, spec) -> module, not {type(network).__name__}.")
+    check_discrete("DQN", spec, network)
     has_mask = isinstance(spec.observation_space, spaces.Dict) and MASK in spec.observation_space.spaces
     adam = clipped_adam(config.max_grad_norm)
     output = outputs.scalar(config.loss == "huber")
@@ -206,6 +205,8 @@ def dqn_learner(config: DQNConfig, spec: EnvSpec, *, network: QNetworkFactory | 
             outputs=output.size,
             dueling=config.dueling,
             noisy=config.noisy,
+            encoder=config.encoder,
+            layer_norm=config.layer_norm,
             key=key,
         )
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 import optax
+from jax.flatten_util import ravel_pytree
 
 from steersman.types import PyTree
 
@@ -22,9 +23,29 @@ class Optimiser(NamedTuple):
     update: Callable[[Any, PyTree], tuple[Any, PyTree]]  # (gradient, state) -> (direction, state)
 
 
+FLAT = 50_000  # parameters up to which one vector is faster
+
+
+def packed(params: PyTree) -> tuple[Any, Callable[[Any], PyTree]]:
+    """-> (the parameters as they are faster to train: one vector if they are few, else the tree; its inverse).
+
+    A gradient is packed by the same function: it has as many entries.
+    """
+    few = sum(x.size for x in jax.tree.leaves(params)) <= FLAT
+    return ravel_pytree(params) if few else (params, lambda tree: tree)
+
+
 def clipped_adam(max_grad_norm: float | jax.Array, *, eps: float = 1e-5) -> Optimiser:
     """Clip the whole gradient's norm, then Adam's direction; the caller scales it by minus the learning rate."""
     return _optimiser(optax.chain(optax.clip_by_global_norm(max_grad_norm), optax.scale_by_adam(eps=eps)))
+
+
+def clipped_radam(max_grad_norm: float | jax.Array, *, eps: float = 1e-8) -> Optimiser:
+    """As ``clipped_adam``, with RAdam's direction: Adam's, rectified while its variance is not yet known.
+
+    Liu et al. (2020), arXiv:1908.03265.
+    """
+    return _optimiser(optax.chain(optax.clip_by_global_norm(max_grad_norm), optax.scale_by_radam(eps=eps)))
 
 
 def adam(*, b1: float = 0.9, eps: float = 1e-8) -> Optimiser:

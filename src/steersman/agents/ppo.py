@@ -30,30 +30,25 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
-from steersman.agents.checks import check_config, check_minibatches, check_network
+from steersman.agents import on_policy
+from steersman.agents.checks import check_config
+from steersman.agents.minibatches import shuffled_minibatches, standardise
+from steersman.agents.on_policy import OnPolicyConfig
 from steersman.agents.optimiser import clipped_adam
-from steersman.agents.wrap import with_observation_norm, with_reward_scaling
-from steersman.nets.actor_critic import ActorCritic, ActorCriticFactory
-from steersman.theory import policies, returns, trees
+from steersman.agents.wrap import normalised
+from steersman.nets.actor_critic import ActorCriticFactory
+from steersman.theory import policies
 from steersman.types import Agent, EnvSpec, Key, Metrics, PyTree, Rollout
 
 
 @dataclass(frozen=True)
-class PPOConfig:
+class PPOConfig(OnPolicyConfig):
     """Settings of PPO; the defaults are general ones for vector observations."""
 
-    unroll_length: int = 128
-    """Steps of each environment between two updates (T)."""
     num_epochs: int = 4
     """Passes over the rollout in one update."""
     num_minibatches: int = 4
     """Minibatches in one pass; it must divide unroll_length * num_envs."""
-    learning_rate: float = 3e-4
-    """Adam's step size at the start."""
-    anneal_learning_rate: bool = True
-    """Let the learning rate fall linearly to zero over schedule_steps."""
-    gamma: float = 0.99
-    """Discount factor."""
     gae_lambda: float = 0.95
     """Lambda of the advantage estimate: 0 is the TD error, 1 the Monte-Carlo advantage."""
     objective: str = "clip"
@@ -74,38 +69,20 @@ class PPOConfig:
     """Largest move of a value prediction per update; none: the plain squared error."""
     entropy_coefficient: float = 0.0
     """c_e, weight of the entropy bonus."""
-    max_grad_norm: float = 0.5
-    """Clip the norm of the whole gradient to this."""
     normalize_advantages: bool = True
     """Standardise advantages within each minibatch."""
     recompute_advantages: bool = False
     """Estimate values and advantages anew before every epoch."""
-    normalize_observations: bool = False
-    """Standardise observations by running moments, saved with the policy."""
-    scale_rewards: bool = False
-    """Divide rewards by the running standard deviation of the discounted return."""
-    hidden_sizes: tuple[int, ...] = (64, 64)
-    """Widths of each trunk's hidden layers (after the convolutions, for images)."""
-    activation: str = "tanh"
-    """Of the hidden layers: tanh, relu, elu, silu or gelu."""
-    share_trunk: bool = False
-    """One trunk for policy and value."""
-    log_std_init: float = 0.0
-    """Log standard deviation of a Gaussian policy at the start."""
-    state_dependent_std: bool = False
-    """Let the network give the log-std instead of a free parameter."""
-    schedule_steps: int = 0
-    """Environment steps over which schedules run; 0: the run's budget."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_config(
             self,
-            at_least_one=("unroll_length", "num_epochs", "num_minibatches"),
-            positive=("learning_rate", "clip", "kl_target", "kl_coefficient", "max_grad_norm", "stop_kl", "value_clip"),
-            non_negative=("value_coefficient", "entropy_coefficient", "schedule_steps"),
-            fraction=("gamma", "gae_lambda"),
-            choices={"objective": ("clip", "penalty"), "activation": ("tanh", "relu", "elu", "silu", "gelu")},
-            sizes=("hidden_sizes",),
+            at_least_one=("num_epochs", "num_minibatches"),
+            positive=("clip", "kl_target", "kl_coefficient", "stop_kl", "value_clip"),
+            non_negative=("value_coefficient", "entropy_coefficient"),
+            fraction=("gae_lambda",),
+            choices={"objective": ("clip", "penalty")},
         )
 
 
@@ -136,21 +113,7 @@ def ppo(config: PPOConfig, spec: EnvSpec, *, network: ActorCriticFactory | None 
     network: ``(key, spec) -> module``, the module mapping one observation to ``(distribution, value)``; by default
     ``nets.ActorCritic`` as the config describes it. Raises UsageError for an action space that no policy head serves.
     """
-    check_network("PPO", spec, network)
-
-    def make_network(key: Key) -> PyTree:
-        if network is not None:
-            return network(key, spec)
-        return ActorCritic(
-            spec,
-            hidden_sizes=config.hidden_sizes,
-            activation=config.activation,
-            share_trunk=config.share_trunk,
-            log_std_init=config.log_std_init,
-            state_dependent_std=config.state_dependent_std,
-            key=key,
-        )
-
+    make_network = on_policy.network_maker("PPO", config, spec, network)
     adam = clipped_adam(config.max_grad_norm)
     penalty = config.objective == "penalty"
 
@@ -160,25 +123,9 @@ def ppo(config: PPOConfig, spec: EnvSpec, *, network: ActorCriticFactory | None 
         beta = jnp.asarray(config.kl_coefficient, jnp.float32)
         return PPOState(params, adam.init(vector), beta, jnp.zeros((), jnp.int32))
 
-    def act(state: PPOState, carry, obs: PyTree, first: jax.Array, key: Key, *, explore: bool = True):
-        policy, _ = jax.vmap(state.params)(obs)
-        if not explore:
-            return policy.mode(), carry, {}
-        keys = trees.member_keys(key, first.shape[0])
-        action = jax.vmap(lambda p, k: p.sample(k))(policy, keys)
-        return action, carry, {"log_prob": policy.log_prob(action)}
-
-    def evaluate(params: PyTree, rollout: Rollout) -> tuple[Any, jax.Array, jax.Array]:
-        """pi_old's distribution [T, B], V(obs) and V(next_obs) [T, B], each in one batch."""
-        batched = jax.vmap(jax.vmap(params))
-        policy, v_tm1 = batched(rollout.obs)
-        return policy, v_tm1, batched(rollout.next_obs)[1]
-
     def prepare(params: PyTree, rollout: Rollout) -> Batch:
-        policy, v_tm1, v_t = evaluate(params, rollout)
-        discount_t = returns.discounts(rollout.terminated, config.gamma)
-        lambda_t = returns.trace_decays(rollout.truncated, config.gae_lambda)
-        target = returns.lambda_returns(rollout.reward, discount_t, v_t, lambda_t)
+        policy, v_tm1, v_t = on_policy.evaluate(params, rollout)
+        target = on_policy.lambda_targets(rollout, v_t, config.gamma, config.gae_lambda)
         old_policy = policy if penalty else ()
         log_prob = rollout.extras["log_prob"]
         return Batch(rollout.obs, rollout.action, log_prob, old_policy, v_tm1, target - v_tm1, target)
@@ -209,32 +156,26 @@ def ppo(config: PPOConfig, spec: EnvSpec, *, network: ActorCriticFactory | None 
         return total, metrics
 
     def update(state: PPOState, rollout: Rollout, key: Key) -> tuple[PPOState, Metrics]:
-        length, num_envs = rollout.reward.shape
-        steps = state.updates.astype(jnp.float32) * (length * num_envs * trees.shard_count())
-        remaining = 1.0 - jnp.clip(steps / config.schedule_steps, 0.0, 1.0) if config.schedule_steps else 1.0
-        learning_rate = config.learning_rate * (remaining if config.anneal_learning_rate else jnp.ones(()))
+        learning_rate = on_policy.learning_rate(config, state.updates, rollout)
+        remaining = on_policy.remaining(config, state.updates, rollout)
         clip = config.clip * (remaining if config.anneal_clip else jnp.ones(()))
         _, unravel = ravel_pytree(state.params)
+        descend = on_policy.descend(adam, loss, unravel, learning_rate)
         whole = None if config.recompute_advantages else prepare(state.params, rollout)
 
         def step(carry, batch: Batch):
             vector, optimiser, going = carry
-            gradient, metrics = jax.grad(loss, has_aux=True)(unravel(vector), batch, clip, state.kl_coefficient)
-            # One ravelled vector: one collective and a few large operations, not several per parameter.
-            gradient, metrics = trees.cross_mean((ravel_pytree(gradient)[0], metrics))
-            metrics["grad_norm"] = jnp.linalg.norm(gradient)
-            direction, moved = adam.update(gradient, optimiser)
-            after = (vector - learning_rate * direction, moved)
+            *after, metrics = descend(vector, optimiser, batch, clip, state.kl_coefficient)
             if config.stop_kl is not None:
                 going = going & (metrics["kl"] <= config.stop_kl)
-                after = jax.tree.map(partial(jnp.where, going), after, (vector, optimiser))
+                after = jax.tree.map(partial(jnp.where, going), after, [vector, optimiser])
             return (*after, going), metrics
 
         def epoch(carry, key: Key):
             batch = prepare(unravel(carry[0]), rollout) if whole is None else whole
             batch = shuffled_minibatches(key, batch, config.num_minibatches)
             if config.normalize_advantages:
-                batch = batch._replace(advantage=standardise(batch.advantage))
+                batch = batch._replace(advantage=standardise(batch.advantage, axis=-1))
             return jax.lax.scan(step, carry, batch)
 
         start = (ravel_pytree(state.params)[0], state.optimiser, jnp.ones((), bool))
@@ -248,33 +189,4 @@ def ppo(config: PPOConfig, spec: EnvSpec, *, network: ActorCriticFactory | None 
         metrics |= {"learning_rate": learning_rate, "kl_coefficient": beta, "stopped_early": ~going}
         return PPOState(unravel(vector), optimiser, beta, state.updates + 1), metrics
 
-    agent = Agent(init, lambda num_envs: (), act, update)
-    if config.scale_rewards:
-        agent = with_reward_scaling(agent, config.gamma)
-    if config.normalize_observations:
-        agent = with_observation_norm(agent)
-    return agent
-
-
-def standardise(x: jax.Array) -> jax.Array:
-    """``[M, N]`` -> each row with mean 0 and standard deviation 1, over all shards."""
-    mean, square = trees.cross_mean((x.mean(-1, keepdims=True), jnp.square(x).mean(-1, keepdims=True)))
-    return (x - mean) * jax.lax.rsqrt(jnp.maximum(square - jnp.square(mean), 0.0) + 1e-8)
-
-
-def shuffled_minibatches(key: Key, batch: PyTree, num_minibatches: int) -> PyTree:
-    """``[T, B, ...]`` -> ``[M, T * B / M, ...]``, every transition once, in an order drawn from ``key``.
-
-    Each environment's time steps are shuffled on their own, and a minibatch takes T / M of each. Where M does not
-    divide T, all transitions of this shard are shuffled together.
-    """
-    length, num_envs = jax.tree.leaves(batch)[0].shape[:2]
-    check_minibatches(length, num_envs, num_minibatches)
-    flat = jax.tree.map(lambda x: jnp.asarray(x).reshape(length * num_envs, *x.shape[2:]), batch)
-    if length % num_minibatches == 0:
-        bits = jax.vmap(lambda k: jax.random.bits(k, (length,)), out_axes=1)(trees.member_keys(key, num_envs))
-        index = jnp.argsort(bits, axis=0) * num_envs + jnp.arange(num_envs, dtype=jnp.int32)[None, :]
-    else:
-        index = jax.random.permutation(jax.random.fold_in(key, trees.shard_index()), length * num_envs)
-    index = index.reshape(num_minibatches, -1)
-    return jax.tree.map(lambda x: x[index], flat)
+    return normalised(Agent(init, lambda num_envs: (), on_policy.act, update), config)

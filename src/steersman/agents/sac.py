@@ -76,7 +76,7 @@ class SACState(NamedTuple):
 class Parts(NamedTuple):
     """What differs between the members of SAC's family. N transitions, K critics, M outputs each, J targets."""
 
-    target: Callable[..., jax.Array]  # (actor, target critics, alpha, batch, discount, key) -> y [N, J]
+    target: Callable[..., Any]  # (actor, target critics, alpha, batch, discount, key) -> y [N, J]
     critic_loss: Callable[..., tuple[jax.Array, jax.Array]]  # (critics, batch, y) -> (loss [K, N], Q [K, N])
     actor_loss: Callable[..., tuple[jax.Array, jax.Array]]  # (actor, critics, alpha, obs, key) -> (loss, log pi), [N]
 

@@ -87,10 +87,9 @@ def td3_learner(config: TD3Config, spec: EnvSpec, *, network: NetworkFactory | N
     def init(key: Key, first_rollout: Rollout) -> TD3State:
         actor_key, critic_key = jax.random.split(key)
         actor, critics = make_actor(actor_key), ensemble(make_critic, critic_key, config.num_critics)
-        copies = off_policy.copied((actor, critics))
-        return TD3State(
-            off_policy.trained(adam, actor), off_policy.trained(adam, critics), *copies, jnp.zeros((), jnp.int32)
-        )
+        target_actor, targets = off_policy.copied((actor, critics))
+        nets = off_policy.trained(adam, actor), off_policy.trained(adam, critics)
+        return TD3State(*nets, target_actor, targets, jnp.zeros((), jnp.int32))
 
     def learn(state: TD3State, sample: Sample, key: Key) -> tuple[TD3State, jax.Array, Metrics]:
         batch, weight = sample.batch, sample.weight

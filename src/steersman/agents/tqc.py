@@ -29,7 +29,8 @@ from steersman.agents.off_policy import NetworkFactory
 from steersman.agents.replay import BatchLearner
 from steersman.agents.sac import SACConfig, continuous_parts, soft_learner
 from steersman.errors import UsageError
-from steersman.theory.values import quantile_huber_loss, truncated_atoms
+from steersman.theory.distributional import quantile_huber_loss
+from steersman.theory.values import truncated_atoms
 from steersman.types import Agent, EnvSpec
 
 
@@ -66,7 +67,7 @@ def tqc_learner(config: TQCConfig, spec: EnvSpec, *, network: NetworkFactory | N
     off_policy.check_continuous("TQC", spec, network)
 
     def loss(z: jax.Array, y: jax.Array) -> jax.Array:
-        return quantile_huber_loss(z, jnp.broadcast_to(y[None], (z.shape[0], *y.shape)))
+        return quantile_huber_loss(z, jnp.broadcast_to(y[None], (z.shape[0], *y.shape))) / z.shape[-1]
 
     parts = continuous_parts(
         bootstrap=lambda z: truncated_atoms(z, config.drop_quantiles),

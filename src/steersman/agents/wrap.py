@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,9 +28,7 @@ def with_observation_norm(agent: Agent, *, clip: float = 10.0) -> Agent:
     policy's ratio to itself is one at the start of every update.
     """
 
-    def norm(moments: RunningMoments, obs: PyTree) -> PyTree:
-        normed = moments.normalize(_numbers(obs), clip)
-        return normed | {MASK: obs[MASK]} if isinstance(obs, dict) and MASK in obs else normed
+    norm = partial(normalized, clip=clip)
 
     def normed(moments: RunningMoments, rollout: Rollout) -> Rollout:
         return rollout._replace(obs=norm(moments, rollout.obs), next_obs=norm(moments, rollout.next_obs))
@@ -48,6 +47,12 @@ def with_observation_norm(agent: Agent, *, clip: float = 10.0) -> Agent:
         return ObservationNormState(inner, state.moments.update(_numbers(rollout.obs))), metrics
 
     return Agent(init, agent.begin, act, update)
+
+
+def normalized(moments: RunningMoments, obs: PyTree, clip: float = 10.0) -> PyTree:
+    """An observation as the wrapped agent sees it; the action mask is left alone."""
+    normed = moments.normalize(_numbers(obs), clip)
+    return normed | {MASK: obs[MASK]} if isinstance(obs, dict) and MASK in obs else normed
 
 
 def _numbers(obs: PyTree) -> PyTree:
@@ -97,3 +102,46 @@ def with_reward_scaling(agent: Agent, gamma: float | jax.Array, *, clip: float =
         return RewardScalingState(inner, moments, PerEnv(returns)), metrics
 
     return Agent(init, agent.begin, act, update)
+
+
+class LaggedState(NamedTuple):
+    """The wrapped agent's state, and the parameters of its last updates."""
+
+    agent: PyTree
+    past: PyTree  # leaves [lag, ...], the oldest first: what act explores with
+
+
+def with_lag(agent: Agent, lag: int) -> Agent:
+    """Let an agent explore with the parameters of ``lag`` updates ago, as an actor does that is sent them late.
+
+    The agent's state must have ``params``. What is recorded (``log_prob``) is the late policy's; acting without
+    exploration uses the newest. lag = 0 is the agent itself.
+    """
+    if lag == 0:
+        return agent
+
+    def init(key: Key, first_rollout: Rollout) -> LaggedState:
+        state = agent.init(key, first_rollout)
+        return LaggedState(state, jax.tree.map(lambda x: jnp.stack([x] * lag), state.params))
+
+    def act(state: LaggedState, carry: PyTree, obs: PyTree, first, key: Key, *, explore: bool = True):
+        inner = state.agent
+        if explore:
+            inner = inner._replace(params=jax.tree.map(lambda x: x[0], state.past))
+        return agent.act(inner, carry, obs, first, key, explore=explore)
+
+    def update(state: LaggedState, rollout: Rollout, key: Key):
+        inner, metrics = agent.update(state.agent, rollout, key)
+        newer = lambda past, now: jnp.concatenate([past[1:], now[None]])
+        return LaggedState(inner, jax.tree.map(newer, state.past, state.agent.params)), metrics
+
+    return Agent(init, agent.begin, act, update)
+
+
+def normalised(agent: Agent, config: Any) -> Agent:
+    """The agent in the wrappers that its config asks for: scale_rewards (with its gamma), normalize_observations."""
+    if config.scale_rewards:
+        agent = with_reward_scaling(agent, config.gamma)
+    if config.normalize_observations:
+        agent = with_observation_norm(agent)
+    return agent

@@ -17,7 +17,7 @@ class Plot:
     """Draw learning curves: runs of one algorithm on one environment share a line, the mean, with its 95% interval."""
 
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
-    """Run folders."""
+    """Run folders; or a comparison's folder, for all of its runs."""
     out: Path = Path("curve.png")
     """The picture: .png, .svg or .pdf."""
     y: str = "episode_return"

@@ -1,10 +1,10 @@
-"""``steersman tabular solve|learn PROBLEM``: exact and sampled answers on named finite problems."""
+"""``steersman tabular solve|learn|draw PROBLEM``: exact and sampled answers on named finite problems."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 from rich.console import Console
@@ -13,15 +13,18 @@ from rich.table import Table as Rows
 from steersman.cli.display import number, print_json, print_table
 from steersman.errors import UsageError, nearest
 from steersman.run.files import replacing
-from steersman.tabular import cli_spec
+from steersman.tabular import cli_learn, cli_spec
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)
 class Common:
-    """What both have."""
+    """What solving and learning have."""
 
     problem: Annotated[str, tyro.conf.Positional]
-    """A named problem, or a Gymnasium toy-text id such as FrozenLake-v1."""
+    """A named problem, a Gymnasium toy-text id such as FrozenLake-v1, a .MDP file, or (solve) a .POMDP file."""
     gamma: float | None = None
     """Discount factor; none: the problem's own."""
     picture: Path | None = None
@@ -36,11 +39,12 @@ class Common:
 class Solve(Common):
     """Solve a problem exactly, with a bound on the error."""
 
-    method: str = "policy-iteration"
-    """value-iteration, policy-iteration, modified-policy-iteration, gauss-seidel, prioritized-sweeping or
-    linear-program."""
-    tol: float = 1e-8
-    """The error asked for."""
+    method: str | None = None
+    """Of an MDP: policy-iteration (the default), value-iteration, modified-policy-iteration, gauss-seidel,
+    prioritized-sweeping, linear-program, average-reward or uniform-policy (its evaluation); of a POMDP: pbvi (the
+    default), qmdp or fast-informed-bound."""
+    tol: float | None = None
+    """The error asked for; none: 1e-8, and 1e-2 for a POMDP."""
 
 
 @dataclass(frozen=True)
@@ -48,10 +52,13 @@ class Learn(Common):
     """Learn a problem from experience and compare with the exact answer."""
 
     method: str = "q-learning"
-    """sarsa, expected-sarsa, q-learning, double-q-learning, n-step-sarsa, tree-backup, sarsa-lambda,
-    watkins-q-lambda, dyna-q or dyna-q-plus."""
+    """To act: sarsa, expected-sarsa, q-learning, double-q-learning, n-step-sarsa, tree-backup, sarsa-lambda,
+    watkins-q-lambda, dyna-q, dyna-q-plus or r-learning. Values of the uniform policy: monte-carlo, td0, n-step-td,
+    lambda-return, td-lambda or true-online-td-lambda."""
     episodes: int = 500
     """Episodes of each seed."""
+    steps: int | None = None
+    """Steps of each seed instead of episodes, for tasks that never end."""
     seeds: int = 10
     """Runs in one compiled program."""
     seed: int = 0
@@ -61,33 +68,68 @@ class Learn(Common):
     epsilon: float = 0.1
     """Exploration."""
     n: int = 4
-    """Steps of n-step-sarsa and tree-backup."""
+    """Steps of the n-step methods and tree-backup."""
     lambda_: float = 0.9
     """Trace decay of the lambda methods."""
     planning_steps: int = 10
     """Of the Dyna methods, per real step."""
 
 
-KINDS = {"solve": Solve, "learn": Learn}
+@dataclass(frozen=True)
+class Draw:
+    """Draw the optimal values, where the optimal policy goes, or the backup diagram of a method."""
+
+    problem: Annotated[str, tyro.conf.Positional]
+    """A named problem, or a Gymnasium toy-text id."""
+    picture: Annotated[Path, tyro.conf.Positional]
+    """The file: .png, .svg or .pdf."""
+    what: str = "value"
+    """value, occupancy or backup."""
+    gamma: float | None = None
+    """Discount factor; none: the problem's own."""
+    method: str = "v-star"
+    """Of a backup: v-pi, v-star, q-pi, q-star, td0, n-step-td, monte-carlo, lambda-return, td-lambda, sarsa,
+    q-learning, tree-backup ..."""
+    state: int | None = None
+    """Of a backup; none: the likeliest start."""
+    action: int = 0
+    """Of a backup."""
+    steps: int = 3
+    """Of an n-step backup."""
+
+
+KINDS = {"solve": Solve, "learn": Learn, "draw": Draw}
 
 
 def run(arguments: list[str]) -> int:
     """-> exit code."""
     if not arguments or arguments[0] in ("-h", "--help"):
-        print("usage: steersman tabular solve|learn PROBLEM [--help] [--json] [--method NAME] [--picture FILE] ...\n")
-        print_table("what there is", [(kind, ", ".join(names)) for kind, names in cli_spec.names().items()])
+        print(
+            "usage: steersman tabular solve|learn PROBLEM [--help] [--json] [--method NAME] [--picture FILE] ...\n"
+            "       steersman tabular draw PROBLEM FILE [--help] [--what NAME] ...\n"
+        )
+        print_table(
+            "what there is",
+            [(kind, ", ".join(names)) for kind, names in (cli_spec.names() | cli_learn.names()).items()],
+        )
         return 0
     action, *rest = arguments
     if action not in KINDS:
-        raise UsageError(f"steersman tabular has solve and learn, not {action!r}. {nearest(action, KINDS)}".rstrip())
+        raise UsageError(
+            f"steersman tabular has solve, learn and draw, not {action!r}. {nearest(action, KINDS)}".rstrip()
+        )
     chosen = tyro.cli(KINDS[action], args=rest, prog=f"steersman tabular {action}")
     names = {"json", "picture", "rows", "problem"}
+    if isinstance(chosen, Draw):
+        settings = {name: value for name, value in vars(chosen).items() if name not in names}
+        _save(cli_spec.drawing(chosen.problem, **settings), chosen.picture)
+        print(f"picture: {chosen.picture}")
+        return 0
     settings = {name: value for name, value in vars(chosen).items() if name not in names}
-    table = getattr(cli_spec, action)(chosen.problem, **settings)
+    answer = cli_spec.solve if action == "solve" else cli_learn.learn
+    table = answer(chosen.problem, **settings)
     if chosen.picture is not None:
-        figure = cli_spec.picture(table)
-        with replacing(chosen.picture) as temporary:
-            figure.savefig(temporary)
+        _save(cli_spec.picture(table), chosen.picture)
     if chosen.json:
         rows = [dict(zip(table.columns, row, strict=True)) for row in table.rows]
         print_json({"title": table.title, "facts": table.facts, "states": rows})
@@ -96,6 +138,13 @@ def run(arguments: list[str]) -> int:
     if chosen.picture is not None:
         print(f"\npicture: {chosen.picture}")
     return 0
+
+
+def _save(figure: Figure, path: Path) -> None:
+    if path.suffix not in (".png", ".svg", ".pdf"):
+        raise UsageError(f"A picture is a .png, .svg or .pdf file; got {path}.")
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=120)
 
 
 def _show(table: cli_spec.Table, most: int) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
+from steersman.envs.atari import Lives, Protocol, protocol_of
 from steersman.envs.contract import leaves_of
 from steersman.envs.host import Bookkeeper, check_action, flatten, member_seeds
 from steersman.errors import UsageError, nearest
@@ -20,7 +21,8 @@ from steersman.types import EnvSpec, HostEnvs, PyTree, TimeStep
 def make(name: str, num_envs: int, *, workers: int = 0, **kwargs: Any) -> HostEnvs:
     """``num_envs`` environments of EnvPool, by its id: ``CartPole-v1`` or ``envpool/CartPole-v1``.
 
-    kwargs: EnvPool's, such as ``num_threads`` (0: one for each core), ``max_episode_steps``, ``render_mode``.
+    kwargs: EnvPool's, such as ``num_threads`` (0: one for each core), ``max_episode_steps``, ``render_mode``. Atari
+    games (``Breakout-v5``) are played by the protocol of ``atari/...`` and take its fields (``envs.atari.Protocol``).
 
     Raises UsageError where EnvPool is not installed, for unknown ids (with the nearest) and arguments, and for
     ``workers``, which EnvPool does not need.
@@ -49,15 +51,19 @@ class EnvPoolEnvs(HostEnvs):
     """
 
     def __init__(self, envpool: Any, id: str, num_envs: int, kwargs: dict[str, Any]):
-        self._envpool, self._id, self._kwargs, self._pool = envpool, id, kwargs, None
+        self._lives = None
         try:
             with _quiet():
+                if "zero_discount_on_life_loss" in envpool.make_spec(id)._config_keys:
+                    protocol, kwargs = _atari(id, kwargs)
+                    self._lives = Lives(protocol)
                 rendering = ("render_mode", "render_width", "render_height", "render_env_id", "render_camera_id")
                 plain = {k: v for k, v in kwargs.items() if k not in rendering}
                 spec = envpool.make_spec(id, num_envs=num_envs, **plain)
                 observations, actions = spec.gymnasium_observation_space, spec.gymnasium_action_space
         except TypeError as error:
             raise UsageError(f"envpool/{id} does not take these arguments {kwargs}: {error}.") from error
+        self._envpool, self._id, self._kwargs, self._pool = envpool, id, kwargs, None
         self._native_space = _open(observations)
         inside, limit = inside_space(self._native_space), int(spec.config.max_episode_steps)
         self.spec = EnvSpec(
@@ -80,7 +86,9 @@ class EnvPoolEnvs(HostEnvs):
             pool = self._envpool.make(
                 self._id, env_type="gymnasium", num_envs=self.num_envs, env_seed=seeds, **self._kwargs
             )
-            obs, _ = pool.reset()
+            obs, info = pool.reset()
+        if self._lives is not None:
+            self._lives.reset(info["lives"])
         self._pool, self._fresh = pool, True
         return self._book.reset(self._leaves(obs))
 
@@ -91,16 +99,22 @@ class EnvPoolEnvs(HostEnvs):
         if self._fresh:
             check_action(self.spec, self.num_envs, action)
             self._fresh = False
-        last, reward, terminated, truncated, _ = pool.step(self._native(action))
+        last, reward, terminated, truncated, info = pool.step(self._native(action))
         obs, final = self._leaves(last), None
-        ended = terminated | truncated
+        ended, lives = terminated | truncated, info.get("lives")
         if ended.any():
             final, obs = obs, [x.copy() for x in obs]
             rows = np.flatnonzero(ended).astype(np.int32)
-            for x, first in zip(obs, self._leaves(pool.reset(rows)[0]), strict=True):
-                x[rows] = first
-        reward = reward.astype(np.float64)
-        return self._book.step(obs, reward, terminated.copy(), truncated.copy(), final, action)
+            first, info = pool.reset(rows)
+            for x, new in zip(obs, self._leaves(first), strict=True):
+                x[rows] = new
+            if lives is not None:
+                lives = lives.copy()
+                lives[rows] = info["lives"]
+        told = {"reward": reward.astype(np.float64), "terminated": terminated.copy()}
+        if self._lives is not None and lives is not None:
+            told = self._lives.step(lives, reward, terminated.copy(), truncated)
+        return self._book.step(obs, truncated=truncated.copy(), final=final, action=action, **told)
 
     def render(self) -> Any:
         """A picture of member 0. Raises UsageError where it was made without ``render_mode="rgb_array"``."""
@@ -131,6 +145,27 @@ def _open(space: spaces.Space) -> spaces.Space:
         case spaces.Dict():
             return spaces.Dict({name: _open(part) for name, part in space.spaces.items()})
     return space
+
+
+def _atari(id: str, kwargs: dict[str, Any]) -> tuple[Protocol, dict[str, Any]]:
+    """The protocol of an Atari game, and it in EnvPool's words with the arguments that are EnvPool's own."""
+    ours = {"reward_clip": "clip_rewards", "episodic_life": "terminal_on_life_loss"}
+    ours |= {"zero_discount_on_life_loss": "terminal_on_life_loss", "repeat_action_probability": "sticky"}
+    if taken := [k for k in kwargs if k in ours]:
+        raise UsageError(f"envpool/{id}: {taken[0]} is {ours[taken[0]]} here: returns are counted over whole games.")
+    protocol, rest = protocol_of(f"envpool/{id}", kwargs)
+    words = {
+        "repeat_action_probability": protocol.sticky,
+        "frame_skip": protocol.frame_skip,
+        "stack_num": protocol.frame_stack,
+        "img_height": protocol.screen_size,
+        "img_width": protocol.screen_size,
+        "noop_max": protocol.noop_max,
+        "max_episode_steps": protocol.max_steps,
+        "full_action_space": protocol.full_action_set,
+        "use_fire_reset": protocol.fire_reset,
+    }
+    return protocol, words | rest
 
 
 @contextlib.contextmanager

@@ -98,10 +98,15 @@ class Bookkeeper:
         truncated: np.ndarray,
         final: Sequence[np.ndarray] | None,
         action: PyTree,
+        *,
+        native_reward: np.ndarray | None = None,
+        over: np.ndarray | None = None,
     ) -> TimeStep:
         """One step. ``final`` are the true successors, or None where no episode ended; all arrays become the caller's.
 
-        reward: float64 [B]. action: only to say, if a number is not finite, whether the action was.
+        reward: float64 [B]. action: only to say, if a number is not finite, whether the action was. native_reward: what
+        returns are counted in, where the reward to learn from is another. over: where the episode that is counted
+        ends, if what is learned from ends elsewhere too (``info["episode_over"]``).
         """
         reward32 = reward.astype(np.float32)
         if np.isfinite(reward32).tobytes() != self._none:
@@ -109,13 +114,18 @@ class Bookkeeper:
         if final is not None:
             self._watch(final, "last observation of an episode", action)
         self._watch(obs, "observation", action)
-        self._returns += reward
+        self._returns += reward if native_reward is None else native_reward
         self._lengths += 1
         info = {"episode_return": self._returns.astype(np.float32), "episode_length": self._lengths.copy()}
+        ended = over
+        if over is not None:
+            info["episode_over"] = over
+        elif final is not None:
+            ended = terminated | truncated
         tree = last = obs[0] if self._single else self._tree(obs)
         if final is not None:
             last = final[0] if self._single else self._tree(final)
-            ended = terminated | truncated
+        if ended is not None:
             self._returns[ended] = 0
             self._lengths[ended] = 0
         return TimeStep(tree, reward32, terminated, truncated, last, self._costs, info)

@@ -19,7 +19,7 @@ from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker, TimeLimit
 
 from steersman.envs import contract
 from steersman.envs.contract import Leaf
-from steersman.errors import EnvironmentFault, UsageError
+from steersman.errors import EnvironmentFault, UsageError, raised_at
 
 Factory = Callable[[], gymnasium.Env]
 
@@ -70,7 +70,8 @@ class Members:
             except Exception as error:
                 self.close()
                 raise EnvironmentFault(
-                    f"The environment of member {first + i} could not be made: {type(error).__name__}: {error}"
+                    f"The environment of member {first + i} could not be made: "
+                    f"{type(error).__name__}: {error}{raised_at(error)}"
                 ) from error
             if not isinstance(env, gymnasium.Env):
                 self.close()
@@ -225,7 +226,8 @@ class Members:
 
     def _raised(self, i: int, where: str, error: Exception) -> EnvironmentFault:
         step = f" at step {self._now - self._began[i]} of its episode" if where == "step" else ""
-        return EnvironmentFault(f"{self._label(i)} raised {type(error).__name__} in {where}{step}: {error}")
+        what = type(error).__name__
+        return EnvironmentFault(f"{self._label(i)} raised {what} in {where}{step}: {error}{raised_at(error)}")
 
     def _label(self, i: int) -> str:
         return f"{self.name} (member {self.first + i})"
@@ -234,6 +236,8 @@ class Members:
 def _deal(leaves: Sequence[Leaf]) -> Callable[[list[np.ndarray]], Sequence[Any]]:
     """The function that turns arrays of native actions ``[n, ...]``, leaf by leaf, into a list of n actions."""
     if len(leaves) == 1 and not leaves[0].path:
+        if not leaves[0].shape:  # Discrete: a plain int, which spaces check ten times faster than a numpy one
+            return lambda arrays: arrays[0].tolist()
         return lambda arrays: list(arrays[0])
     paths = [leaf.path for leaf in leaves]
     return lambda arrays: [_tree(list(zip(paths, row, strict=True))) for row in zip(*arrays, strict=True)]

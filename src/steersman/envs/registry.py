@@ -1,9 +1,11 @@
 """Names of environments, and what each stands for. Light: nothing is imported before an environment is made.
 
 - ``CartPole-v1``: a compiled twin where there is one (``classic``), else Gymnasium's environment of that id;
-- ``gymnasium/CartPole-v1``, ``gymnax/...``, ``envpool/...``, ``goal/...``, ``probe/...``: by family;
+- ``gymnasium/CartPole-v1``, ``gymnax/...``, ``atari/...``, ``envpool/...``, ``goal/...``, ``probe/...``: by family;
 - ``package.module:factory``: your own, a function or class that gives a ``gymnasium.Env`` or a steersman ``Env``;
 - ``package:Namespace/Name-v0``: an id of Gymnasium's that exists once ``package`` is imported.
+
+A name may go on with the environment's own arguments: ``atari/Pong,sticky=0``, ``FrozenLake-v1,is_slippery=false``.
 """
 
 from __future__ import annotations
@@ -20,36 +22,13 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from steersman.envs.classic import TWINS
-from steersman.errors import UsageError, nearest
+from steersman.envs.names import FAMILIES, split_name
+from steersman.errors import EnvironmentFault, UsageError, nearest, raised_at
 
 if TYPE_CHECKING:
     from steersman.types import DeviceEnvs, Env, HostEnvs
 
 
-class Family(NamedTuple):
-    kind: str  # "compiled" or "host"
-    package: str  # what has to be installed
-    names: tuple[str, ...] = ()  # those we can list without importing it
-
-
-_GYMNAX = (
-    *TWINS,
-    *(f"{name}-MinAtar" for name in ("Asterix", "Breakout", "Freeway", "Seaquest", "SpaceInvaders")),
-    *(f"{name}-bsuite" for name in ("Catch", "DeepSea", "MemoryChain", "UmbrellaChain", "DiscountingChain")),
-    *(f"{name}-bsuite" for name in ("MNISTBandit", "SimpleBandit")),
-    *(f"{name}-misc" for name in ("FourRooms", "MetaMaze", "PointRobot", "BernoulliBandit", "GaussianBandit")),
-    *(f"{name}-misc" for name in ("Reacher", "Swimmer", "Pong", "FrozenLake")),
-)
-_PROBES = ("one-step", "observation", "two-steps", "action", "action-observation", "continuous-action")
-_PROBES = (*_PROBES, "memory", "truncation", "truncation-ring", "mask")
-
-FAMILIES = {
-    "gymnasium": Family("host", "gymnasium"),
-    "gymnax": Family("compiled", "gymnax", _GYMNAX),
-    "envpool": Family("host", "envpool", ("*",)),
-    "probe": Family("compiled", "jax", _PROBES),
-    "goal": Family("compiled", "jax", ("point",)),
-}
 _SIMULATORS = {"box2d": "Box2D", "mujoco": "mujoco"}  # what Gymnasium's own environments need, by their folder
 
 
@@ -80,11 +59,17 @@ def make(environment: Any, num_envs: int, *, workers: int = 0, **kwargs: Any) ->
         raise UsageError(f"num_envs is a whole number of at least 1; got {num_envs!r}.")
     if not isinstance(environment, str):
         return _from_object(environment, num_envs, workers, kwargs, _label(environment))
-    name = environment
+    name, arguments = split_name(environment)
+    if arguments:
+        return _named(make(name, num_envs, workers=workers, **{**arguments, **kwargs}), environment)
     env = _compiled(name, kwargs)
     if env is not None:
         return _vectorize(env, num_envs, workers)
     head, _, rest = name.partition("/")
+    if head == "atari" and rest:
+        from steersman.envs import atari
+
+        return atari.make(rest, num_envs, workers=workers, **kwargs)
     if head == "envpool" and rest:
         from steersman.envs import envpool
 
@@ -96,13 +81,17 @@ def make(environment: Any, num_envs: int, *, workers: int = 0, **kwargs: Any) ->
 
         return host.make(rest if head == "gymnasium" else name, num_envs, workers=workers, **kwargs)
     if ":" in name:
-        made = _from_object(_load(name), num_envs, workers, kwargs, name)
-        spec = replace(made.spec, id=name)
-        if isinstance(made, tuple):
-            return made._replace(spec=spec)
-        made.spec = spec
-        return made
+        return _named(_from_object(_load(name), num_envs, workers, kwargs, name), name)
     raise _unknown(name)
+
+
+def _named(made: DeviceEnvs | HostEnvs, name: str) -> DeviceEnvs | HostEnvs:
+    """The same environments under the name they were asked for by."""
+    spec = replace(made.spec, id=name)
+    if isinstance(made, tuple):
+        return made._replace(spec=spec)
+    made.spec = spec
+    return made
 
 
 def make_env(environment: Any, **kwargs: Any) -> Env:
@@ -117,6 +106,8 @@ def make_env(environment: Any, **kwargs: Any) -> Env:
 
     label = _label(environment)
     if isinstance(environment, str):
+        environment, arguments = split_name(environment)
+        kwargs = {**arguments, **kwargs}
         env = _compiled(environment, kwargs)
         if env is not None:
             return env
@@ -250,7 +241,14 @@ def _call(factory: Callable[..., Any], kwargs: dict[str, Any], label: str) -> An
         raise UsageError(f"{label} cannot be made with the arguments {kwargs}: {error}.") from None
     except ValueError:  # some callables of extensions have no signature to look at
         pass
-    return factory(**kwargs)
+    try:
+        return factory(**kwargs)
+    except (UsageError, EnvironmentFault):
+        raise
+    except Exception as error:
+        raise EnvironmentFault(
+            f"{label} could not be made: {type(error).__name__}: {error}{raised_at(error)}"
+        ) from error
 
 
 def _load(path: str) -> Any:
@@ -264,6 +262,10 @@ def _load(path: str) -> Any:
         raise UsageError(
             f"Cannot import {where!r} for the environment {path}: {error}. It is to be package.module:factory, of a "
             "module that Python finds (installed, or in the working directory)."
+        ) from error
+    except Exception as error:  # what the module's own code raises
+        raise UsageError(
+            f"Cannot import {where!r} for the environment {path}: {type(error).__name__}: {error}{raised_at(error)}"
         ) from error
     try:
         return reduce(getattr, name.split("."), module)

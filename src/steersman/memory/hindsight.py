@@ -53,7 +53,7 @@ def hindsight(
         drawn = plain.sample(memory, draw_key)
         steps, batch = memory.steps, drawn.batch
         rows, num_envs = steps.reward.shape
-        row, env = drawn.index // num_envs, drawn.index % num_envs
+        row, env = jnp.divmod(jnp.asarray(drawn.index), num_envs)
         ahead = jnp.arange(horizon, dtype=jnp.int32)[None]
         path, across = (row[:, None] + ahead) % rows, jnp.broadcast_to(env[:, None], (batch_size, horizon))
         ended = (steps.terminated[path, across] | steps.truncated[path, across]).astype(jnp.int32)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import equinox as eqx
 import jax
 from gymnasium import spaces
 
+from steersman.errors import UsageError
 from steersman.nets.encoders import Encoder
 from steersman.nets.heads import PolicyHead, ValueHead
 from steersman.nets.mlp import MLP
 from steersman.spaces import MASK
+from steersman.theory.distributions import Categorical
 from steersman.types import EnvSpec, Key, PyTree
 
 ActorCriticFactory = Callable[[Key, EnvSpec], Any]  # -> a module: obs -> (distribution, value)
@@ -39,6 +42,8 @@ class ActorCritic(eqx.Module):
         hidden_sizes: Sequence[int] = (64, 64),
         activation: str = "tanh",
         share_trunk: bool = False,
+        encoder: str = "auto",
+        layer_norm: bool = False,
         log_std_init: float = 0.0,
         state_dependent_std: bool = False,
         key: Key,
@@ -46,14 +51,12 @@ class ActorCritic(eqx.Module):
         keys = jax.random.split(key, 6)
         space = spec.observation_space
         self.has_mask = isinstance(space, spaces.Dict) and MASK in space.spaces
-        self.policy_encoder = Encoder(space, key=keys[0])
-        self.policy_trunk = MLP(self.policy_encoder.out_size, hidden_sizes, activation=activation, key=keys[1])
-        self.value_encoder = None if share_trunk else Encoder(space, key=keys[2])
-        self.value_trunk = (
-            None
-            if self.value_encoder is None
-            else MLP(self.value_encoder.out_size, hidden_sizes, activation=activation, key=keys[3])
-        )
+        read = partial(Encoder, space, encoder, layer_norm=layer_norm)
+        trunk = partial(MLP, sizes=hidden_sizes, activation=activation, layer_norm=layer_norm)
+        self.policy_encoder = read(key=keys[0])
+        self.policy_trunk = trunk(self.policy_encoder.out_size, key=keys[1])
+        self.value_encoder = None if share_trunk else read(key=keys[2])
+        self.value_trunk = None if self.value_encoder is None else trunk(self.value_encoder.out_size, key=keys[3])
         width = self.policy_trunk.out_size
         self.policy_head = PolicyHead(
             width, spec.action_space, log_std_init=log_std_init, state_dependent_std=state_dependent_std, key=keys[4]
@@ -66,3 +69,15 @@ class ActorCritic(eqx.Module):
         if self.value_encoder is not None and self.value_trunk is not None:
             features = self.value_trunk(self.value_encoder(obs))
         return distribution, self.value_head(features)
+
+    def streams(self, obs: PyTree) -> tuple[jax.Array, jax.Array]:
+        """V and, for the advantage, the policy's logits less their mean, ``[A]``: exp of them is the policy.
+
+        Raises UsageError where the policy is not over one set of actions.
+        """
+        distribution, value = self(obs)
+        if not isinstance(distribution, Categorical):
+            raise UsageError(
+                f"Streams are of actions one can count (Discrete); this policy is a {type(distribution).__name__}."
+            )
+        return value, distribution.logits - distribution.logits.mean()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
@@ -13,22 +12,25 @@ from gymnasium import spaces
 
 from steersman.nets.encoders import Encoder
 from steersman.nets.initialisers import orthogonal_linear
-from steersman.nets.mlp import MLP, apply_linear
+from steersman.nets.linear import Linear
+from steersman.nets.mlp import MLP
+from steersman.theory import trees
 from steersman.types import EnvSpec, Key, PyTree
 
 M = TypeVar("M")
 
 
 class Critic(eqx.Module):
-    """``(obs, action) -> [outputs]`` for one observation, the action flat [A]; ``obs -> [A]`` where it is Discrete.
+    """``(obs, action) -> [outputs]`` for one observation and action; ``obs -> [A]`` where it is Discrete.
 
-    The observation's encoding and the action are joined, then an MLP and one linear layer. outputs: 1 for the value, M
-    for the atoms of its distribution.
+    Both are encoded and joined, then an MLP and one linear layer. outputs: 1 for the value, M for the atoms of its
+    distribution.
     """
 
     encoder: Encoder
+    action_encoder: Encoder | None  # None: Discrete actions
     trunk: MLP
-    head: eqx.nn.Linear
+    head: Linear
 
     def __init__(
         self,
@@ -41,18 +43,31 @@ class Critic(eqx.Module):
     ):
         keys = jax.random.split(key, 3)
         self.encoder = Encoder(spec.observation_space, key=keys[0])
-        space, size = spec.action_space, self.encoder.out_size
+        space, size, self.action_encoder = spec.action_space, self.encoder.out_size, None
         if isinstance(space, spaces.Discrete):
             outputs = int(space.n)
         else:
-            size += math.prod(space.shape or ())
+            self.action_encoder = Encoder(space, key=keys[1])
+            size += self.action_encoder.out_size
         self.trunk = MLP(size, hidden_sizes, activation=activation, key=keys[1])
         self.head = orthogonal_linear(self.trunk.out_size, outputs, keys[2], gain=1.0)
 
     def __call__(self, obs: PyTree, action: jax.Array | None = None) -> jax.Array:
         x = self.encoder(obs)
-        x = x if action is None else jnp.concatenate([x, action.reshape(-1)])
-        return apply_linear(self.head, self.trunk(x))
+        if action is not None and self.action_encoder is not None:
+            x = jnp.concatenate([x, self.action_encoder(action)])
+        return self.head(self.trunk(x))
+
+
+class ActionValue(eqx.Module):
+    """``(obs, action) -> Q``, a scalar, in any action space: of a ``Critic``'s outputs the action's own."""
+
+    critic: Critic
+
+    def __call__(self, obs: PyTree, action: jax.Array) -> jax.Array:
+        if self.critic.action_encoder is None:
+            return trees.take(self.critic(obs), action)
+        return self.critic(obs, action)[0]
 
 
 def ensemble(make: Callable[[Key], M], key: Key, size: int) -> M:

@@ -11,23 +11,35 @@ import jax.numpy as jnp
 from gymnasium import spaces
 
 from steersman.errors import UsageError
-from steersman.nets.initialisers import orthogonal_conv, orthogonal_linear
+from steersman.nets.conv import ImpalaCNN, minatar, nature
 from steersman.spaces import MASK, is_image
 from steersman.types import Key, PyTree
 
+ENCODERS = ("auto", "flatten", "nature", "impala", "minatar")  # of images; other spaces have but one
 
-def convolvable(space: spaces.Space) -> bool:
-    """Whether the Nature CNN can read a space: an image of rank 3, at least 36 pixels high and wide."""
+
+def encoder_for(space: spaces.Space) -> str:
+    """What ``auto`` stands for: the trunk of the literature for an image of that shape and dtype.
+
+    ``nature``: uint8 of rank 3, at least 36 pixels high and wide. ``minatar``: rank 3, both sides from 5 to 35, of any
+    dtype (MinAtar's grids are floats). ``flatten``: the rest.
+    """
     shape = space.shape or ()
-    return is_image(space) and len(shape) == 3 and sorted(shape)[1] >= 36
+    if not isinstance(space, spaces.Box) or len(shape) != 3:
+        return "flatten"
+    sides = shape[:2] if shape[2] == min(shape) else shape[1:]
+    if is_image(space) and min(sides) >= 36:
+        return "nature"
+    return "minatar" if min(sides) >= 5 and max(sides) <= 35 else "flatten"
 
 
 class Flatten(eqx.Module):
-    """Any array to one float32 vector; a uint8 array (too small for the convolutions) is scaled from 0..255 to 0..1."""
+    """Any array to one float32 vector; an image (too small for the convolutions) is scaled from 0..255 to 0..1."""
+
+    scale: float = eqx.field(static=True)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        scale = 1.0 / 255.0 if x.dtype == jnp.uint8 else 1.0
-        return x.astype(jnp.float32).reshape(-1) * scale
+        return x.astype(jnp.float32).reshape(-1) * self.scale
 
 
 class OneHot(eqx.Module):
@@ -41,60 +53,38 @@ class OneHot(eqx.Module):
         return jnp.concatenate(parts)
 
 
-class NatureCNN(eqx.Module):
-    """The convolutional trunk of Mnih et al. (2015): 32 8x8/4, 64 4x4/2, 64 3x3/1, then 512 units; ReLU throughout.
-
-    Input: uint8 ``[H, W, C]`` or ``[C, H, W]`` (the smallest axis is the channels), scaled here from 0..255 to 0..1.
-    """
-
-    convolutions: tuple[eqx.nn.Conv2d, ...]
-    linear: eqx.nn.Linear
-    channels_last: bool = eqx.field(static=True)
-
-    def __init__(self, shape: tuple[int, ...], *, features: int = 512, key: Key):
-        self.channels_last = shape[2] == min(shape)
-        channels, height, width = (shape[2], shape[0], shape[1]) if self.channels_last else shape
-        keys = jax.random.split(key, 4)
-        layers = []
-        for k, (out, size, stride) in zip(keys[:3], ((32, 8, 4), (64, 4, 2), (64, 3, 1)), strict=True):
-            layers.append(orthogonal_conv(channels, out, size, stride, k))
-            channels, height, width = out, (height - size) // stride + 1, (width - size) // stride + 1
-        self.convolutions = tuple(layers)
-        self.linear = orthogonal_linear(channels * height * width, features, keys[3])
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        x = x.astype(jnp.float32) * (1.0 / 255.0)
-        if self.channels_last:
-            x = jnp.moveaxis(x, -1, 0)
-        for convolution in self.convolutions:
-            x = jax.nn.relu(convolution(x))
-        return jax.nn.relu(self.linear(x.reshape(-1)))
-
-
 class Encoder(eqx.Module):
     """Encodes every leaf of an observation by its space and joins the results: ``obs -> [out_size]``.
 
-    Box: flattened; image: Nature CNN; Discrete, MultiDiscrete: one-hot; MultiBinary: 0/1 floats; Dict, Tuple: every
-    part but ``action_mask``.
+    Box: flattened; image: convolutions, as ``kind`` says (``auto``: ``encoder_for``); Discrete, MultiDiscrete: one-hot;
+    MultiBinary: 0/1 floats; Dict, Tuple: every part but ``action_mask``. ``layer_norm``: in the convolutional trunks.
+    Raises UsageError for other spaces, an unknown kind, and a kind of convolutions where there is no image.
     """
 
     parts: tuple[Any, ...]
     keys: tuple[Any, ...] | None = eqx.field(static=True)  # of a Dict or Tuple; None: a single part
     out_size: int = eqx.field(static=True)
 
-    def __init__(self, space: spaces.Space, *, key: Key):
+    def __init__(self, space: spaces.Space, kind: str = "auto", *, layer_norm: bool = False, key: Key):
+        if kind not in ENCODERS:
+            raise UsageError(f"encoder = {kind!r}; it must be one of {', '.join(ENCODERS)}.")
+        if kind not in ("auto", "flatten") and not any(_is_grid(leaf) for leaf in _leaves(space)):
+            raise UsageError(
+                f"encoder = {kind!r} reads images, Boxes of rank 3; the observations are {space}. Use encoder = 'auto'."
+            )
         if isinstance(space, spaces.Dict | spaces.Tuple):
-            named = space.spaces.items() if isinstance(space, spaces.Dict) else enumerate(space.spaces)
-            children = [(name, child) for name, child in named if name != MASK]
+            named = _children(space)
+            keys = jax.random.split(key, max(len(named), 1))
+            kinds = [kind if any(map(_is_grid, _leaves(child))) else "auto" for _, child in named]
             made = [
-                Encoder(child, key=k)
-                for (_, child), k in zip(children, jax.random.split(key, len(children)), strict=True)
+                Encoder(child, kind, layer_norm=layer_norm, key=k)
+                for (_, child), kind, k in zip(named, kinds, keys, strict=True)
             ]
-            self.keys, self.parts = tuple(name for name, _ in children), tuple(made)
+            self.keys, self.parts = tuple(name for name, _ in named), tuple(made)
             self.out_size = sum(part.out_size for part in made)
         else:
             self.keys = None
-            part, self.out_size = _leaf(space, key)
+            part, self.out_size = _leaf(space, kind, layer_norm, key)
             self.parts = (part,)
 
     def __call__(self, obs: PyTree) -> jax.Array:
@@ -103,12 +93,38 @@ class Encoder(eqx.Module):
         return jnp.concatenate([part(obs[name]) for name, part in zip(self.keys, self.parts, strict=True)])
 
 
-def _leaf(space: spaces.Space, key: Key) -> tuple[Any, int]:
+def _children(space: spaces.Dict | spaces.Tuple) -> list[tuple[Any, spaces.Space]]:
+    named = space.spaces.items() if isinstance(space, spaces.Dict) else enumerate(space.spaces)
+    return [(name, child) for name, child in named if name != MASK]
+
+
+def _leaves(space: spaces.Space) -> list[spaces.Space]:
+    if isinstance(space, spaces.Dict | spaces.Tuple):
+        return [leaf for _, child in _children(space) for leaf in _leaves(child)]
+    return [space]
+
+
+def _is_grid(space: spaces.Space) -> bool:
+    return isinstance(space, spaces.Box) and len(space.shape) == 3
+
+
+def _leaf(space: spaces.Space, kind: str, layer_norm: bool, key: Key) -> tuple[Any, int]:
     match space:
-        case spaces.Box() if convolvable(space):
-            return NatureCNN(space.shape, key=key), 512
         case spaces.Box() | spaces.MultiBinary():
-            return Flatten(), math.prod(space.shape)
+            scale = 1.0 / 255.0 if is_image(space) else 1.0
+            shape = space.shape
+            if kind == "auto" or not _is_grid(space):
+                kind = encoder_for(space)
+            match kind:
+                case "nature":
+                    part = nature(shape, scale=scale, layer_norm=layer_norm, key=key)
+                case "impala":
+                    part = ImpalaCNN(shape, scale=scale, layer_norm=layer_norm, key=key)
+                case "minatar":
+                    part = minatar(shape, scale=scale, layer_norm=layer_norm, key=key)
+                case _:
+                    return Flatten(scale), math.prod(shape)
+            return part, part.out_size
         case spaces.Discrete():
             return OneHot((int(space.n),)), int(space.n)
         case spaces.MultiDiscrete():

@@ -13,7 +13,9 @@ from gymnasium import spaces
 
 from steersman.nets.encoders import Encoder
 from steersman.nets.initialisers import orthogonal_linear
+from steersman.nets.linear import Linear
 from steersman.nets.mlp import ACTIVATIONS, MLP
+from steersman.nets.norm import LayerNorm
 from steersman.types import EnvSpec, Key, PyTree
 
 QNetworkFactory = Callable[[Key, EnvSpec], Any]  # -> a module: obs -> q [A], or [A, K]
@@ -54,21 +56,26 @@ class NoisyLinear(eqx.Module):
 class Stream(eqx.Module):
     """A hidden layer (none if its width is 0) and a linear one: features ``[F]`` -> ``[out]``; both may be noisy."""
 
-    hidden: eqx.nn.Linear | NoisyLinear | None
-    output: eqx.nn.Linear | NoisyLinear
+    hidden: Linear | NoisyLinear | None
+    norm: LayerNorm | None  # of the hidden layer
+    output: Linear | NoisyLinear
     activation: Callable[[jax.Array], jax.Array] = eqx.field(static=True)
 
-    def __init__(self, in_size: int, width: int, out_size: int, *, activation: str, noisy: bool, key: Key):
+    def __init__(
+        self, in_size: int, width: int, out_size: int, *, activation: str, layer_norm: bool, noisy: bool, key: Key
+    ):
         first, last = jax.random.split(key)
         linear = lambda i, o, k, gain: NoisyLinear(i, o, key=k) if noisy else orthogonal_linear(i, o, k, gain=gain)
         self.hidden = linear(in_size, width, first, math.sqrt(2.0)) if width else None
+        self.norm = LayerNorm(width) if layer_norm and width else None
         self.output = linear(width or in_size, out_size, last, 1.0)
         self.activation = ACTIVATIONS[activation]
 
     def __call__(self, x: jax.Array, key: Key | None = None) -> jax.Array:
         first, last = (None, None) if key is None else jax.random.split(key)
         if self.hidden is not None:
-            x = self.activation(_apply(self.hidden, x, first))
+            x = _apply(self.hidden, x, first)
+            x = self.activation(x if self.norm is None else self.norm(x))
         return _apply(self.output, x, last)
 
 
@@ -82,6 +89,7 @@ class QNetwork(eqx.Module):
     Encoder, trunk (all hidden layers but the last), then a stream (the last hidden layer and the output); with
     ``dueling`` two streams, q = V + A - mean_a A (Wang et al. 2016, eq. 9). Orthogonal initialisation, gain sqrt(2)
     hidden and 1 output, zero biases; ``noisy`` streams have their own. Without a ``key`` a noisy network is its mean.
+    encoder: what reads images (``nets.encoders``). layer_norm: normalise every hidden layer, convolutions too.
     """
 
     encoder: Encoder
@@ -100,23 +108,26 @@ class QNetwork(eqx.Module):
         outputs: int = 0,
         dueling: bool = False,
         noisy: bool = False,
+        encoder: str = "auto",
+        layer_norm: bool = False,
         key: Key,
     ):
         assert isinstance(spec.action_space, spaces.Discrete)
         keys = jax.random.split(key, 4)
         self.num_actions, self.outputs = int(spec.action_space.n), outputs
-        self.encoder = Encoder(spec.observation_space, key=keys[0])
-        self.trunk = MLP(self.encoder.out_size, hidden_sizes[:-1], activation=activation, key=keys[1])
+        self.encoder = Encoder(spec.observation_space, encoder, layer_norm=layer_norm, key=keys[0])
+        layers: dict[str, Any] = {"activation": activation, "layer_norm": layer_norm}
+        self.trunk = MLP(self.encoder.out_size, hidden_sizes[:-1], **layers, key=keys[1])
         width, size = hidden_sizes[-1] if hidden_sizes else 0, max(1, outputs)
-        stream = lambda out, k: Stream(self.trunk.out_size, width, out, activation=activation, noisy=noisy, key=k)
+        stream = lambda out, k: Stream(self.trunk.out_size, width, out, **layers, noisy=noisy, key=k)
         self.advantage = stream(self.num_actions * size, keys[2])
         self.value = stream(size, keys[3]) if dueling else None
 
     def __call__(self, obs: PyTree, key: Key | None = None) -> jax.Array:
-        value, advantage = self.streams(obs, key)
+        value, advantage = self.parts(obs, key)
         return advantage if value is None else value + advantage
 
-    def streams(self, obs: PyTree, key: Key | None = None) -> tuple[jax.Array | None, jax.Array]:
+    def parts(self, obs: PyTree, key: Key | None = None) -> tuple[jax.Array | None, jax.Array]:
         """-> (V, A - mean_a A): [1] and [A], or [1, K] and [A, K]. (None, q) without ``dueling``."""
         value_key, advantage_key = (None, None) if key is None else jax.random.split(key)
         features = self.trunk(self.encoder(obs))
@@ -126,3 +137,15 @@ class QNetwork(eqx.Module):
             return None, advantage
         value = self.value(features, value_key).reshape(1, *shape)
         return value, advantage - advantage.mean(0, keepdims=True)
+
+    def streams(self, obs: PyTree) -> tuple[jax.Array, jax.Array]:
+        """-> (V, a scalar, and A, ``[A]``), without noise; not dueling, V = mean_a q and A = q - V, as if it were.
+
+        Of a distribution's K numbers the mean is taken: the expectation where they are quantiles.
+        """
+        value, advantage = self.parts(obs)
+        if self.outputs:
+            value, advantage = None if value is None else value.mean(-1), advantage.mean(-1)
+        if value is None:
+            value, advantage = advantage.mean(0, keepdims=True), advantage - advantage.mean()
+        return value[0], advantage

@@ -48,11 +48,8 @@ def read_entries(entries: Sequence[str] | Mapping[str, Any] | str) -> list[Entry
             raise UsageError(f"{entry.label!r} cannot name a folder; a label needs letters or digits.")
         if entry.folder in seen:
             other = seen[entry.folder]
-            what = (
-                f"Two entries are called {other}"
-                if other == entry.label
-                else f"{other} and {entry.label} are too alike"
-            )
+            same = other == entry.label
+            what = f"Two entries are called {other!r}" if same else f"{other!r} and {entry.label!r} are too alike"
             raise UsageError(f"{what}. Give each a label of its own: a={entry.algorithm} b={entry.algorithm}:gamma=0.9")
         seen[entry.folder] = entry.label
     return found

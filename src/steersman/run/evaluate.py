@@ -123,7 +123,7 @@ def device_evaluator(
             ended = seen.terminated | seen.truncated
             returns = jnp.where(finished, returns, seen.info["episode_return"])
             lengths = jnp.where(finished, lengths, seen.info["episode_length"])
-            return t + 1, type(now)(env_state, seen.obs, ended, carry), finished | ended, returns, lengths
+            return t + 1, type(now)(env_state, seen.obs, ended, carry), finished | seen.over, returns, lengths
 
         start = (jnp.zeros((), jnp.int32), acting, jnp.zeros((envs.num_envs,), bool), zeros, counts)
         _, _, finished, returns, lengths = jax.lax.while_loop(going, step, start)
@@ -159,7 +159,7 @@ def host_evaluator(agent: Agent, envs: HostEnvs, episodes: int, *, explore: bool
             obs, first = seen.obs, seen.terminated | seen.truncated
             returns = np.where(finished, returns, seen.info["episode_return"])
             lengths = np.where(finished, lengths, seen.info["episode_length"])
-            finished |= first
+            finished |= seen.over
             if finished.all():
                 break
         return returns, lengths, ~finished

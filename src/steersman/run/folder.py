@@ -158,11 +158,25 @@ def open_run(path: str | Path) -> Run:
     if not path.is_dir():
         raise UsageError(f"There is no run folder {path}. Give the folder that steersman train wrote (its --out).")
     if not (path / "config.json").is_file():
-        raise UsageError(
-            f"{path} is not a run: it has no config.json. Give the folder that steersman train wrote (its --out)."
-        )
+        runs = ", ".join(map(str, (p for group in compared(path).values() for p in group)))
+        what = f"is a comparison; its runs are {runs}" if runs else "is not a run: it has no config.json"
+        raise UsageError(f"{path} {what}. Give the folder that steersman train wrote (its --out).")
     config = read_config(path / "config.json")
     return Run(path, config, _compare_versions(config["versions"], path))
+
+
+def compared(path: Path) -> dict[str, list[Path]]:
+    """The run folders of a comparison's folder by label, as far as they are there; {} for another folder."""
+    if not (path / "comparison.json").is_file():
+        return {}
+    entries = read_json(path / "comparison.json").get("entries", {})
+    found = {}
+    for label, entry in entries.items():
+        place = path / entry["folder"]
+        number = lambda run: int(run.name.removeprefix("seed-"))
+        runs = [place] if (place / "config.json").is_file() else sorted(place.glob("seed-[0-9]*"), key=number)
+        found[label] = [run for run in runs if (run / "config.json").is_file()]
+    return found
 
 
 def update(run: Run, config: Mapping[str, Any]) -> Run:

@@ -60,6 +60,54 @@ def rgb(frame: Any) -> np.ndarray:
     return np.ascontiguousarray(frame[..., :3])
 
 
+_SMALL = 320  # pixels: smaller pictures are enlarged, by a whole factor, to at least this
+_BACKGROUND = (24, 24, 28)
+_PALETTE = np.array(  # sky blue, orange, green, yellow, vermilion, purple, blue, grey, white, brown
+    [
+        [86, 180, 233],
+        [230, 159, 0],
+        [0, 158, 115],
+        [240, 228, 66],
+        [213, 94, 0],
+        [204, 121, 167],
+        [0, 114, 178],
+        [160, 160, 160],
+        [255, 255, 255],
+        [140, 86, 75],
+    ],
+    np.uint8,
+)
+
+
+def channels_first(shape: tuple[int, ...]) -> bool:
+    """Whether the channels of an image of rank 3 come first: its smallest axis, the last one where two tie."""
+    return shape[2] != min(shape)
+
+
+def picture_of(obs: np.ndarray) -> np.ndarray:
+    """What an agent sees, as uint8 ``[H, W, 3]``, enlarged: an image or a grid of planes, rank 2 or 3, either order.
+
+    uint8: three channels are colours, of a stack the newest is shown. Others: each plane in a colour of its own, the
+    last one on top, as MinAtar draws its games.
+    """
+    obs = np.asarray(obs)
+    planes = obs[..., None] if obs.ndim == 2 else np.moveaxis(obs, 0, -1) if channels_first(obs.shape) else obs
+    count = planes.shape[-1]
+    if planes.dtype == np.uint8:
+        picture = planes[..., -3:] if count % 3 == 0 else np.repeat(planes[..., -1:], 3, -1)
+    else:
+        top = (planes > 0) * np.arange(1, count + 1)
+        colours = np.concatenate([np.array([_BACKGROUND], np.uint8), _PALETTE[np.arange(count) % len(_PALETTE)]])
+        picture = colours[top.max(-1)]
+    return enlarged(picture)
+
+
+def enlarged(picture: np.ndarray) -> np.ndarray:
+    """A small picture ``[H, W, ...]`` with every pixel repeated so that no side is below 320."""
+    factor = max(1, -(-_SMALL // min(picture.shape[:2])))
+    return np.repeat(np.repeat(picture, factor, 0), factor, 1)
+
+
 def _same_size(frames: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
     shape = None
     for frame in frames:

@@ -27,10 +27,9 @@ def comparison_picture(result: Comparison, out: str | Path) -> Path:
     below = [*([_solved] if result.threshold is not None else []), *below, *([_pairs] if len(outcomes) > 1 else [])]
     tall = 0.22 * max(0, len(outcomes) - 6)
     figure = plots.blank(12, 7.6 + tall)
-    grid = figure.add_gridspec(2, 12, height_ratios=(1.15 + tall / 4, 1))
-    curves, final = figure.add_subplot(grid[0, :8]), figure.add_subplot(grid[0, 8:])
-    width = 12 // len(below)
-    panels = [figure.add_subplot(grid[1, i * width : (i + 1) * width]) for i in range(len(below))]
+    upper, lower = figure.subfigures(2, 1, height_ratios=(1.15 + tall / 4, 1))  # each row with margins of its own
+    curves, final = upper.subplots(1, 2, width_ratios=(2, 1))
+    panels = list(np.atleast_1d(lower.subplots(1, len(below))))
     number, seeds = len(result.seeds), len(result.seeds) > 1
     about = f"{number} seeds; bands and bars are 95% bootstrap intervals over seeds" if seeds else "1 seed"
     figure.suptitle(plots.plain_text(result.environment), x=0.008, ha="left", fontsize=14, fontweight="bold")
@@ -128,7 +127,7 @@ def _pairs(axes: Any, result: Comparison, outcomes: list[Outcome]) -> None:
     pairs = result.ranked[:MOST_PAIRS]
     hidden = len(result.ranked) - len(pairs)
     more = f"; {hidden} pairs not shown" if hidden else ""
-    plots.tidy(axes, f"P(a seed ends above); hollow: not told apart{more}", "", "Probability of improvement")
+    plots.tidy(axes, f"probability; hollow: not told apart{more}", "", "Probability of improvement")
     place = {label: i for i, label in enumerate(result.outcomes)}
     colours = [plots.style(place[better])[0] for better, _, _ in pairs]
     for row, ((_, _, p), colour) in enumerate(zip(pairs, colours, strict=True)):

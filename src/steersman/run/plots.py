@@ -11,7 +11,7 @@ import numpy as np
 
 from steersman.errors import UsageError, nearest
 from steersman.run.files import replacing
-from steersman.run.folder import read_config
+from steersman.run.folder import compared, read_config
 from steersman.run.logs import columns, read_metrics
 
 SUFFIXES = (".png", ".svg", ".pdf")
@@ -49,9 +49,10 @@ def learning_curve(
 ) -> Path:
     """Draw run folders into one picture; -> its path. The suffix of ``out`` says which kind: .png, .svg, .pdf.
 
-    Runs of one algorithm on one environment are seeds of one group; a mapping label -> runs groups them otherwise. A
-    run that trained several seeds counts as so many. Seeds logged at different places are interpolated to a common
-    grid; a group is shown where at least half of its seeds have data. One seed is drawn without a band.
+    Runs of one algorithm on one environment are seeds of one group; a comparison's folder stands for its runs, grouped
+    by its labels; a mapping label -> runs groups them otherwise. A run that trained several seeds counts as so many.
+    Seeds logged at different places are interpolated to a common grid; a group is shown where at least half of its
+    seeds have data. One seed is drawn without a band.
 
     Raises:
         UsageError: not a run, no such metric (the nearest names), nothing to draw yet, an unknown suffix, a full disk.
@@ -100,11 +101,15 @@ def _grouped(
     if isinstance(runs, Mapping):
         return dict(runs), ""
     found: dict[tuple[str, str], list[str | Path]] = {}
-    for path in runs:
-        if not (Path(path) / "config.json").is_file():
-            raise UsageError(f"{path} is not a run: it has no config.json. Give folders that steersman train wrote.")
-        config = read_config(Path(path) / "config.json")
-        found.setdefault((config["algorithm"], config["environment"]), []).append(path)
+    for path in map(Path, runs):
+        labelled = [(label, run) for label, group in compared(path).items() for run in group]
+        if not labelled and not (path / "config.json").is_file():
+            raise UsageError(
+                f"{path} is not a run: it has no config.json. Give folders that steersman train or compare wrote."
+            )
+        for label, run in labelled or [("", path)]:
+            config = read_config(run / "config.json")
+            found.setdefault((label or config["algorithm"], config["environment"]), []).append(run)
     algorithms, environments = {a for a, _ in found}, {e for _, e in found}
     if len(environments) == 1:
         return {a: paths for (a, _), paths in found.items()}, "".join(environments)
@@ -216,7 +221,7 @@ def draw_curves(axes: Any, curves: Mapping[str, Curve], styles: Sequence[int] | 
 
 def label_ends(axes: Any, ends: Sequence[tuple[str, float, float, str]]) -> None:
     """Name lines at the right edge, in their colours, spread where they would touch. ends: (label, x, y, colour)."""
-    figure = axes.figure
+    figure = axes.figure.figure  # the whole, where axes are in a part of it
     axes.set_ylim(axes.get_ylim())
     figure.draw_without_rendering()  # lays it out: only now is it known how tall the axes are
     to_axes = axes.transData + axes.transAxes.inverted()

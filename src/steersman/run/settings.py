@@ -64,9 +64,12 @@ def presets(algorithm: str) -> dict[str, dict[str, Any]]:
 
 
 def preset_for(algorithm: str, environment: str) -> dict[str, Any]:
-    """The preset of an environment; the original behind ``gymnasium/`` shares its twin's. {} if there is none."""
-    known = presets(algorithm)
-    return dict(known.get(environment) or known.get(environment.removeprefix("gymnasium/")) or {})
+    """The preset of an environment; the original behind ``gymnasium/`` shares its twin's. {} if there is none.
+
+    Arguments that follow the name (``,key=value``) are left aside.
+    """
+    known, name = presets(algorithm), environment.partition(",")[0]
+    return dict(known.get(name) or known.get(name.removeprefix("gymnasium/")) or {})
 
 
 def split(algorithm: Algorithm, settings: Mapping[str, Any]) -> tuple[RunConfig, Any]:

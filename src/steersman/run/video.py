@@ -1,6 +1,7 @@
-"""Films: a policy at work in a Gymnasium environment's own renderer, written as mp4 (H.264) or gif.
+"""Films: a policy at work in an environment's own renderer, written as mp4 (H.264) or gif.
 
-Compiled twins are filmed through the Gymnasium originals they were tested against.
+Compiled twins are filmed through the Gymnasium originals they were tested against; compiled games on a grid are drawn
+from what the agent sees (``stage``).
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -56,7 +57,7 @@ def record(
             seed=seed,
             begin=policy.reset,
             end=lambda episode_return, length: returns.append(episode_return),
-            mask=_names_mask(policy.spec.observation_space) and not _names_mask(env.observation_space),
+            mask=names_mask(policy.spec.observation_space) and not names_mask(env.observation_space),
         )
         write_video(frames, path, render_fps(env))
     finally:
@@ -84,6 +85,31 @@ def host_frames(
     text and goes on with episode, step and return. begin: called before each episode; end: after each, with its return
     and length. mask: put the info's ``action_mask`` into the observation, as the training loop does.
     """
+    for now in play(env, policy, episodes=episodes, steps=steps, seed=seed, begin=begin, end=end, mask=mask):
+        yield _frame(env, caption, now.episode, now.length, now.total)
+
+
+class Moment(NamedTuple):
+    """Where a played episode stands: after its reset, or after a step."""
+
+    obs: Any
+    episode: int
+    length: int
+    total: float  # the return so far
+
+
+def play(
+    env: gymnasium.Env,
+    policy: Callable[[Any], Any],
+    *,
+    episodes: int = 1,
+    steps: int = 10_000,
+    seed: int = 0,
+    begin: Callable[[], None] = lambda: None,
+    end: Callable[[float, int], None] = lambda episode_return, length: None,
+    mask: bool = False,
+) -> Iterator[Moment]:
+    """Play episodes, moment by moment; the arguments are those of ``host_frames``."""
     from steersman.envs.contract import with_mask
 
     left = steps
@@ -91,15 +117,16 @@ def host_frames(
         if left <= 0:
             return
         obs, info = env.reset(seed=seed + episode)
+        obs = with_mask(obs, info) if mask else obs
         begin()
         total, length, over = 0.0, 0, False
-        yield _frame(env, caption, episode, length, total)
+        yield Moment(obs, episode, length, total)
         while not over and left > 0:
-            action = policy(with_mask(obs, info) if mask else obs)
-            obs, reward, terminated, truncated, info = env.step(_single(action))
+            obs, reward, terminated, truncated, info = env.step(_single(policy(obs)))
+            obs = with_mask(obs, info) if mask else obs
             total, length, left = total + float(reward), length + 1, left - 1
             over = bool(terminated or truncated)
-            yield _frame(env, caption, episode, length, total)
+            yield Moment(obs, episode, length, total)
         end(total, length)
 
 
@@ -130,9 +157,17 @@ def _make(name: str) -> Any:
     """A Gymnasium environment, or the factory that a name stands for."""
     import gymnasium
 
-    from steersman.envs import factories, registry
+    from steersman.envs import factories, names, registry
 
+    whole, (name, arguments) = name, names.split_name(name)
     family, _, rest = name.partition("/")
+    ours = family in names.FAMILIES and family not in ("gymnasium", "probe")
+    if ours and rest not in gymnasium.registry:
+        from steersman.run.stage import stage
+
+        made = stage(whole)
+        if made is not None:
+            return made
     here = rest if family == "gymnasium" and rest else name
     module, _, inside = here.partition(":")
     if module and inside.replace(".", "_").isidentifier():
@@ -140,10 +175,10 @@ def _make(name: str) -> Any:
     known = here in gymnasium.registry
     if not known and not inside:
         original = f" Film it in Gymnasium's: --environment {rest}." if rest in gymnasium.registry else ""
-        offer = "" if family in registry.FAMILIES else f" {nearest(here, gymnasium.registry)}"
+        offer = "" if family in names.FAMILIES else f" {nearest(here, gymnasium.registry)}"
         raise UsageError(f"{name} is not one of Gymnasium's environments, whose renderers films need.{original}{offer}")
     with factories.quiet_mujoco(gymnasium.registry.get(here)):
-        return gymnasium.make(here, render_mode="rgb_array", disable_env_checker=True)
+        return gymnasium.make(here, render_mode="rgb_array", disable_env_checker=True, **arguments)
 
 
 def _call(factory: Callable[..., Any]) -> Any:
@@ -206,7 +241,8 @@ def _single(action: Any) -> Any:
     return action.item() if isinstance(action, np.ndarray) and action.ndim == 0 else action
 
 
-def _names_mask(space: Any) -> bool:
+def names_mask(space: Any) -> bool:
+    """Whether observations carry an action mask."""
     from gymnasium.spaces import Dict
 
     return isinstance(space, Dict) and "action_mask" in space.spaces

@@ -5,17 +5,17 @@ No printing and no files here; the command line shows a :class:`Table` and saves
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import jax
 import numpy as np
 
 from steersman.errors import UsageError, nearest
-from steersman.tabular import asynchronous, behaviour, control, criteria, dyna, multistep, planning
+from steersman.tabular import asynchronous, criteria, planning
 from steersman.tabular.classics import PROBLEMS, problem
 from steersman.tabular.mdp import MDP
+from steersman.tabular.pomdp_classics import POMDPS, pomdp_problem
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -32,6 +32,7 @@ class Table(NamedTuple):
     value: np.ndarray  # [S], or of learning: the greedy value of the mean table
     policy: np.ndarray  # [S]
     curves: dict[str, np.ndarray]  # name -> [seeds, episodes]; empty for a solution
+    draw: Callable[[], Figure]
 
 
 PLANNERS: dict[str, Callable[..., planning.Solution]] = {
@@ -43,129 +44,191 @@ PLANNERS: dict[str, Callable[..., planning.Solution]] = {
     "linear-program": criteria.linear_program,
 }
 
-LEARNERS: dict[str, Callable[..., control.Learner]] = {
-    "sarsa": lambda **s: control.sarsa(),
-    "expected-sarsa": lambda **s: control.expected_sarsa(),
-    "q-learning": lambda **s: control.q_learning(),
-    "double-q-learning": lambda **s: control.double_q_learning(),
-    "n-step-sarsa": lambda n, **s: multistep.n_step_sarsa(n),
-    "tree-backup": lambda n, **s: multistep.tree_backup(n),
-    "sarsa-lambda": lambda lambda_, **s: multistep.sarsa_lambda(lambda_),
-    "watkins-q-lambda": lambda lambda_, **s: multistep.watkins_q_lambda(lambda_),
-    "dyna-q": lambda planning_steps, **s: dyna.dyna_q(planning_steps),
-    "dyna-q-plus": lambda planning_steps, **s: dyna.dyna_q_plus(planning_steps),
-}
+OTHERS = ("average-reward", "uniform-policy")  # other criteria: answers that are not optimal discounted values
+POMDP_PLANNERS = ("pbvi", "qmdp", "fast-informed-bound")
+
+DRAWINGS = ("value", "occupancy", "backup")
 
 
 def names() -> dict[str, tuple[str, ...]]:
-    """Every problem, planner and learner by name."""
-    return {"problems": tuple(PROBLEMS), "planners": tuple(PLANNERS), "learners": tuple(LEARNERS)}
+    """Every problem and method by name."""
+    return {
+        "problems": (*PROBLEMS, *POMDPS),
+        "solve by": (*PLANNERS, *OTHERS),
+        "solve a POMDP by": POMDP_PLANNERS,
+        "draw": DRAWINGS,
+    }
 
 
-def _chosen(kind: str, name: str, among: dict[str, Any]) -> Any:
+def known(kind: str, name: str, among: Iterable[str]) -> str:
+    among = tuple(among)
     if name not in among:
-        raise UsageError(f"No {kind} is called {name!r}. {nearest(name, among)} Known: {', '.join(among)}.")
-    return among[name]
-
-
-def _problem(name: str, gamma: float | None) -> MDP:
-    return problem(name) if gamma is None else problem(name, gamma=gamma)
-
-
-def solve(name: str, method: str = "policy-iteration", *, gamma: float | None = None, tol: float = 1e-8) -> Table:
-    """Solve a named problem ("dyna-maze", "FrozenLake-v1") by a named planner; one row a state.
-
-    Raises UsageError with the nearest names when either is unknown.
-    """
-    plan = _chosen("planner", method, PLANNERS)
-    mdp = _problem(name, gamma)
-    found = plan(mdp, tol=tol)
-    facts = {
-        "method": found.method,
-        "value of the start": float(mdp.start @ found.value),
-        "error bound": found.bound,
-        "policy's loss at most": found.loss,
-        "iterations": found.iterations,
-        "converged": found.converged,
-    }
-    rows = _rows(mdp, found.value, found.policy)
-    return Table(
-        f"{mdp.name}, gamma {mdp.gamma:g}",
-        facts,
-        ("state", "value", "action"),
-        rows,
-        mdp,
-        found.value,
-        found.policy,
-        {},
-    )
-
-
-def learn(
-    name: str,
-    method: str = "q-learning",
-    *,
-    episodes: int = 500,
-    seeds: int = 10,
-    seed: int = 0,
-    alpha: float = 0.1,
-    epsilon: float = 0.1,
-    gamma: float | None = None,
-    n: int = 4,
-    lambda_: float = 0.9,
-    planning_steps: int = 10,
-) -> Table:
-    """Learn a named problem from experience, ``seeds`` runs in one compiled program; compared with the exact answer.
-
-    ``n``, ``lambda_`` and ``planning_steps`` matter to the methods that have them. Raises UsageError for unknown names
-    and problems that never end.
-    """
-    learner = _chosen("learner", method, LEARNERS)(n=n, lambda_=lambda_, planning_steps=planning_steps)
-    mdp = _problem(name, gamma)
-    if not mdp.terminal.any() and mdp.max_episode_steps is None:
         raise UsageError(
-            f"{mdp.name} never ends, so it has no episodes to learn from. Solve it: steersman tabular solve {name}"
+            " ".join(
+                filter(None, (f"No {kind} is called {name!r}.", nearest(name, among), f"Known: {', '.join(among)}."))
+            )
         )
-    run = partial(
-        control.learn, mdp, learner, behaviour.epsilon_greedy(epsilon), gamma=mdp.gamma, alpha=alpha, episodes=episodes
-    )
-    out = jax.jit(jax.vmap(run))(jax.random.split(jax.random.key(seed), seeds))
-    q = np.asarray(out.q, np.float64).mean(0)
-    returns, lengths = np.asarray(out.returns), np.asarray(out.lengths)
-    tail = slice(-max(1, episodes // 10), None)
-    exact = planning.policy_iteration(mdp)
-    greedy = q.argmax(-1).astype(np.int32)
-    facts = {
-        "method": f"{learner.name}, alpha {alpha:g}, epsilon {epsilon:g}",
-        "episodes": f"{episodes} x {seeds} seeds",
-        "return, last tenth": float(returns[:, tail].mean()),
-        "standard error over seeds": float(returns[:, tail].mean(1).std(ddof=1) / np.sqrt(seeds))
-        if seeds > 1
-        else float("nan"),
-        "steps an episode, last tenth": float(lengths[:, tail].mean()),
-        "optimal value of the start": float(mdp.start @ exact.value),
-        "greedy value of the start, learned": float(mdp.start @ q.max(-1)),
-    }
+    return name
+
+
+def _is_pomdp(name: str) -> bool:
+    return name in POMDPS or name.lower().endswith(".pomdp")
+
+
+def mdp_called(name: str, gamma: float | None) -> MDP:
+    if _is_pomdp(name):
+        raise UsageError(f"{name} is seen only in part: steersman tabular solve {name} plans in it.")
+    settings = {} if gamma is None else {"gamma": gamma}
+    if name.lower().endswith(".mdp"):
+        return pomdp_problem(name, **settings).mdp
+    if name not in PROBLEMS and "-v" not in name:
+        known = (*PROBLEMS, *POMDPS)
+        raise UsageError(f"No tabular problem is called {name!r}. {nearest(name, known)} Known: {', '.join(known)}.")
+    return problem(name, **settings)
+
+
+def solve(name: str, method: str | None = None, *, gamma: float | None = None, tol: float | None = None) -> Table:
+    """Solve a named problem ("dyna-maze", "FrozenLake-v1", "tiger", a .POMDP file) by a named planner; a row a state.
+
+    Without a method: policy iteration to 1e-8, or point-based value iteration to 1e-2. Raises UsageError with the
+    nearest names when either is unknown.
+    """
+    if _is_pomdp(name):
+        return _solve_pomdp(name, method or "pbvi", gamma, 1e-2 if tol is None else tol)
+    method, tol = known("planner", method or "policy-iteration", (*PLANNERS, *OTHERS)), 1e-8 if tol is None else tol
+    mdp = mdp_called(name, gamma)
     title = f"{mdp.name}, gamma {mdp.gamma:g}"
-    columns = ("state", "value", "action", "optimal value")
-    rows = [(*row, float(v)) for row, v in zip(_rows(mdp, q.max(-1), greedy), exact.value, strict=True)]
-    return Table(title, facts, columns, rows, mdp, q.max(-1), greedy, {learner.name: returns})
+    if method == "average-reward":
+        mdp = criteria.restarting(mdp) if mdp.terminal.any() else mdp
+        plan = criteria.average_reward(mdp, tol=tol)
+        title = f"{name}, reward per step"
+        value, policy, column = plan.bias, plan.policy, "relative value"
+        facts = {
+            "method": "relative value iteration", "average reward": plan.gain, "error bound": plan.bound,
+            "iterations": plan.iterations, "converged": plan.converged,
+        }  # fmt: skip
+    elif method == "uniform-policy":
+        uniform = np.full((mdp.num_states, mdp.num_actions), 1 / mdp.num_actions)
+        answer = planning.evaluate(mdp, uniform, tol=tol)
+        value, policy, column = answer.value, answer.q.argmax(-1).astype(np.int32), "value"
+        facts = {
+            "method": "evaluation of the policy that takes every action alike",
+            "value of the start": float(mdp.start @ value), "error bound": answer.bound,
+            "action shown": "the best next one",
+        }  # fmt: skip
+    else:
+        found = PLANNERS[method](mdp, tol=tol)
+        value, policy, column = found.value, found.policy, "value"
+        facts = {
+            "method": found.method,
+            "value of the start": float(mdp.start @ found.value),
+            "error bound": found.bound,
+            "policy's loss at most": found.loss,
+            "iterations": found.iterations,
+            "converged": found.converged,
+        }
+    rows = state_rows(mdp, value, policy)
+    return Table(
+        title, facts, ("state", column, "action"), rows, mdp, value, policy, {}, _map(mdp, value, policy, title)
+    )
+
+
+def _solve_pomdp(name: str, method: str, gamma: float | None, tol: float) -> Table:
+    from steersman.tabular import pictures, pomdp_planning
+
+    known("planner of a POMDP", method, POMDP_PLANNERS)
+    pomdp = pomdp_problem(name, **({} if gamma is None else {"gamma": gamma}))
+    m = pomdp.mdp
+    actions = m.action_names or tuple(str(a) for a in range(m.num_actions))
+    states = pomdp.state_names or tuple(str(s) for s in range(m.num_states))
+    title = f"{m.name}, gamma {m.gamma:g}"
+    facts: dict[str, Any] = {
+        "states, actions, observations": f"{m.num_states}, {m.num_actions}, {pomdp.num_observations}"
+    }
+    if method == "pbvi":
+        plan = pomdp_planning.pbvi(pomdp, tol=tol, max_iterations=100 if m.num_states > 20 else 1000)
+        facts |= {
+            "method": "point-based value iteration", "value of the start, at least": plan.lower, "at most": plan.upper,
+            "iterations": plan.iterations, "vectors": len(plan.alphas), "first action": actions[plan.act(m.start)],
+            "converged": plan.gap <= tol,
+        }  # fmt: skip
+        certain = [plan.value(b) for b in np.eye(m.num_states)]
+        chosen = np.array([plan.act(b) for b in np.eye(m.num_states)], np.int32)
+        if m.num_states == 2:
+            draw = partial(pictures.alpha_vectors, plan, actions, title=title, xlabel=f"P({states[0]})")
+        else:
+            draw = partial(pictures.bounds_by_iteration, plan, title=title)
+    else:
+        bound = pomdp_planning.qmdp(pomdp) if method == "qmdp" else pomdp_planning.fast_informed_bound(pomdp)
+        certain, chosen = bound.max(-1), bound.argmax(-1).astype(np.int32)
+        best = int((m.start @ bound).argmax())
+        facts |= {
+            "method": method, "value of the start, at most": float((m.start @ bound).max()),
+            "first action": actions[best],
+        }  # fmt: skip
+        draw = partial(_value_line, certain, title, "value when certain of the state")
+    rows = [(states[s], float(certain[s]), actions[chosen[s]]) for s in range(m.num_states)]
+    columns = ("if certain of state", "value", "action")
+    return Table(title, facts, columns, rows, m, np.asarray(certain), chosen, {}, draw)
+
+
+def drawing(
+    name: str,
+    what: str = "value",
+    *,
+    gamma: float | None = None,
+    method: str = "v_star",
+    state: int | None = None,
+    action: int = 0,
+    steps: int = 3,
+) -> Figure:
+    """A picture of a named problem: its optimal "value" map, the "occupancy" of its optimal policy, or a "backup".
+
+    ``method`` ("v_star", "td-lambda" ...), ``state`` (none: the likeliest start), ``action`` and ``steps`` are the
+    backup's.
+    """
+    from steersman.tabular import backup_diagrams, objectives, pictures
+
+    known("drawing", what, DRAWINGS)
+    mdp = mdp_called(name, gamma)
+    if what == "backup":
+        method = known("backup", method.replace("-", "_"), backup_diagrams.BACKUPS)
+        state = int(mdp.start.argmax()) if state is None else state
+        return backup_diagrams.backup_diagram(mdp, state, method=method, action=action, steps=steps)
+    best = planning.policy_iteration(mdp)
+    if what == "value":
+        return _map(mdp, best.value, best.policy, f"{mdp.name}, gamma {mdp.gamma:g}: optimal values")()
+    visits = objectives.visitation(mdp, best.policy, normalise=False)
+    title = f"{mdp.name}, gamma {mdp.gamma:g}: visits of the optimal policy"
+    if mdp.grid is None:
+        return _value_line(visits, title, "expected discounted visits")
+    return pictures.occupancy_map(mdp, visits, title=title)
 
 
 def picture(table: Table) -> Figure:
     """The learning curve of a learned table, the value map of a solved gridworld, else its values as a line."""
+    return table.draw()
+
+
+def _map(mdp: MDP, value: np.ndarray, policy: np.ndarray, title: str) -> Callable[[], Figure]:
     from steersman.tabular import pictures
 
-    if table.curves:
-        return pictures.curves(table.curves, title=table.title)
-    if table.mdp.grid is not None:
-        return pictures.value_map(table.mdp, table.value, table.policy, title=table.title)
-    return pictures.curves(
-        {"value": table.value[None]}, x=np.arange(len(table.value)), xlabel="state", ylabel="value", title=table.title
-    )
+    if mdp.grid is None:
+        return partial(_value_line, value, title)
+    return partial(pictures.value_map, mdp, value, policy, title=title)
 
 
-def _rows(mdp: MDP, value: np.ndarray, policy: np.ndarray) -> list[tuple]:
+def _value_line(value: np.ndarray, title: str, ylabel: str = "value") -> Figure:
+    return curves({"value": np.asarray(value)[None]}, np.arange(len(value)), "state", ylabel, title)
+
+
+def curves(series: dict[str, np.ndarray], x: np.ndarray, xlabel: str, ylabel: str, title: str) -> Figure:
+    from steersman.tabular import pictures
+
+    return pictures.curves(series, x=x, xlabel=xlabel, ylabel=ylabel, title=title, trim=0.02)
+
+
+def state_rows(mdp: MDP, value: np.ndarray, policy: np.ndarray) -> list[tuple]:
     actions = mdp.action_names or tuple(str(a) for a in range(mdp.num_actions))
     cells = None if mdp.grid is None else mdp.grid.cells
     label = lambda s: str(s) if cells is None or s >= len(cells) else f"{s} ({cells[s][0]}, {cells[s][1]})"

@@ -99,9 +99,8 @@ def restarting(mdp: MDP) -> MDP:
     )
     gamma = mdp.gamma if mdp.gamma < 1 else 1 - 1e-9
     none = np.zeros(s, bool)
-    return MDP(
-        successors, probabilities, mdp.reward.copy(), mdp.start.copy(), gamma, none, name=f"{mdp.name}, restarting"
-    )
+    labels = {"name": f"{mdp.name}, restarting", "action_names": mdp.action_names, "grid": mdp.grid}
+    return MDP(successors, probabilities, mdp.reward.copy(), mdp.start.copy(), gamma, none, **labels)
 
 
 def flow_matrix(mdp: MDP, gamma: float) -> tuple[sp.csr_matrix, np.ndarray]:

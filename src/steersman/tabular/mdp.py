@@ -182,12 +182,12 @@ def _check_rows(rows: np.ndarray, what: str, axes: tuple[str, ...]) -> None:
             return "all of it"
         return ", ".join(f"{n}={i}" for n, i in zip(axes, np.unravel_index(np.argmax(bad), bad.shape), strict=True))
 
-    sums = rows.sum(-1)
+    sums = (rows.reshape(-1, rows.shape[-1]) @ np.ones(rows.shape[-1])).reshape(rows.shape[:-1])
     if not np.isfinite(sums).all():
         bad = ~np.isfinite(rows).all(-1)
         raise UsageError(f"{what} has NaN or infinite entries, first at {where(bad)}.")
-    low = rows.min(-1)
-    if low.min() < 0:
+    if rows.min() < 0:
+        low = rows.min(-1)
         worst = np.unravel_index(np.argmin(low), low.shape)
         raise UsageError(f"{what} has negative entries; the lowest, {low[worst]:.6g}, is at {where(low == low.min())}.")
     error = np.abs(sums - 1)

@@ -1,4 +1,4 @@
-"""Pictures of tabular answers, each a Figure: value maps with arrows, occupancy, backup diagrams, learning curves.
+"""Pictures of tabular answers, each a Figure: value maps with arrows, occupancy, learning curves, plans of POMDPs.
 
 matplotlib is imported when a picture is first drawn, without a display.
 """
@@ -6,32 +6,25 @@ matplotlib is imported when a picture is first drawn, without a display.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from steersman.errors import UsageError
 from steersman.tabular.mdp import MDP
+from steersman.theory.statistics import bootstrap_band
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from steersman.tabular.pomdp_planning import AlphaPolicy
+
 INK, ACCENT = "#222222", "#c0392b"
-BACKUPS = (
-    "v_pi",
-    "q_pi",
-    "v_star",
-    "q_star",
-    "td0",
-    "sarsa",
-    "expected_sarsa",
-    "q_learning",
-    "tree_backup",
-    "monte_carlo",
-)
 
 
-def _figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure that needs no display, in inches."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -55,18 +48,19 @@ def value_map(
     field = np.full((rows, columns), np.nan)
     shown = len(cells)  # a restarted or extended MDP may hold states off the map
     field[cells[:, 0], cells[:, 1]] = np.asarray(value)[:shown]
-    figure = _figure(max(3.0, 0.8 * columns + 1.2), max(2.0, 0.8 * rows + 0.6))
+    figure = new_figure(max(3.0, 0.8 * columns + 1.2), max(2.0, 0.8 * rows + 0.6))
     axes = figure.add_subplot()
     axes.set_facecolor("#555555")
     image = axes.imshow(field, cmap="viridis")
     figure.colorbar(image, ax=axes, shrink=0.8)
     low, high = np.nanmin(field), np.nanmax(field)
+    few = "".join(mdp.grid.rows).count("S") <= len(cells) // 2  # where every cell is a start, to say so says nothing
     for (i, j), v in np.ndenumerate(field):
         if np.isnan(v):
             continue
         light = (v - low) / (high - low + 1e-12) > 0.6
         sign = mdp.grid.rows[i][j]
-        text = (sign + " " if sign in "SGX" else "") + (f"{v:.3g}" if numbers else "")
+        text = (sign + " " if sign in "GX" or (sign == "S" and few) else "") + (f"{v:.3g}" if numbers else "")
         axes.text(j, i + 0.36, text, ha="center", va="center", fontsize=7, color=INK if light else "white")
     if policy is not None:
         pi = np.asarray(policy)
@@ -94,119 +88,6 @@ def occupancy_map(mdp: MDP, occupancy: np.ndarray, *, title: str = "") -> Figure
     return value_map(mdp, visits, title=title or f"{mdp.name}: expected discounted visits")
 
 
-def backup_diagram(mdp: MDP, state: int, *, method: str = "v_star", action: int = 0, steps: int = 3) -> Figure:
-    """The backup diagram of a state: open circles are states, filled ones actions, squares ends.
-
-    Two levels of the state's own actions and successors, with their probabilities, for the expected backups (v_pi,
-    v_star, q_pi, q_star); a single line of ``steps`` sampled transitions for the sampled ones. An arc marks a maximum.
-    Raises UsageError for an unknown method or state. (Sutton & Barto 2018, sections 3.5 to 3.6, 7.5.)
-    """
-    if method not in BACKUPS:
-        raise UsageError(f"No backup is called {method!r}; there are {', '.join(BACKUPS)}.")
-    if not 0 <= state < mdp.num_states:
-        raise UsageError(f"State {state} is outside 0..{mdp.num_states - 1}.")
-    figure = _figure(6, 4)
-    axes = figure.add_subplot()
-    axes.axis("off")
-    if method in ("v_pi", "v_star", "q_pi", "q_star"):
-        _expected_backup(axes, mdp, state, method, action)
-    else:
-        _sampled_backup(axes, mdp, state, method, steps)
-    axes.set_title(f"{method} at state {state} of {mdp.name}")
-    return figure
-
-
-def _node(axes, x: float, y: float, *, kind: str, label: str = "") -> None:
-    marker = {"state": "o", "action": "o", "end": "s"}[kind]
-    size, face = {"state": (15, "white"), "action": (7, INK), "end": (12, "#bbbbbb")}[kind]
-    axes.plot([x], [y], marker=marker, ms=size, mfc=face, mec=INK, zorder=3, clip_on=False)
-    if label:
-        axes.annotate(label, (x, y), xytext=(0, -17), textcoords="offset points", ha="center", fontsize=7)
-
-
-def _line(axes, a: tuple[float, float], b: tuple[float, float], label: str = "") -> None:
-    axes.plot([a[0], b[0]], [a[1], b[1]], color=INK, lw=1, zorder=1)
-    if label:
-        axes.annotate(label, ((a[0] + b[0]) / 2, (a[1] + b[1]) / 2), fontsize=7, color=ACCENT, ha="center")
-
-
-def _outcomes(mdp: MDP, s: int, a: int) -> list[tuple[int, float]]:
-    chances = np.bincount(mdp.successors[s, a], mdp.probabilities[s, a], mdp.num_states)
-    return [(int(i), float(chances[i])) for i in np.argsort(-chances)[:3] if chances[i] > 0]
-
-
-def _expected_backup(axes, mdp: MDP, state: int, method: str, action: int) -> None:
-    names = mdp.action_names or tuple(str(a) for a in range(mdp.num_actions))
-    over_actions = range(min(mdp.num_actions, 6)) if method[0] == "v" else [action]
-    leaves = [(a, s, p) for a in over_actions for s, p in _outcomes(mdp, state, a)]
-    if method[0] == "v":
-        _node(axes, 0.5, 1.0, kind="state", label="")
-        axes.annotate(f"s = {state}", (0.5, 1.0), xytext=(14, 4), textcoords="offset points", fontsize=8)
-    place = {i: (k + 0.5) / len(leaves) for k, i in enumerate(range(len(leaves)))}
-    for a in over_actions:
-        mine = [i for i, leaf in enumerate(leaves) if leaf[0] == a]
-        x = float(np.mean([place[i] for i in mine]))
-        if method[0] == "v":
-            _line(axes, (0.5, 1.0), (x, 0.55))
-        _node(axes, x, 0.55, kind="action")
-        axes.annotate(names[a], (x, 0.55), xytext=(6, 5), textcoords="offset points", fontsize=8)
-        for i in mine:
-            _, successor, p = leaves[i]
-            _line(axes, (x, 0.55), (place[i], 0.15), f"{p:.2g}")
-            _node(axes, place[i], 0.15, kind="end" if mdp.terminal[successor] else "state", label=str(successor))
-            if method[0] == "q":
-                for b in range(min(mdp.num_actions, 4)):
-                    shift = (b - 1.5) * 0.04
-                    _line(axes, (place[i], 0.15), (place[i] + shift, -0.25))
-                    _node(axes, place[i] + shift, -0.25, kind="action")
-                if method == "q_star":
-                    _arc(axes, place[i], 0.15, 0.12)
-    if method == "v_star":
-        _arc(axes, 0.5, 1.0, 0.16)
-    axes.set_xlim(0, 1)
-    axes.set_ylim(-0.4, 1.1)
-
-
-def _arc(axes, x: float, y: float, size: float) -> None:
-    angle = np.linspace(-0.75 * np.pi, -0.25 * np.pi, 30)
-    axes.plot(x + size * np.cos(angle), y + size * np.sin(angle), color=ACCENT, lw=1.6)
-
-
-def _sampled_backup(axes, mdp: MDP, state: int, method: str, steps: int) -> None:
-    steps = {"td0": 1, "sarsa": 1, "expected_sarsa": 1, "q_learning": 1}.get(method, steps)
-    from_action = method in ("sarsa", "expected_sarsa", "q_learning", "tree_backup")
-    y, gap, s = 1.0, 1.0 / (2 * steps + 1), state
-    if not from_action:
-        _node(axes, 0.5, y, kind="state")
-        axes.annotate(f"s = {state}", (0.5, y), xytext=(14, -3), textcoords="offset points", fontsize=8)
-    else:
-        y += gap
-    for i in range(steps):
-        _line(axes, (0.5, y), (0.5, y - gap)) if not (from_action and i == 0) else None
-        _node(axes, 0.5, y - gap, kind="action")
-        _line(axes, (0.5, y - gap), (0.5, y - 2 * gap))
-        s = _outcomes(mdp, s, 0)[0][0]
-        last = i == steps - 1
-        _node(axes, 0.5, y - 2 * gap, kind="end" if method == "monte_carlo" and last else "state")
-        y -= 2 * gap
-        if from_action and (last or method == "tree_backup") and method != "sarsa":
-            count = min(mdp.num_actions, 4)
-            if last:
-                offsets = (np.arange(count) - (count - 1) / 2) * 0.08
-            else:  # the action taken goes on in the middle, the others beside it
-                offsets = np.array([-0.08, 0.08, -0.16])[: count - 1]
-            for x in 0.5 + offsets:
-                _line(axes, (0.5, y), (x, y - gap))
-                _node(axes, x, y - gap, kind="action")
-            if method == "q_learning":
-                _arc(axes, 0.5, y, 0.1)
-        elif method == "sarsa":
-            _line(axes, (0.5, y), (0.5, y - gap))
-            _node(axes, 0.5, y - gap, kind="action")
-    axes.set_xlim(0, 1)
-    axes.set_ylim(y - 2 * gap, 1.1 + gap)
-
-
 def curves(
     series: Mapping[str, np.ndarray],
     *,
@@ -214,20 +95,83 @@ def curves(
     xlabel: str = "episode",
     ylabel: str = "return",
     title: str = "",
+    confidence: float = 0.95,
+    trim: float = 0.0,
 ) -> Figure:
-    """Means over runs with 95% normal intervals of the mean, point by point: each series is [runs, points]."""
-    figure = _figure(6, 4)
+    """Means over runs with the bootstrap interval of the mean, point by point: each series is [runs, points].
+
+    ``trim`` leaves the lowest and highest share of the means out of the picture, such as very long first episodes.
+    """
+    figure = new_figure(6.4, 4.2)
     axes = figure.add_subplot()
     for label, runs in series.items():
         runs = np.atleast_2d(np.asarray(runs, np.float64))
-        at = np.arange(1, runs.shape[1] + 1) if x is None else np.asarray(x)
-        (line,) = axes.plot(at, runs.mean(0), label=label, lw=1.4)
-        if len(runs) > 1:
-            half = 1.96 * runs.std(0, ddof=1) / np.sqrt(len(runs))
-            axes.fill_between(at, runs.mean(0) - half, runs.mean(0) + half, color=line.get_color(), alpha=0.2, lw=0)
+        band(axes, np.arange(1, runs.shape[1] + 1) if x is None else np.asarray(x), runs, label, confidence=confidence)
+    style(axes, xlabel, ylabel, title)
+    if trim:
+        means = [np.atleast_2d(np.asarray(runs, np.float64)).mean(0) for runs in series.values()]
+        low, high = min(np.quantile(m, trim) for m in means), max(np.quantile(m, 1 - trim) for m in means)
+        room = 0.15 * (high - low) or 1.0
+        axes.set_ylim(max(low - room, axes.get_ylim()[0]), min(high + room, axes.get_ylim()[1]))
+    if any(len(np.atleast_2d(runs)) > 1 for runs in series.values()):
+        about = f"mean over runs, {100 * confidence:g}% bootstrap interval"
+        axes.text(1.0, 1.01, about, transform=axes.transAxes, ha="right", va="bottom", fontsize=7, color="#666666")
+    if len(series) > 1:
+        axes.legend(fontsize=8, frameon=False)
+    return figure
+
+
+def band(
+    axes: Axes, x: np.ndarray, runs: np.ndarray, label: str, *, color: Any = None, confidence: float = 0.95
+) -> None:
+    """The mean of [runs, points] as a line in its bootstrap interval."""
+    (line,) = axes.plot(x, runs.mean(0), label=label, lw=1.4, color=color)
+    if len(runs) > 1:
+        low, high = bootstrap_band(runs, confidence)
+        axes.fill_between(x, low, high, color=line.get_color(), alpha=0.2, lw=0)
+
+
+def style(axes: Axes, xlabel: str, ylabel: str, title: str) -> None:
+    """What all curves share."""
     axes.set_xlabel(xlabel)
     axes.set_ylabel(ylabel)
-    axes.set_title(title)
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
+    axes.set_title(title, loc="left", fontsize=11)
+    axes.grid(alpha=0.25, lw=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def alpha_vectors(plan: AlphaPolicy, actions: tuple[str, ...], *, title: str = "", xlabel: str = "") -> Figure:
+    """A plan of a POMDP with two states: its vectors over P(state 0), and their upper surface, the value.
+
+    Raises UsageError for another number of states.
+    """
+    if plan.alphas.shape[1] != 2:
+        raise UsageError(f"Vectors are drawn over two states; this POMDP has {plan.alphas.shape[1]}.")
+    figure = new_figure(6.4, 4.2)
+    axes = figure.add_subplot()
+    p = np.linspace(0, 1, 401)
+    lines = np.stack([p, 1 - p], -1) @ plan.alphas.T  # [points, N]
+    best = lines.argmax(-1)
+    for a in np.unique(plan.actions):
+        mine = np.flatnonzero(plan.actions == a)
+        color = f"C{int(a)}"
+        axes.plot(p, lines[:, mine], color=color, lw=0.7, alpha=0.35)
+        axes.plot(p, np.where(np.isin(best, mine), lines.max(-1), np.nan), color=color, lw=2.6, label=actions[int(a)])
+    low, high = float(lines.max(-1).min()), float(lines.max(-1).max())
+    axes.set_ylim(low - 0.25 * (high - low), high + 0.08 * (high - low))
+    style(axes, xlabel, "value", title)
+    axes.legend(fontsize=8, frameon=False, title="best action", title_fontsize=8)
+    return figure
+
+
+def bounds_by_iteration(plan: AlphaPolicy, *, title: str = "") -> Figure:
+    """How the two bounds of a POMDP's start value closed in on it."""
+    figure = new_figure(6.4, 4.2)
+    axes = figure.add_subplot()
+    x = np.arange(1, len(plan.history) + 1)
+    axes.fill_between(x, plan.history[:, 0], plan.history[:, 1], alpha=0.15, lw=0, color="C0")
+    axes.plot(x, plan.history[:, 1], lw=1.6, color="C1", label="no policy is worth more")
+    axes.plot(x, plan.history[:, 0], lw=1.6, color="C0", label="the plan is worth at least")
+    style(axes, "iteration", "value of the start", title)
+    axes.legend(fontsize=8, frameon=False)
     return figure

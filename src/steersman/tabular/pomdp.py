@@ -135,21 +135,3 @@ def _observe(pomdp: POMDP, state, action: Array, key: Key) -> tuple[Any, TimeSte
     chances = jnp.asarray(pomdp.observation, jnp.float32)[action, state[0]]
     o = jax.random.categorical(see, jnp.log(chances)).astype(jnp.int32)
     return state, ts, o
-
-
-def tiger(gamma: float = 0.95, accuracy: float = 0.85) -> POMDP:
-    """Two doors, a tiger behind one: listen (-1, right with ``accuracy``) or open (+10, or -100 for the tiger).
-
-    Opening puts the tiger behind a random door again. States: tiger left, right; actions: listen, open left, open
-    right. At gamma 0.95, V*(1/2, 1/2) = 19.37. (Cassandra, Kaelbling & Littman 1994; Kaelbling, Littman & Cassandra
-    1998.)
-    """
-    from steersman.tabular.builders import from_arrays
-
-    reset = np.full((2, 2), 0.5)
-    transitions = np.stack([np.eye(2), reset, reset], 1)
-    rewards = np.array([[-1.0, -100.0, 10.0], [-1.0, 10.0, -100.0]])
-    heard = np.array([[accuracy, 1 - accuracy], [1 - accuracy, accuracy]])
-    names = ("listen", "open-left", "open-right")
-    mdp = from_arrays(transitions, rewards, gamma=gamma, name="tiger", action_names=names)
-    return POMDP(mdp, np.stack([heard, reset, reset]), ("hear-left", "hear-right"), ("tiger-left", "tiger-right"))

@@ -10,15 +10,21 @@ from steersman.errors import UsageError
 from steersman.tabular.planning import value_iteration
 from steersman.tabular.pomdp import POMDP
 
+SWEEPS = 10  # backups of the lower bound at all beliefs met, at most, after each walk
+
 
 class AlphaPolicy(NamedTuple):
-    """V(b) = max_i alpha_i . b, and the action of the best i: a lower bound on V* that its policy attains."""
+    """V(b) = max_i alpha_i . b, a lower bound on V*, and the action of the best i.
+
+    Vectors that are best at none of the beliefs met are dropped, so acting by it may lose a little at others.
+    """
 
     alphas: np.ndarray  # float64 [N, S]
     actions: np.ndarray  # int32 [N]
     lower: float  # V(b_0): what the policy is worth at least
     upper: float  # V*(b_0) is at most this
     iterations: int
+    history: np.ndarray  # float64 [iterations, 2]: both bounds after each
 
     def value(self, belief: np.ndarray) -> float:
         return float((self.alphas @ belief).max())
@@ -47,57 +53,66 @@ def fast_informed_bound(pomdp: POMDP, *, tol: float = 1e-9, max_sweeps: int = 10
     """
     m = pomdp.mdp
     _discounted(pomdp)
-    joint = m.dense()[..., None] * pomdp.observation.transpose(1, 0, 2)[None].transpose(0, 2, 1, 3)  # [S, A, S', O]
+    p = m.dense().transpose(1, 0, 2)  # [A, S, S']
     q = qmdp(pomdp, tol=tol)
     for _ in range(max_sweeps):
-        new = m.reward + m.gamma * np.einsum("sato,tb->saob", joint, q).max(-1).sum(-1)
+        ahead = pomdp.observation[..., None] * q[None, :, None]  # [A, S', O, A']
+        informed = (p @ ahead.reshape(*p.shape[:2], -1)).reshape(*p.shape[:2], -1, m.num_actions).max(-1).sum(-1)
+        new = m.reward + m.gamma * informed.T
         change, q = float(np.abs(new - q).max()), new
         if change * m.gamma / (1 - m.gamma) <= tol:
             break
     return q + tol
 
 
-def pbvi(
-    pomdp: POMDP, *, points: int = 200, tol: float = 1e-6, max_iterations: int = 2000, expand: int = 8, seed: int = 0
-) -> AlphaPolicy:
-    """Point-based value iteration: exact backups at a growing set of reachable beliefs, between two bounds.
+def pbvi(pomdp: POMDP, *, tol: float = 1e-3, max_iterations: int = 1000, depth: int = 200) -> AlphaPolicy:
+    """Point-based value iteration between two bounds, at beliefs found by heuristic search.
 
-    Lower: every backup makes vectors that a policy attains, from min r / (1 - gamma) up. Upper: a sawtooth over the
-    same points, from the fast informed bound down. Beliefs are added where the two lie far apart, up to ``points``.
-    Stops when they meet to ``tol`` at b_0, or when neither moves. Raises UsageError for gamma = 1.
-    (Pineau, Gordon & Thrun 2003; Hauskrecht 2000; Smith & Simmons 2005 for the two bounds.)
+    Lower: vectors that a policy attains, from the best that one action for ever gives up. Upper: a sawtooth over the
+    beliefs met so far, from the fast informed bound down. An iteration walks from b_0 by the action that the upper
+    bound likes and the observation that leaves most undecided, until the bounds are within ``tol`` / gamma^t; it backs
+    both up on the way home, and then the lower one at all beliefs met. Stops when they meet to ``tol`` at b_0.
+    ``depth`` cuts the walks. Raises UsageError for gamma = 1. (Pineau, Gordon & Thrun 2003; the search: Smith & Simmons
+    2005, HSVI.)
     """
     m = pomdp.mdp
     _discounted(pomdp)
-    start = m.start
-    joint = m.dense()[..., None] * pomdp.observation.transpose(1, 0, 2)[None].transpose(0, 2, 1, 3)
-    wander = np.unique(np.concatenate([start[None], _reachable(pomdp, start, expand, seed)]), axis=0)
-    # The corners come first: the upper bound leans on them, so they must be able to fall too.
-    beliefs = np.concatenate([np.eye(m.num_states), wander[wander.max(-1) < 1]])
-    worst = float(m.reward[~m.terminal].min(initial=0.0 if m.terminal.any() else np.inf))
-    alphas, actions = np.full((1, m.num_states), worst / (1 - m.gamma)), np.zeros(1, np.int32)
-    corners = fast_informed_bound(pomdp).max(-1)
-    ceiling = beliefs @ corners
-    done, low, high = 0, -np.inf, np.inf
-    for done in range(1, max_iterations + 1):
-        before = beliefs @ alphas.T
-        made, chosen = _backup(m.reward, m.gamma, joint, alphas, beliefs)
-        keep = (made * beliefs).sum(-1) >= before.max(-1)  # never trade a better vector for a worse one
-        every = np.concatenate([made[keep], alphas]), np.concatenate([chosen[keep], actions])
-        best = np.unique((beliefs @ every[0].T).argmax(-1))
-        moved = float(np.abs((beliefs @ every[0][best].T).max(-1) - before.max(-1)).max())
-        alphas, actions = every[0][best], every[1][best]
-        lowered = _upper_backup(m.reward, m.gamma, joint, beliefs, ceiling, corners)
-        fell, ceiling = float((ceiling - lowered).max()), np.minimum(ceiling, lowered)
-        corners = ceiling[: m.num_states]
-        low, high = float((alphas @ start).max()), float(_sawtooth(start[None], beliefs, ceiling, corners)[0])
-        if high - low <= tol:
+    p = m.dense().transpose(1, 0, 2)  # [A, S, S']
+    blind = np.stack([np.linalg.solve(np.eye(m.num_states) - m.gamma * p[a], m.reward[:, a]) for a in range(len(p))])
+    lower = _Lower(blind, np.arange(len(p), dtype=np.int32))
+    upper = _Upper(fast_informed_bound(pomdp).max(-1))
+    start, history, crowded = m.start, [], 100
+    for _ in range(max_iterations):
+        walked, belief, t = [], start, 0
+        while t < depth:
+            after, chance = _after(pomdp, p, belief)
+            high = upper(after.reshape(-1, m.num_states)).reshape(chance.shape)
+            low = (after @ lower.alphas.T).max(-1)
+            walked.append((belief, after, chance))
+            action = int((belief @ m.reward + m.gamma * (chance * high).sum(-1)).argmax())
+            excess = chance[action] * (high[action] - low[action] - tol / m.gamma ** (t + 1))
+            if excess.max() <= 0:
+                break
+            belief, t = after[action, int(excess.argmax())], t + 1
+        for belief, after, chance in reversed(walked):
+            high = upper(after.reshape(-1, m.num_states)).reshape(chance.shape)
+            upper.add(belief, float((belief @ m.reward + m.gamma * (chance * high).sum(-1)).max()))
+            lower.add(*_backup(pomdp, p, lower.alphas, belief[None]))
+        points = np.concatenate([upper.beliefs, np.eye(m.num_states), start[None]])
+        for _ in range(SWEEPS):
+            before = (points @ lower.alphas.T).max(-1)
+            lower.add(*_backup(pomdp, p, lower.alphas, points))
+            lower.prune(points)
+            if float(((points @ lower.alphas.T).max(-1) - before).max()) <= tol:
+                break
+        if len(upper.beliefs) > crowded:
+            upper.prune()
+            crowded = max(100, 3 * len(upper.beliefs) // 2)
+        history.append((float((lower.alphas @ start).max()), float(upper(start[None])[0])))
+        if history[-1][1] - history[-1][0] <= tol:
             break
-        if max(moved, fell) < 0.01 * tol:
-            break
-        if len(beliefs) < points and done % 5 == 0:
-            beliefs, ceiling = _widen(pomdp, joint, beliefs, ceiling, corners, alphas, expand, points)
-    return AlphaPolicy(alphas, actions, low, high, done)
+    bounds = np.array(history)
+    return AlphaPolicy(lower.alphas, lower.actions, float(bounds[-1, 0]), float(bounds[-1, 1]), len(bounds), bounds)
 
 
 def _discounted(pomdp: POMDP) -> None:
@@ -105,66 +120,77 @@ def _discounted(pomdp: POMDP) -> None:
         raise UsageError("Point-based planning and its bounds need gamma < 1; give the POMDP a discount.")
 
 
-def _reachable(pomdp: POMDP, belief: np.ndarray, depth: int, seed: int) -> np.ndarray:
-    """Beliefs along a few random histories from ``belief``."""
-    rng = np.random.default_rng(seed)
-    found = []
-    for _ in range(4):
-        b = belief
-        for _ in range(depth):
-            a = int(rng.integers(pomdp.mdp.num_actions))
-            chances = pomdp.predict(b, a) @ pomdp.observation[a]
-            b, _ = pomdp.update(b, a, int(rng.choice(len(chances), p=chances / chances.sum())))
-            found.append(b.round(12))
-    return np.array(found)
+class _Lower:
+    """max_i alpha_i . b, and the actions of the vectors."""
+
+    def __init__(self, alphas: np.ndarray, actions: np.ndarray) -> None:
+        self.alphas, self.actions = alphas, actions
+
+    def add(self, alphas: np.ndarray, actions: np.ndarray) -> None:
+        self.alphas = np.concatenate([self.alphas, alphas])
+        self.actions = np.concatenate([self.actions, actions])
+
+    def prune(self, beliefs: np.ndarray) -> None:
+        """Keep the vectors that are best at some belief."""
+        best = np.unique((beliefs @ self.alphas.T).argmax(-1))
+        self.alphas, self.actions = self.alphas[best], self.actions[best]
 
 
-def _backup(reward, gamma, joint, alphas, beliefs) -> tuple[np.ndarray, np.ndarray]:
-    """The best vector at each belief [N, S] and its action: alpha_a = r_a + gamma sum_o argmax_i b . g_aoi."""
-    ahead = np.einsum("sato,it->aois", joint, alphas)  # [A, O, I, S]
-    best = np.einsum("aois,ns->naoi", ahead, beliefs).argmax(-1)  # [N, A, O]
-    a, o = np.arange(ahead.shape[0])[:, None], np.arange(ahead.shape[1])
-    vectors = reward.T + gamma * ahead[a, o, best].sum(2)  # [N, A, S]
-    chosen = np.einsum("nas,ns->na", vectors, beliefs).argmax(-1)
-    return vectors[np.arange(len(beliefs)), chosen], chosen.astype(np.int32)
+class _Upper:
+    """The sawtooth: the plane through the corners, pulled down by the known belief that helps most."""
+
+    def __init__(self, corners: np.ndarray) -> None:
+        self.corners = corners
+        self.beliefs, self.values = np.zeros((0, len(corners))), np.zeros(0)
+
+    def __call__(self, query: np.ndarray) -> np.ndarray:
+        """The bound at query [N, S] -> [N]."""
+        base = query @ self.corners
+        if not len(self.beliefs):
+            return base
+        saved = self.values - self.beliefs @ self.corners  # at most 0
+        share = np.full((len(query), len(self.beliefs)), np.inf)
+        for s in np.flatnonzero(self.beliefs.any(0)):  # min over s of query / belief, where the belief is positive
+            with np.errstate(divide="ignore", invalid="ignore"):
+                ratio = query[:, s, None] / self.beliefs[:, s]
+            np.fmin(share, np.where(self.beliefs[:, s] > 0, ratio, np.inf), out=share)
+        return base + np.minimum(share * saved, 0.0).min(-1)
+
+    def add(self, belief: np.ndarray, value: float) -> None:
+        if belief.max() == 1:
+            corner = int(belief.argmax())
+            self.corners = self.corners.copy()
+            self.corners[corner] = min(self.corners[corner], value)
+        elif value < self(belief[None])[0]:
+            self.beliefs, self.values = np.concatenate([self.beliefs, belief[None]]), np.append(self.values, value)
+
+    def prune(self) -> None:
+        """Drop beliefs whose value the others give."""
+        keep = np.ones(len(self.beliefs), bool)
+        whole = self.beliefs, self.values
+        for i in range(len(keep)):
+            keep[i] = False
+            self.beliefs, self.values = whole[0][keep], whole[1][keep]
+            keep[i] = self(whole[0][i][None])[0] > whole[1][i] + 1e-12
+        self.beliefs, self.values = whole[0][keep], whole[1][keep]
 
 
-def _sawtooth(query: np.ndarray, beliefs: np.ndarray, ceiling: np.ndarray, corners: np.ndarray) -> np.ndarray:
-    """The upper bound at ``query`` [N, S] by convexity: corners, pulled down by the point that helps most."""
-    base, known = query @ corners, beliefs @ corners
-    with np.errstate(divide="ignore", invalid="ignore"):
-        share = np.where(beliefs[None] > 0, query[:, None] / beliefs[None], np.inf).min(-1)  # [N, points]
-    return base + np.minimum(share * (ceiling - known)[None], 0.0).min(-1)
-
-
-def _after(joint: np.ndarray, beliefs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(beliefs after every action and observation [N, A, O, S], their probabilities [N, A, O])."""
-    mass = np.einsum("ns,sato->naot", beliefs, joint)
+def _after(pomdp: POMDP, p: np.ndarray, belief: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(beliefs after every action and observation [A, O, S], their probabilities [A, O])."""
+    mass = ((belief @ p)[..., None] * pomdp.observation).transpose(0, 2, 1)
     chance = mass.sum(-1)
     return mass / np.where(chance > 0, chance, 1.0)[..., None], chance
 
 
-def _upper_backup(reward, gamma, joint, beliefs, ceiling, corners) -> np.ndarray:
-    after, chance = _after(joint, beliefs)
-    ahead = _sawtooth(after.reshape(-1, after.shape[-1]), beliefs, ceiling, corners).reshape(chance.shape)
-    return (beliefs @ reward + gamma * (chance * ahead).sum(-1)).max(-1)
-
-
-def _widen(pomdp, joint, beliefs, ceiling, corners, alphas, count, points) -> tuple[np.ndarray, np.ndarray]:
-    """Add the successors, under the actions the upper bound likes, whose bounds lie furthest apart."""
-    m = pomdp.mdp
-    after, chance = _after(joint, beliefs)
-    flat = after.reshape(-1, after.shape[-1])
-    high = _sawtooth(flat, beliefs, ceiling, corners).reshape(chance.shape)
-    chosen = (beliefs @ m.reward + m.gamma * (chance * high).sum(-1)).argmax(-1)
-    rows = np.arange(len(beliefs))
-    low = (after @ alphas.T).max(-1)
-    gap = (chance * (high - low))[rows, chosen]  # [N, O]
-    order = np.argsort(-gap, axis=None)[: 4 * count]
-    new = (
-        after[rows[:, None], chosen[:, None], np.arange(chance.shape[-1])].reshape(-1, flat.shape[-1])[order].round(12)
-    )
-    new = new[new.sum(-1) > 0.5]
-    fresh = [b for b in np.unique(new, axis=0) if np.abs(beliefs - b).sum(-1).min() > 1e-9]
-    fresh = np.array(fresh[: min(count, points - len(beliefs))]).reshape(-1, flat.shape[-1])
-    return np.concatenate([beliefs, fresh]), np.concatenate([ceiling, _sawtooth(fresh, beliefs, ceiling, corners)])
+def _backup(pomdp: POMDP, p: np.ndarray, alphas: np.ndarray, beliefs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The best vector at each belief [N, S], r_a + gamma P_a sum_o O(o | a, .) alpha_(a, o), and its action."""
+    m, seen = pomdp.mdp, pomdp.observation
+    made = []
+    for part in np.array_split(beliefs, max(1, len(beliefs) * seen.size // 2**21)):  # 16 MB at a time
+        mass = np.einsum("nat,ato->naot", np.einsum("ns,ast->nat", part, p, optimize=True), seen)
+        best = (mass @ alphas.T).argmax(-1)  # [N, A, O]
+        ahead = np.einsum("ato,naot->nat", seen, alphas[best])
+        vectors = m.reward.T + m.gamma * np.einsum("ast,nat->nas", p, ahead, optimize=True)
+        chosen = np.einsum("nas,ns->na", vectors, part).argmax(-1)
+        made.append((vectors[np.arange(len(part)), chosen], chosen.astype(np.int32)))
+    return np.concatenate([v for v, _ in made]), np.concatenate([a for _, a in made])

@@ -1,132 +1,175 @@
-"""The Bellman backups that every planner is made of, small in numpy and large in compiled float64.
+"""The Bellman backups that every planner is made of, over blocks of states that the cores share.
 
-Large sparse tables keep the layout [S, A, K]: the backup of one state reads one contiguous run of memory and K * A
-entries of the value, and all of it is one fused loop over the states.
+Sparse tables keep the layout [S, A, K]: the backup of one state reads one contiguous run of memory and K * A entries of
+the value. A block is a scipy matrix that looks into the table (no copy, nothing to compile), and scipy and numpy let
+go of the interpreter while they work, so that threads take blocks side by side. A block's action values stay in cache.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
-from typing import Any, NamedTuple
+import os
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple, TypeVar
 
-import jax
-import jax.numpy as jnp
 import numpy as np
+import scipy.sparse as sp
 
 from steersman.tabular.mdp import MDP
 
-COMPILED_FROM = 200_000  # table entries; below this, numpy finishes before a compilation would
-UNROLL_UP_TO = 64  # successors per state, A * K: beyond this the fused loop's code would grow too large
+BLOCK = 600_000  # table entries: larger blocks leave the cache, smaller ones wait for the interpreter
+NARROW_BLOCK = 500_000  # of one policy's table
+
+T = TypeVar("T")
+U = TypeVar("U")
+Step = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, float, float]]
 
 
 class Backups(NamedTuple):
-    """Backups of one MDP. Values are arrays [S] of the backend's kind; ``host`` brings one back as float64 numpy."""
+    """Backups of one MDP; values are float64 [S]."""
 
-    best: Callable[[Any], Any]  # v -> max_a q(., a)
-    greedy: Callable[[Any], np.ndarray]  # v -> argmax_a q(., a), int32 [S]
-    follow: Callable[[np.ndarray], Callable[[Any], Any]]  # policy [S] -> (v -> r_pi + gamma P_pi v)
-    spread: Callable[[Any, Any], tuple[float, float]]  # (w, v) -> min and max of w - v
-    put: Callable[[np.ndarray], Any]
-    host: Callable[[Any], np.ndarray]
+    best: Callable[[np.ndarray], np.ndarray]  # v -> max_a q(., a)
+    improve: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]  # (v, policy) -> (max_a q, a better one)
+    follow: Callable[[np.ndarray], Step]  # policy [S] -> ((r, x) -> y = r + gamma P_pi x, and min and max of y - x)
 
 
-def backups(mdp: MDP, gamma: float | None = None) -> Backups:
-    """The backups of ``mdp`` with its own gamma, or another one."""
-    gamma = mdp.gamma if gamma is None else gamma
-    large = mdp.successors.size >= COMPILED_FROM and not mdp.is_dense
-    return _compiled(mdp, gamma) if large else _plain(mdp, gamma)
+def backups(mdp: MDP) -> Backups:
+    """The backups of ``mdp``."""
+    return _dense(mdp) if mdp.is_dense else _sparse(mdp)
 
 
-def _plain(mdp: MDP, gamma: float) -> Backups:
-    def follow(policy: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-        matrix, reward = mdp.policy_matrix(policy)
-        return lambda v: reward + gamma * (matrix @ v)
-
-    return Backups(
-        best=lambda v: mdp.lookahead(v, gamma).max(-1),
-        greedy=lambda v: mdp.lookahead(v, gamma).argmax(-1).astype(np.int32),
-        follow=follow,
-        spread=lambda w, v: (float((w - v).min()), float((w - v).max())),
-        put=lambda v: np.asarray(v, np.float64),
-        host=lambda v: v,
-    )
+def best_of(q: np.ndarray, out: np.ndarray) -> None:
+    """Maximum over the actions of q [n, A]: by columns, as numpy is slow along a short axis."""
+    np.copyto(out, q[:, 0])
+    for a in range(1, q.shape[1]):
+        np.maximum(out, q[:, a], out=out)
 
 
-def _compiled(mdp: MDP, gamma: float) -> Backups:
-    with jax.enable_x64(True):
-        table = mdp.on_device
-        g = jnp.asarray(gamma, jnp.float64)
-
-    def wide(f: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*args: Any) -> Any:
-            with jax.enable_x64(True):
-                return f(*args)
-
-        return call
-
-    def follow(policy: np.ndarray) -> Callable[[Any], Any]:
-        narrow = wide(_narrow)(*table, jnp.asarray(policy, jnp.int32))
-        return lambda v: wide(_best)(v, *narrow, g)
-
-    def spread(w: Any, v: Any) -> tuple[float, float]:
-        low, high = wide(_spread)(w, v)
-        return float(low), float(high)
-
-    return Backups(
-        best=lambda v: wide(_best)(v, *table, g),
-        greedy=lambda v: np.asarray(wide(_greedy)(v, *table, g)),
-        follow=follow,
-        spread=spread,
-        put=lambda v: wide(jnp.asarray)(np.asarray(v, np.float64)),
-        host=lambda v: np.array(v),
-    )
+def improve_on(policy: np.ndarray, q: np.ndarray, best: np.ndarray) -> None:
+    """Change the actions [n] that are not the best of q [n, A]; ties keep theirs."""
+    mine = q.reshape(-1).take(np.arange(0, q.size, q.shape[1]) + policy)
+    behind = np.flatnonzero(best > mine)
+    policy[behind] = q[behind].argmax(-1)
 
 
-def _action_values(
-    v: jax.Array, succ: jax.Array, prob: jax.Array, reward: jax.Array, gamma: jax.Array
-) -> list[jax.Array]:
-    """One array [S] per action. Unrolled, so that the backend fuses gather, product, sum and maximum into one loop."""
-    _, actions, width = succ.shape
-    if actions * width > UNROLL_UP_TO:
-        q = reward + gamma * jnp.sum(prob * v.at[succ].get(mode="promise_in_bounds"), -1)
-        return [q[:, a] for a in range(actions)]
-    values = []
-    for a in range(actions):
-        expected = prob[:, a, 0] * v.at[succ[:, a, 0]].get(mode="promise_in_bounds")
-        for k in range(1, width):
-            expected = expected + prob[:, a, k] * v.at[succ[:, a, k]].get(mode="promise_in_bounds")
-        values.append(reward[:, a] + gamma * expected)
-    return values
+def spread(w: np.ndarray, v: np.ndarray) -> tuple[float, float]:
+    """Least and greatest of w - v."""
+    change = w - v
+    return float(change.min()), float(change.max())
 
 
-@jax.jit
-def _best(v: jax.Array, succ: jax.Array, prob: jax.Array, reward: jax.Array, gamma: jax.Array) -> jax.Array:
-    return functools.reduce(jnp.maximum, _action_values(v, succ, prob, reward, gamma))
+def _dense(mdp: MDP) -> Backups:
+    def improve(v: np.ndarray, policy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        q = mdp.lookahead(v)
+        w, policy = q.max(-1), policy.copy()
+        improve_on(policy, q, w)
+        return w, policy
+
+    def follow(policy: np.ndarray) -> Step:
+        matrix = mdp.probabilities[np.arange(mdp.num_states), policy]
+
+        def step(r: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, float, float]:
+            y = r + mdp.gamma * (matrix @ x)
+            return y, *spread(y, x)
+
+        return step
+
+    return Backups(lambda v: mdp.lookahead(v).max(-1), improve, follow)
 
 
-@jax.jit
-def _greedy(v: jax.Array, succ: jax.Array, prob: jax.Array, reward: jax.Array, gamma: jax.Array) -> jax.Array:
-    values = _action_values(v, succ, prob, reward, gamma)
-    best, chosen = values[0], jnp.zeros(v.shape, jnp.int32)
-    for a, q in enumerate(values[1:], 1):
-        chosen = jnp.where(q > best, jnp.int32(a), chosen)
-        best = jnp.maximum(best, q)
-    return chosen
+def _sparse(mdp: MDP) -> Backups:
+    s, a, k = mdp.successors.shape
+    successors, probabilities = mdp.successors.reshape(s * a, k), mdp.probabilities.reshape(s * a, k)
+    blocks = [
+        (part, _matrix(successors[rows], probabilities[rows], s))
+        for part in _parts(s, a * k, BLOCK)
+        for rows in [slice(part.start * a, part.stop * a)]
+    ]
+
+    def action_values(part: slice, matrix: sp.csr_matrix, v: np.ndarray) -> np.ndarray:
+        q = (matrix @ v).reshape(-1, a)
+        q *= mdp.gamma
+        q += mdp.reward[part]
+        return q
+
+    def best(v: np.ndarray) -> np.ndarray:
+        w = np.empty(s)
+
+        def one(block: tuple[slice, sp.csr_matrix]) -> None:
+            part, matrix = block
+            best_of(action_values(part, matrix, v), w[part])
+
+        _together(one, blocks)
+        return w
+
+    def improve(v: np.ndarray, policy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        w, policy = np.empty(s), policy.copy()
+
+        def one(block: tuple[slice, sp.csr_matrix]) -> None:
+            part, matrix = block
+            q = action_values(part, matrix, v)
+            best_of(q, w[part])
+            improve_on(policy[part], q, w[part])
+
+        _together(one, blocks)
+        return w, policy
+
+    # The table of the policy that is followed: 1/A of the memory to read, in half the digits, which do for corrections.
+    index, chances = np.empty((s, k), np.int32), np.empty((s, k), np.float32)
+    narrow = [(part, _matrix(index[part], chances[part], s)) for part in _parts(s, k, NARROW_BLOCK)]
+    followed = np.full(s, -1, np.int32)
+
+    def follow(policy: np.ndarray) -> Step:
+        def select(part: slice) -> None:
+            new = part.start + np.flatnonzero(policy[part] != followed[part])
+            rows = new * a + policy[new]
+            index[new], chances[new], followed[new] = successors[rows], probabilities[rows], policy[new]
+
+        _together(select, list(_parts(s, k, NARROW_BLOCK // 8)))
+        gamma = np.float32(mdp.gamma)
+
+        def step(r: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, float, float]:
+            y = np.empty(s, np.float32)
+
+            def one(block: tuple[slice, sp.csr_matrix]) -> tuple[float, float]:
+                part, matrix = block
+                new = matrix @ x
+                new *= gamma
+                np.add(new, r[part], out=y[part])
+                return spread(y[part], x[part])
+
+            ends = _together(one, narrow)
+            return y, min(low for low, _ in ends), max(high for _, high in ends)
+
+        return lambda r, x: step(r.astype(np.float32, copy=False), x.astype(np.float32, copy=False))
+
+    return Backups(best, improve, follow)
 
 
-@jax.jit
-def _narrow(succ: jax.Array, prob: jax.Array, reward: jax.Array, policy: jax.Array) -> tuple[jax.Array, ...]:
-    """The table of one policy, [S, 1, K]: 1/A of the memory to read. Selections stream; a gather of rows would not."""
-    succ_pi, prob_pi, reward_pi = succ[:, 0], prob[:, 0], reward[:, 0]
-    for a in range(1, succ.shape[1]):
-        chosen = policy == a
-        succ_pi = jnp.where(chosen[:, None], succ[:, a], succ_pi)
-        prob_pi = jnp.where(chosen[:, None], prob[:, a], prob_pi)
-        reward_pi = jnp.where(chosen, reward[:, a], reward_pi)
-    return succ_pi[:, None], prob_pi[:, None], reward_pi[:, None]
+def _matrix(successors: np.ndarray, probabilities: np.ndarray, states: int) -> sp.csr_matrix:
+    """Rows of the table as a matrix that looks into it; scipy's constructor would copy them."""
+    rows, k = successors.shape
+    matrix = sp.csr_matrix((rows, states), dtype=probabilities.dtype)
+    matrix.data, matrix.indices = probabilities.reshape(-1), successors.reshape(-1)
+    matrix.indptr = np.arange(0, rows * k + 1, k, dtype=np.int32)
+    return matrix
 
 
-@jax.jit
-def _spread(w: jax.Array, v: jax.Array) -> tuple[jax.Array, jax.Array]:
-    return jnp.min(w - v), jnp.max(w - v)
+def _parts(states: int, width: int, entries: int) -> Iterable[slice]:
+    size = max(entries // width, 1)
+    return (slice(i, min(i + size, states)) for i in range(0, states, size))
+
+
+@functools.cache
+def _threads() -> tuple[int, ThreadPoolExecutor]:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return cores, ThreadPoolExecutor(cores, "steersman-tabular")
+
+
+def _together(f: Callable[[T], U], items: list[T]) -> list[U]:
+    """[f(x) for x in items], by all cores when there is more than one item."""
+    if len(items) == 1:
+        return [f(items[0])]
+    cores, pool = _threads()
+    return list(pool.map(f, items)) if cores > 1 else [f(x) for x in items]

@@ -205,6 +205,41 @@ def retrace(
     return _backward(r_t + discount_t * v_t - trace * q_t, trace, nothing[0])
 
 
+def at_episode_start(x_t: Array, first: Array) -> jax.Array:
+    """For each step, x at the first step of its episode: of returns, the return of the whole episode.
+
+    x_t [T, ...]; first bool, the same shape: obs_t opens an episode. -> [T, ...]. The first row counts
+    as an opening.
+
+    >>> at_episode_start(jnp.array([3.0, 2.0, 1.0, 7.0]), jnp.array([True, False, False, True]))
+    Array([3., 3., 3., 7.], dtype=float32)
+    """
+    return _forward(jnp.asarray(x_t), jnp.asarray(first), 1.0)
+
+
+def episode_discounts(first: Array, gamma: Scalar) -> jax.Array:
+    """gamma^k for the k-th step of each episode, k = 0 at its first step: float32, the shape of first [T, ...].
+
+    The weights of the policy gradient of the *discounted* start value (Sutton and Barto 2018, section 13.3). The
+    rollout's first row counts as an opening.
+
+    >>> episode_discounts(jnp.array([True, False, False, True]), 0.5)
+    Array([1.  , 0.5 , 0.25, 1.  ], dtype=float32)
+    """
+    first = jnp.asarray(first)
+    return _forward(jnp.ones(first.shape, jnp.float32), first, jnp.asarray(gamma, jnp.float32))
+
+
+def _forward(x_t: jax.Array, first: jax.Array, decay: Scalar) -> jax.Array:
+    """y_t = x_t where an episode opens and in the first row, else decay y_{t-1}."""
+
+    def step(y: jax.Array, now: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        y = jnp.where(now[1], now[0], decay * y)
+        return y, y
+
+    return jax.lax.scan(step, x_t[0], (x_t, first.at[0].set(True)))[1]
+
+
 def _backward(a: jax.Array, b: jax.Array, last: jax.Array) -> jax.Array:
     """x_t = a_t + b_t x_{t+1}, x_{T+1} = last.
 

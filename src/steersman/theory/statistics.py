@@ -186,6 +186,20 @@ def bootstrap_interval(
     return float(low), float(high)
 
 
+def bootstrap_band(
+    x: ArrayLike, confidence: float = 0.95, seed: int = 0, resamples: int = 1000
+) -> tuple[np.ndarray, np.ndarray]:
+    """The percentile bootstrap interval (low, high) of the mean over runs at every point: [runs, points] -> [points].
+
+    Whole runs are drawn, the same ones for all points. Efron and Tibshirani (1993), chapter 13.
+    """
+    x, confidence = np.asarray(x, np.float64), _confidence(confidence)
+    runs = len(x)
+    draws = np.random.default_rng(seed).multinomial(runs, np.full(runs, 1 / runs), size=resamples) / runs
+    low, high = np.quantile(draws @ x, [(1 - confidence) / 2, (1 + confidence) / 2], axis=0)
+    return low, high
+
+
 def probability_of_improvement(x: ArrayLike, y: ArrayLike) -> float:
     """P(X > Y) + P(X = Y) / 2 over all pairs of the two samples: 0.5 means no difference. Agarwal et al. (2021).
 

@@ -97,18 +97,3 @@ def truncated_atoms(z: Array, drop: int) -> jax.Array:
     z = jnp.moveaxis(jnp.asarray(z), 0, -2)
     pooled = jnp.sort(z.reshape(*z.shape[:-2], -1), axis=-1)
     return pooled[..., : pooled.shape[-1] - drop * z.shape[-2]]
-
-
-def quantile_huber_loss(z: Array, target: Array, kappa: float = 1.0) -> jax.Array:
-    """Mean over m and j of |tau_m - 1(target_j < z_m)| huber(target_j - z_m) / kappa, tau_m = (2 m + 1) / 2 M.
-
-    z [..., M] and target [..., J] are atoms -> [...]. At its minimum z_m is near the tau_m-quantile of the targets.
-    One atom: half the Huber loss. No gradient should reach target. Dabney et al. (2018), eq. 10.
-    """
-    z, target = jnp.asarray(z), jnp.asarray(target)
-    atoms = z.shape[-1]
-    tau = ((jnp.arange(atoms, dtype=z.dtype) + 0.5) / atoms).reshape((1,) * (z.ndim - 1) + (atoms, 1))
-    error = target[..., None, :] - z[..., :, None]
-    size = jnp.abs(error)
-    huber = jnp.where(size <= kappa, 0.5 * error * error / kappa, size - 0.5 * kappa)
-    return jnp.mean(jnp.abs(tau - (error < 0).astype(z.dtype)) * huber, axis=(-2, -1))

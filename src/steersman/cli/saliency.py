@@ -1,0 +1,59 @@
+"""``steersman saliency RUN``: what a policy looks at, as a strip of pictures and a film."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from steersman.cli.display import print_json
+from steersman.run.saliency import saliency_run
+
+
+@dataclass(frozen=True)
+class Saliency:
+    """Lay the saliency of a run's value and advantage over the frames it sees."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """The run folder."""
+    out: Path | None = None
+    """The strip, .png; by default RUN/saliency.png."""
+    film: Path | None = None
+    """The film, .mp4 or .gif; by default RUN/saliency.mp4."""
+    shots: int = 6
+    """Moments in the strip."""
+    episodes: int = 1
+    """How many episodes."""
+    steps: int = 500
+    """At most so many steps in all."""
+    seed: int = 2_000_000
+    """Of the episodes."""
+    seed_index: int = 0
+    """Which of a run's several seeds."""
+    environment: str | None = None
+    """For package.module:factory runs: its name again."""
+    json: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Print one JSON object."""
+
+
+def run(arguments: list[str]) -> int:
+    """-> exit code."""
+    chosen = tyro.cli(Saliency, args=arguments, prog="steersman saliency")
+    made = saliency_run(
+        chosen.run,
+        chosen.out,
+        film=chosen.film,
+        shots=chosen.shots,
+        episodes=chosen.episodes,
+        steps=chosen.steps,
+        seed=chosen.seed,
+        seed_index=chosen.seed_index,
+        environment=chosen.environment,
+    )
+    if chosen.json:
+        print_json({"picture": str(made.picture), "film": str(made.film), "steps": made.steps, "returns": made.returns})
+    else:
+        print(f"{made.picture} and {made.film}: {made.steps} steps")
+    return 0

@@ -1,0 +1,58 @@
+"""Jacobian saliency on networks whose Jacobian is known."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from gymnasium import spaces
+
+from steersman.errors import UsageError
+from steersman.nets.actor_critic import ActorCritic
+from steersman.nets.saliency import HasStreams, saliency
+from steersman.nets.value import QNetwork
+from steersman.types import EnvSpec
+
+
+def test_of_a_linear_network_it_is_the_absolute_weights():
+    v = jax.random.normal(jax.random.key(0), (4, 5, 2))
+    a = jax.random.normal(jax.random.key(1), (3, 4, 5, 2))
+    streams = lambda s: (jnp.vdot(v, s), jnp.tensordot(a, s, 3))
+    obs = jax.random.normal(jax.random.key(2), (4, 5, 2))
+    best = int(jnp.argmax(streams(obs)[1]))
+    value, advantage = saliency(streams, obs)
+    np.testing.assert_allclose(value, jnp.abs(v), rtol=1e-6)
+    np.testing.assert_allclose(advantage, jnp.abs(a[best]), rtol=1e-6)
+
+
+def test_entries_that_are_no_numbers_are_held():
+    obs = {"image": np.full((2, 2), 200, np.uint8), "kind": np.int32(2), "x": np.float32(3.0)}
+    streams = lambda s: (
+        s["image"].astype(jnp.float32).sum() * s["kind"].astype(jnp.float32),
+        jnp.stack([s["x"] ** 2, jnp.float32(-1)]),
+    )
+    value, advantage = saliency(streams, obs)
+    np.testing.assert_allclose(value["image"], 2.0)
+    assert (float(value["kind"]), float(value["x"])) == (0.0, 0.0)
+    assert (float(advantage["x"]), float(advantage["image"].sum())) == (6.0, 0.0)
+
+
+def spec(action):
+    return EnvSpec("test", spaces.Box(0, 255, (12, 12, 3), np.uint8), action, action)
+
+
+def test_streams_of_the_librarys_networks():
+    obs = jax.random.randint(jax.random.key(0), (12, 12, 3), 0, 256).astype(jnp.uint8)
+    q = QNetwork(spec(spaces.Discrete(4)), key=jax.random.key(1))
+    value, advantage = q.streams(obs)
+    np.testing.assert_allclose(value + advantage, q(obs), rtol=1e-5)
+    np.testing.assert_allclose(advantage.sum(), 0, atol=1e-5)
+    critic = ActorCritic(spec(spaces.Discrete(4)), key=jax.random.key(1))
+    value, advantage = critic.streams(obs)
+    np.testing.assert_allclose(value, critic(obs)[1])
+    np.testing.assert_allclose(jax.nn.softmax(advantage), critic(obs)[0].probabilities(), rtol=1e-5)
+    for network in (q, critic):
+        assert isinstance(network, HasStreams)
+        maps = saliency(network.streams, obs)
+        assert all(np.isfinite(m).all() and float(m.max()) > 0 for m in maps)
+    with pytest.raises(UsageError, match="Streams are of actions one can count"):
+        ActorCritic(spec(spaces.Box(-1, 1, (2,))), key=jax.random.key(1)).streams(obs)
