@@ -78,6 +78,7 @@ def test_all_get_the_largest_budget_and_the_settings_meet_in_order():
         (["pp0"], "no algorithm 'pp0'. Did you mean ppo"),
         (["ppo", "ppo"], "Two entries are called 'ppo'. Give each a label of its own"),
         (["a b=ppo", "a-b=ppo"], "too alike"),
+        (["ppo,a2c"], "entries are separated by spaces: ppo a2c"),
         ([":clip=1"], "names no algorithm"),
         (["=ppo"], "names no algorithm"),
         (["..=ppo"], "cannot name a folder"),
