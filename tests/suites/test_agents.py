@@ -50,7 +50,8 @@ CASES = [
 # They act, store and are driven as sac is; their own is ``learn``, which the tests with one compiled loop reach.
 LIKE_SAC = ("ddpg", "td3", "tqc", "crossq")
 
-# Two programs of theirs differ in the last bits: XLA contracts the products and sums of layer normalisation as it fuses.
+# Two programs of theirs differ in the last bits: XLA contracts the products and sums of layer normalisation as it fuses
+# them.
 FUSED = ("pqn",)
 
 
