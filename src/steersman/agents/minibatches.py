@@ -33,8 +33,8 @@ def shuffled_minibatches(key: Key, batch: PyTree, num_minibatches: int) -> PyTre
     check_minibatches(length, num_envs, num_minibatches)
     flat = jax.tree.map(lambda x: jnp.asarray(x).reshape(length * num_envs, *x.shape[2:]), batch)
     if length % num_minibatches == 0:
-        bits = jax.vmap(lambda k: jax.random.bits(k, (length,)), out_axes=1)(trees.member_keys(key, num_envs))
-        index = jnp.argsort(bits, axis=0) * num_envs + jnp.arange(num_envs, dtype=jnp.int32)[None, :]
+        order = trees.member_orders(key, num_envs, length)
+        index = order * num_envs + jnp.arange(num_envs, dtype=jnp.int32)[None, :]
     else:
         index = jax.random.permutation(jax.random.fold_in(key, trees.shard_index()), length * num_envs)
     index = index.reshape(num_minibatches, -1)
