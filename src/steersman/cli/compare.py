@@ -97,7 +97,7 @@ def show(result: Comparison) -> None:
     budgets = sorted({o.steps for o in outcomes})
     steps = " to ".join(short(b) for b in dict.fromkeys((budgets[0], budgets[-1])))
     where = "compiled" if result.compiled else "host"
-    print(f"\n{result.environment} ({where}): {seeds} of {steps} steps each; 95% intervals over seeds\n")
+    print(f"\n{result.environment} ({where}): {seeds}, {steps} steps each; 95% intervals over seeds\n")
     print_columns(
         f"final evaluation, mean return of {result.evaluation_episodes} episodes",
         ["", "mean", "interval", "IQM", "interval"],

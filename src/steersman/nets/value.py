@@ -32,8 +32,10 @@ class NoisyLinear(eqx.Module):
 
     mean: eqx.nn.Linear
     scale: eqx.nn.Linear
+    out_size: int = eqx.field(static=True)
 
     def __init__(self, in_size: int, out_size: int, *, key: Key):
+        self.out_size = out_size
         self.mean = eqx.nn.Linear(in_size, out_size, key=key)  # draws from that uniform distribution
         self.scale = jax.tree.map(lambda x: jnp.full_like(x, 0.5 / math.sqrt(in_size)), self.mean)
 
@@ -45,7 +47,7 @@ class NoisyLinear(eqx.Module):
             jnp.sign(e) * jnp.sqrt(jnp.abs(e))
             for e in (
                 jax.random.normal(in_key, (x.shape[0],), x.dtype),
-                jax.random.normal(out_key, (self.mean.bias.shape[0],), x.dtype),
+                jax.random.normal(out_key, (self.out_size,), x.dtype),
             )
         )
         return self.mean(x) + e_out * self.scale(e_in * x)

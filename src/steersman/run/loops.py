@@ -335,7 +335,9 @@ class HostLoop:
             row = buffer.begin(acting, self._keys(bits) if self.length > 1 or not chosen else None)
             chosen = chosen or choose(row, acting.carry)
             acting, new = buffer.unroll(choose, self.envs, acting, chosen, cut=cut and i == updates - 1)
-            leaves, bits, sums, chosen = self._turn(leaves, bits, sums, buffer.rows, buffer.next, acting.carry)
+            leaves, bits, sums, (acted, carry) = self._turn(leaves, bits, sums, buffer.rows, buffer.next, acting.carry)
+            # Read before the rows are written again: a CPU program may still be reading them where they lie.
+            chosen = np.asarray(acted), carry
             episodes = Episodes(*map(sum, zip(episodes, new, strict=True)))
         return leaves, bits, sums, acting._replace(envs=Ahead(chosen, None)), episodes
 
