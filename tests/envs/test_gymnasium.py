@@ -283,10 +283,10 @@ def test_box_actions_are_canonical_inside_and_native_at_the_door():
     assert got[0].dtype == np.float32
 
 
-def test_discrete_actions_arrive_as_plain_ints():
+def test_discrete_actions_arrive_as_gymnasium_samples_them():
     envs, got = recorder(spaces.Discrete(3, start=5))
     envs.step(np.array([0, 2], np.int32))
-    assert [type(a) for a in got] == [int] * 2
+    assert [type(a) for a in got] == [np.int64] * 2
     assert got == [5, 7]
 
 
@@ -501,10 +501,8 @@ def test_an_exception_names_member_and_step_and_is_chained():
 
     with pytest.raises(EnvironmentFault) as caught:
         run(scripted(play, num_envs=2), 9)
-    line = play.__code__.co_firstlineno + 2
     assert str(caught.value) == (
-        "Script (member 1) raised ZeroDivisionError in step at step 1 of its episode: the robot fell through the floor "
-        f"({__file__}, line {line})"
+        "Script (member 1) raised ZeroDivisionError in step at step 1 of its episode: the robot fell through the floor"
     )
     assert isinstance(caught.value.__cause__, ZeroDivisionError)
 
@@ -521,7 +519,7 @@ def test_an_exception_in_the_reset_after_an_end():
     starts = iter(["probe", "first"])
     start = lambda: (next(starts), (number(0), {}))[1]
     said = fault(lambda t, _: (number(t), 0.0, t == 2, False, {}), steps=3, start=start)
-    assert said.startswith(f"Script (member 0) raised StopIteration in reset:  ({__file__}, line ")
+    assert said == "Script (member 0) raised StopIteration in reset: "
 
 
 # --- wrappers ---
