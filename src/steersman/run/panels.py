@@ -99,7 +99,8 @@ def _solved(axes: Any, result: Comparison, outcomes: list[Outcome]) -> None:
         finite = np.where(np.isfinite(o.threshold_steps), o.threshold_steps, 2.0 * last)
         above = performance_profile(finite, grid)
         _steps(axes, grid, Estimate(1 - above.value, 1 - above.high, 1 - above.low), i)
-        ends.append((f"{o.reached}/{len(finite)}", last, float(1 - above.value[-1]), plots.style(i)[0]))
+        if o.reached:
+            ends.append((f"{o.reached}/{len(finite)}", last, float(1 - above.value[-1]), plots.style(i)[0]))
     axes.set_ylim(-0.03, 1.03)
     axes.set_xlim(0, last)
     plots.in_steps(axes.xaxis)
