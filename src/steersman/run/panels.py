@@ -48,15 +48,12 @@ def _learning(axes: Any, result: Comparison, outcomes: list[Outcome], about: str
     if not curves:
         return
     plots.draw_curves(axes, curves, [list(made).index(label) for label in curves])
+    plots.in_steps(axes.xaxis)
+    ends = [(n, c.x[-1], c.mean[-1], plots.style(list(made).index(n))[0]) for n, c in curves.items()]
     if result.threshold is not None:
         axes.axhline(result.threshold, color="0.45", linewidth=0.9, linestyle=(0, (4, 3)), zorder=1)
-        axes.annotate(
-            f"threshold {result.threshold:g}", (0.01, result.threshold), xycoords=("axes fraction", "data"),
-            xytext=(0, 3), textcoords="offset points", fontsize="small", color="0.35",
-        )  # fmt: skip
-    plots.in_steps(axes.xaxis)
-    styles = {label: plots.style(list(made).index(label))[0] for label in curves}
-    plots.label_ends(axes, [(n, c.x[-1], c.mean[-1], styles[n]) for n, c in curves.items()])
+        ends.append((f"threshold {result.threshold:g}", axes.get_xlim()[1], result.threshold, "#888888"))
+    plots.label_ends(axes, ends)
 
 
 def _final(axes: Any, result: Comparison, outcomes: list[Outcome]) -> None:
