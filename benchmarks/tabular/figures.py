@@ -111,7 +111,7 @@ def bias(runs: int):
     keys, series, numbers = jax.random.split(KEY, runs), {}, {}
     for learner in (control.q_learning(), control.double_q_learning()):
         f = lambda k, l=learner: learn(
-            mdp, l, act.epsilon_greedy(0.1), k, gamma=1.0, alpha=0.1, episodes=300, initial=initial
+            mdp, l, act.epsilon_greedy(0.1), k, gamma=1.0, alpha=0.1, episodes=300, initial=jnp.asarray(initial)
         )
         left = 100.0 * (np.asarray(jax.jit(jax.vmap(f))(keys).lengths) == 2)
         series[learner.name] = left

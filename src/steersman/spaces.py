@@ -267,8 +267,10 @@ def _box_map(native: spaces.Box) -> Callable[[Any], Any]:
         on_jax = isinstance(action, jax.Array)
         xp: Any = jnp if on_jax else np
         kind = np.float32 if on_jax else dtype
-        lead = (1,) * (action.ndim - len(native.shape))  # equal ranks by hand: strict rank promotion holds
-        from_, to, half, center, low, high = (x.astype(kind).reshape(lead + native.shape) for x in constants)
+        from_, to, half, center, low, high = constants
+        if on_jax:  # equal ranks by hand: strict rank promotion holds
+            shape = (1,) * (action.ndim - len(native.shape)) + native.shape
+            from_, to, half, center, low, high = (x.astype(kind).reshape(shape) for x in constants)
         x = xp.clip(action.astype(kind), from_, to)
         if affine:
             x = x * half + center

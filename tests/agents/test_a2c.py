@@ -8,7 +8,6 @@ from gymnasium import spaces
 
 from steersman.agents import ALGORITHMS
 from steersman.agents.a2c import A2CConfig, estimator
-from steersman.agents.on_policy import standardise
 from steersman.errors import UsageError
 from steersman.run.policy import example_rollout
 from steersman.theory import returns
@@ -42,16 +41,6 @@ def test_reductions():
     np.testing.assert_allclose(estimates(gae_lambda=0.8).advantage, gae, atol=1e-5)
     two = returns.n_step_returns(rollout.reward, discount_t, v_t, 2, returns.trace_decays(rollout.truncated, 1.0))
     np.testing.assert_allclose(estimates(n_steps=2).target, two, rtol=1e-5)
-
-
-def test_standardise_counts_each_entry_by_its_weight():
-    x = jnp.array([[1.0, 3.0], [5.0, 100.0]])
-    weight = jnp.array([[1.0, 1.0], [1.0, 0.0]])
-    found = np.asarray(standardise(x, weight))
-    kept = found.ravel()[:3]
-    np.testing.assert_allclose([kept.mean(), kept.std()], [0.0, 1.0], atol=1e-5)
-    plain = np.asarray(standardise(x))
-    np.testing.assert_allclose([plain.mean(), plain.std()], [0.0, 1.0], atol=1e-5)
 
 
 SPACES = [spaces.Discrete(3), spaces.MultiDiscrete([2, 3]), spaces.MultiBinary(2), spaces.Box(-1, 1, (2,))]

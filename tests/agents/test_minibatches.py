@@ -22,7 +22,7 @@ def test_minibatches_cover_every_transition_once(length, num, minibatches):
 
 def test_standardise():
     x = jax.random.normal(jax.random.key(0), (3, 1000)) * 5 + 2
-    y = standardise(x)
+    y = standardise(x, axis=-1)
     np.testing.assert_allclose(y.mean(-1), 0, atol=1e-5)
     np.testing.assert_allclose(y.std(-1), 1, atol=1e-4)
 
@@ -30,3 +30,13 @@ def test_standardise():
 def test_minibatches_that_do_not_divide_offer_neighbours():
     with pytest.raises(UsageError, match="Set num_minibatches to 5 or 8"):
         shuffled_minibatches(jax.random.key(0), jnp.zeros((10, 4)), 7)
+
+
+def test_standardise_counts_each_entry_by_its_weight():
+    x = jnp.array([[1.0, 3.0], [5.0, 100.0]])
+    weight = jnp.array([[1.0, 1.0], [1.0, 0.0]])
+    found = np.asarray(standardise(x, weight))
+    kept = found.ravel()[:3]
+    np.testing.assert_allclose([kept.mean(), kept.std()], [0.0, 1.0], atol=1e-5)
+    plain = np.asarray(standardise(x))
+    np.testing.assert_allclose([plain.mean(), plain.std()], [0.0, 1.0], atol=1e-5)

@@ -11,6 +11,7 @@ from gymnasium import spaces
 from jax.flatten_util import ravel_pytree
 
 from steersman.agents import on_policy
+from steersman.agents.minibatches import standardise
 from steersman.agents.trpo import TRPOConfig, surrogate, trpo
 from steersman.errors import UsageError
 from steersman.run.policy import example_rollout
@@ -78,7 +79,7 @@ def test_the_step_keeps_its_kl_limit_and_gains(action, max_kl):
     assert kl == pytest.approx(float(metrics["kl"]), rel=1e-3, abs=1e-7)
     assert 0.1 * max_kl < kl <= max_kl * (1 + 1e-4)  # and uses it: to round-off of a second evaluation
     _, v_tm1, v_t = on_policy.evaluate(before.params, rollout)
-    advantage = on_policy.standardise(on_policy.lambda_targets(rollout, v_t, 0.9, CONFIG.gae_lambda) - v_tm1)
+    advantage = standardise(on_policy.lambda_targets(rollout, v_t, 0.9, CONFIG.gae_lambda) - v_tm1)
     gain = [float(surrogate(on_policy.evaluate(s.params, rollout)[0], rollout, advantage)) for s in (before, after)]
     assert gain[1] - gain[0] == pytest.approx(float(metrics["surrogate_gain"]), rel=1e-3)
     assert gain[1] > gain[0]

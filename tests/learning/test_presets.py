@@ -26,6 +26,15 @@ def test_compiled(algorithm, environment, seeds, threshold):
     assert reached >= seeds - 1, f"{algorithm} {environment}: {means}"
 
 
+@pytest.mark.parametrize("algorithm", ["reinforce", "actor_critic", "a2c", "impala", "trpo"])
+def test_cartpole_with_every_rung(algorithm):
+    """Three seeds of each preset; the budgets are theirs, a million steps at most."""
+    result = steersman.train(algorithm, "CartPole-v1", seed=0, seeds=3, evaluation_episodes=100)
+    means = [e["mean"] for e in result.summary["evaluations"]]
+    assert result.summary["steps"] <= 1_010_000
+    assert sum(m >= 475.0 for m in means) >= 2, means
+
+
 def test_host():
     """The same preset on the original environment, through the host loop."""
     result = steersman.train("ppo", "gymnasium/CartPole-v1", seed=0, evaluation_episodes=20)

@@ -15,6 +15,7 @@ from steersman.nets.critics import ActionValue, Critic, ensemble
 from steersman.nets.encoders import Encoder, encoder_for
 from steersman.nets.heads import PolicyHead, ValueHead
 from steersman.nets.initialisers import orthogonal_linear
+from steersman.nets.linear import Linear
 from steersman.nets.mlp import MLP
 from steersman.nets.norm import LayerNorm
 from steersman.nets.table import Table
@@ -310,3 +311,18 @@ def test_an_mlp_with_norms_is_invariant_to_the_scale_of_its_input():
     scaled, _ = mlp(100.0 * x + 7.0, mlp.start(), train=True)
     np.testing.assert_allclose(scaled, out, atol=2e-2)  # up to EPSILON
     assert len(moments) == 2
+
+
+@pytest.mark.parametrize("sizes", [(3, 5), (5, 3), (4, 4)])
+def test_a_linear_layer_and_its_gradient(sizes):
+    layer = Linear(*sizes, gain=1.0, key=jax.random.key(0))
+    layer = jax.tree.map(lambda x: x + 0.1, layer)
+    assert layer.kernel.shape == tuple(sorted(sizes))
+    assert layer.weight.shape == sizes[::-1]
+    x = jnp.linspace(-1.0, 1.0, 2 * sizes[0]).reshape(2, sizes[0])
+    np.testing.assert_allclose(jax.vmap(layer)(x), x @ layer.weight.T + layer.bias[None], rtol=1e-6)
+    gradient = jax.grad(lambda m: jax.vmap(m)(x)[:, 0].sum())(layer)
+    wanted = jnp.zeros(sizes[::-1]).at[0].set(x.sum(0))
+    np.testing.assert_allclose(gradient.weight, wanted, rtol=1e-6)
+    stacked = jax.vmap(lambda k: Linear(*sizes, gain=1.0, key=k))(jax.random.split(jax.random.key(1), 2))
+    assert stacked.weight.shape == (2, *sizes[::-1])

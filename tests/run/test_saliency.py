@@ -10,7 +10,7 @@ from PIL import Image
 
 import steersman
 from steersman import envs
-from steersman.agents.pqn import PQNConfig, pqn
+from steersman.agents import ALGORITHMS
 from steersman.cli.main import run as command
 from steersman.envs.wrappers import PureEnv
 from steersman.errors import UsageError
@@ -74,12 +74,18 @@ class Dueling(eqx.Module):
         return value + advantage
 
 
+def policy_of(algorithm, spec, network=None, **settings):
+    """An untrained one."""
+    entry = ALGORITHMS[algorithm]
+    agent = entry.factory(entry.config(**settings), spec, network=network)
+    zeros = jax.tree.map(lambda s: np.zeros(s.shape, s.dtype), example_rollout(agent, spec))
+    return Policy(agent, agent.init(jax.random.key(0), zeros), spec)
+
+
 def test_a_dueling_network_is_read_stream_by_stream():
     """The value stream sees the upper half, the advantage stream the lower one; so say their maps."""
     env = catch()
-    agent = pqn(PQNConfig(unroll_length=1, num_minibatches=1), env.spec, network=Dueling)
-    state = agent.init(jax.random.key(0), _zeros(agent, env.spec))
-    shot = drawn.lens(Policy(agent, state, env.spec))(np.asarray(env.reset(jax.random.key(0))[1]))
+    shot = drawn.lens(policy_of("pqn", env.spec, Dueling))(np.asarray(env.reset(jax.random.key(0))[1]))
     upper = np.arange(SIZE)[:, None] < SIZE // 2
     assert shot.value.shape == shot.advantage.shape == shot.frame.shape == (SIZE, SIZE)
     assert (shot.value[np.broadcast_to(~upper, shot.value.shape)] == 0).all()
@@ -87,8 +93,21 @@ def test_a_dueling_network_is_read_stream_by_stream():
     assert shot.value.max() == shot.advantage.max() == 1
 
 
-def _zeros(agent, spec):
-    return jax.tree.map(lambda s: np.zeros(s.shape, s.dtype), example_rollout(agent, spec))
+@pytest.mark.parametrize(
+    ("algorithm", "settings"),
+    [
+        ("pqn", {"normalize_observations": True}),
+        ("ppo", {"share_trunk": True}),
+        ("dqn", {"dueling": True, "replay_capacity": 8, "n_step": 2}),
+    ],
+)
+def test_every_agent_whose_network_has_streams(algorithm, settings):
+    env = catch()
+    shot = drawn.lens(policy_of(algorithm, env.spec, hidden_sizes=(8,), **settings))(
+        np.asarray(env.reset(jax.random.key(0))[1])
+    )
+    assert shot.value.max() == shot.advantage.max() == 1
+    assert (shot.value != shot.advantage).any()
 
 
 def test_what_is_drawn():
@@ -103,30 +122,20 @@ def test_what_is_drawn():
     assert np.argwhere(drawn.flat(jacobian)).tolist() == [[2, 3]]
 
 
-@pytest.mark.parametrize(
-    ("algorithm", "settings"),
-    [
-        ("pqn", {"normalize_observations": True}),
-        ("ppo", {"share_trunk": True}),
-        ("pqn", {"network": Dueling}),
-        ("dqn", {"dueling": True}),
-    ],
-    ids=["pqn", "ppo", "own", "dqn"],
-)
-def test_a_run_is_drawn(tmp_path, algorithm, settings):
+def test_a_run_is_drawn(tmp_path):
     out = tmp_path / "run"
-    short = {"steps": 256, "num_envs": 8, "unroll_length": 8, "evaluation_episodes": 0, "hidden_sizes": (8,)}
-    short |= {} if algorithm == "dqn" else {"num_minibatches": 2, "num_epochs": 1}
-    steersman.train(algorithm, catch(), out=out, **short, **settings)
-    network = settings.get("network")
-    made = drawn.saliency_run(
-        out, environment=drawn_stage, network=network, shots=3, steps=15, episodes=2, film=tmp_path / "a.gif"
-    )
+    short = {"num_envs": 8, "unroll_length": 8, "num_minibatches": 1, "num_epochs": 1, "evaluation_episodes": 0}
+    steersman.train("pqn", catch(), out=out, steps=128, network=Dueling, **short)
+    with pytest.raises(UsageError, match="the strip is a .png"):
+        drawn.saliency_run(out, "x.mp4", environment=drawn_stage, network=Dueling)
+    film = tmp_path / "a.gif"
+    made = drawn.saliency_run(out, environment=drawn_stage, network=Dueling, shots=3, steps=15, episodes=2, film=film)
     assert made.steps == 15 + 1  # one more picture for the second episode's reset
     assert len(made.returns) == 2
     strip = np.asarray(Image.open(made.picture))
     assert strip.shape[1] == 3 * 320 + 2 * 6
-    assert made.film.stat().st_size > 1000
+    assert film.stat().st_size > 1000
+    assert command(["saliency", str(out), "--shots", "0"]) == 2
 
 
 def drawn_stage(render_mode="rgb_array"):
@@ -135,13 +144,8 @@ def drawn_stage(render_mode="rgb_array"):
     return DeviceStage(envs.make(catch(), 1))
 
 
-def test_what_cannot_be_drawn(tmp_path):
-    small = {"steps": 64, "num_envs": 2, "unroll_length": 8, "num_minibatches": 1, "evaluation_episodes": 0}
-    steersman.train("pqn", "CartPole-v1", out=tmp_path / "a", hidden_sizes=(4,), preset=False, **small)
+def test_what_cannot_be_drawn():
     with pytest.raises(UsageError, match="laid over images; CartPole-v1 observes Box"):
-        drawn.saliency_run(tmp_path / "a")
-    with pytest.raises(UsageError, match="the strip is a .png"):
-        drawn.saliency_run(tmp_path / "a", "x.mp4")
-    assert command(["saliency", str(tmp_path / "a"), "--shots", "0"]) == 2
+        drawn.lens(policy_of("pqn", envs.make("CartPole-v1", 1).spec, hidden_sizes=(4,)))
     with pytest.raises(UsageError, match="does not say its streams"):
         drawn.streams_of((jnp.ones(3), eqx.nn.Linear(2, 2, key=jax.random.key(0))))

@@ -63,9 +63,9 @@ def test_pictures():
     np.testing.assert_array_equal(picture[::8, ::8, 0], stack[-1])
     colour = np.random.default_rng(0).integers(0, 255, (330, 340, 3), np.uint8)
     np.testing.assert_array_equal(frames.picture_of(colour), colour)
-    planes = np.zeros((2, 2, 3), np.float32)
+    planes = np.zeros((4, 4, 3), np.float32)
     planes[0, 0] = [1, 0, 1]
-    picture = frames.picture_of(planes)[::160, ::160]
+    picture = frames.picture_of(planes)[::80, ::80]
     np.testing.assert_array_equal(picture[0, 0], frames._PALETTE[2])  # the last plane on top
     np.testing.assert_array_equal(picture[1, 1], frames._BACKGROUND)
 

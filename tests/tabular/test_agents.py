@@ -9,7 +9,7 @@ from steersman.tabular.planning import value_iteration
 from steersman.tabular.pomdp import BeliefEnv, ObservedEnv
 from steersman.tabular.pomdp_classics import hallway
 
-SMALL = {"num_envs": 8, "unroll_length": 32, "minibatch_size": 64, "num_epochs": 4, "evaluation_episodes": 8}
+SMALL = {"num_envs": 8, "unroll_length": 32, "num_minibatches": 4, "num_epochs": 4, "evaluation_episodes": 8}
 
 
 def test_an_agent_finds_the_exact_value():

@@ -21,7 +21,7 @@ Z = jnp.array([-1.0, 0.0, 1.0, 2.0])
     ],
 )
 def test_projection_by_hand(p, r, discount, right):
-    out = d.categorical_projection(Z, jnp.array(p), jnp.float32(r), jnp.float32(discount))
+    out = d.categorical_projection(Z, jnp.array(p, jnp.float32), jnp.float32(r), jnp.float32(discount))
     np.testing.assert_allclose(out, right, atol=1e-6)
 
 
@@ -32,7 +32,9 @@ def test_projection_keeps_mass_and_mean_and_is_batched():
     r, discount = jax.random.uniform(key, (3, 5)), jnp.full((3, 5), 0.5)
     out = d.categorical_projection(z, p, r, discount)
     np.testing.assert_allclose(out.sum(-1), 1, rtol=1e-5)
-    np.testing.assert_allclose((out * z).sum(-1), r + discount * (p * z).sum(-1), atol=1e-4)
+    np.testing.assert_allclose(
+        np.asarray(out) @ np.asarray(z), r + discount * (np.asarray(p) @ np.asarray(z)), atol=1e-4
+    )
     one = d.categorical_projection(z, p[1, 2], r[1, 2], discount[1, 2])
     np.testing.assert_allclose(out[1, 2], one, rtol=1e-6)
 

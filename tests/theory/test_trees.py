@@ -205,3 +205,15 @@ def test_polyak_goes_a_part_of_the_way():
     np.testing.assert_allclose(trees.polyak(target, online, 0.25)["a"], [0.25, 1.5])
     np.testing.assert_array_equal(trees.polyak(target, online, 1.0)["a"], online["a"])
     np.testing.assert_array_equal(trees.polyak(target, online, 0.0)["a"], target["a"])
+
+
+def test_member_orders():
+    orders = np.asarray(trees.member_orders(jax.random.key(0), 500, 6))
+    assert orders.shape == (6, 500)
+    assert orders.dtype == np.int32
+    np.testing.assert_array_equal(np.sort(orders, axis=0), np.broadcast_to(np.arange(6)[:, None], (6, 500)))
+    counts = np.stack([(orders == i).sum(1) for i in range(6)])  # each thing is as often in each place
+    assert (np.abs(counts - 500 / 6) < 5 * np.sqrt(500 / 6)).all()
+    assert len(np.unique(orders.T, axis=0)) > 250  # of 720
+    np.testing.assert_array_equal(trees.member_orders(jax.random.key(0), 3, 6), orders[:, :3])
+    np.testing.assert_array_equal(trees.member_orders(jax.random.key(0), 2, 1), np.zeros((1, 2)))

@@ -38,7 +38,7 @@ from gymnasium import spaces
 
 from steersman.agents import outputs
 from steersman.agents.checks import check_config, check_discrete
-from steersman.agents.optimiser import clipped_adam
+from steersman.agents.optimiser import clipped_adam, packed
 from steersman.agents.replay import BatchLearner, with_replay
 from steersman.errors import UsageError
 from steersman.memory import Sample, prioritized, uniform
@@ -152,9 +152,7 @@ class DQNConfig:
                 "own. Drop one of the two."
             )
         if self.num_atoms < 2:
-            raise UsageError(
-                f"DQN: num_atoms = {self.num_atoms} is no distribution; it must be 2 or more. Default: 51."
-            )
+            raise UsageError(f"DQN: num_atoms = {self.num_atoms} is no distribution; it must be 2 or more.")
         low, high = self.v_min, self.v_max
         if self.distribution == "categorical" and isinstance(low, Real) and isinstance(high, Real) and low >= high:
             raise UsageError(
@@ -238,7 +236,7 @@ def dqn_learner(config: DQNConfig, spec: EnvSpec, *, network: QNetworkFactory | 
 
     def init(key: Key, first_rollout: Rollout) -> DQNState:
         params = make_network(key)
-        return DQNState(params, jax.tree.map(jnp.copy, params), adam.init(params), jnp.zeros((), jnp.int32))
+        return DQNState(params, jax.tree.map(jnp.copy, params), adam.init(packed(params)[0]), jnp.zeros((), jnp.int32))
 
     def act(state: DQNState, carry, obs: PyTree, first: jax.Array, key: Key, *, explore: bool = True):
         if not explore:
@@ -274,11 +272,12 @@ def dqn_learner(config: DQNConfig, spec: EnvSpec, *, network: QNetworkFactory | 
         out_t = apply(state.target, sample.batch.next_obs, keys[2])
         policy_t = next_policy(state, out_t, sample.batch.next_obs, keys)
         gradient, (priority, metrics) = jax.grad(loss, has_aux=True)(state.params, sample, out_t, policy_t, keys[3])
+        gradient, (vector, unpack) = packed(gradient)[0], packed(state.params)
         direction, optimiser = adam.update(gradient, state.optimiser)
         rate = jnp.asarray(config.learning_rate, jnp.float32)
         if config.anneal_learning_rate and config.schedule_steps:
             rate = exploration.linear(steps_of(state.updates), rate, 0.0, config.schedule_steps)
-        params = jax.tree.map(lambda p, d: p - rate * d, state.params, direction)
+        params = unpack(jax.tree.map(lambda p, d: p - rate * d, vector, direction))
         updates = state.updates + 1
 
         def moved(target: PyTree) -> PyTree:
@@ -287,7 +286,7 @@ def dqn_learner(config: DQNConfig, spec: EnvSpec, *, network: QNetworkFactory | 
         due = updates % config.target_period == 0
         every = config.target_period == 1
         target = moved(state.target) if every else jax.lax.cond(due, moved, lambda old: old, state.target)
-        metrics |= {"exploration": level_of(state.updates), "grad_norm": optax.global_norm(gradient)}
+        metrics |= {"exploration": level_of(state.updates), "grad_norm": optax.tree.norm(gradient)}
         return DQNState(params, target, optimiser, updates), priority, metrics
 
     return BatchLearner(init, lambda num_envs: (), act, learn)

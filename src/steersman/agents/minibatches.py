@@ -1,4 +1,4 @@
-"""What agents that learn in epochs of minibatches share."""
+"""Batches: shuffled, cut into minibatches, standardised."""
 
 from __future__ import annotations
 
@@ -10,9 +10,16 @@ from steersman.theory import trees
 from steersman.types import Key, PyTree
 
 
-def standardise(x: jax.Array) -> jax.Array:
-    """``[M, N]`` -> each row with mean 0 and standard deviation 1, over all shards."""
-    mean, square = trees.cross_mean((x.mean(-1, keepdims=True), jnp.square(x).mean(-1, keepdims=True)))
+def standardise(x: jax.Array, weight: jax.Array | None = None, *, axis: int | None = None) -> jax.Array:
+    """x with mean 0 and standard deviation 1 along ``axis`` (none: over all of it) and over all shards.
+
+    weight: how much each entry counts, of x's shape; none: all the same.
+    """
+    w = jnp.ones_like(x) if weight is None else weight
+    mean_of = lambda y: y.mean(axis, keepdims=True)
+    total, first, second = trees.cross_mean((mean_of(w), mean_of(w * x), mean_of(w * jnp.square(x))))
+    share = jnp.maximum(total, 1e-8)
+    mean, square = first / share, second / share
     return (x - mean) * jax.lax.rsqrt(jnp.maximum(square - jnp.square(mean), 0.0) + 1e-8)
 
 
@@ -26,8 +33,8 @@ def shuffled_minibatches(key: Key, batch: PyTree, num_minibatches: int) -> PyTre
     check_minibatches(length, num_envs, num_minibatches)
     flat = jax.tree.map(lambda x: jnp.asarray(x).reshape(length * num_envs, *x.shape[2:]), batch)
     if length % num_minibatches == 0:
-        bits = jax.vmap(lambda k: jax.random.bits(k, (length,)), out_axes=1)(trees.member_keys(key, num_envs))
-        index = jnp.argsort(bits, axis=0) * num_envs + jnp.arange(num_envs, dtype=jnp.int32)[None, :]
+        order = trees.member_orders(key, num_envs, length)
+        index = order * num_envs + jnp.arange(num_envs, dtype=jnp.int32)[None, :]
     else:
         index = jax.random.permutation(jax.random.fold_in(key, trees.shard_index()), length * num_envs)
     index = index.reshape(num_minibatches, -1)

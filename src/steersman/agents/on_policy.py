@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
 from steersman.agents.checks import check_config, check_network
+from steersman.agents.minibatches import standardise
 from steersman.agents.optimiser import Optimiser, clipped_adam
 from steersman.nets.actor_critic import ActorCritic, ActorCriticFactory
 from steersman.nets.encoders import ENCODERS
@@ -196,15 +197,6 @@ def policy_gradient_loss(config: Any, estimate: Estimate) -> Callable[[PyTree, R
         return total, {"loss": total, "policy_loss": policy_loss, "value_loss": value_loss, "entropy": entropy}
 
     return loss
-
-
-def standardise(x: jax.Array, weight: jax.Array | None = None) -> jax.Array:
-    """x [T, B] with mean 0 and standard deviation 1 over all shards, each entry counted by its weight."""
-    w = jnp.ones_like(x) if weight is None else weight
-    total, first, second = trees.cross_mean((w.mean(), (w * x).mean(), (w * jnp.square(x)).mean()))
-    mean = first / jnp.maximum(total, 1e-8)
-    variance = second / jnp.maximum(total, 1e-8) - jnp.square(mean)
-    return (x - mean) * jax.lax.rsqrt(jnp.maximum(variance, 0.0) + 1e-8)
 
 
 def policy_gradient_agent(config: Any, make: Callable[[Key], PyTree], estimate: Estimate) -> Agent:

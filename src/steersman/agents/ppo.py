@@ -175,7 +175,7 @@ def ppo(config: PPOConfig, spec: EnvSpec, *, network: ActorCriticFactory | None 
             batch = prepare(unravel(carry[0]), rollout) if whole is None else whole
             batch = shuffled_minibatches(key, batch, config.num_minibatches)
             if config.normalize_advantages:
-                batch = batch._replace(advantage=standardise(batch.advantage))
+                batch = batch._replace(advantage=standardise(batch.advantage, axis=-1))
             return jax.lax.scan(step, carry, batch)
 
         start = (ravel_pytree(state.params)[0], state.optimiser, jnp.ones((), bool))

@@ -30,7 +30,7 @@ from jax.flatten_util import ravel_pytree
 
 from steersman.agents import on_policy
 from steersman.agents.checks import check_config
-from steersman.agents.minibatches import shuffled_minibatches
+from steersman.agents.minibatches import shuffled_minibatches, standardise
 from steersman.agents.on_policy import LearnerState, OnPolicyConfig
 from steersman.agents.optimiser import clipped_adam
 from steersman.agents.wrap import normalised
@@ -150,7 +150,7 @@ def trpo(config: TRPOConfig, spec: EnvSpec, *, network: ActorCriticFactory | Non
         _, v_tm1, v_t = on_policy.evaluate(state.params, rollout)
         target = on_policy.lambda_targets(rollout, v_t, config.gamma, config.gae_lambda)
         vector, unravel = ravel_pytree(state.params)
-        vector, metrics = improve(vector, unravel, rollout, on_policy.standardise(target - v_tm1))
+        vector, metrics = improve(vector, unravel, rollout, standardise(target - v_tm1))
         rate = on_policy.learning_rate(config, state.updates, rollout)
         descend = on_policy.descend(adam, value_loss, unravel, rate)
 

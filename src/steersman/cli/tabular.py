@@ -24,7 +24,7 @@ class Common:
     """What solving and learning have."""
 
     problem: Annotated[str, tyro.conf.Positional]
-    """A named problem, a Gymnasium toy-text id such as FrozenLake-v1, or (solve) a .POMDP file."""
+    """A named problem, a Gymnasium toy-text id such as FrozenLake-v1, a .MDP file, or (solve) a .POMDP file."""
     gamma: float | None = None
     """Discount factor; none: the problem's own."""
     picture: Path | None = None

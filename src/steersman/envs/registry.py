@@ -10,7 +10,6 @@ A name may go on with the environment's own arguments: ``atari/Pong,sticky=0``, 
 
 from __future__ import annotations
 
-import ast
 import importlib
 import inspect
 import os
@@ -23,37 +22,13 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from steersman.envs.classic import TWINS
+from steersman.envs.names import FAMILIES, split_name
 from steersman.errors import EnvironmentFault, UsageError, nearest, raised_at
 
 if TYPE_CHECKING:
     from steersman.types import DeviceEnvs, Env, HostEnvs
 
 
-class Family(NamedTuple):
-    kind: str  # "compiled" or "host"
-    package: str  # what has to be installed
-    names: tuple[str, ...] = ()  # those we can list without importing it
-
-
-_GYMNAX = (
-    *TWINS,
-    *(f"{name}-MinAtar" for name in ("Asterix", "Breakout", "Freeway", "Seaquest", "SpaceInvaders")),
-    *(f"{name}-bsuite" for name in ("Catch", "DeepSea", "MemoryChain", "UmbrellaChain", "DiscountingChain")),
-    *(f"{name}-bsuite" for name in ("MNISTBandit", "SimpleBandit")),
-    *(f"{name}-misc" for name in ("FourRooms", "MetaMaze", "PointRobot", "BernoulliBandit", "GaussianBandit")),
-    *(f"{name}-misc" for name in ("Reacher", "Swimmer", "Pong", "FrozenLake")),
-)
-_PROBES = ("one-step", "observation", "two-steps", "action", "action-observation", "continuous-action")
-_PROBES = (*_PROBES, "memory", "truncation", "truncation-ring", "mask")
-
-FAMILIES = {
-    "gymnasium": Family("host", "gymnasium"),
-    "gymnax": Family("compiled", "gymnax", _GYMNAX),
-    "atari": Family("host", "ale_py", ("*",)),
-    "envpool": Family("host", "envpool", ("*",)),
-    "probe": Family("compiled", "jax", _PROBES),
-    "goal": Family("compiled", "jax", ("point",)),
-}
 _SIMULATORS = {"box2d": "Box2D", "mujoco": "mujoco"}  # what Gymnasium's own environments need, by their folder
 
 
@@ -108,26 +83,6 @@ def make(environment: Any, num_envs: int, *, workers: int = 0, **kwargs: Any) ->
     if ":" in name:
         return _named(_from_object(_load(name), num_envs, workers, kwargs, name), name)
     raise _unknown(name)
-
-
-def split_name(name: str) -> tuple[str, dict[str, Any]]:
-    """A name without the arguments that follow it, and those: true, false, none, numbers or text.
-
-    >>> split_name("atari/Pong,sticky=0,fire_reset=true")
-    ('atari/Pong', {'sticky': 0, 'fire_reset': True})
-    """
-    head, *parts = name.split(",")
-    arguments: dict[str, Any] = {}
-    for part in parts:
-        key, equals, text = part.partition("=")
-        if not equals or not key.isidentifier():
-            raise UsageError(f"{part!r} in {name}: arguments follow a name as ,key=value. Example: atari/Pong,sticky=0")
-        try:
-            words = {"true": True, "false": False, "none": None}
-            arguments[key] = words[text.lower()] if text.lower() in words else ast.literal_eval(text)
-        except (ValueError, SyntaxError):
-            arguments[key] = text
-    return head, arguments
 
 
 def _named(made: DeviceEnvs | HostEnvs, name: str) -> DeviceEnvs | HostEnvs:

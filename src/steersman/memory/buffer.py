@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 
@@ -21,7 +21,7 @@ class Sample(NamedTuple):
     batch: Rollout  # [N, ...]; reward, costs = sum_k gamma^k r; next_obs, terminated, truncated: of the last step
     discount: Array  # float32 [N]: gamma^n (1 - terminated), n the steps really taken
     weight: Array  # float32 [N]: importance weights; ones for uniform
-    index: Array  # int32 [N]: which transition, for ``Buffer.update``
+    index: Any  # int32 [N]: which transition, for ``Buffer.update``
 
 
 class Buffer(NamedTuple):

@@ -57,7 +57,7 @@ class Stream(NamedTuple):
     frames: PyTree  # [F, B, ...]; stacks as First or Last
     steps: Steps
     head: jax.Array  # int32 in [0, L): where the next row of transitions goes
-    count: jax.Array  # int32: the newest ``count`` rows can be sampled
+    count: Any  # int32: the newest ``count`` rows can be sampled
     newest: jax.Array  # int32 [B]: slot of the newest frame
 
 
@@ -204,12 +204,12 @@ def item(stream: Stream, index: Array, n: int, gamma: float | Array, stack: int 
     return batch, powers[taken] * (1.0 - terminated.astype(jnp.float32))
 
 
-def successor(stream: Stream, row: jax.Array, env: jax.Array, stack: int = 1) -> PyTree:
+def successor(stream: Stream, row: Array, env: Array, stack: int = 1) -> PyTree:
     """The true observations [N, ...] after the transitions at ``row`` [N] of the environments ``env`` [N]."""
     return _look(stream, env, _at(stream.steps.slot, row * stream.newest.shape[0] + env) + 1, stack=stack)
 
 
-def _look(stream: Stream, env: jax.Array, slot: jax.Array, *, stack: int) -> PyTree:
+def _look(stream: Stream, env: Array, slot: Array, *, stack: int) -> PyTree:
     """The observations [N, ...] whose newest frames are at ``slot`` [N]."""
     room, num_envs = jax.tree.leaves(stream.frames)[0].shape[:2]
 
@@ -223,9 +223,9 @@ def _look(stream: Stream, env: jax.Array, slot: jax.Array, *, stack: int) -> PyT
     return jax.tree.map(read, stream.frames, is_leaf=_is_stack)
 
 
-def _at(x: Array, index: jax.Array) -> jax.Array:
+def _at(x: Array, index: Array) -> jax.Array:
     """Entries of ``[L, B, ...]`` by row * B + environment. One axis of indices is faster than two."""
-    return jnp.asarray(x).reshape(-1, *x.shape[2:])[index]
+    return jnp.asarray(x).reshape(x.shape[0] * x.shape[1], *x.shape[2:])[index]
 
 
 def _is_stack(x: Any) -> bool:

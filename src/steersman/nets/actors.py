@@ -13,7 +13,8 @@ from gymnasium import spaces
 from steersman.nets.encoders import Encoder
 from steersman.nets.heads import LOG_STD_RANGE, POLICY_GAIN
 from steersman.nets.initialisers import orthogonal_linear
-from steersman.nets.mlp import MLP, apply_linear
+from steersman.nets.linear import Linear
+from steersman.nets.mlp import MLP
 from steersman.spaces import MASK
 from steersman.theory.distributions import Categorical, Deterministic, TanhGaussian, masked
 from steersman.types import EnvSpec, Key, PyTree
@@ -28,7 +29,7 @@ class Actor(eqx.Module):
 
     encoder: Encoder
     trunk: MLP
-    head: eqx.nn.Linear
+    head: Linear
     kind: str = eqx.field(static=True)
     has_mask: bool = eqx.field(static=True)
 
@@ -50,7 +51,7 @@ class Actor(eqx.Module):
         self.head = orthogonal_linear(self.trunk.out_size, outputs, keys[2], gain=POLICY_GAIN)
 
     def __call__(self, obs: PyTree) -> TanhGaussian | Deterministic | Categorical:
-        out = apply_linear(self.head, self.trunk(self.encoder(obs)))
+        out = self.head(self.trunk(self.encoder(obs)))
         return policy_of(self.kind, out, obs[MASK] if self.has_mask else None)
 
 

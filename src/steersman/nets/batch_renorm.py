@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 
 from steersman.nets.initialisers import orthogonal_linear
-from steersman.nets.mlp import ACTIVATIONS, apply_linear
+from steersman.nets.linear import Linear
+from steersman.nets.mlp import ACTIVATIONS
 from steersman.types import Key
 
 MOMENTUM, EPSILON = 0.99, 1e-3  # of the running moments
@@ -64,8 +65,8 @@ class NormedMLP(eqx.Module):
     one. Its moments are a tuple, one entry for each normalisation, made by ``start``."""
 
     norms: tuple[BatchRenorm, ...]
-    layers: tuple[eqx.nn.Linear, ...]
-    head: eqx.nn.Linear
+    layers: tuple[Linear, ...]
+    head: Linear
     activation: str = eqx.field(static=True)
     warm_up: int = eqx.field(static=True)
 
@@ -95,7 +96,7 @@ class NormedMLP(eqx.Module):
         after = []
         for i, (norm, before) in enumerate(zip(self.norms, moments, strict=True)):
             if i:
-                x = ACTIVATIONS[self.activation](jax.vmap(lambda row, i=i: apply_linear(self.layers[i - 1], row))(x))
+                x = ACTIVATIONS[self.activation](jax.vmap(lambda row, i=i: self.layers[i - 1](row))(x))
             x, now = norm(x, before, train=train, warm_up=self.warm_up)
             after.append(now)
-        return jax.vmap(lambda row: apply_linear(self.head, row))(x), tuple(after)
+        return jax.vmap(lambda row: self.head(row))(x), tuple(after)

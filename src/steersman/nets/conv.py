@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from steersman.errors import UsageError
 from steersman.nets.initialisers import RELU_GAIN, orthogonal_linear
-from steersman.nets.mlp import apply_linear
+from steersman.nets.linear import Linear
 from steersman.nets.norm import LayerNorm
 from steersman.types import Key
 
@@ -97,7 +97,7 @@ class _Layer(eqx.Module):
 class _Dense(eqx.Module):
     """Flatten, one linear layer, (by choice) layer normalisation, ReLU."""
 
-    linear: eqx.nn.Linear
+    linear: Linear
     norm: LayerNorm | None
 
     def __init__(self, in_size: int, features: int, norm: bool, key: Key):
@@ -105,7 +105,7 @@ class _Dense(eqx.Module):
         self.norm = LayerNorm(features) if norm else None
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        x = apply_linear(self.linear, x.reshape(-1))
+        x = self.linear(x.reshape(-1))
         return jax.nn.relu(x if self.norm is None else self.norm(x))
 
 

@@ -12,7 +12,8 @@ from gymnasium import spaces
 
 from steersman.nets.encoders import Encoder
 from steersman.nets.initialisers import orthogonal_linear
-from steersman.nets.mlp import MLP, apply_linear
+from steersman.nets.linear import Linear
+from steersman.nets.mlp import MLP
 from steersman.theory import trees
 from steersman.types import EnvSpec, Key, PyTree
 
@@ -29,7 +30,7 @@ class Critic(eqx.Module):
     encoder: Encoder
     action_encoder: Encoder | None  # None: Discrete actions
     trunk: MLP
-    head: eqx.nn.Linear
+    head: Linear
 
     def __init__(
         self,
@@ -55,7 +56,7 @@ class Critic(eqx.Module):
         x = self.encoder(obs)
         if action is not None and self.action_encoder is not None:
             x = jnp.concatenate([x, self.action_encoder(action)])
-        return apply_linear(self.head, self.trunk(x))
+        return self.head(self.trunk(x))
 
 
 class ActionValue(eqx.Module):

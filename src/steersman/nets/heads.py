@@ -11,6 +11,7 @@ from gymnasium import spaces
 
 from steersman.errors import UsageError
 from steersman.nets.initialisers import orthogonal_linear
+from steersman.nets.linear import Linear
 from steersman.theory.distributions import Bernoulli, Categorical, DiagGaussian, MultiCategorical, masked
 from steersman.types import Key
 
@@ -25,7 +26,7 @@ class PolicyHead(eqx.Module):
     MultiBinary: Bernoulli. Box: DiagGaussian, its log-std a free parameter, or (``state_dependent_std``) an output.
     """
 
-    linear: eqx.nn.Linear
+    linear: Linear
     log_std: jax.Array | None  # [A], where it is a free parameter
     kind: str = eqx.field(static=True)  # the space's class: spaces themselves cannot be hashed, and static fields must
     nvec: tuple[int, ...] = eqx.field(static=True)  # of MultiDiscrete
@@ -80,7 +81,7 @@ class PolicyHead(eqx.Module):
 class ValueHead(eqx.Module):
     """Features ``[F]`` -> the value, a scalar."""
 
-    linear: eqx.nn.Linear
+    linear: Linear
 
     def __init__(self, in_size: int, *, key: Key):
         self.linear = orthogonal_linear(in_size, 1, key, gain=1.0)

@@ -13,7 +13,8 @@ from gymnasium import spaces
 
 from steersman.nets.encoders import Encoder
 from steersman.nets.initialisers import orthogonal_linear
-from steersman.nets.mlp import ACTIVATIONS, MLP, apply_linear
+from steersman.nets.linear import Linear
+from steersman.nets.mlp import ACTIVATIONS, MLP
 from steersman.nets.norm import LayerNorm
 from steersman.types import EnvSpec, Key, PyTree
 
@@ -31,8 +32,10 @@ class NoisyLinear(eqx.Module):
 
     mean: eqx.nn.Linear
     scale: eqx.nn.Linear
+    out_size: int = eqx.field(static=True)
 
     def __init__(self, in_size: int, out_size: int, *, key: Key):
+        self.out_size = out_size
         self.mean = eqx.nn.Linear(in_size, out_size, key=key)  # draws from that uniform distribution
         self.scale = jax.tree.map(lambda x: jnp.full_like(x, 0.5 / math.sqrt(in_size)), self.mean)
 
@@ -44,7 +47,7 @@ class NoisyLinear(eqx.Module):
             jnp.sign(e) * jnp.sqrt(jnp.abs(e))
             for e in (
                 jax.random.normal(in_key, (x.shape[0],), x.dtype),
-                jax.random.normal(out_key, (self.mean.bias.shape[0],), x.dtype),
+                jax.random.normal(out_key, (self.out_size,), x.dtype),
             )
         )
         return self.mean(x) + e_out * self.scale(e_in * x)
@@ -53,9 +56,9 @@ class NoisyLinear(eqx.Module):
 class Stream(eqx.Module):
     """A hidden layer (none if its width is 0) and a linear one: features ``[F]`` -> ``[out]``; both may be noisy."""
 
-    hidden: eqx.nn.Linear | NoisyLinear | None
+    hidden: Linear | NoisyLinear | None
     norm: LayerNorm | None  # of the hidden layer
-    output: eqx.nn.Linear | NoisyLinear
+    output: Linear | NoisyLinear
     activation: Callable[[jax.Array], jax.Array] = eqx.field(static=True)
 
     def __init__(
@@ -77,7 +80,7 @@ class Stream(eqx.Module):
 
 
 def _apply(layer: Any, x: jax.Array, key: Key | None) -> jax.Array:
-    return layer(x, key) if isinstance(layer, NoisyLinear) else apply_linear(layer, x)
+    return layer(x, key) if isinstance(layer, NoisyLinear) else layer(x)
 
 
 class QNetwork(eqx.Module):

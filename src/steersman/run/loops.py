@@ -19,7 +19,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from steersman import spaces
 from steersman.run.devices import AXIS, mesh_of, run_in_this_thread, state_specs
-from steersman.run.unroll import Acting, Episodes, HostRollout, begin, unroll
+from steersman.run.unroll import Acting, Episodes, HostRollout, Seen, begin, unroll
 from steersman.theory import trees
 from steersman.types import Agent, DeviceEnvs, EnvSpec, HostEnvs, Key, PyTree
 
@@ -186,6 +186,11 @@ def _sum_dtype(dtype: Any) -> Any:
     return jnp.float32 if dtype == jnp.bool_ else dtype
 
 
+def _step_keys(key: Key, length: int) -> Key:
+    """The keys that ``unroll`` gives to its steps."""
+    return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, jnp.arange(length, dtype=jnp.int32))
+
+
 class Ahead(NamedTuple):
     """What a host loop has begun when an ``advance`` ends between two boundaries: ``Acting.envs`` of its state."""
 
@@ -248,16 +253,19 @@ class HostLoop:
         policy, acting = random_act(self.envs.spec), self._reset(0)
         buffer = self._buffer(policy, acting.obs, acting.carry, self.first_length)
 
-        def act(key: Key, row: jax.Array, carry: PyTree):
+        def choose(row: jax.Array, carry: PyTree):
             seen = buffer.seen.unpack(row)
-            action, carry, extras = policy(carry, seen.obs, seen.first, jax.random.fold_in(key, seen.t))
+            action, carry, extras = policy(carry, seen.obs, seen.first, jax.random.wrap_key_data(seen.key))
             return buffer.acted.pack((action, extras)), carry
 
         def init(key: Key, rows: jax.Array) -> PyTree:
             return self.agent.init(key, buffer.rollout(rows))
 
-        choose = partial(self._call, "random", act, first_key)
-        acting, _ = buffer.unroll(choose, self.envs, acting, choose(buffer.begin(acting), acting.carry))
+        random, keys = (
+            partial(self._call, "random", choose),
+            jax.random.key_data(_step_keys(first_key, self.first_length)),
+        )
+        acting, _ = buffer.unroll(random, self.envs, acting, random(buffer.begin(acting, keys), acting.carry))
         agent = self._call("init", init, init_key, buffer.rows)
         self._prepare(agent, acting)
         return LoopState(agent, acting, key)
@@ -282,15 +290,21 @@ class HostLoop:
             new = jnp.stack([jnp.asarray(x).astype(jnp.float32) for x in jax.tree.leaves(metrics)])
             return jax.tree.leaves(state), jax.random.key_data(key), sums + new
 
-        def choose(leaves: Any, bits: jax.Array, row: jax.Array, carry: PyTree):
-            seen, state = buffer.seen.unpack(row), jax.tree.unflatten(treedef, leaves)
-            act_key, *_ = jax.random.split(jax.random.wrap_key_data(bits), 3)
-            action, carry, extras = act(state, carry, seen.obs, seen.first, jax.random.fold_in(act_key, seen.t))
+        def respond(leaves: Any, key: Key, seen: Seen, carry: PyTree):
+            state = jax.tree.unflatten(treedef, leaves)
+            action, carry, extras = act(state, carry, seen.obs, seen.first, key)
             return buffer.acted.pack((action, extras)), carry
+
+        def choose(leaves: Any, row: jax.Array, carry: PyTree):
+            seen = buffer.seen.unpack(row)
+            return respond(leaves, jax.random.wrap_key_data(seen.key), seen, carry)
 
         def turn(leaves: Any, bits: jax.Array, sums: jax.Array, rows: jax.Array, row: jax.Array, carry: PyTree):
             leaves, bits, sums = learn(leaves, bits, sums, rows)
-            return leaves, bits, sums, choose(leaves, bits, row, carry)
+            return leaves, bits, sums, respond(leaves, act_keys(bits)[0], buffer.seen.unpack(row), carry)
+
+        def act_keys(bits: jax.Array) -> Key:
+            return _step_keys(jax.random.split(jax.random.wrap_key_data(bits), 3)[0], self.length)
 
         rollout = jax.eval_shape(buffer.rollout, buffer.rows)
         _, self._metrics = jax.eval_shape(update, agent, rollout, jax.random.key(0))
@@ -300,7 +314,8 @@ class HostLoop:
         self._choose = partial(self._call, "choose", choose)
         self._turn = partial(self._call, "turn", turn, donate=(0, 2))
         following = lambda bits: jax.random.key_data(jax.random.split(jax.random.wrap_key_data(bits), 3)[2])
-        self._next = partial(self._call, "next", following)
+        self._keys = partial(self._call, "keys", lambda bits: jax.random.key_data(act_keys(bits)))
+        self._next_keys = partial(self._call, "next", lambda bits: jax.random.key_data(act_keys(following(bits))))
 
     def advance(self, state: LoopState, updates: int, *, cut: bool = False) -> tuple[LoopState, Totals]:
         play = self._overlapping if self.overlap else self._in_turn
@@ -316,11 +331,13 @@ class HostLoop:
         buffer, episodes = self._buffers[0], Episodes(0, 0.0, 0)
         chosen = acting.envs.chosen if acting.envs else None
         for i in range(updates):
-            choose = partial(self._choose, leaves, bits)
-            row = buffer.begin(acting)
+            choose = partial(self._choose, leaves)
+            row = buffer.begin(acting, self._keys(bits) if self.length > 1 or not chosen else None)
             chosen = chosen or choose(row, acting.carry)
             acting, new = buffer.unroll(choose, self.envs, acting, chosen, cut=cut and i == updates - 1)
-            leaves, bits, sums, chosen = self._turn(leaves, bits, sums, buffer.rows, buffer.next, acting.carry)
+            leaves, bits, sums, (acted, carry) = self._turn(leaves, bits, sums, buffer.rows, buffer.next, acting.carry)
+            # Read before the rows are written again: a CPU program may still be reading them where they lie.
+            chosen = np.asarray(acted), carry
             episodes = Episodes(*map(sum, zip(episodes, new, strict=True)))
         return leaves, bits, sums, acting._replace(envs=Ahead(chosen, None)), episodes
 
@@ -329,8 +346,9 @@ class HostLoop:
         episodes, waiting = Episodes(0, 0.0, 0), acting.envs.rollout if acting.envs else None
         for i in range(updates):
             buffer = self._buffers[waiting is self._buffers[0]]
-            choose = partial(self._choose, leaves, bits if waiting is None else self._next(bits))
-            chosen = choose(buffer.begin(acting), acting.carry)  # before the state is donated
+            choose = partial(self._choose, leaves)
+            row = buffer.begin(acting, self._next_keys(bits) if waiting else self._keys(bits))
+            chosen = choose(row, acting.carry)  # before the state is donated
             learning = self._pool.submit(self._learn, leaves, bits, sums, waiting.rows) if waiting else None
             acting, new = buffer.unroll(choose, self.envs, acting, chosen, cut=cut and i == updates - 1)
             leaves, bits, sums = learning.result() if learning else (leaves, bits, sums)

@@ -6,6 +6,7 @@ each output that is read, whatever their sizes; one row of bytes each way costs 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,17 +24,18 @@ class Packing:
 
     def __init__(self, tree: PyTree):
         leaves, self.structure = jax.tree.flatten(tree)
-        self.shapes = [(tuple(leaf.shape), np.dtype(leaf.dtype)) for leaf in leaves]
-        ends = np.cumsum([0] + [-(-_bytes(s, d) // _ALIGN) * _ALIGN for s, d in self.shapes]).tolist()
-        self.starts, self.size = ends[:-1], ends[-1]
+        self.spans: list[tuple[int, int, tuple[int, ...], np.dtype]] = []  # first byte, last, shape, dtype
+        self.size = 0
+        for leaf in leaves:
+            shape, dtype = tuple(leaf.shape), np.dtype(leaf.dtype)
+            stop = self.size + math.prod(shape) * dtype.itemsize
+            self.spans.append((self.size, stop, shape, dtype))
+            self.size = -(-stop // _ALIGN) * _ALIGN
 
     def views(self, rows: np.ndarray) -> list[np.ndarray]:
         """uint8 ``[..., size]`` -> each leaf ``[..., *shape]``, no copies."""
         lead = rows.shape[:-1]
-        return [
-            rows[..., start : start + _bytes(shape, dtype)].view(dtype).reshape(lead + shape)
-            for start, (shape, dtype) in zip(self.starts, self.shapes, strict=True)
-        ]
+        return [rows[..., start:stop].view(dtype).reshape(lead + shape) for start, stop, shape, dtype in self.spans]
 
     def tree(self, leaves: Sequence[Any]) -> PyTree:
         return jax.tree.unflatten(self.structure, leaves)
@@ -43,17 +45,17 @@ class Packing:
     def pack(self, tree: PyTree) -> jax.Array:
         """-> uint8 ``[size]``"""
         parts = []
-        for leaf, (shape, dtype) in zip(self.structure.flatten_up_to(tree), self.shapes, strict=True):
+        for leaf, (start, stop, _, dtype) in zip(self.structure.flatten_up_to(tree), self.spans, strict=True):
             flat = jnp.asarray(leaf, dtype).reshape(-1)
             flat = flat.astype(jnp.uint8) if dtype == np.bool_ else jax.lax.bitcast_convert_type(flat, jnp.uint8)
-            parts.append(jnp.pad(flat.reshape(-1), (0, -_bytes(shape, dtype) % _ALIGN)))
+            parts.append(jnp.pad(flat.reshape(-1), (0, (start - stop) % _ALIGN)))
         return jnp.concatenate(parts) if parts else jnp.zeros((0,), jnp.uint8)
 
     def unpack(self, rows: jax.Array) -> PyTree:
         """uint8 ``[..., size]`` -> the tree, its leaves ``[..., *shape]``."""
         lead, leaves = rows.shape[:-1], []
-        for start, (shape, dtype) in zip(self.starts, self.shapes, strict=True):
-            part = rows[..., start : start + _bytes(shape, dtype)]
+        for start, stop, shape, dtype in self.spans:
+            part = rows[..., start:stop]
             if dtype == np.bool_:
                 leaf = part != 0
             elif dtype.itemsize == 1:
@@ -62,7 +64,3 @@ class Packing:
                 leaf = jax.lax.bitcast_convert_type(part.reshape(*lead, -1, dtype.itemsize), dtype)
             leaves.append(leaf.reshape(lead + shape))
         return self.tree(leaves)
-
-
-def _bytes(shape: tuple[int, ...], dtype: np.dtype) -> int:
-    return int(np.prod(shape)) * dtype.itemsize

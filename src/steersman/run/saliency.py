@@ -105,9 +105,8 @@ def lens(policy: Policy) -> Any:
     """The function that turns one observation into a ``Shot``; raises UsageError where there is nothing to draw."""
     space, agent_state = policy.spec.observation_space, policy.state
     name, shape = image_in(space, policy.spec.id)
-    streams = streams_of(agent_state)
+    streams_of(agent_state)  # what is wrong is said before anything is played
     maps = jax.jit(lambda state, obs: saliency(streams_of(state), obs))
-    del streams  # asked for once here, so that what is wrong is said before anything is played
 
     def look(obs: PyTree) -> Shot:
         value, advantage = jax.device_get(maps(agent_state, obs))

@@ -107,13 +107,14 @@ def updates_done(run: folder.Run) -> int:
 def restore(setup: Setup, run: folder.Run, state: LoopState, began: float) -> tuple[LoopState, Progress]:
     """The state of the newest whole checkpoint, and the log cut back to it. Without one the run starts over.
 
-    state: of a fresh start, which says how a state looks.
+    state: of a fresh start, which says how a state looks; its memory is freed before the checkpoint's is taken.
     """
     path, note = checkpoint.latest(run.checkpoints)
     folder.warn(note)
     progress, steps = Progress(Row(setup.run.seeds), [], began=began), 0
     if path is not None:
-        loaded, header = checkpoint.load(path, state if setup.compiled else state._replace(acting=()))
+        like = jax.tree.map(_released, state if setup.compiled else state._replace(acting=()))
+        loaded, header = checkpoint.load(path, like)
         steps = int(_entry(header, "steps", path))
         wall, compiling, training = (
             float(_entry(header, f"{k}_seconds", path)) for k in ("wall", "compile", "training")
@@ -125,6 +126,15 @@ def restore(setup: Setup, run: folder.Run, state: LoopState, began: float) -> tu
     logs.truncate_to(run.metrics, steps)
     progress.history = history_of(run)
     return state, progress
+
+
+def _released(leaf: Any) -> Any:
+    """What ``checkpoint.load`` has to know of an array; the array is freed, lest a large memory be held twice."""
+    if not isinstance(leaf, jax.Array) or jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        return leaf
+    shape = jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
+    leaf.delete()
+    return shape
 
 
 def history_of(run: folder.Run) -> list[dict[str, Any]]:

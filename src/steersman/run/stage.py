@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from steersman import envs, spaces
-from steersman.envs.registry import FAMILIES
+from steersman.envs.names import FAMILIES
 from steersman.run.frames import picture_of
 from steersman.types import DeviceEnvs, EnvSpec, HostEnvs, PyTree
 

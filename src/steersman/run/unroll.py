@@ -27,7 +27,7 @@ class Seen(NamedTuple):
 
     obs: PyTree
     first: Array
-    t: Array  # int32: the step within the unroll
+    key: Array  # the bits of the key to act with
 
 
 class Episodes(NamedTuple):
@@ -89,14 +89,13 @@ class HostRollout:
     def __init__(self, obs: PyTree, acted: PyTree, costs: Array, length: int):
         num = costs.shape[0]
         number, flag = jax.ShapeDtypeStruct((num,), np.float32), jax.ShapeDtypeStruct((num,), np.bool_)
-        seen = Seen(obs, flag, jax.ShapeDtypeStruct((), np.int32))
+        seen = Seen(obs, flag, jax.eval_shape(lambda: jax.random.key_data(jax.random.key(0))))
         self.length, self.seen, self.acted = length, Packing(seen), Packing(acted)
         self.outcome = Packing((number, flag, flag, obs, costs))
         self._act = self.seen.size
         self._out = self._act + self.acted.size
         self._rows = np.zeros((length + 1, self._out + self.outcome.size), np.uint8)
-        *self._obs, self._first, clock = self.seen.views(self._rows[:, : self._act])
-        clock[:] = np.arange(length + 1) % length
+        *self._obs, self._first, self._key = self.seen.views(self._rows[:, : self._act])
         self._outcome = self.outcome.views(self._rows[:, self._out :])
 
     @property
@@ -104,8 +103,10 @@ class HostRollout:
         """The rows that ``rollout`` takes apart."""
         return self._rows[:-1]
 
-    def begin(self, acting: Acting) -> np.ndarray:
-        """Start anew; -> the first row of Seen."""
+    def begin(self, acting: Acting, keys: Array | None) -> np.ndarray:
+        """Start anew, with the bits of a key for each step ``[T, ...]``; -> the first row of Seen."""
+        if keys is not None:
+            self._key[:-1] = keys
         self._see(0, acting.obs, acting.first)
         return self._rows[0, : self._act]
 

@@ -157,11 +157,11 @@ def _make(name: str) -> Any:
     """A Gymnasium environment, or the factory that a name stands for."""
     import gymnasium
 
-    from steersman.envs import factories, registry
+    from steersman.envs import factories, names, registry
 
-    whole, (name, arguments) = name, registry.split_name(name)
+    whole, (name, arguments) = name, names.split_name(name)
     family, _, rest = name.partition("/")
-    ours = family in registry.FAMILIES and family not in ("gymnasium", "probe")
+    ours = family in names.FAMILIES and family not in ("gymnasium", "probe")
     if ours and rest not in gymnasium.registry:
         from steersman.run.stage import stage
 
@@ -175,7 +175,7 @@ def _make(name: str) -> Any:
     known = here in gymnasium.registry
     if not known and not inside:
         original = f" Film it in Gymnasium's: --environment {rest}." if rest in gymnasium.registry else ""
-        offer = "" if family in registry.FAMILIES else f" {nearest(here, gymnasium.registry)}"
+        offer = "" if family in names.FAMILIES else f" {nearest(here, gymnasium.registry)}"
         raise UsageError(f"{name} is not one of Gymnasium's environments, whose renderers films need.{original}{offer}")
     with factories.quiet_mujoco(gymnasium.registry.get(here)):
         return gymnasium.make(here, render_mode="rgb_array", disable_env_checker=True, **arguments)

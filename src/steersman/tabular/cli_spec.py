@@ -72,13 +72,15 @@ def known(kind: str, name: str, among: Iterable[str]) -> str:
 
 
 def _is_pomdp(name: str) -> bool:
-    return name in POMDPS or name.lower().endswith((".pomdp", ".mdp"))
+    return name in POMDPS or name.lower().endswith(".pomdp")
 
 
 def mdp_called(name: str, gamma: float | None) -> MDP:
     if _is_pomdp(name):
         raise UsageError(f"{name} is seen only in part: steersman tabular solve {name} plans in it.")
     settings = {} if gamma is None else {"gamma": gamma}
+    if name.lower().endswith(".mdp"):
+        return pomdp_problem(name, **settings).mdp
     if name not in PROBLEMS and "-v" not in name:
         known = (*PROBLEMS, *POMDPS)
         raise UsageError(f"No tabular problem is called {name!r}. {nearest(name, known)} Known: {', '.join(known)}.")

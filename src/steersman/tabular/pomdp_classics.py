@@ -75,7 +75,7 @@ def hallway(gamma: float = 0.95, *, restart: bool = False) -> POMDP:
     rewards[:, :, goal] = 1.0
     if restart:
         move[goal] = 0.0
-        move[np.ix_(goal, range(5), starts)] = 1 / 56
+        move[np.ix_(goal, np.arange(5), starts)] = 1 / 56
     mdp = from_arrays(
         move, rewards, gamma=gamma, start=np.isin(np.arange(60), starts) / 56, terminal=None if restart else goal,
         name="hallway", action_names=("stay", "forward", "right", "around", "left"),

@@ -21,7 +21,8 @@ from steersman.tabular.mdp import MDP
 BLOCK = 600_000  # table entries: larger blocks leave the cache, smaller ones wait for the interpreter
 NARROW_BLOCK = 500_000  # of one policy's table
 
-T, U = TypeVar("T"), TypeVar("U")
+T = TypeVar("T")
+U = TypeVar("U")
 Step = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, float, float]]
 
 
@@ -94,16 +95,22 @@ def _sparse(mdp: MDP) -> Backups:
 
     def best(v: np.ndarray) -> np.ndarray:
         w = np.empty(s)
-        _together(lambda block: best_of(action_values(*block, v), w[block[0]]), blocks)
+
+        def one(block: tuple[slice, sp.csr_matrix]) -> None:
+            part, matrix = block
+            best_of(action_values(part, matrix, v), w[part])
+
+        _together(one, blocks)
         return w
 
     def improve(v: np.ndarray, policy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         w, policy = np.empty(s), policy.copy()
 
         def one(block: tuple[slice, sp.csr_matrix]) -> None:
-            q = action_values(*block, v)
-            best_of(q, w[block[0]])
-            improve_on(policy[block[0]], q, w[block[0]])
+            part, matrix = block
+            q = action_values(part, matrix, v)
+            best_of(q, w[part])
+            improve_on(policy[part], q, w[part])
 
         _together(one, blocks)
         return w, policy

@@ -98,6 +98,19 @@ def member_keys(key: Key, num: int) -> Key:
     return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, index)
 
 
+def member_orders(key: Key, num: int, length: int) -> jax.Array:
+    """For each of this shard's ``num`` members its own order of ``length`` things, int32 ``[length, num]``.
+
+    Random numbers whose low bits are the position: sorting plain integers takes a tenth of the time of an argsort on
+    CPUs. Things whose remaining bits (25 for 128 things) are equal keep their order.
+    """
+    width = (length - 1).bit_length()
+    bits = jax.vmap(lambda k: jax.random.bits(k, (length,), jnp.uint32))(member_keys(key, num))
+    position = jnp.arange(length, dtype=jnp.uint32)
+    mixed = jax.lax.bitcast_convert_type((bits >> width << width) | position[None, :], jnp.int32)
+    return (jax.lax.sort(mixed, dimension=1, is_stable=False) & jnp.int32(2**width - 1)).T
+
+
 def cross_sum(tree: PyTree) -> PyTree:
     """The sum of ``tree`` over the shards, leaf by leaf; the same tree when there is one."""
     axis = _AXIS.get()
