@@ -86,6 +86,8 @@ def test_every_setting_is_a_flag_with_the_preset_as_default(capsys, monkeypatch)
         ("trian ppo CartPole-v1", "no command 'trian'. Did you mean train?"),
         ("train pp0 CartPole-v1", "no algorithm 'pp0'. Did you mean ppo?"),
         ("train ppo", "Name an environment"),
+        ("train CartPole-v1", "The algorithm comes first: steersman train ppo CartPole-v1"),
+        ("train CartPole ppo", "The algorithm comes first: steersman train ppo CartPole"),
         ("train --steps 5", "Name an algorithm"),
         ("train ppo CartPole-v9", "CartPole-v1"),
         ("train ppo gimnax/CartPole-v1", "families are gymnasium/, gymnax/"),

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 import steersman
-from steersman import agents
 from steersman.envs.registry import reward_threshold
 from steersman.errors import TrainingFault, UsageError
 from steersman.run import compare as module
@@ -78,6 +77,7 @@ def test_all_get_the_largest_budget_and_the_settings_meet_in_order():
         (["pp0"], "no algorithm 'pp0'. Did you mean ppo"),
         (["ppo", "ppo"], "Two entries are called 'ppo'. Give each a label of its own"),
         (["a b=ppo", "a-b=ppo"], "too alike"),
+        (["ppo,a2c"], "entries are separated by spaces: ppo a2c"),
         ([":clip=1"], "names no algorithm"),
         (["=ppo"], "names no algorithm"),
         (["..=ppo"], "cannot name a folder"),
@@ -123,14 +123,15 @@ def test_other_mistakes(tmp_path, trains_nothing):
         compare(["ppo"], "CartPole-v1", out=tmp_path / "odd")
 
 
-def test_an_algorithm_that_does_not_serve_the_actions_is_found_first(monkeypatch, tmp_path, trains_nothing):
-    def refuses(config, spec, *, network=None):
-        raise UsageError(f"picky needs a Box action space; {spec.id} has {spec.action_space}.")
-
-    picky = agents.ALGORITHMS["ppo"]._replace(name="picky", factory=refuses)
-    monkeypatch.setitem(agents.ALGORITHMS, "picky", picky)
-    with pytest.raises(UsageError, match=r"picky: picky needs a Box .* CartPole-v1 has Discrete\(2\)"):
-        compare(["ppo", "picky"], "CartPole-v1", seeds=2, out=tmp_path / "new", **SMALL)
+@pytest.mark.parametrize(
+    ("entries", "environment", "says"),
+    [(["ppo", "dqn"], "Pendulum-v1", "dqn: DQN needs a Discrete"), (["ppo", "td3"], "CartPole-v1", "td3: TD3 needs")],
+)
+def test_an_algorithm_that_does_not_serve_the_actions_is_found_first(
+    entries, environment, says, tmp_path, trains_nothing
+):
+    with pytest.raises(UsageError, match=says):
+        compare(entries, environment, seeds=2, out=tmp_path / "new")
     assert not (tmp_path / "new").exists()
 
 

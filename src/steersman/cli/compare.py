@@ -132,4 +132,4 @@ def _ends(estimate: Estimate) -> str:
 
 def _threshold(median: Any) -> tuple[str, str]:
     text = lambda steps: "never" if math.isinf(steps) else short(steps)
-    return text(median.value), "-" if math.isnan(median.low) else f"{text(median.low)} to {text(median.high)}"
+    return text(median.value), "-" if not math.isfinite(median.low) else f"{text(median.low)} to {text(median.high)}"

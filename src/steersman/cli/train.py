@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import sys
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -110,6 +111,8 @@ def _asked(arguments: list[str]) -> Asked:
     if not names:
         raise UsageError(f"Name an algorithm and an environment.\n\n{TRAIN_USAGE}")
     name, environment = names[0], names[1] if len(names) == 2 else None
+    if name not in agents.ALGORITHMS and (environment in agents.ALGORITHMS or re.search(r"/|:|-v\d+$", name)):
+        raise UsageError(f"The algorithm comes first: steersman train {environment or 'ppo'} {name}")
     agents.algorithm(name)
     if "--no-preset" in flags:
         return Asked(name, environment, {}, "", [f for f in flags if f != "--no-preset"])

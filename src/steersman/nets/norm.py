@@ -26,4 +26,4 @@ class LayerNorm(eqx.Module):
         centred = x - mean
         variance = jnp.square(centred).mean(-1, keepdims=True)
         shape = (1,) * (x.ndim - 1) + self.weight.shape
-        return centred / jnp.sqrt(variance + EPSILON) * self.weight.reshape(shape) + self.bias.reshape(shape)
+        return centred * jax.lax.rsqrt(variance + EPSILON) * self.weight.reshape(shape) + self.bias.reshape(shape)

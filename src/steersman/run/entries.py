@@ -58,6 +58,8 @@ def read_entries(entries: Sequence[str] | Mapping[str, Any] | str) -> list[Entry
 def _from_text(text: str) -> Entry:
     head, _, tail = text.partition(":")
     label, labelled, name = head.rpartition("=")
+    if "," in name:
+        raise UsageError(f"{text!r}: entries are separated by spaces: {' '.join(text.split(','))}")
     if not name or (labelled and not label):
         raise UsageError(f"{text!r} names no algorithm. {FORM}")
     given = settings_in(tail.split(",") if tail else [], text)
