@@ -14,7 +14,8 @@ import tyro
 from steersman.cli.display import ComparisonDisplay, number, print_columns, print_json, short
 from steersman.errors import UsageError
 from steersman.run import folder
-from steersman.run.compare import PICTURE, Comparison, compare
+from steersman.run.compare import PICTURE, compare
+from steersman.run.comparison import Comparison
 from steersman.run.entries import settings_in
 from steersman.theory.comparison import Estimate
 

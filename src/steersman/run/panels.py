@@ -12,7 +12,7 @@ from steersman.run import plots
 from steersman.theory.comparison import Estimate, performance_profile
 
 if TYPE_CHECKING:
-    from steersman.run.compare import Comparison, Outcome
+    from steersman.run.comparison import Comparison, Outcome
 
 MOST_PAIRS = 10  # shown as a picture; comparison.json has all
 _LEVELS = 201
