@@ -10,7 +10,8 @@ import pytest
 from steersman import envs
 from steersman.agents import ALGORITHMS
 from steersman.run import checkpoint
-from steersman.run.loops import DeviceLoop, HostLoop, LoopState
+from steersman.run.host_loop import HostLoop
+from steersman.run.loops import DeviceLoop, LoopState
 from steersman.run.policy import example_rollout
 from steersman.run.unroll import begin, unroll
 from steersman.types import HostEnvs, TimeStep
