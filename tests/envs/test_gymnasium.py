@@ -501,8 +501,10 @@ def test_an_exception_names_member_and_step_and_is_chained():
 
     with pytest.raises(EnvironmentFault) as caught:
         run(scripted(play, num_envs=2), 9)
+    line = play.__code__.co_firstlineno + 2
     assert str(caught.value) == (
-        "Script (member 1) raised ZeroDivisionError in step at step 1 of its episode: the robot fell through the floor"
+        "Script (member 1) raised ZeroDivisionError in step at step 1 of its episode: the robot fell through the floor "
+        f"({__file__}, line {line})"
     )
     assert isinstance(caught.value.__cause__, ZeroDivisionError)
 
@@ -519,7 +521,7 @@ def test_an_exception_in_the_reset_after_an_end():
     starts = iter(["probe", "first"])
     start = lambda: (next(starts), (number(0), {}))[1]
     said = fault(lambda t, _: (number(t), 0.0, t == 2, False, {}), steps=3, start=start)
-    assert said == "Script (member 0) raised StopIteration in reset: "
+    assert said.startswith(f"Script (member 0) raised StopIteration in reset:  ({__file__}, line ")
 
 
 # --- wrappers ---
