@@ -28,7 +28,8 @@ def raised_at(error: BaseException) -> str:
     >>> raised_at(ValueError("never raised"))
     ''
     """
-    frames = traceback.extract_tb(error.__traceback__)
+    # Frames without a file, such as those of modules frozen into the interpreter, tell a user nothing.
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith("<")]
     own = [frame for frame in frames if "site-packages" not in frame.filename] or frames
     return f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""
 

@@ -358,7 +358,7 @@ def test_networks_of_ones_own():
     made = sac_learner(SACConfig(**TINY), spec_of(), network=network)
     state = jax.eval_shape(made.init, jax.random.key(0), first_rollout())
     assert state.actor.params.trunk.out_size == 4
-    assert state.critics.params.trunk.layers[0].weight.shape == (2, 5, 4)
+    assert state.critics.params.trunk.layers[0].bias.shape == (2, 5)
     with pytest.raises(UsageError, match="CrossQ takes no network"):
         crossq_learner(CrossQConfig(), spec_of(), network=network)
     with pytest.raises(UsageError, match="must be a function"):

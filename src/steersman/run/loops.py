@@ -164,7 +164,12 @@ class DeviceLoop:
             everywhere,
         )
         advance = self._sharded(self._updates, (specs, whole), (specs, result, result))
-        lowered = jax.jit(start).lower(key), jax.jit(advance, donate_argnums=0).lower(state, np.int32(1))
+        # Said for the outputs too: XLA calls an array without elements (no costs, in replay) replicated.
+        laid = jax.tree.map(lambda x: x.sharding, state)
+        lowered = (
+            jax.jit(start, out_shardings=laid).lower(key),
+            jax.jit(advance, donate_argnums=0, out_shardings=(laid, None, None)).lower(state, np.int32(1)),
+        )
         with ThreadPoolExecutor(2) as pool:
             first, second = pool.map(lambda program: program.compile(), lowered)
         return first, second
