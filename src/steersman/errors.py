@@ -5,6 +5,7 @@ from __future__ import annotations
 import traceback
 from collections.abc import Iterable
 from difflib import get_close_matches
+from pathlib import Path
 
 
 class UsageError(ValueError):
@@ -28,9 +29,10 @@ def raised_at(error: BaseException) -> str:
     >>> raised_at(ValueError("never raised"))
     ''
     """
-    # Frames without a file, such as those of modules frozen into the interpreter, tell a user nothing.
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith("<")]
-    own = [frame for frame in frames if "site-packages" not in frame.filename] or frames
+    # Not the user's: installed packages, this one, and modules frozen into the interpreter, which have no file.
+    theirs = ("site-packages", str(Path(__file__).parent))
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [f for f in frames if not f.filename.startswith("<") and not any(part in f.filename for part in theirs)]
     return f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""
 
 
