@@ -5,7 +5,6 @@ from __future__ import annotations
 import traceback
 from collections.abc import Iterable
 from difflib import get_close_matches
-from pathlib import Path
 
 
 class UsageError(ValueError):
@@ -30,7 +29,7 @@ def raised_at(error: BaseException) -> str:
     ''
     """
     # Not the user's: installed packages, this one, and modules frozen into the interpreter, which have no file.
-    theirs = ("site-packages", str(Path(__file__).parent))
+    theirs = ("site-packages", __file__.removesuffix("errors.py"))
     frames = traceback.extract_tb(error.__traceback__)
     own = [f for f in frames if not f.filename.startswith("<") and not any(part in f.filename for part in theirs)]
     return f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""

@@ -157,8 +157,8 @@ def _gymnasium_rows() -> list[Available]:
     for spec in registry.values():
         key = (spec.namespace, spec.name)
         # Those of GymV only raise an error; ale-py's games are the family atari.
-        real = isinstance(spec.entry_point, str) and not spec.name.startswith("GymV")
-        real = real and not spec.entry_point.startswith("ale_py")
+        entry = spec.entry_point
+        real = isinstance(entry, str) and not spec.name.startswith("GymV") and not entry.startswith("ale_py")
         if real and (key not in newest or (spec.version or 0) > (newest[key].version or 0)):
             newest[key] = spec
     rows = []
