@@ -12,11 +12,11 @@ pytestmark = pytest.mark.learning
     ("algorithm", "environment", "seeds", "threshold"),
     [
         ("ppo", "CartPole-v1", 10, 500.0),
-        ("ppo", "Acrobot-v1", 5, -90.0),
-        ("ppo", "Pendulum-v1", 5, -200.0),
-        ("ppo", "MountainCarContinuous-v0", 5, 90.0),
+        ("ppo", "Acrobot-v1", 3, -90.0),
+        ("ppo", "Pendulum-v1", 3, -200.0),
+        ("ppo", "MountainCarContinuous-v0", 3, 90.0),
         ("pqn", "CartPole-v1", 5, 500.0),
-        ("pqn", "Acrobot-v1", 5, -90.0),
+        ("pqn", "Acrobot-v1", 3, -90.0),
     ],
 )
 def test_compiled(algorithm, environment, seeds, threshold):
