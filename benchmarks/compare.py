@@ -8,12 +8,12 @@ python benchmarks/compare.py --quick              a fiftieth of the steps, two s
 from __future__ import annotations
 
 import argparse
-import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import common
+from PIL import Image
 
 COMPARISONS: dict[str, tuple[list[str], list[str]]] = {  # name -> entries, flags
     "ladder": (["reinforce", "a2c", "trpo", "ppo"], ["--env", "CartPole-v1", "--steps", "500000"]),
@@ -39,13 +39,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         for name in [args.only] if args.only else COMPARISONS:
             folder = (args.folder or Path(place)) / (f"{name}-quick" if args.quick else name)
-            provenance = common.provenance()
+            provenance = common.provenance() | {"command": f"python benchmarks/compare.py --only {name}"}
             result = measure(name, folder, args.quick)
             for label, outcome in result["compared"]["results"].items():
                 print(f"{label}: {outcome['mean']['value']:.1f} {outcome['mean']['ci95']}", flush=True)
             if not args.quick:
                 common.save(f"compare-{name}", result | {"provenance": provenance})
-                shutil.copyfile(folder / "comparison.png", PICTURES / f"compare-{name}.png")
+                picture = Image.open(folder / "comparison.png").convert("RGB").quantize(128)  # a third of the bytes
+                picture.save(PICTURES / f"compare-{name}.png", optimize=True)
 
 
 if __name__ == "__main__":

@@ -40,6 +40,7 @@ TARGETS: dict[str, dict[str, tuple[float, int]]] = {  # -> (what the mean over t
         "MountainCar-v0": (-110.0, 5),
         "LunarLander-v3": (200.0, 5),
     },
+    "pqn": {"CartPole-v1": (500.0, 5), "Acrobot-v1": (-90.0, 5)},
     "sac": {"Pendulum-v1": (-180.0, 5), "HalfCheetah-v5": (5000.0, 3)},  # HalfCheetah's: at 300,000 steps
     "td3": {"Pendulum-v1": (-180.0, 5), "HalfCheetah-v5": (4500.0, 3)},
 }

@@ -185,9 +185,9 @@ SCENARIOS = {
         DQN,
         (
             Contender("steersman", "", 20_000),
-            Contender("steersman", "compiled twin", 50_000, ("--compiled",)),
-            *threads("sb3", 4_000),
-            *threads("sbx", 3_000),
+            Contender("steersman", "compiled twin", 40_000, ("--compiled",)),
+            *threads("sb3", 3_000),
+            *threads("sbx", 2_000),
         ),
         {"sb3": 6.0, "sbx": 10.0, "compiled twin, sb3": 15.0},
     ),

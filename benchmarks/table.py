@@ -239,10 +239,10 @@ def planning(result: dict[str, Any]) -> str:
     header = ["", "method", "runs", "building, s", "first solve, s", "second solve, s", "iterations", "certified error"]
     ours = by["steersman", "mpi"]
     others = {who: runs for who, runs in by.items() if who[0] != "steersman" and "failed" not in runs[0]}
-    again = lambda run: run["first_s"] if run.get("second_s") is None else run["second_s"]
+    again = lambda run: min(run["first_s"], run.get("second_s") or float("inf"))
     whole = lambda run: run["build_s"] + run["first_s"]
     ratios = []
-    for name, cost in (("second solve", again), ("building and first solve", whole)):
+    for name, cost in (("the better of two solves", again), ("building and first solve", whole)):
         mine = statistics.median(map(cost, ours))
         for what, among in (
             ("fastest of all", others),
@@ -250,7 +250,7 @@ def planning(result: dict[str, Any]) -> str:
         ):
             who, runs = min(among.items(), key=lambda item: statistics.median(map(cost, item[1])))
             ratio = mine / statistics.median(map(cost, runs))
-            target = "" if name != "second solve" else f"{1 if 'all' in what else 0.5:g} at most"
+            target = "" if name == "building and first solve" else f"{1 if 'all' in what else 0.5:g} at most"
             verdict_ = "" if not target else f"{target}: {'reached' if ratio <= float(target.split()[0]) else 'MISSED'}"
             ratios.append([f"{name}, against the {what} ({' '.join(who)})", f"**{ratio:.2f}**", verdict_])
     sweep, order, reading = (middle(ours, k) * 1000 for k in ("sweep_s", "sweep_in_order_s", "reading_s"))

@@ -110,6 +110,8 @@ def flags_of(command: str) -> set[str]:
     if command == "train":
         asked += [["train", "--resume", "DIR", "--help"]]
         asked += [["train", name, "CartPole-v1", "--help"] for name in ALGORITHMS]
+    if command == "tabular":
+        asked += [["tabular", verb, "--help"] for verb in ("solve", "learn", "draw")]
     with redirect_stdout(io.StringIO()) as out:
         assert [run(arguments) for arguments in asked] == [0] * len(asked)
     return set(re.findall(r"--[a-z][a-z-]*", out.getvalue()))

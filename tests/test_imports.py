@@ -32,8 +32,9 @@ SERIALISERS = {"pickle", "cloudpickle", "dill", "shelve", "marshal", "joblib"}
 OUTSIDE = {"datetime", "io", "logging", "multiprocessing", "os", "pathlib", "rich", "shutil", "signal", "socket"}
 OUTSIDE |= {"subprocess", "sys", "tempfile", "threading", "time", "tyro", "imageio", "tensorboardX", "wandb"}
 
-# The doors through which a finite problem comes in: a Gymnasium toy-text table, a .POMDP file.
-EXCEPTIONS = {("tabular/builders.py", "gymnasium"), ("tabular/cassandra.py", "pathlib")}
+# The doors through which a finite problem comes in, a Gymnasium toy-text table and a .POMDP file; the count of cores
+# that sweeps over large tables share.
+EXCEPTIONS = {("tabular/builders.py", "gymnasium"), ("tabular/cassandra.py", "pathlib"), ("tabular/sweeps.py", "os")}
 
 
 class Import(NamedTuple):

@@ -151,8 +151,8 @@ def mountain_car(runs: int):
     from steersman.tabular.linear import sarsa_lambda_linear, tile_coder
 
     coder = tile_coder([-1.2, -0.07], [0.6, 0.07], [8, 8], 8)
-    lambdas = jnp.array([0.0, 0.68, 0.84, 0.92, 0.96, 0.98, 0.99])
-    alphas = jnp.array([0.2, 0.4, 0.6, 0.8, 1.0, 1.2, 1.4, 1.6, 1.8])
+    lambdas = jnp.array([0.0, 0.68, 0.84, 0.92, 0.96])
+    alphas = jnp.array([0.2, 0.5, 0.8, 1.1, 1.4, 1.7])
 
     def one(lambda_, alpha, key):
         run = sarsa_lambda_linear(
@@ -181,7 +181,7 @@ FIGURES = {
     "cliff": (cliff, 300),
     "bias": (bias, 3000),
     "dyna": (dyna_maze, 30),
-    "mountain-car": (mountain_car, 30),
+    "mountain-car": (mountain_car, 10),
 }
 
 

@@ -34,7 +34,7 @@ ONCE = [
     ("pymdptoolbox", "mpi"),
     ("pymdptoolbox", "vi"),
 ]
-PATIENCE = 100  # seconds a run
+PATIENCE = 90  # seconds a run
 
 
 def problem(states: int, actions: int, width: int, seed: int = 0):

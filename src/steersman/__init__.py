@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from steersman.errors import EnvironmentFault, TrainingFault, UsageError
-    from steersman.run.compare import Comparison, compare
+    from steersman.run.compare import compare
+    from steersman.run.comparison import Comparison
     from steersman.run.policy import Policy, load
     from steersman.run.train import Result, resume, train
 
@@ -38,7 +39,7 @@ _HOME = {
     "EnvironmentFault": "errors",
     "TrainingFault": "errors",
     "UsageError": "errors",
-    "Comparison": "run.compare",
+    "Comparison": "run.comparison",
     "compare": "run.compare",
     "Policy": "run.policy",
     "load": "run.policy",

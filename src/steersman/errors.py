@@ -28,8 +28,10 @@ def raised_at(error: BaseException) -> str:
     >>> raised_at(ValueError("never raised"))
     ''
     """
+    # Not the user's: installed packages, this one, and modules frozen into the interpreter, which have no file.
+    theirs = ("site-packages", __file__.removesuffix("errors.py"))
     frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if "site-packages" not in frame.filename] or frames
+    own = [f for f in frames if not f.filename.startswith("<") and not any(part in f.filename for part in theirs)]
     return f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""
 
 

@@ -123,7 +123,8 @@ SWITCHES = {  # -> (settings, how far off an action value may be)
     "squared, Polyak": ({"loss": "squared", "target_period": 1, "target_rate": 0.05}, 0.01),
     "double, dueling": ({"double": True, "dueling": True}, 0.01),
     "expected sarsa": ({"target": "expected_sarsa", **EXPLORING}, 0.01),
-    "sarsa": ({"target": "sarsa", **EXPLORING, "learning_rate": 1e-3}, 0.08),  # its next action is drawn
+    # Its next action is drawn: Huber's loss would end nearer to the median of the targets than to their mean.
+    "sarsa": ({"target": "sarsa", **EXPLORING, "learning_rate": 1e-3, "loss": "squared"}, 0.08),
     "boltzmann": (
         {
             "target": "expected_sarsa",
@@ -154,24 +155,9 @@ def test_learns_the_exact_action_values(name):
     assert all(np.isfinite(v).all() for v in metrics.values())
 
 
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {"n_step": 3, "learning_rate": 2e-3},
-        {
-            "double": True,
-            "dueling": True,
-            "prioritized": True,
-            "noisy": True,
-            **C51,
-            "n_step": 2,
-            "priority_correction": 1.0,
-        },
-    ],
-    ids=["n-step", "rainbow"],
-)
-def test_the_whole_agent_learns_them_from_replay(settings):
-    """Through its memory and loop, acting at random. Items of n steps are random walks, so the answer has noise."""
+def test_the_whole_agent_learns_them_from_replay():
+    """Through its memory and loop, acting at random. Items of three steps are random walks, so the answer has noise."""
+    settings = {"n_step": 3, "prioritized": True, "priority_correction": 1.0, "learning_rate": 2e-3}
     mdp, config = small_mdp(), dataclasses.replace(TABLE, **settings)
     state = train(mdp, config, 700)
     q = learned_q(config, state.params, jnp.arange(5, dtype=jnp.int32))
@@ -210,12 +196,10 @@ LEARNER = dataclasses.replace(
     exploration_end=0.2,
     exploration_fraction=0.5,
     double=True,
-    dueling=True,
-    prioritized=True,
 )
 
 
-@pytest.mark.parametrize("name", ["two-steps", "truncation-ring", "action-observation", "mask"])
+@pytest.mark.parametrize("name", ["truncation-ring", "mask"])
 def test_learns_the_probes(name):
     state = train(f"probe/{name}", LEARNER, 700)
     known = known_values(f"probe/{name}", LEARNER.gamma)
@@ -260,17 +244,9 @@ def zero_rollout(spec, length=4, num=2):
     return Rollout(obs, zeros(spec.action_space), reward, no, no, obs, no, np.zeros((length, num, 0), np.float32), {})
 
 
-@pytest.mark.parametrize(
-    ("observation", "settings"),
-    [
-        (spaces.Box(0, 255, (36, 36, 4), np.uint8), {"frame_stack": 4}),
-        (spaces.Dict(a=BOX, b=spaces.Discrete(4)), {"distribution": "quantile", "noisy": True, "dueling": True}),
-    ],
-    ids=["image", "dict"],
-)
-def test_serves_other_observations(observation, settings):
-    spec = spec_of(observation, spaces.Discrete(3))
-    config = dataclasses.replace(TABLE, batch_size=4, replay_capacity=64, update_ratio=1 / 8, **settings)
+def test_learns_from_stacked_frames():
+    spec = spec_of(spaces.Box(0, 255, (36, 36, 4), np.uint8), spaces.Discrete(3))
+    config = dataclasses.replace(TABLE, batch_size=4, replay_capacity=64, update_ratio=1 / 8, frame_stack=4)
     agent, rollout = dqn(config, spec), zero_rollout(spec)
     state = jax.jit(agent.init)(jax.random.key(0), rollout)
     state, metrics = jax.jit(agent.update)(state, rollout, jax.random.key(2))

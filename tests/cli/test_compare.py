@@ -3,14 +3,16 @@
 import io
 import json
 import re
-import signal
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
 
+from steersman.cli import compare as module
 from steersman.cli import display
 from steersman.cli.main import run as cli
+from steersman.run.compare import compare
 
 SET = ["num_envs=4", "unroll_length=8", "num_minibatches=2", "num_epochs=1", "hidden_sizes=8"]
 SET = [*SET, "schedule_steps=1000"]
@@ -86,39 +88,31 @@ def test_one_message_and_exit_code_2(capsys, tmp_path, monkeypatch, line, says):
     assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]
 
 
-def test_interrupted_it_says_how_to_go_on(capsys, monkeypatch, compared, tmp_path):
-    show = display.ComparisonDisplay.__call__
-
-    def interrupting(self, phase, numbers):
-        if phase == "training" and numbers["entry"] == "half":
-            signal.raise_signal(signal.SIGTERM)
-        show(self, phase, numbers)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(display.ComparisonDisplay, "__call__", interrupting)
-        out, err = said(capsys, [*LINE, "--out", tmp_path / "x"], 130)
+def test_what_is_unfinished_or_failed_is_said(capsys, monkeypatch, compared):
+    """That interrupted and failing trainings end so is tested in tests/run; here, what the command makes of it."""
+    whole = compare(out=compared)
+    half = replace(whole, unfinished=["half"], outcomes={"ppo": whole.outcomes["ppo"]}, improvement={})
+    monkeypatch.setattr(module, "compare", lambda *args, **options: half)
+    out, err = said(capsys, ["compare", "--out", compared], 130)
     assert "half" not in out
-    assert "ppo: mean return" in err
-    assert f"Go on with: steersman compare --out {tmp_path / 'x'}\n" in err
-    whole = json.loads(said(capsys, ["compare", "--out", tmp_path / "x", "--json"])[0])
-    scores = lambda found: {label: result["scores"] for label, result in found["results"].items()}
-    assert scores(whole) == scores(json.loads((compared / "comparison.json").read_text()))
+    assert "probability" not in out
+    assert err == f"Interrupted, and saved. Go on with: steersman compare --out {compared}\n"
+    assert json.loads(said(capsys, ["compare", "--out", compared, "--json"], 130)[0])["status"] == "interrupted"
+    nothing = replace(half, unfinished=[], outcomes={}, failures={"ppo": "Training stopped near step 64: loss is nan."})
+    monkeypatch.setattr(module, "compare", lambda *args, **options: nothing)
+    out, err = said(capsys, ["compare", "--out", compared], 1)
+    assert (out, err) == ("", "steersman: ppo: Training stopped near step 64: loss is nan.\n")
 
 
-def test_an_environment_of_ones_own_is_named_again_and_a_failure_is_exit_code_1(capsys, own, tmp_path):
-    line = ["--seeds", "1", "--evaluation-episodes", "4", "--no-preset", "--set", *SET, "devices=1"]
-    line = [*line, "--out", tmp_path / "x"]
-    out, err = said(capsys, ["compare", "ppo", "--env", f"{own}:dots", "--steps", "64", *line])
+def test_an_environment_of_ones_own_is_named_again(capsys, own, tmp_path):
+    line = ["--seeds", "1", "--steps", "64", "--evaluation-episodes", "4", "--no-preset", "--set", *SET, "devices=1"]
+    out, _ = said(capsys, ["compare", "ppo", "--env", f"{own}:dots", *line, "--out", tmp_path / "x"])
     assert "(host): 1 seed, " in out
     assert "probability" not in out
     assert "steps to" not in out  # no threshold is known
     assert "name it again" in said(capsys, ["compare", "--out", tmp_path / "x"], 2)[1]
     again, _ = said(capsys, ["compare", "--out", tmp_path / "x", "--env", f"{own}:dots", "--threshold", "4"])
     assert "steps to 4" in again
-    line[-1] = tmp_path / "nan"
-    out, err = said(capsys, ["compare", "ppo", "--env", f"{own}:Decaying", "--steps", "640", *line], 1)
-    assert "steersman: ppo: Training stopped near step" in err
-    assert out == ""
 
 
 @pytest.mark.parametrize("phase", ["training", "evaluating", "compiling"])

@@ -65,8 +65,7 @@ def stream_of(memory):
     return memory if isinstance(memory, stream.Stream) else memory.stream
 
 
-@pytest.mark.parametrize("make", [uniform, prioritized])
-@pytest.mark.parametrize(("length", "num_envs", "capacity"), [(1, 1, 7), (4, 2, 8)])
+@pytest.mark.parametrize(("make", "length", "num_envs", "capacity"), [(uniform, 4, 2, 8), (prioritized, 1, 1, 7)])
 def test_items_are_what_was_seen(make, length, num_envs, capacity):
     """Also after the rings have turned many times, and where ends leave less room than rows."""
     buffer = make(capacity, 64, n_step=3, gamma=GAMMA)
@@ -207,9 +206,8 @@ def test_donated_memory_is_written_in_place():
     assert after == pointers
 
 
-@pytest.mark.parametrize("make", [uniform, prioritized])
-def test_vmapped_memories_are_those_one_by_one(make):
-    buffer, world = make(12, 8, n_step=2), World(1)
+def test_vmapped_memories_are_those_one_by_one():
+    buffer, world = prioritized(12, 8, n_step=2), World(1)
     rollouts = [jax.tree.map(lambda *x: np.stack(x), *(world.rollout(2) for _ in range(3))) for _ in range(8)]
 
     def run(first, others, key):

@@ -224,7 +224,7 @@ def test_action_value_depends_on_observation_and_action():
     )
     for action, some in actions:
         q = ActionValue(Critic(spec(action=action), hidden_sizes=(8,), key=jax.random.key(0)))
-        found = [float(q(o, jnp.asarray(a))) for o in (jnp.zeros(3), jnp.ones(3)) for a in some]
+        found = [float(q(o, jnp.asarray(a))) for o in (-jnp.ones(3), jnp.ones(3)) for a in some]
         assert len(set(found)) == 4
 
 

@@ -73,18 +73,16 @@ def test_noisy_linear_is_its_weights_with_noise():
 
 def test_noise_is_centred_and_reaches_both_streams():
     network = q_network(noisy=True, dueling=True, hidden_sizes=(8,))
-    keys = jax.random.split(jax.random.key(1), 4000)
+    keys = jax.random.split(jax.random.key(1), 500)
     value, advantage = jax.vmap(network.parts, in_axes=(None, 0))(jnp.ones(3), keys)
     assert float(value.std(0).min()) > 0.05
     assert float(advantage.std(0).min()) > 0.05
     layer = NoisyLinear(3, 2, key=KEY)
     drawn = jax.vmap(layer, in_axes=(None, 0))(jnp.ones(3), keys)
-    np.testing.assert_allclose(drawn.mean(0), layer(jnp.ones(3)), atol=0.05)
+    np.testing.assert_allclose(drawn.mean(0), layer(jnp.ones(3)), atol=0.15)
 
 
-def test_images_and_masks():
-    image = spaces.Box(0, 255, (36, 36, 4), np.uint8)
-    assert q_network(image, hidden_sizes=())(jnp.zeros((36, 36, 4), np.uint8)).shape == (4,)
+def test_masks():
     masked = q_network(spaces.Dict(observation=BOX, action_mask=spaces.Box(0, 1, (4,))))
     a, b = (masked({"observation": jnp.ones(3), "action_mask": jnp.full((4,), m)}) for m in (0.0, 1.0))
     np.testing.assert_array_equal(a, b)  # the mask is not an input

@@ -13,6 +13,7 @@ from steersman.errors import TrainingFault, UsageError
 from steersman.run import compare as module
 from steersman.run import panels, plots
 from steersman.run.compare import compare
+from steersman.run.comparison import improvement_of
 from steersman.run.entries import read_entries, resolve
 from steersman.run.folder import open_run
 from steersman.theory.comparison import improvement
@@ -319,7 +320,7 @@ def many(compared):
         label = f"a rather long variant's name {i}"
         solved = np.where(rng.random(2) < 0.5, rng.integers(1, 640, 2), np.inf)
         outcomes[label] = replace(base, label=label, scores=rng.normal(100 * i, 60, 2), threshold_steps=solved)
-    return replace(result, outcomes=outcomes, improvement=module._improvement(outcomes))
+    return replace(result, outcomes=outcomes, improvement=improvement_of(outcomes))
 
 
 def test_the_picture_names_everything(compared, monkeypatch):

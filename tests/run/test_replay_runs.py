@@ -91,5 +91,7 @@ def test_one_seed_trains_on_one_device_and_several_go_round():
 def test_a_rollout_beyond_the_memory_is_refused_before_anything_is_made():
     with pytest.raises(UsageError, match=r"replay_capacity = 100 .* less than one rollout .* = 128"):
         made(replay_capacity=100, unroll_length=64)
+    with pytest.raises(UsageError, match=r"replay_capacity = 2,000,000,000 .* below 1,073,741,824"):
+        made(replay_capacity=2 * 10**9)
     with pytest.raises(UsageError, match="Set update_ratio to 0.125"):
         made(update_ratio=0.1)

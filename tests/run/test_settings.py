@@ -55,7 +55,7 @@ def test_values_become_plain(given, kept):
         ({"learning_rate": "1e-3"}, "learning_rate = '1e-3'; it must be a number"),
         ({"scale_rewards": 1}, "True or False"),
         ({"objective": 3}, "a text"),
-        ({"hidden_sizes": 64}, r"\(64, 64\)"),
+        ({"hidden_sizes": 6.5}, r"\(64, 64\)"),
         ({"steps": 0}, "steps = 0; it must be 1 or more"),
         ({"seed": -1}, "seed = -1; it must be 0 or more"),
         ({"seed": 2**32}, "seeds go up to 4294967295"),

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 NAMES = ["returns", "values", "policies", "distributions", "distributional", "exploration", "statistics"]
-NAMES += ["comparison", "trees"]
+NAMES += ["comparison", "estimators", "natural", "trees"]
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -84,6 +84,8 @@ def updates_of(ratio: float, length: int, num_envs: int) -> int:
 def check_replay(ratio: float, length: int, num_envs: int, capacity: int) -> None:
     """Raise UsageError unless a rollout fits the memory and can be followed by a whole number of gradient steps."""
     updates_of(ratio, length, num_envs)
+    if capacity >= 2**30:
+        raise UsageError(f"replay_capacity = {capacity:,} is more than a memory counts; it must be below {2**30:,}.")
     if capacity < length * num_envs:
         raise UsageError(
             f"replay_capacity = {capacity:,} transitions is less than one rollout of unroll_length {length} x num_envs "

@@ -14,7 +14,8 @@ import tyro
 from steersman.cli.display import ComparisonDisplay, number, print_columns, print_json, short
 from steersman.errors import UsageError
 from steersman.run import folder
-from steersman.run.compare import PICTURE, Comparison, compare
+from steersman.run.compare import PICTURE, compare
+from steersman.run.comparison import Comparison
 from steersman.run.entries import settings_in
 from steersman.theory.comparison import Estimate
 
@@ -132,4 +133,4 @@ def _ends(estimate: Estimate) -> str:
 
 def _threshold(median: Any) -> tuple[str, str]:
     text = lambda steps: "never" if math.isinf(steps) else short(steps)
-    return text(median.value), "-" if math.isnan(median.low) else f"{text(median.low)} to {text(median.high)}"
+    return text(median.value), "-" if not math.isfinite(median.low) else f"{text(median.low)} to {text(median.high)}"

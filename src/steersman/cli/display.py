@@ -67,14 +67,14 @@ def print_columns(title: str, header: list[str], rows: list[list[str]]) -> None:
 class TrainingDisplay:
     """The ``report`` of ``steersman.train`` on a terminal: what runs, a bar with steps/s, return and time left."""
 
-    def __init__(self, notes: list[str]) -> None:
+    def __init__(self, notes: list[str], bar_width: int = 12) -> None:
         self.notes = notes
         self.name = ""  # of the one in training, where there are several
         self.console = Console(stderr=True, highlight=False, markup=False)
         self.progress = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}"),
-            BarColumn(bar_width=12),
+            BarColumn(bar_width=bar_width),
             TextColumn("{task.fields[steps]}"),
             TextColumn("{task.fields[speed]}"),
             TextColumn("{task.fields[score]}", style="green"),
@@ -124,7 +124,7 @@ class ComparisonDisplay:
     """The ``report`` of ``steersman.compare`` on a terminal: the bar of the run that trains, a line per entry done."""
 
     def __init__(self) -> None:
-        self.bar = TrainingDisplay([])
+        self.bar = TrainingDisplay([], bar_width=6)  # its name takes the place
 
     def __enter__(self) -> ComparisonDisplay:
         self.bar.__enter__()

@@ -236,8 +236,6 @@ class Members:
 def _deal(leaves: Sequence[Leaf]) -> Callable[[list[np.ndarray]], Sequence[Any]]:
     """The function that turns arrays of native actions ``[n, ...]``, leaf by leaf, into a list of n actions."""
     if len(leaves) == 1 and not leaves[0].path:
-        if not leaves[0].shape:  # Discrete: a plain int, which spaces check ten times faster than a numpy one
-            return lambda arrays: arrays[0].tolist()
         return lambda arrays: list(arrays[0])
     paths = [leaf.path for leaf in leaves]
     return lambda arrays: [_tree(list(zip(paths, row, strict=True))) for row in zip(*arrays, strict=True)]

@@ -156,7 +156,9 @@ def _gymnasium_rows() -> list[Available]:
     newest: dict[tuple[str | None, str], Any] = {}
     for spec in registry.values():
         key = (spec.namespace, spec.name)
-        real = isinstance(spec.entry_point, str) and not spec.name.startswith("GymV")  # others only raise an error
+        # Those of GymV only raise an error; ale-py's games are the family atari.
+        entry = spec.entry_point
+        real = isinstance(entry, str) and not spec.name.startswith("GymV") and not entry.startswith("ale_py")
         if real and (key not in newest or (spec.version or 0) > (newest[key].version or 0)):
             newest[key] = spec
     rows = []

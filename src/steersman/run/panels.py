@@ -12,7 +12,7 @@ from steersman.run import plots
 from steersman.theory.comparison import Estimate, performance_profile
 
 if TYPE_CHECKING:
-    from steersman.run.compare import Comparison, Outcome
+    from steersman.run.comparison import Comparison, Outcome
 
 MOST_PAIRS = 10  # shown as a picture; comparison.json has all
 _LEVELS = 201
@@ -48,15 +48,12 @@ def _learning(axes: Any, result: Comparison, outcomes: list[Outcome], about: str
     if not curves:
         return
     plots.draw_curves(axes, curves, [list(made).index(label) for label in curves])
+    plots.in_steps(axes.xaxis)
+    ends = [(n, c.x[-1], c.mean[-1], plots.style(list(made).index(n))[0]) for n, c in curves.items()]
     if result.threshold is not None:
         axes.axhline(result.threshold, color="0.45", linewidth=0.9, linestyle=(0, (4, 3)), zorder=1)
-        axes.annotate(
-            f"threshold {result.threshold:g}", (0.01, result.threshold), xycoords=("axes fraction", "data"),
-            xytext=(0, 3), textcoords="offset points", fontsize="small", color="0.35",
-        )  # fmt: skip
-    plots.in_steps(axes.xaxis)
-    styles = {label: plots.style(list(made).index(label))[0] for label in curves}
-    plots.label_ends(axes, [(n, c.x[-1], c.mean[-1], styles[n]) for n, c in curves.items()])
+        ends.append((f"threshold {result.threshold:g}", axes.get_xlim()[1], result.threshold, "#888888"))
+    plots.label_ends(axes, ends)
 
 
 def _final(axes: Any, result: Comparison, outcomes: list[Outcome]) -> None:
@@ -99,7 +96,8 @@ def _solved(axes: Any, result: Comparison, outcomes: list[Outcome]) -> None:
         finite = np.where(np.isfinite(o.threshold_steps), o.threshold_steps, 2.0 * last)
         above = performance_profile(finite, grid)
         _steps(axes, grid, Estimate(1 - above.value, 1 - above.high, 1 - above.low), i)
-        ends.append((f"{o.reached}/{len(finite)}", last, float(1 - above.value[-1]), plots.style(i)[0]))
+        if o.reached:
+            ends.append((f"{o.reached}/{len(finite)}", last, float(1 - above.value[-1]), plots.style(i)[0]))
     axes.set_ylim(-0.03, 1.03)
     axes.set_xlim(0, last)
     plots.in_steps(axes.xaxis)

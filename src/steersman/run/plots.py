@@ -221,6 +221,8 @@ def draw_curves(axes: Any, curves: Mapping[str, Curve], styles: Sequence[int] | 
 
 def label_ends(axes: Any, ends: Sequence[tuple[str, float, float, str]]) -> None:
     """Name lines at the right edge, in their colours, spread where they would touch. ends: (label, x, y, colour)."""
+    if not ends:
+        return
     figure = axes.figure.figure  # the whole, where axes are in a part of it
     axes.set_ylim(axes.get_ylim())
     figure.draw_without_rendering()  # lays it out: only now is it known how tall the axes are

@@ -105,7 +105,9 @@ def spec_from_json(content: dict[str, Any]) -> EnvSpec:
         native = content.get("native_observation_space")
         return EnvSpec(
             str(content["id"]),
-            **made,
+            made["observation_space"],
+            made["action_space"],
+            made["native_action_space"],
             max_episode_steps=limit,
             num_costs=costs,
             native_observation_space=None if native is None else spaces.space_from_json(native),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from steersman.errors import TrainingFault, UsageError
@@ -130,7 +131,7 @@ def restore(setup: Setup, run: folder.Run, state: LoopState, began: float) -> tu
 
 def _released(leaf: Any) -> Any:
     """What ``checkpoint.load`` has to know of an array; the array is freed, lest a large memory be held twice."""
-    if not isinstance(leaf, jax.Array) or jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+    if not isinstance(leaf, jax.Array) or jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         return leaf
     shape = jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
     leaf.delete()

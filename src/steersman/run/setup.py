@@ -13,7 +13,8 @@ from steersman import envs
 from steersman.errors import UsageError
 from steersman.run.devices import check_memory, in_units, shards_for
 from steersman.run.evaluate import Evaluator, close, evaluator, fixed_size
-from steersman.run.loops import DeviceLoop, HostLoop, Loop
+from steersman.run.host_loop import HostLoop
+from steersman.run.loops import DeviceLoop, Loop
 from steersman.run.policy import spec_to_json, state_bytes
 from steersman.run.settings import RunConfig
 from steersman.types import Agent, Algorithm, DeviceEnvs, EnvSpec

@@ -26,7 +26,7 @@ class Seen(NamedTuple):
     """What a host agent acts on at one step."""
 
     obs: PyTree
-    first: Array
+    first: Any
     key: Array  # the bits of the key to act with
 
 
@@ -86,7 +86,7 @@ class HostRollout:
     hands one array to the compiled program that acts and reads one back, and an update is given one for all.
     """
 
-    def __init__(self, obs: PyTree, acted: PyTree, costs: Array, length: int):
+    def __init__(self, obs: PyTree, acted: PyTree, costs: Any, length: int):
         num = costs.shape[0]
         number, flag = jax.ShapeDtypeStruct((num,), np.float32), jax.ShapeDtypeStruct((num,), np.bool_)
         seen = Seen(obs, flag, jax.eval_shape(lambda: jax.random.key_data(jax.random.key(0))))
@@ -120,6 +120,7 @@ class HostRollout:
         checkpoint).
         """
         count, total_return, total_length = 0, 0.0, 0
+        step, first, carry = None, acting.first, acting.carry
         rows, act, out, last = self._rows, self._act, self._out, self.length - 1
         for t in range(self.length):
             acted, carry = chosen
@@ -140,6 +141,7 @@ class HostRollout:
             self._see(t + 1, step.obs, first)
             if t < last:
                 chosen = choose(rows[t + 1, :act], carry)
+        assert step is not None, "an unroll has at least one step"
         return Acting((), step.obs, first, carry), Episodes(count, total_return, total_length)
 
     def _see(self, t: int, obs: PyTree, first: Array) -> None:

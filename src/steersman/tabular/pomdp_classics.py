@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 
@@ -94,7 +93,7 @@ def pomdp_problem(name: str, **settings: float) -> POMDP:
     """A classic by name, or the path of a ``.POMDP`` file. Raises UsageError with the nearest names."""
     if name in POMDPS:
         return POMDPS[name](**settings)
-    if name.lower().endswith((".pomdp", ".mdp")) or Path(name).is_file():
+    if name.lower().endswith((".pomdp", ".mdp")):
         from steersman.tabular.cassandra import read_pomdp
 
         return read_pomdp(name, **settings)

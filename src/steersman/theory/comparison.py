@@ -97,7 +97,7 @@ def performance_profile(
     if len(x) == 1:
         return Estimate(value, np.full_like(value, np.nan), np.full_like(value, np.nan))
     rng = np.random.default_rng(seed)
-    drawn = sum(_counts(rng, len(x), resamples) @ above[:, m] for m in range(x.shape[1]))
+    drawn = np.sum([_counts(rng, len(x), resamples) @ above[:, m] for m in range(x.shape[1])], axis=0)
     return Estimate(value, *_percentiles(drawn / x.size, confidence))
 
 

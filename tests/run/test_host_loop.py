@@ -7,7 +7,7 @@ import pytest
 
 from steersman import envs, train
 from steersman.errors import UsageError
-from steersman.run.loops import HostLoop
+from steersman.run.host_loop import HostLoop
 from steersman.types import Agent
 
 B = 3
