@@ -1,15 +1,41 @@
-"""Strict numerics everywhere: no silent promotion of dtypes or ranks."""
+"""Strict numerics everywhere: no silent promotion of dtypes or ranks.
+
+The fast tests compile with few optimisations: most of their time is compilation, and this is a third of it. The
+learning tests run what users run, as all do where JAX_DISABLE_MOST_OPTIMIZATIONS is 0.
+"""
 
 import os
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=2")  # so that sharding is tested too
 
 import jax
+import numpy as np
 import pytest
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+def pytest_configure(config):
+    """Before the first program: XLA reads its flags once. The environment carries them to child processes."""
+    fast = os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", str(int(config.option.markexpr != "learning"))) == "1"
+    jax.config.update("jax_disable_most_optimizations", fast)
+    flags = "--xla_force_host_platform_device_count=2"  # so that sharding is tested too
+    os.environ.setdefault("XLA_FLAGS", flags + " --xla_cpu_use_fusion_emitters=false" * fast)
+
+
+@pytest.fixture
+def same_bits():
+    """assert(a, b) that arrays are equal: to round-off where programs are compiled with few optimisations, because
+    products and sums are then contracted here and not there."""
+
+    def check(a, b):
+        if jax.config.read("jax_disable_most_optimizations"):
+            np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+        else:
+            np.testing.assert_array_equal(a, b)
+
+    return check
 
 
 @pytest.fixture

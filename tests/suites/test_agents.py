@@ -116,7 +116,7 @@ def test_an_update_changes_the_parameters(programs):
     assert all(np.isfinite(v).all() for v in totals.metrics.values())
 
 
-def test_seeds_side_by_side_equal_seeds_one_by_one(unlike, programs, request):
+def test_seeds_side_by_side_equal_seeds_one_by_one(unlike, programs, request, same_bits):
     loop = programs[2]
     many, _ = loop.advance(loop.start(), 2)
     programs[0].start()
@@ -124,10 +124,10 @@ def test_seeds_side_by_side_equal_seeds_one_by_one(unlike, programs, request):
     one_loop.seeds = [2]
     one, _ = one_loop.advance(one_loop.start(), 2)
     same = jax.tree.map(lambda x: x[2], many.agent)
-    if request.node.callspec.params["case"][0] not in FUSED:
-        assert_same_bits(same, one.agent)
+    fused = request.node.callspec.params["case"][0] in FUSED
+    check = partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6) if fused else same_bits
     for x, y in zip(numbers(same), numbers(one.agent), strict=True):
-        np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-6)
+        check(x, y)
 
 
 def test_two_shards_equal_one(programs, request):
@@ -151,23 +151,6 @@ def test_checkpoint_round_trip(programs, tmp_path):
     a, _ = loop.advance(jax.tree.map(lambda x, y: jax.device_put(x, y.sharding), loaded, state), 2)
     b, _ = loop.advance(loop.start(), 3)
     assert_same_bits(a, b)
-
-
-def test_a_second_update_does_not_recompile(unlike, case):
-    agent, environment = case
-    made = envs.make(environment, B)
-    first = example_rollout(agent, made.spec, T, B)
-    state = jax.jit(agent.init)(jax.random.key(0), jax.tree.map(lambda s: np.zeros(s.shape, s.dtype), first))
-
-    @jax.jit
-    def play(state, acting, key):
-        acting, rollout, _ = unroll(partial(agent.act, state, explore=True), made, acting, key, T)
-        return agent.update(state, rollout, key)[0], acting
-
-    acting = begin(agent, made, jax.random.key(1))
-    for i in range(3):
-        state, acting = play(state, acting, jax.random.key(i))
-    assert play._cache_size() == 1
 
 
 def test_members_act_differently_on_equal_observations(unlike, case):
@@ -203,16 +186,22 @@ class CompiledAsHost(HostEnvs):
         pass
 
 
+# Rollouts of one step have no keys of their own and another first action: the carries of traces and of replay say enough.
+ONE_STEP = ("ppo", "actor_critic", "dqn", "sac")
+
+
 @pytest.mark.parametrize("length", [1, T])
-def test_both_loops_collect_the_same_and_learn_the_same(unlike, case, length):
+def test_both_loops_collect_the_same_and_learn_the_same(unlike, case, programs, length, request):
     agent, environment = case
+    if length == 1 and request.node.callspec.params["case"][0] not in ONE_STEP:
+        pytest.skip("as the others")
     made = partial(envs.make, environment)
     sizes = {"unroll_length": length, "first_length": T}
-    device = DeviceLoop(agent, made, num_envs=B, seeds=[0], shards=1, **sizes)
+    device = programs[0] if length == T else DeviceLoop(agent, made, num_envs=B, seeds=[0], shards=1, **sizes)
     host = HostLoop(agent, CompiledAsHost(made(B)), seed=0, **sizes)
     a, _ = device.advance(device.start(), 3)
     b, _ = host.advance(host.start(), 1)
-    b, _ = host.advance(b, 2)
+    b, _ = host.advance(b, 2)  # by the programs of the first: an argument of another type is refused
     # To round-off: an update is fused with what comes before it, and that is not the same in the two programs.
     for x, y in zip(numbers((a.agent, a.key)), numbers((b.agent, b.key)), strict=True):
         np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5)

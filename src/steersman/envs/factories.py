@@ -35,7 +35,7 @@ def find(name: str) -> GymnasiumSpec:
         try:
             gymnasium.register_envs(importlib.import_module("ale_py"))
         except ImportError as error:
-            raise _missing(wanted, "ale-py", "atari") from error
+            raise _missing(wanted, _distribution(error), "atari") from error
     if wanted in registry:
         return registry[wanted]
     try:
@@ -70,7 +70,7 @@ def create(spec: GymnasiumSpec, kwargs: dict[str, Any]) -> gymnasium.Env:
     except gymnasium.error.DependencyNotInstalled as error:
         raise _missing(spec.id, _package(error), _extra(spec)) from error
     except ModuleNotFoundError as error:
-        raise _missing(spec.id, str(error.name), _extra(spec)) from error
+        raise _missing(spec.id, _distribution(error), _extra(spec)) from error
     except (gymnasium.error.Error, ImportError) as error:  # withdrawn versions raise either
         raise UsageError(f"{spec.id} cannot be made: {error} {_newer(spec)}".rstrip()) from error
     except TypeError as error:
@@ -92,7 +92,12 @@ def _missing(id: str, package: str, extra: str | None) -> UsageError:
 
 def _package(error: BaseException) -> str:
     cause = error.__cause__
-    return str(cause.name) if isinstance(cause, ModuleNotFoundError) and cause.name else "its simulator"
+    return _distribution(cause) if isinstance(cause, ModuleNotFoundError) and cause.name else "its simulator"
+
+
+def _distribution(error: ModuleNotFoundError) -> str:
+    """What to install for a module: its package, by the name that pip knows."""
+    return str(error.name).partition(".")[0].replace("ale_py", "ale-py")
 
 
 def _newer(spec: GymnasiumSpec) -> str:
