@@ -18,7 +18,8 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 def pytest_configure(config):
     """Before the first program: XLA reads its flags once. The environment carries them to child processes."""
-    fast = os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", str(int(config.option.markexpr != "learning"))) == "1"
+    wanted = "0" if config.option.markexpr == "learning" else "1"
+    fast = os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", wanted) == "1"
     jax.config.update("jax_disable_most_optimizations", fast)
     flags = "--xla_force_host_platform_device_count=2"  # so that sharding is tested too
     os.environ.setdefault("XLA_FLAGS", flags + " --xla_cpu_use_fusion_emitters=false" * fast)

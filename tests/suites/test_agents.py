@@ -13,7 +13,6 @@ from steersman.run import checkpoint
 from steersman.run.host_loop import HostLoop
 from steersman.run.loops import DeviceLoop, LoopState
 from steersman.run.policy import example_rollout
-from steersman.run.unroll import begin, unroll
 from steersman.types import HostEnvs, TimeStep
 
 T, B = 8, 4
@@ -186,7 +185,7 @@ class CompiledAsHost(HostEnvs):
         pass
 
 
-# Rollouts of one step have no keys of their own and another first action: the carries of traces and of replay say enough.
+# Rollouts of one step: those whose carry or memory could tell, and one without either.
 ONE_STEP = ("ppo", "actor_critic", "dqn", "sac")
 
 
