@@ -33,7 +33,7 @@ def sparse_reward(achieved: Array, desired: Array) -> jax.Array:
     return jnp.where(reached(achieved, desired), jnp.float32(0), jnp.float32(-1))
 
 
-def point(dimensions: int = 2, max_episode_steps: int = 50) -> Env:
+def point(dimensions: int = 3, max_episode_steps: int = 50) -> Env:
     """A mass in K dimensions is pushed to a goal and held there: reward 0 within 0.05 of it, else -1.
 
         v <- v + DT (2 a - DRAG v),   x <- clip(x + DT v, -1, 1)   (the velocity is lost at a wall)
