@@ -58,7 +58,8 @@ def collect(
             rollout = _play(policy, made, -(-steps // made.num_envs), seed, explore)
         finally:
             close(place, made)
-        series = jax.tree.map(lambda x: np.swapaxes(x, 0, 1).reshape(-1, *x.shape[2:])[:steps], rollout)
+        size = rollout.reward.size
+        series = jax.tree.map(lambda x: np.swapaxes(x, 0, 1).reshape(size, *x.shape[2:])[:steps], rollout)
         returns = whole_returns(series)
         origin = {
             "run": str(run),

@@ -1,9 +1,9 @@
 """Recorded transitions: a folder of them written and read, or a Minari dataset read.
 
 A folder holds ``dataset.json`` (what was recorded, where, by whom) and parts of it, safetensors files with the arrays
-``obs``, ``action``, ``reward``, ``terminated``, ``truncated``, ``next_obs``, ``first``, ``costs``, each ``[n, ...]``; the
-entries of a Dict space are ``obs/NAME``. Transitions are in the order in which they happened, episode after episode,
-and the last one of each is terminated or truncated: a recording that stops midway truncates there.
+``obs``, ``action``, ``reward``, ``terminated``, ``truncated``, ``next_obs``, ``first``, ``costs``, each ``[n, ...]``;
+the entries of a Dict space are ``obs/NAME``. Transitions are in the order in which they happened, episode after
+episode, and the last one of each is terminated or truncated: a recording that stops midway truncates there.
 Observations and actions are as agents see them: float32, bounded actions in [-1, 1] (the spec keeps the environment's
 own bounds).
 """
