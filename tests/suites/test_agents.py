@@ -46,6 +46,8 @@ CASES = [
     ("sac", "goal/point", {"hindsight": 0.8, "policy_delay": 2}),
     ("tqc", "Pendulum-v1", {}),
     ("crossq", "Pendulum-v1", {}),
+    ("bc", "probe/mask", {}),
+    ("iql", "Pendulum-v1", {}),
 ]
 # They act, store and are driven as sac is; their own is ``learn``, which the tests with one compiled loop reach.
 LIKE_SAC = ("ddpg", "td3", "tqc", "crossq")
