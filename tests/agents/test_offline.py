@@ -1,4 +1,4 @@
-"""Behaviour cloning finds the policy that acted, IQL the values that its expectile defines, from recorded data alone."""
+"""Behaviour cloning finds the policy that acted, IQL the values that its expectile defines, from recordings alone."""
 
 import jax
 import jax.numpy as jnp
@@ -125,7 +125,7 @@ def exact(tau):
 
 
 def optimal():
-    s, _, reward, after, ended = chain()
+    _, _, reward, after, ended = chain()
     q = np.zeros((STATES, 2))
     for _ in range(200):
         q = (reward + GAMMA * ~ended * q.max(1)[after]).reshape(STATES, 2)

@@ -82,6 +82,18 @@ def test_parts_are_put_together(recorded, tmp_path, monkeypatch, parts):
     same(steersman.read_dataset(tmp_path / "data").transitions, recorded.transitions)
 
 
+def test_the_command_says_what_it_wrote(run, tmp_path, capsys):
+    from steersman.cli.main import run as cli
+
+    told = ["collect", str(run), "--out", str(tmp_path / "data"), "--steps", "60", "--num-envs", "1"]
+    assert cli([*told, "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["transitions"] == 60
+    assert said["whole_episodes"] == steersman.read_dataset(tmp_path / "data").origin["whole_episodes"] > 0
+    assert cli(told) == 2
+    assert "exists already" in capsys.readouterr().err
+
+
 # --- into replay ---
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from steersman import __version__, envs
+from steersman import envs
 from steersman.errors import UsageError
 from steersman.run import dataset, folder
 from steersman.run.dataset import Dataset
@@ -67,7 +67,7 @@ def collect(
             "seed_index": seed_index,
             "explore": explore,
             "seed": seed,
-            "steersman": __version__,
+            "versions": folder.versions(),
             "whole_episodes": len(returns),
             "mean_return": plain(returns.mean()) if len(returns) else None,
         }
