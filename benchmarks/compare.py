@@ -16,7 +16,10 @@ import common
 from PIL import Image
 
 COMPARISONS: dict[str, tuple[list[str], list[str]]] = {  # name -> entries, flags
-    "ladder": (["reinforce", "a2c", "trpo", "ppo"], ["--env", "CartPole-v1", "--steps", "500000"]),
+    "ladder": (
+        ["reinforce", "a2c", "trpo", "ppo-penalty=ppo:objective=penalty", "ppo"],
+        ["--env", "CartPole-v1", "--steps", "500000"],
+    ),
 }
 PICTURES = common.ROOT / "docs" / "img"
 

@@ -81,7 +81,8 @@ NOTES = {
     "normalisation of observations or rewards, constant learning rate, float32, nothing written to disk.",
     "steersman": "Evaluates V at the true successor of every step, in one batch; sb3 and sbx only where the clock cut "
     "an episode, rejax never. One XLA device per core; episode statistics kept.",
-    "sb3": "DummyVecEnv with Monitor, as make_vec_env builds it; timed after two rollouts.",
+    "sb3": "DummyVecEnv with Monitor, as make_vec_env builds it (SubprocVecEnv where processes are named); timed after "
+    "two rollouts.",
     "sbx": "As sb3. Policy and value each have their own gradient, Adam and norm.",
     "rejax": "gymnax's CartPole. Evaluation replaced by nothing. Clips gradients element by element, clips the value "
     "loss, one optimiser each for policy and value; no option turns these off.",
@@ -178,8 +179,13 @@ SCENARIOS = {
     ),
     "halfcheetah-host": Scenario(
         HOST | {"environment": "HalfCheetah-v5"},
-        (Contender("steersman", "", 130_000), *threads("sb3", 60_000)),
-        {"sb3": 2.0},
+        (
+            Contender("steersman", "", 130_000),
+            Contender("steersman", "2 workers", 170_000, ("--workers", "2")),
+            *threads("sb3", 60_000),
+            Contender("sb3", "8 processes", 60_000, ("--threads", "1", "--processes")),
+        ),
+        {"sb3": 2.0, "2 workers, sb3": 2.0},
     ),
     "dqn-cartpole": Scenario(
         DQN,

@@ -18,7 +18,7 @@ def main(args: argparse.Namespace) -> None:
 
     import torch
     from stable_baselines3.common.env_util import make_vec_env
-    from stable_baselines3.common.vec_env import DummyVecEnv
+    from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv
 
     torch.set_num_threads(args.threads)
     a2c = shape.get("algorithm", "ppo") == "a2c"
@@ -37,8 +37,9 @@ def main(args: argparse.Namespace) -> None:
         batch_size = shape["num_envs"] * shape["rollout_length"] // shape["minibatches"]
         settings |= {"batch_size": batch_size, "n_epochs": shape["epochs"], "clip_range": shape["clip"]}
     environment = shape["environment"].removeprefix("gymnasium/")
-    # One process: on these environments a process for each is slower, and the library picks this by itself.
-    envs = make_vec_env(environment, n_envs=shape["num_envs"], seed=0, vec_env_cls=DummyVecEnv)
+    # One process is what the library picks by itself.
+    kind = SubprocVecEnv if args.processes else DummyVecEnv
+    envs = make_vec_env(environment, n_envs=shape["num_envs"], seed=0, vec_env_cls=kind)
     hidden = list(shape["hidden_sizes"])
     if args.library == "sb3":
         from stable_baselines3 import A2C, PPO
@@ -104,4 +105,5 @@ if __name__ == "__main__":
     parser.add_argument("--shape", type=json.loads, required=True)
     parser.add_argument("--steps", type=int, required=True)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--processes", action="store_true", help="a process for each environment")
     main(parser.parse_args())

@@ -17,6 +17,7 @@ parser = argparse.ArgumentParser()
 parser.add_argument("--shape", type=json.loads, required=True)
 parser.add_argument("--steps", type=int, required=True)
 parser.add_argument("--seeds", type=int, default=1)
+parser.add_argument("--workers", type=int, help="processes that step the environments")
 args = parser.parse_args()
 shape = args.shape
 
@@ -56,6 +57,7 @@ result = steersman.train(
     report=report,
     evaluation_episodes=0,
     seeds=args.seeds,
+    workers=args.workers,
     steps=args.steps // args.seeds,
     **settings,
 )

@@ -134,8 +134,8 @@ def pymdptoolbox(index, p, r, gamma, tol, method):
         rows = np.arange(0, s * k + 1, k)
         matrices = [sp.csr_matrix((p[:, i].ravel(), index[:, i].ravel(), rows), shape=(s, s)) for i in range(a)]
         if method == "vi":
-            return toolbox.ValueIteration(matrices, r, gamma, epsilon=2 * tol, max_iter=100_000, skip_check=True)
-        return toolbox.PolicyIterationModified(matrices, r, gamma, epsilon=2 * tol, max_iter=100_000, skip_check=True)
+            return toolbox.ValueIteration(matrices, r, gamma, epsilon=2 * tol, max_iter=100_000)
+        return toolbox.PolicyIterationModified(matrices, r, gamma, epsilon=2 * tol, max_iter=100_000)
 
     model, building = timed(build)
     _, first = timed(model.run)
@@ -205,7 +205,9 @@ def main() -> None:
     result, path = compare(args), common.RESULTS / f"{args.name}.json"
     if args.add and path.exists():
         before = json.loads(path.read_text())
-        result = before | {"lines": before["lines"] + result["lines"]}
+        again = {line["solver"] for line in result["lines"]}
+        kept = [line for line in before["lines"] if line["solver"] not in again]
+        result = before | {"lines": kept + result["lines"]}
     common.save(args.name, result)
 
 

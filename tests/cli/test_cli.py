@@ -96,6 +96,8 @@ def test_every_setting_is_a_flag_with_the_preset_as_default(capsys, monkeypatch)
         ("train ppo CartPole-v1 --steps many", "many"),
         ("train ppo CartPole-v1 --steps 0", "steps = 0; it must be 1 or more"),
         ("train ppo CartPole-v1 --gamma 1.5", "gamma = 1.5"),
+        ("train ppo CartPole-v1 --steps=1e6 --seeds 1e0 --gamma 1.5", "gamma = 1.5"),
+        ("train ppo CartPole-v1 --steps 1.5e0", "1.5e0"),
         ("train ppo CartPole-v1 --num-minibatches 7", "Set num_minibatches to 4 or 8"),
         ("train ppo CartPole-v1 --objective clop", "clip or penalty"),
         ("train reinforce CartPole-v1 --unroll-length 100", "Set unroll_length to 1000"),

@@ -11,7 +11,7 @@ from steersman.errors import UsageError
 
 
 def test_one_step_by_hand():
-    env = point()
+    env = point(dimensions=2)
     state, obs = env.reset(jax.random.key(0))
     state = state._replace(env=Mass(jnp.array([0.5, 0.99]), jnp.array([0.2, 1.0]), jnp.array([0.5, 0.99])))
     after, seen = env.step(state, jnp.array([1.0, -0.5]), jax.random.key(1))
@@ -45,12 +45,20 @@ def test_it_can_be_done_and_does_not_happen_by_itself():
         return jax.lax.scan(step, made.reset(jax.random.key(0)), jax.random.split(jax.random.key(1), 50))[1][-1]
 
     steer = lambda obs, key: jnp.clip(
-        2.0 * (obs["desired_goal"] - obs["achieved_goal"]) - 1.5 * obs["observation"][:, 2:], -1, 1
+        2.0 * (obs["desired_goal"] - obs["achieved_goal"]) - 1.5 * obs["observation"][:, 3:], -1, 1
     )
     assert jax.jit(lambda: play(steer))().mean() > 0.95
-    assert jax.jit(lambda: play(lambda obs, key: jax.random.uniform(key, (200, 2), minval=-1.0)))().mean() < 0.05
+    assert jax.jit(lambda: play(lambda obs, key: jax.random.uniform(key, (200, 3), minval=-1.0)))().mean() < 0.01
 
 
 def test_unknown_goals():
     with pytest.raises(UsageError, match="Did you mean goal/point"):
         envs.make("goal/pont", 1)
+    with pytest.raises(UsageError, match="1 dimension or more; got dimensions=0"):
+        envs.make("goal/point,dimensions=0", 1)
+
+
+def test_any_number_of_dimensions():
+    spec = envs.make("goal/point,dimensions=1", 2).spec
+    assert spec.action_space.shape == (1,)
+    assert spec.observation_space["observation"].shape == (2,)

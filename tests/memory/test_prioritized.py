@@ -51,7 +51,8 @@ def test_invariants_under_any_operations(size, operations):
             leaves[i] = value[index == i].max()
         assert_sums(tree, leaves)
     if leaves.sum() > 0:
-        drawn = np.asarray(sum_tree.stratified(tree, jax.random.key(0), 64))
+        drawn, held = map(np.asarray, sum_tree.stratified(tree, jax.random.key(0), 64))
+        np.testing.assert_array_equal(held, np.asarray(tree[0])[drawn])
         assert (leaves[drawn] > 0).all()  # what weighs nothing is never drawn
 
 
@@ -64,7 +65,7 @@ def test_frequencies_against_theory(leaves):
     tree = put(sum_tree.empty(leaves), np.arange(leaves, dtype=np.int32), weight)
     assert len(tree) == (2 if leaves == 40 else 5)
     keys = jax.random.split(jax.random.key(1), 500)
-    drawn = np.asarray(jax.jit(jax.vmap(lambda k: sum_tree.stratified(tree, k, 128)))(keys))
+    drawn = np.asarray(jax.jit(jax.vmap(lambda k: sum_tree.stratified(tree, k, 128)[0]))(keys))
     bins = 40
     of_bin = lambda i: i * bins // leaves
     chance = np.bincount(of_bin(np.arange(leaves)), weight.astype(np.float64), bins) / weight.astype(np.float64).sum()
@@ -82,7 +83,7 @@ def test_frequencies_against_theory(leaves):
 def test_strata():
     """Equal weights, as many draws as leaves: each leaf exactly once."""
     tree = put(sum_tree.empty(64), np.arange(64, dtype=np.int32), np.ones(64, np.float32))
-    np.testing.assert_array_equal(sum_tree.stratified(tree, jax.random.key(3), 64), np.arange(64))
+    np.testing.assert_array_equal(sum_tree.stratified(tree, jax.random.key(3), 64)[0], np.arange(64))
 
 
 def compiled(buffer):

@@ -173,7 +173,15 @@ def _notes(asked: Asked, settings: dict[str, Any], before: dict[str, Any]) -> li
 
 
 def _parse(kind: Any, arguments: list[str], **options: Any) -> Any:
-    return tyro.cli(kind, args=arguments, config=(tyro.conf.OmitArgPrefixes,), **options)
+    return tyro.cli(kind, args=[_whole(a) for a in arguments], config=(tyro.conf.OmitArgPrefixes,), **options)
+
+
+def _whole(argument: str) -> str:
+    """A count as people write it, in digits: ``1e6`` and ``--steps=2.5e5`` too."""
+    found = re.fullmatch(r"(--[\w-]+=)?(\d+(?:\.\d+)?[eE]\+?\d)", argument)
+    if not found or not float(found[2]).is_integer():
+        return argument
+    return (found[1] or "") + str(int(float(found[2])))
 
 
 def _shown(silent: bool, work: Callable[[Report | None], Result], notes: list[str] | None = None) -> Result:

@@ -95,7 +95,7 @@ def _package(error: BaseException) -> str:
     return _distribution(cause) if isinstance(cause, ModuleNotFoundError) and cause.name else "its simulator"
 
 
-def _distribution(error: ModuleNotFoundError) -> str:
+def _distribution(error: ImportError) -> str:
     """What to install for a module: its package, by the name that pip knows."""
     return str(error.name).partition(".")[0].replace("ale_py", "ale-py")
 

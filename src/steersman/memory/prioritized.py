@@ -63,13 +63,13 @@ def prioritized(
         return Prioritized(held, tree, memory.largest, jnp.minimum(memory.rows + length, 2**30))
 
     def sample(memory: Prioritized, key: Key) -> Sample:
-        index = sum_tree.stratified(memory.tree, key, batch_size)
+        index, held = sum_tree.stratified(memory.tree, key, batch_size)
         num_envs = memory.stream.steps.reward.shape[1]
         count = (memory.stream.count * num_envs).astype(jnp.float32)
         power = jnp.asarray(beta, jnp.float32)
         if beta_steps:
             power = linear(memory.rows.astype(jnp.float32) * num_envs, beta, 1.0, beta_steps)
-        chance = memory.tree[0][index] / sum_tree.total(memory.tree)
+        chance = held / sum_tree.total(memory.tree)
         weight = jnp.power(count * chance, -power)
         batch, discount = stream.item(memory.stream, index, n_step, gamma, frame_stack)
         return Sample(batch, discount, weight / weight.max(), index)

@@ -48,24 +48,27 @@ def put(tree: SumTree, index: Array, value: Array) -> SumTree:
     return tuple(levels)
 
 
-def stratified(tree: SumTree, key: Key, num: int) -> jax.Array:
-    """``num`` leaves int32 [num], with replacement, P(i) = leaf_i / total; one from each of num equal shares of the
-    total, so the draws are spread. The total must be above 0. Schaul et al. (2016), appendix B.2.1.
+def stratified(tree: SumTree, key: Key, num: int) -> tuple[jax.Array, jax.Array]:
+    """-> (``num`` leaves int32 [num], what each holds float32 [num]), with replacement, P(i) = leaf_i / total; one from
+    each of num equal shares of the total, so the draws are spread. The total must be above 0. Schaul et al. (2016),
+    appendix B.2.1.
+
+    The values come from the search itself: a leaf that is read again has XLA copy all leaves before the next ``put``.
     """
     share_key, last_key = jax.random.split(key)
     offset = jax.random.uniform(share_key, (num,), jnp.float32)
     u = (jnp.arange(num, dtype=jnp.float32) + offset) / num  # where in [0, 1) of the node's sum to look
-    node = jnp.zeros((num,), jnp.int32)
+    node, share = jnp.zeros((num,), jnp.int32), jnp.zeros((num,), jnp.float32)
     for depth in reversed(range(len(tree))):
         if depth == 0 and len(tree) >= DEEP:
             u = jax.random.uniform(last_key, (num,), jnp.float32)
-        child, u = _descend(tree[depth].reshape(-1, WIDTH)[node], u)
+        child, u, share = _descend(tree[depth].reshape(-1, WIDTH)[node], u)
         node = node * WIDTH + child
-    return node
+    return node, share
 
 
-def _descend(weight: jax.Array, u: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """weight [N, WIDTH], u [N] in [0, 1) -> the child whose share of the sum u falls in, and where in that share."""
+def _descend(weight: jax.Array, u: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """weight [N, WIDTH], u [N] in [0, 1) -> (the child whose share of the sum u falls in, where in that share, it)."""
     lower = jnp.tril(jnp.ones((WIDTH, WIDTH), jnp.float32))
     up_to = jnp.dot(weight, lower.T, precision=jax.lax.Precision.HIGHEST)  # running sums
     target = u * up_to[:, -1]
@@ -75,4 +78,4 @@ def _descend(weight: jax.Array, u: jax.Array) -> tuple[jax.Array, jax.Array]:
     pick = jnp.arange(WIDTH, dtype=jnp.int32)[None] == child[:, None]
     share, end = (jnp.where(pick, x, 0.0).sum(1) for x in (weight, up_to))
     rest = (target - (end - share)) / jnp.where(share > 0, share, 1.0)
-    return child, jnp.clip(rest, 0.0, 1.0 - 2.0**-24)
+    return child, jnp.clip(rest, 0.0, 1.0 - 2.0**-24), share
