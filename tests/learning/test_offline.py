@@ -1,6 +1,5 @@
 """From recordings of SAC on Pendulum: imitation is as good as who acted, IQL far better than poor data."""
 
-import numpy as np
 import pytest
 
 import steersman
@@ -26,8 +25,5 @@ def test_imitation_is_as_good_as_who_acted(tmp_path):
 def test_iql_does_far_better_than_poor_data(tmp_path):
     data, teacher = recorded(tmp_path, 3_500)
     assert teacher <= -1000.0
-    cloned = steersman.train("bc", PLACE, from_data=data, steps=5_000)
-    assert cloned.evaluation.mean <= -900.0
     better = steersman.train("iql", PLACE, from_data=data)
-    assert np.isfinite(better.evaluation.mean)
     assert better.evaluation.mean >= -400.0

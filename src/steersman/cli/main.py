@@ -44,7 +44,7 @@ TRAIN_USAGE = """usage: steersman train ALGORITHM ENVIRONMENT [--SETTING VALUE .
   --seed N        the seed; --seeds N trains N of them side by side
   --num-envs N    environments stepped side by side
   --out DIR       the run folder (default: a new one in runs/)
-  --from-data D   transitions to start, or to learn, from: a folder of steersman collect, a Minari id
+  --from-data D   learn, or start, from recorded data (steersman collect)
   --resume DIR    go on with a run that was stopped, or train it for longer
   --config FILE   repeat a run, in a new folder
   --no-preset     leave the environment's preset aside
