@@ -16,21 +16,26 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from steersman.errors import EnvironmentFault, TrainingFault, UsageError
+    from steersman.run.collect import collect
     from steersman.run.compare import compare
     from steersman.run.comparison import Comparison
+    from steersman.run.dataset import Dataset, read_dataset
     from steersman.run.policy import Policy, load
     from steersman.run.train import Result, resume, train
 
 __version__ = "0.1.0"
 __all__ = [
     "Comparison",
+    "Dataset",
     "EnvironmentFault",
     "Policy",
     "Result",
     "TrainingFault",
     "UsageError",
+    "collect",
     "compare",
     "load",
+    "read_dataset",
     "resume",
     "train",
 ]
@@ -40,7 +45,10 @@ _HOME = {
     "TrainingFault": "errors",
     "UsageError": "errors",
     "Comparison": "run.comparison",
+    "collect": "run.collect",
     "compare": "run.compare",
+    "Dataset": "run.dataset",
+    "read_dataset": "run.dataset",
     "Policy": "run.policy",
     "load": "run.policy",
     "Result": "run.train",

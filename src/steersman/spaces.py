@@ -88,7 +88,7 @@ def native_map(native: spaces.Space) -> Callable[[PyTree], PyTree]:
 
 
 def from_native(native: spaces.Space, action: PyTree) -> PyTree:
-    """One action in the environment's own units as a canonical one: the inverse of ``to_native`` within the bounds.
+    """Actions in the environment's own units, any leading axes, as canonical ones: undoes ``to_native``, within bounds.
 
     >>> from_native(spaces.Box(0, 4, (1,)), np.array([3.0], np.float32)).tolist()
     [0.5]
@@ -99,10 +99,12 @@ def from_native(native: spaces.Space, action: PyTree) -> PyTree:
             span = np.where(bounded, native.high - native.low, 1.0)
             inside = 2.0 * (action - np.where(bounded, native.low, 0.0)) / span - 1.0
             return np.where(bounded, inside, action).astype(np.float32)
-        case spaces.Discrete() | spaces.MultiDiscrete():
-            return np.asarray(action - native.start).astype(np.int32).reshape(native.shape and (-1,))
-        case spaces.MultiBinary():
-            return np.asarray(action, np.int32).ravel()
+        case spaces.Discrete():
+            return np.asarray(action - native.start).astype(np.int32)
+        case spaces.MultiDiscrete() | spaces.MultiBinary():
+            start = native.start if isinstance(native, spaces.MultiDiscrete) else 0
+            counts = np.asarray(action - start).astype(np.int32)
+            return counts.reshape(*counts.shape[: counts.ndim - len(native.shape)], -1)
         case spaces.Dict():
             return {name: from_native(space, action[name]) for name, space in native.spaces.items()}
         case spaces.Tuple():

@@ -161,4 +161,5 @@ class Algorithm(NamedTuple):
     summary: str
     first_length: Callable[[Any, int], int]  # (config, num_envs) -> T of the random-policy rollout that init is given
     check: Callable[[Any, int], None]  # (config, environments of one shard): UsageError if an update cannot be cut so
+    data: str = "none"  # recorded transitions: it learns from "none", may "start" from them, or learns from them "only"
     shardable: bool = True  # False: one seed trains on one device (replay); several seeds still go round the devices

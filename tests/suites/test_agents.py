@@ -46,9 +46,12 @@ CASES = [
     ("sac", "goal/point", {"hindsight": 0.8, "policy_delay": 2}),
     ("tqc", "Pendulum-v1", {}),
     ("crossq", "Pendulum-v1", {}),
+    ("bc", "probe/mask", {}),
+    ("iql", "Pendulum-v1", {}),
 ]
-# They act, store and are driven as sac is; their own is ``learn``, which the tests with one compiled loop reach.
-LIKE_SAC = ("ddpg", "td3", "tqc", "crossq")
+# They act, store and are driven as sac is (iql as bc); their own is ``learn``, which the tests with one compiled loop
+# reach.
+LIKE_ANOTHER = ("ddpg", "td3", "tqc", "crossq", "iql")
 
 # Two programs of theirs differ in the last bits: XLA contracts the products and sums of layer normalisation as it fuses
 # them.
@@ -57,8 +60,8 @@ FUSED = ("pqn",)
 
 @pytest.fixture
 def unlike(request):
-    if request.node.callspec.params["case"][0] in LIKE_SAC:
-        pytest.skip("as sac")
+    if request.node.callspec.params["case"][0] in LIKE_ANOTHER:
+        pytest.skip("as another")
 
 
 @pytest.fixture(scope="module", params=CASES, ids=lambda case: f"{case[0]}-{case[1]}")

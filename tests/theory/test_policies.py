@@ -84,3 +84,23 @@ def test_the_temperature_rises_while_the_policy_is_too_certain():
     assert slope(0.3, 2.0) == pytest.approx(-1.0)  # entropy -2, below the target of -1: log alpha goes up
     assert slope(0.3, -1.0) == pytest.approx(2.0)
     assert slope(0.3, 1.0) == 0
+
+
+def test_advantage_weights_by_hand():
+    """exp(2 A), cut at 5; beta = 0 weighs all alike."""
+    advantage = jnp.array([-0.5, 0.0, 0.5, 3.0])
+    weight = policies.advantage_weight(advantage, 2.0, 5.0)
+    np.testing.assert_allclose(weight, [np.exp(-1), 1.0, np.e, 5.0], rtol=1e-6)
+    np.testing.assert_array_equal(policies.advantage_weight(advantage, 0.0, 5.0), np.ones(4))
+
+
+def test_imitation_weighted_so_reweighs_the_policy_of_the_data():
+    """Where the data takes actions in shares p, the policy that minimises the mean of -w log pi is w p, normalised."""
+    p, advantage = jnp.array([0.5, 0.3, 0.2]), jnp.array([0.0, 1.0, -1.0])
+    weight = policies.advantage_weight(advantage, 1.5, 100.0)
+    best = p * weight / (p * weight).sum()
+
+    def loss(logits):
+        return (p * policies.policy_gradient_loss(jax.nn.log_softmax(logits), weight)).sum()
+
+    np.testing.assert_allclose(jax.grad(loss)(jnp.log(best)), np.zeros(3), atol=1e-6)

@@ -77,3 +77,17 @@ def test_truncated_atoms():
     np.testing.assert_array_equal(values.truncated_atoms(z, 0), [[1, 2, 3, 9]])
     np.testing.assert_array_equal(values.truncated_atoms(z, 1), [[1, 2]])
     assert values.truncated_atoms(z, 1).mean() < values.truncated_atoms(z, 0).mean()
+
+
+def test_expectile_loss_by_hand():
+    """|tau - 1(u < 0)| u^2: 0.9 * 4, 0.1 * 9, 0; half the square at one half."""
+    np.testing.assert_allclose(values.expectile_loss(jnp.array([2.0, -3.0, 0.0]), 0.9), [3.6, 0.9, 0.0], rtol=1e-6)
+    np.testing.assert_allclose(values.expectile_loss(jnp.array([2.0, -3.0]), 0.5), [2.0, 4.5], rtol=1e-6)
+
+
+def test_its_minimum_is_the_expectile():
+    """Of 0 and 1 in equal shares it is tau itself: tau (1 - m) = (1 - tau) m."""
+    target = jnp.array([0.0, 1.0])
+    for tau in (0.1, 0.5, 0.8, 0.99):
+        slope = jax.grad(lambda m, tau=tau: values.expectile_loss(target - m, tau).mean())(jnp.float32(tau))
+        assert slope == pytest.approx(0.0, abs=1e-6)

@@ -7,11 +7,13 @@ from typing import Any
 
 from steersman.agents.a2c import A2CConfig, a2c
 from steersman.agents.actor_critic import ActorCriticConfig, actor_critic
+from steersman.agents.bc import BCConfig, bc
 from steersman.agents.checks import check_minibatches
 from steersman.agents.crossq import CrossQConfig, crossq
 from steersman.agents.ddpg import DDPGConfig, ddpg
 from steersman.agents.dqn import DQNConfig, dqn
 from steersman.agents.impala import ImpalaConfig, impala
+from steersman.agents.iql import IQLConfig, iql
 from steersman.agents.on_policy import first_length
 from steersman.agents.ppo import PPOConfig, ppo
 from steersman.agents.pqn import PQNConfig, pqn
@@ -34,7 +36,13 @@ def _replayed(name: str, config: type, factory: Callable[..., Agent], summary: s
     def first_length(c: Any, num_envs: int) -> int:
         return first_rows(c.learning_starts, num_envs)
 
-    return Algorithm(name, config, factory, summary, first_length, check, shardable=False)
+    return Algorithm(name, config, factory, summary, first_length, check, data="start", shardable=False)
+
+
+def _offline(name: str, config: type, factory: Callable[..., Agent], summary: str) -> Algorithm:
+    """An algorithm that learns from recorded transitions alone; the environment is for its evaluation."""
+    one, nothing = (lambda c, num_envs: 1), (lambda c, num_envs: None)
+    return Algorithm(name, config, factory, summary, one, nothing, data="only", shardable=False)
 
 
 ALGORITHMS: dict[str, Algorithm] = {
@@ -102,6 +110,8 @@ ALGORITHMS: dict[str, Algorithm] = {
         _replayed("sac", SACConfig, sac, "soft actor-critic: continuous or discrete actions, replay"),
         _replayed("tqc", TQCConfig, tqc, "truncated quantile critics: SAC with return distributions"),
         _replayed("crossq", CrossQConfig, crossq, "CrossQ: SAC with batch renormalisation, without target networks"),
+        _offline("bc", BCConfig, bc, "behaviour cloning: imitates recorded actions, any action space"),
+        _offline("iql", IQLConfig, iql, "implicit Q-learning: the best policy that recorded transitions support"),
     )
 }
 

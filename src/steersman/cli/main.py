@@ -15,6 +15,7 @@ COMMANDS = {  # name -> (module of steersman.cli, what it does)
     "compare": ("compare", "algorithms over the same seeds: which is better, how surely"),
     "evaluate": ("evaluate", "play whole episodes with a run's policy, report the return"),
     "record": ("record", "film a run's policy: mp4 or gif"),
+    "collect": ("collect", "record transitions of a run's policy, to train from"),
     "saliency": ("saliency", "lay what a run's value and choices hang on over what it sees"),
     "plot": ("plot", "draw learning curves of runs, with intervals over seeds"),
     "tabular": ("tabular", "solve or learn a finite problem: gridworlds, the classics"),
@@ -43,6 +44,7 @@ TRAIN_USAGE = """usage: steersman train ALGORITHM ENVIRONMENT [--SETTING VALUE .
   --seed N        the seed; --seeds N trains N of them side by side
   --num-envs N    environments stepped side by side
   --out DIR       the run folder (default: a new one in runs/)
+  --from-data D   learn, or start, from recorded data (steersman collect)
   --resume DIR    go on with a run that was stopped, or train it for longer
   --config FILE   repeat a run, in a new folder
   --no-preset     leave the environment's preset aside

@@ -11,13 +11,15 @@ import jax.numpy as jnp
 from gymnasium import spaces
 
 from steersman.nets.encoders import Encoder
-from steersman.nets.heads import LOG_STD_RANGE, POLICY_GAIN
+from steersman.nets.heads import LOG_STD_RANGE, POLICY_GAIN, PolicyHead
 from steersman.nets.initialisers import orthogonal_linear
 from steersman.nets.linear import Linear
 from steersman.nets.mlp import MLP
 from steersman.spaces import MASK
-from steersman.theory.distributions import Categorical, Deterministic, TanhGaussian, masked
+from steersman.theory.distributions import Categorical, Deterministic, DiagGaussian, TanhGaussian, masked
 from steersman.types import EnvSpec, Key, PyTree
+
+LEAST_LOG_STD = -5.0  # of a cloned policy; as the authors of IQL have it
 
 
 class Actor(eqx.Module):
@@ -53,6 +55,33 @@ class Actor(eqx.Module):
     def __call__(self, obs: PyTree) -> TanhGaussian | Deterministic | Categorical:
         out = self.head(self.trunk(self.encoder(obs)))
         return policy_of(self.kind, out, obs[MASK] if self.has_mask else None)
+
+
+class StochasticActor(eqx.Module):
+    """``obs -> distribution over actions`` of any space, to make recorded actions likely: encoder, MLP, ``PolicyHead``.
+
+    Box: a normal that is not squashed, so that actions on the bounds have a density, with a state-independent log-std
+    within ``LEAST_LOG_STD`` and ``LOG_STD_RANGE[1]``: data of a deterministic policy leaves the loss finite.
+    """
+
+    encoder: Encoder
+    trunk: MLP
+    head: PolicyHead
+    has_mask: bool = eqx.field(static=True)
+
+    def __init__(self, spec: EnvSpec, *, hidden_sizes: Sequence[int] = (256, 256), activation: str = "relu", key: Key):
+        keys = jax.random.split(key, 3)
+        space = spec.observation_space
+        self.has_mask = isinstance(space, spaces.Dict) and MASK in space.spaces
+        self.encoder = Encoder(space, key=keys[0])
+        self.trunk = MLP(self.encoder.out_size, hidden_sizes, activation=activation, key=keys[1])
+        self.head = PolicyHead(self.trunk.out_size, spec.action_space, key=keys[2])
+
+    def __call__(self, obs: PyTree):
+        policy = self.head(self.trunk(self.encoder(obs)), obs[MASK] if self.has_mask else None)
+        if isinstance(policy, DiagGaussian):
+            return policy._replace(log_std=jnp.clip(policy.log_std, LEAST_LOG_STD, LOG_STD_RANGE[1]))
+        return policy
 
 
 def policy_outputs(space: spaces.Space, deterministic: bool = False) -> tuple[str, int]:

@@ -70,6 +70,23 @@ class ActionValue(eqx.Module):
         return self.critic(obs, action)[0]
 
 
+class StateValue(eqx.Module):
+    """``obs -> V``, a scalar: encoder, MLP, and one linear layer."""
+
+    encoder: Encoder
+    trunk: MLP
+    head: Linear
+
+    def __init__(self, spec: EnvSpec, *, hidden_sizes: Sequence[int] = (256, 256), activation: str = "relu", key: Key):
+        keys = jax.random.split(key, 3)
+        self.encoder = Encoder(spec.observation_space, key=keys[0])
+        self.trunk = MLP(self.encoder.out_size, hidden_sizes, activation=activation, key=keys[1])
+        self.head = orthogonal_linear(self.trunk.out_size, 1, keys[2], gain=1.0)
+
+    def __call__(self, obs: PyTree) -> jax.Array:
+        return self.head(self.trunk(self.encoder(obs)))[0]
+
+
 def ensemble(make: Callable[[Key], M], key: Key, size: int) -> M:
     """``size`` modules of one architecture and different weights as one: every leaf has the leading axis ``[K]``.
 

@@ -15,7 +15,7 @@ import numpy as np
 from steersman.run.devices import run_in_this_thread
 from steersman.run.loops import LoopState, Totals, random_act
 from steersman.run.unroll import Acting, Episodes, HostRollout, Seen
-from steersman.types import Agent, HostEnvs, Key, PyTree
+from steersman.types import Agent, HostEnvs, Key, PyTree, Rollout
 
 
 def _step_keys(key: Key, length: int) -> Key:
@@ -51,11 +51,14 @@ class HostLoop:
         first_length: int,
         seed: int,
         overlap: bool = False,
+        data: Rollout | None = None,
     ):
         run_in_this_thread()
         self.agent, self.envs, self.seed, self.overlap = agent, envs, seed, overlap
         self.length, self.first_length = unroll_length, first_length
-        self.first_steps, self.steps_per_update = first_length * envs.num_envs, unroll_length * envs.num_envs
+        self.data = data  # [T, B, ...]: the first rollout, in place of a random policy's
+        self.first_steps = first_length * envs.num_envs if data is None else 0
+        self.steps_per_update = unroll_length * envs.num_envs
         self.compile_seconds = 0.0
         self._programs: dict[str, Any] = {}
         self._pool = ThreadPoolExecutor(1) if overlap else None
@@ -83,6 +86,10 @@ class HostLoop:
     def start(self) -> LoopState:
         _, first_key, init_key, key = jax.random.split(jax.random.key(self.seed), 4)
         policy, acting = random_act(self.envs.spec), self._reset(0)
+        if self.data is not None:
+            agent = self._call("init", self.agent.init, init_key, self.data)
+            self._prepare(agent, acting)
+            return LoopState(agent, acting, key)
         buffer = self._buffer(policy, acting.obs, acting.carry, self.first_length)
 
         def choose(row: jax.Array, carry: PyTree):

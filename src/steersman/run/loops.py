@@ -22,7 +22,7 @@ from steersman import spaces
 from steersman.run.devices import AXIS, mesh_of, state_specs
 from steersman.run.unroll import Acting, Episodes, begin, unroll
 from steersman.theory import trees
-from steersman.types import Agent, DeviceEnvs, EnvSpec, Key, PyTree
+from steersman.types import Agent, DeviceEnvs, EnvSpec, Key, PyTree, Rollout
 
 
 class LoopState(NamedTuple):
@@ -82,10 +82,13 @@ class DeviceLoop:
         seeds: list[int],
         shards: int,
         devices: int | None = None,
+        data: Rollout | None = None,
     ):
         self.agent, self.num_envs, self.length, self.first_length = agent, num_envs, unroll_length, first_length
         self.seeds = seeds
-        self.first_steps, self.steps_per_update = first_length * num_envs, unroll_length * num_envs
+        self.data = data  # [T, B, ...]: the first rollout, in place of a random policy's
+        self.first_steps = first_length * num_envs if data is None else 0
+        self.steps_per_update = unroll_length * num_envs
         self.compile_seconds = 0.0
         self.many = len(seeds) > 1
         # Seeds go round the devices; the last round is filled up with copies whose results are dropped.
@@ -96,9 +99,11 @@ class DeviceLoop:
 
     # The programs of one seed, or of one shard of it.
 
-    def _start(self, key: Key) -> LoopState:
+    def _start(self, key: Key, *data: Rollout) -> LoopState:
         env_key, first_key, init_key, key = jax.random.split(key, 4)
         acting = begin(self.agent, self.envs, env_key, offset=trees.shard_index() * self.envs.num_envs)
+        if data:
+            return LoopState(self.agent.init(init_key, *data), acting, key)
         acting, rollout, _ = unroll(random_act(self.envs.spec), self.envs, acting, first_key, self.first_length)
         return LoopState(self.agent.init(init_key, rollout), acting, key)
 
@@ -142,21 +147,26 @@ class DeviceLoop:
             began = time.perf_counter()
             self._programs = self._compile(key)
             self.compile_seconds += time.perf_counter() - began
-        return self._programs[0](key)
+        return self._programs[0](key, *self._given)
+
+    @property
+    def _given(self) -> tuple[Rollout, ...]:
+        return () if self.data is None else (self.data,)
 
     def _compile(self, key: Key) -> tuple[Any, Any]:
         """The programs of ``start`` and ``advance``, compiled side by side."""
+        given = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), self._given)
         row, whole = PartitionSpec(AXIS), PartitionSpec()
         result = row if self.many else whole
         if self.many:
             specs: Any = row
         else:
-            local = jax.eval_shape(self._start, key)
+            local = jax.eval_shape(self._start, key, *given)
             specs = local._replace(
                 agent=state_specs(local.agent), acting=jax.tree.map(lambda _: row, local.acting), key=whole
             )
-        start = self._sharded(self._start, (result,), specs)
-        shapes = jax.eval_shape(start, key)
+        start = self._sharded(self._start, (result, *(whole for _ in given)), specs)
+        shapes = jax.eval_shape(start, key, *given)
         everywhere = jax.tree.map(lambda _: row, shapes) if self.many else specs
         state = jax.tree.map(
             lambda x, spec: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=NamedSharding(self.mesh, spec)),
@@ -167,7 +177,7 @@ class DeviceLoop:
         # Said for the outputs too: XLA calls an array without elements (no costs, in replay) replicated.
         laid = jax.tree.map(lambda x: x.sharding, state)
         lowered = (
-            jax.jit(start, out_shardings=laid).lower(key),
+            jax.jit(start, out_shardings=laid).lower(key, *given),
             jax.jit(advance, donate_argnums=0, out_shardings=(laid, None, None)).lower(state, np.int32(1)),
         )
         with ThreadPoolExecutor(2) as pool:

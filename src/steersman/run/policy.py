@@ -129,7 +129,11 @@ def check_same_spaces(policy: EnvSpec, environment: EnvSpec) -> None:
 
 def example_rollout(agent: Agent, spec: EnvSpec, length: int = 1, num_envs: int = 1) -> Rollout:
     """Shapes and dtypes of a first rollout ``[T, B, ...]``, for ``jax.eval_shape``; it holds no data."""
-    lead = (length, num_envs)
+    return transitions_like(spec, (length, num_envs))
+
+
+def transitions_like(spec: EnvSpec, lead: tuple[int, ...]) -> Rollout:
+    """Shapes and dtypes of transitions ``[*lead, ...]`` of an environment."""
     obs, action = spaces.abstract(spec.observation_space, lead), spaces.abstract(spec.action_space, lead)
     flag: Any = jax.ShapeDtypeStruct(lead, np.bool_)
     number: Any = jax.ShapeDtypeStruct(lead, np.float32)

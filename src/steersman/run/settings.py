@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -29,6 +30,9 @@ class RunConfig:
     """Environments stepped side by side (B)."""
     workers: int | None = None
     """Processes that step host environments; 0 or none: this one."""
+    from_data: str | None = None
+    """Recorded transitions that replay starts from, or that all is learned from: a folder of steersman collect, or the
+    id of a Minari dataset."""
     overlap: bool = False
     """Step host environments while the learner computes; the acting policy is then one update behind."""
     devices: int | None = None
@@ -130,6 +134,8 @@ def _typed(field: dataclasses.Field, value: Any) -> Any:
     match wanted, value:
         case ("bool", bool()) | ("str", str()):
             return value
+        case "str", os.PathLike():
+            return os.fspath(value)
         case "int" | "float", bool():
             pass
         case ("int", int()) | ("float", int() | float()):

@@ -9,15 +9,20 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
+import jax
+import numpy as np
+
 from steersman import envs
+from steersman.envs.vector import still
 from steersman.errors import UsageError
+from steersman.run.dataset import check_fits, read_dataset
 from steersman.run.devices import check_memory, in_units, shards_for
 from steersman.run.evaluate import Evaluator, close, evaluator, fixed_size
 from steersman.run.host_loop import HostLoop
 from steersman.run.loops import DeviceLoop, Loop
-from steersman.run.policy import spec_to_json, state_bytes
+from steersman.run.policy import spec_to_json, state_bytes, transitions_like
 from steersman.run.settings import RunConfig
-from steersman.types import Agent, Algorithm, DeviceEnvs, EnvSpec
+from steersman.types import Agent, Algorithm, DeviceEnvs, EnvSpec, Rollout
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,12 @@ class Setup:
 
     def describe(self) -> str:
         """One line: what is trained, where, on what, for how long."""
+        if self.algorithm.data == "only":
+            seeds = f" x {self.run.seeds} seeds" if self.run.seeds > 1 else ""
+            steps = self.steps(self.updates)
+            return (
+                f"{self.algorithm.name} from {self.run.from_data}, for {self.spec.id}: {steps:,} gradient steps{seeds}"
+            )
         where = "host"
         if isinstance(self.loop, DeviceLoop):
             size = self.loop.mesh.size
@@ -76,8 +87,17 @@ class Setup:
         return evaluator(self.agent, self.environment, episodes, explore=explore, workers=self.run.workers)
 
 
-def prepare(entry: Algorithm, environment: Any, run: RunConfig, config: Any, network: Any) -> Setup:
-    """Make a run's parts; raises UsageError for a setting that is wrong, alone or with the others."""
+def prepare(
+    entry: Algorithm, environment: Any, run: RunConfig, config: Any, network: Any, *, begun: bool = False
+) -> Setup:
+    """Make a run's parts; raises UsageError for a setting that is wrong, alone or with the others.
+
+    begun: a checkpoint holds the state, with what replay has of recorded data; the data itself is not needed any more.
+    """
+    check_data(entry, environment, run)
+    offline = entry.data == "only"
+    if offline:
+        run = dataclasses.replace(run, num_envs=fixed_size(environment) or 1)
     entry.check(config, run.num_envs)
     for wanted, package, extra in ((run.tensorboard, "tensorboardX", "tensorboard"), (run.wandb, "wandb", "wandb")):
         if wanted and not find_spec(package):
@@ -87,6 +107,14 @@ def prepare(entry: Algorithm, environment: Any, run: RunConfig, config: Any, net
     with ExitStack() as undo:
         made = _make(environment, run.num_envs, run)
         undo.callback(close, environment, made)
+        data = None
+        if run.from_data is not None:
+            data, capacity = _first_rollout(run, config, made.spec, offline, begun)
+            config, scheduled = (dataclasses.replace(c, replay_capacity=capacity) for c in (config, scheduled))
+            first_length = len(data.reward)
+        if offline:
+            close(environment, made)
+            made = still(made.spec, run.num_envs)
         agent = entry.factory(scheduled, made.spec, network=network)
         if isinstance(made, DeviceEnvs):
             if run.overlap:
@@ -106,6 +134,7 @@ def prepare(entry: Algorithm, environment: Any, run: RunConfig, config: Any, net
                 seeds=list(range(run.seed, run.seed + run.seeds)),
                 shards=shards,
                 devices=run.devices,
+                data=data,
             )
         elif run.seeds > 1:
             raise UsageError(
@@ -120,6 +149,7 @@ def prepare(entry: Algorithm, environment: Any, run: RunConfig, config: Any, net
                 first_length=first_length,
                 seed=run.seed,
                 overlap=run.overlap,
+                data=data,
             )
         # Once the loop is made: it has settings of its own for JAX, which hold only before the devices are up.
         size = state_bytes(agent, made.spec, first_length, run.num_envs)
@@ -129,6 +159,40 @@ def prepare(entry: Algorithm, environment: Any, run: RunConfig, config: Any, net
         updates = max(1, round(run.checkpoint_every / loop.steps_per_update))
         free = undo.pop_all().close
         return Setup(entry, environment, run, config, made.spec, agent, loop, updates, size, free)
+
+
+def check_data(entry: Algorithm, environment: Any, run: RunConfig) -> None:
+    """Raise UsageError where an algorithm cannot learn from recorded data, or from anything else."""
+    if run.from_data is None and entry.data == "only":
+        place = environment if isinstance(environment, str) else "ENVIRONMENT"
+        raise UsageError(
+            f"{entry.name} learns from recorded transitions alone. Name them, a folder or a Minari id: steersman train "
+            f"{entry.name} {place} --from-data FOLDER. Record some with: steersman collect RUN --out FOLDER"
+        )
+    if run.from_data is not None and entry.data == "none":
+        raise UsageError(
+            f"{entry.name} learns from what it has just done itself, not from recorded transitions. Leave from_data = "
+            f"{run.from_data!r} out, or train an agent with replay (sac, td3, dqn ...) or an offline one (bc, iql)."
+        )
+
+
+def _first_rollout(run: RunConfig, config: Any, spec: EnvSpec, offline: bool, begun: bool) -> tuple[Rollout, int]:
+    """-> (the recorded data as the first rollout, numpy; the replay_capacity of the run)"""
+    if begun:  # only its shapes matter, and of those only the number of environments
+        like = transitions_like(spec, (1, run.num_envs))
+        return jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), like), config.replay_capacity
+    assert run.from_data is not None
+    data = read_dataset(run.from_data)
+    check_fits(data, spec)
+    rollout = data.rollout(run.num_envs)
+    if offline:
+        return rollout, data.room
+    if config.replay_capacity < data.room:
+        raise UsageError(
+            f"replay_capacity = {config.replay_capacity:,} does not hold the {len(data):,} transitions of "
+            f"{run.from_data} and the ends of their episodes. Set it to {data.room:,} or more."
+        )
+    return rollout, config.replay_capacity
 
 
 def _make(environment: Any, num_envs: int, run: RunConfig) -> Any:

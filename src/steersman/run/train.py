@@ -14,7 +14,7 @@ import numpy as np
 
 from steersman import agents
 from steersman.errors import UsageError
-from steersman.run import folder, logs
+from steersman.run import checkpoint, folder, logs
 from steersman.run.devices import use_all_cores
 from steersman.run.evaluate import Evaluation, Evaluator, fixed_size, pooled
 from steersman.run.files import lock
@@ -118,7 +118,8 @@ def resume(
     folder.warn(run.warning)
     with ExitStack() as stack:
         stack.enter_context(lock(run.path))
-        setup = prepare(entry, place, *split(entry, settings), network)
+        begun = checkpoint.latest(run.checkpoints)[0] is not None
+        setup = prepare(entry, place, *split(entry, settings), network, begun=begun)
         stack.callback(setup.close)
         check_same_spaces(spec_from_json(run.config["spec"]), setup.spec)
         enough = updates_done(run) >= setup.updates

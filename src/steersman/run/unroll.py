@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -162,3 +163,34 @@ class HostRollout:
         action, extras = self.acted.unpack(rows[:, self._act : self._out])
         reward, terminated, truncated, final_obs, costs = self.outcome.unpack(rows[:, self._out :])
         return Rollout(seen.obs, action, reward, terminated, truncated, final_obs, seen.first, costs, extras)
+
+
+def unroll_host(act: Callable[..., Any], envs: HostEnvs, length: int) -> Callable[..., tuple[Acting, Rollout]]:
+    """As ``unroll``, over host environments, for a policy that does not learn meanwhile.
+
+    act: ``(state, carry, obs, first, key) -> (action, carry, extras)``. -> ``play(state, acting, key)``, which gives
+    where things stand then and the rollout [length, B, ...]; each call writes over the rows of the last rollout.
+    """
+    buffer: HostRollout | None = None
+    programs: dict[str, Any] = {}
+
+    def play(state: PyTree, acting: Acting, key: Key) -> tuple[Acting, Rollout]:
+        nonlocal buffer
+        if buffer is None:
+            action, _, extras = jax.eval_shape(act, state, acting.carry, acting.obs, acting.first, key)
+            costs = np.zeros((envs.num_envs, envs.spec.num_costs), np.float32)
+            buffer = made = HostRollout(acting.obs, (action, extras), costs, length)
+
+            def choose(state: PyTree, row: jax.Array, carry: PyTree):
+                seen = made.seen.unpack(row)
+                action, carry, extras = act(state, carry, seen.obs, seen.first, jax.random.wrap_key_data(seen.key))
+                return made.acted.pack((action, extras)), carry
+
+            programs.update(choose=jax.jit(choose), rollout=jax.jit(made.rollout))
+        steps = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, jnp.arange(length, dtype=jnp.int32))
+        choose = partial(programs["choose"], state)
+        row = buffer.begin(acting, np.asarray(jax.random.key_data(steps)))
+        acting, _ = buffer.unroll(choose, envs, acting, choose(row, acting.carry))
+        return acting, programs["rollout"](buffer.rows)
+
+    return play

@@ -45,6 +45,18 @@ def ppo_penalty_loss(log_ratio: Array, advantage: Array, kl: Array, coefficient:
     return -jnp.exp(jnp.asarray(log_ratio)) * jnp.asarray(advantage) + coefficient * jnp.asarray(kl)
 
 
+def advantage_weight(advantage: Array, inverse_temperature: Scalar, largest: Scalar) -> jax.Array:
+    """min(exp(beta A), largest), [...]: how much a policy that is cloned from data imitates an action.
+
+    beta = inverse_temperature: 0 imitates all alike, a large one only the best. With -w log pi(a|s) as the loss, the
+    policy that results is proportional to that of the data times w. Peng et al. (2019); Kostrikov et al. (2021), eq. 7.
+
+    >>> advantage_weight(jnp.array([0.0, 9.0]), 3.0, 100.0)
+    Array([  1., 100.], dtype=float32)
+    """
+    return jnp.minimum(jnp.exp(inverse_temperature * jnp.asarray(advantage)), largest)
+
+
 def adapt_kl_coefficient(coefficient: Scalar, kl: Scalar, target: Scalar) -> jax.Array:
     """beta for the next update: halved when kl < target / 1.5, doubled when kl > 1.5 target, else kept. Scalars.
 

@@ -85,6 +85,19 @@ def expected_soft_value(q: Array, log_probabilities: Array, temperature: Array) 
     return jnp.sum(jnp.exp(log_p) * soft_value(q, log_p, temperature), axis=-1)
 
 
+def expectile_loss(error: Array, expectile: float | Array) -> jax.Array:
+    """|tau - 1(u < 0)| u^2 of u = target - estimate, [...]; tau = expectile in (0, 1).
+
+    The estimate that minimises its mean is the tau-expectile of the target: the mean at tau = 1/2 (half the square),
+    towards its maximum as tau -> 1. Kostrikov et al. (2021), eq. 3.
+
+    >>> expectile_loss(jnp.array([2.0, -2.0]), 0.75)
+    Array([3., 1.], dtype=float32)
+    """
+    error = jnp.asarray(error)
+    return jnp.where(error < 0, 1.0 - expectile, expectile) * jnp.square(error)
+
+
 def truncated_atoms(z: Array, drop: int) -> jax.Array:
     """The atoms of K return distributions pooled and sorted, without the ``drop * K`` largest.
 
