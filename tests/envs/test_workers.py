@@ -294,8 +294,15 @@ def test_forgotten_environments_are_closed():
     assert is_gone(process)
 
 
-def test_an_interrupt_leaves_everything_in_step():
-    envs = make(lambda: Faulty(time.sleep, 0.6), 2, workers=2)
+def wait_for(path):
+    until = time.monotonic() + 30
+    while not os.path.exists(path) and time.monotonic() < until:
+        time.sleep(0.01)
+
+
+def test_an_interrupt_leaves_everything_in_step(tmp_path):
+    go = tmp_path / "go"
+    envs = make(lambda: Faulty(wait_for, str(go)), 2, workers=2)  # no step ends before the interrupt
     envs.reset(0)
     envs.step(STOP[:2])
     envs.step(STOP[:2])
@@ -304,6 +311,7 @@ def test_an_interrupt_leaves_everything_in_step():
     with pytest.raises(KeyboardInterrupt):
         envs.step(GO[:2])
     ring.join()
+    go.touch()
     assert envs.step(STOP[:2]).obs.tolist() == [[4], [4]]  # the third step was taken; its answer is passed over
     assert envs.reset(0).tolist() == [[0], [0]]
     assert envs.step(STOP[:2]).obs.tolist() == [[1], [1]]
