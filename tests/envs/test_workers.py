@@ -300,7 +300,15 @@ def wait_for(path):
         time.sleep(0.01)
 
 
-def test_an_interrupt_leaves_everything_in_step(tmp_path):
+@pytest.fixture
+def interruptible():
+    """Python's own answer to SIGINT; a shell's background job starts without one."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_an_interrupt_leaves_everything_in_step(tmp_path, interruptible):
     go = tmp_path / "go"
     envs = make(lambda: Faulty(wait_for, str(go)), 2, workers=2)  # no step ends before the interrupt
     envs.reset(0)
