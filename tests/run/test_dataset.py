@@ -198,8 +198,9 @@ def test_damage_is_told(recorded, tmp_path):
     raw = bytearray(part.read_bytes())
     raw[-100] ^= 1
     part.write_bytes(raw)
-    with pytest.raises(UsageError, match=r"part-00000.*cannot be used: .*checksum"):
+    with pytest.raises(UsageError, match=r"part-00000.*cannot be used: .*checksum") as told:
         steersman.read_dataset(tmp_path / "data")
+    assert "--resume" not in str(told.value)
     nan = recorded.transitions._replace(reward=np.full(203, np.nan, np.float32))
     with dataset.creating(tmp_path / "nan") as folder:
         dataset.write(folder, Dataset(nan, recorded.spec, "x"))

@@ -20,7 +20,7 @@ from jax.tree_util import keystr, tree_flatten_with_path
 
 from steersman.errors import UsageError
 from steersman.run.files import clean, explained
-from steersman.run.tensors import TensorFile, opened, write
+from steersman.run.tensors import DamagedFile, TensorFile, opened, write
 from steersman.types import PyTree
 
 VERSION = 1  # of what the metadata means
@@ -148,7 +148,7 @@ def latest(folder: str | Path) -> tuple[Path | None, str]:
         try:
             check(path)
         except UsageError as error:
-            passed.append(f"{path.name}: {error}")
+            passed.append(f"{path.name} is damaged: {error.what}." if isinstance(error, DamagedFile) else str(error))
             continue
         note = f"Going on from {path.name}: newer checkpoints cannot be used. {' '.join(passed)}" if passed else ""
         return path, note

@@ -185,8 +185,8 @@ def _read_part(path: Path, spec: EnvSpec, count: int) -> Rollout:
     try:
         with tensors.opened(path) as file:
             arrays = file.read()
-    except UsageError as error:
-        raise _damaged(path, str(error).partition(": ")[2] or str(error)) from None
+    except tensors.DamagedFile as error:
+        raise _damaged(path, error.what) from None
     wanted = {name: (x.dtype, x.shape) for name, x in _named(like).items()}
     found = {name: (x.dtype, x.shape) for name, x in arrays.items()}
     if wanted != found:

@@ -38,9 +38,10 @@ _CHUNK = 1 << 23
 
 
 class DamagedFile(UsageError):
-    """A file that is cut short, has changed since it was written, or never was what its name says."""
+    """A file that is cut short, has changed since it was written, or never was what its name says. ``what``: which."""
 
     def __init__(self, path: Path, what: str):
+        self.what = what
         super().__init__(
             f"{path} is damaged or not a checkpoint: {what}. Use an earlier one: steersman train --resume DIR finds "
             "the newest that is whole."
