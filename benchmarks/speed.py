@@ -169,8 +169,13 @@ SCENARIOS = {
     ),
     "cartpole-host": Scenario(
         HOST,
-        (Contender("steersman", "", 400_000), *threads("sb3", 90_000), *threads("sbx", 90_000)),
-        {"sb3": 4.0, "sbx": 4.0},
+        (
+            Contender("steersman", "", 400_000),
+            Contender("steersman", "1 worker", 500_000, ("--workers", "1")),
+            *threads("sb3", 90_000),
+            *threads("sbx", 90_000),
+        ),
+        {"sb3": 4.0, "sbx": 4.0, "1 worker, sb3": 4.0, "1 worker, sbx": 4.0},
     ),
     "a2c-cartpole-compiled": Scenario(
         A2C,
@@ -181,11 +186,11 @@ SCENARIOS = {
         HOST | {"environment": "HalfCheetah-v5"},
         (
             Contender("steersman", "", 130_000),
-            Contender("steersman", "2 workers", 170_000, ("--workers", "2")),
+            Contender("steersman", "1 worker", 170_000, ("--workers", "1")),
             *threads("sb3", 60_000),
             Contender("sb3", "8 processes", 60_000, ("--threads", "1", "--processes")),
         ),
-        {"sb3": 2.0, "2 workers, sb3": 2.0},
+        {"sb3": 2.0, "1 worker, sb3": 2.0},
     ),
     "dqn-cartpole": Scenario(
         DQN,

@@ -180,6 +180,36 @@ def crash():
     raise ValueError("the wheel came off")
 
 
+def test_with_a_worker_for_each_member_no_death_reaches_this_process():
+    envs = make(lambda: Faulty(os._exit, 3), 2, workers=2)
+    with pytest.raises(EnvironmentFault, match="The worker of member 0 .* ended with exit code 3 while member 0"):
+        third_step(envs, only(0)[:2])
+    envs.close()
+
+
+def test_a_fault_in_this_process_leaves_the_workers_in_step():
+    envs = make(lambda: Faulty(crash), 4, workers=2)
+    with pytest.raises(EnvironmentFault, match=r"Faulty \(member 0\) raised ValueError"):
+        third_step(envs, only(0))
+    assert envs.reset(0).tolist() == [[0]] * 4
+    assert envs.step(STOP).obs.tolist() == [[1]] * 4
+    envs.close()
+
+
+def test_a_wait_that_is_too_long_for_watching():
+    class Slow(Faulty):
+        def step(self, action):
+            time.sleep(0.002 * int(action))
+            return super().step(0)
+
+    envs = make(lambda: Slow(None), 3, workers=2)
+    envs.reset(0)
+    for t in range(1, 40):  # whoever is last, and whoever has slept since the step before
+        time.sleep(0.001 * (t % 3 == 0))
+        assert envs.step(only(t % 4)[:3]).obs.tolist() == [[t]] * 3
+    envs.close()
+
+
 def test_an_exception_comes_with_its_traceback_and_the_others_go_on():
     envs = make(lambda: Faulty(crash), 4, workers=2)
     with pytest.raises(EnvironmentFault) as caught:
@@ -198,7 +228,7 @@ def test_an_exception_comes_with_its_traceback_and_the_others_go_on():
     [
         (
             (os._exit, 3),
-            r"The worker of members 2 to 3 \(process \d+\) ended with exit code 3 while member 2 was being",
+            r"The worker of members 1 to 2 \(process \d+\) ended with exit code 3 while member 2 was being",
         ),
         ((lambda: os.kill(os.getpid(), signal.SIGKILL),), "was killed by SIGKILL .* while member 2"),
     ],
@@ -209,7 +239,7 @@ def test_a_worker_that_dies_in_a_step_is_named_at_once(what, words):
     with pytest.raises(EnvironmentFault, match=words):
         third_step(envs, only(2))
     assert time.monotonic() - began < 5
-    with pytest.raises(EnvironmentFault, match="worker of members 2 to 3"):
+    with pytest.raises(EnvironmentFault, match="worker of members 1 to 2"):
         envs.reset(0)
     processes = pids(envs)
     envs.close()

@@ -26,8 +26,8 @@ def make(environment: Any, num_envs: int, *, workers: int = 0, **kwargs: Any) ->
 
     environment: an id (``HalfCheetah-v5``, ``ALE/Pong-v5``, ``package.module:Own-v0``), a function or class that makes
         a ``gymnasium.Env``, one ``gymnasium.Env`` (then ``num_envs`` is 1), or a ``gymnasium.vector.VectorEnv``.
-    workers: processes that share the members; 0 steps them in this one. Results do not depend on it. It pays where a
-        step takes longer than about 20 us (MuJoCo: yes; CartPole: hardly).
+    workers: processes that share the members with this one, one core each; 0 steps them all here. Results do not depend
+        on it. With as many workers as members this process steps none, so no simulator can take it down.
     kwargs: the environment's own arguments, and Gymnasium's ``render_mode`` and ``max_episode_steps``.
 
     Raises UsageError for unknown ids (with the nearest), simulators that are not installed, spaces nobody can act in or

@@ -46,7 +46,7 @@ def make(environment: Any, num_envs: int, *, workers: int = 0, **kwargs: Any) ->
 
     environment: a name (see the module), a steersman ``Env``, a ``gymnasium.Env``, a function or class that gives
         either, or ``DeviceEnvs`` / ``HostEnvs``, which are returned as they are.
-    workers: processes that step host environments; 0 is this one.
+    workers: processes that step host environments together with this one.
     kwargs: the environment's own arguments.
 
     Raises UsageError for unknown names (with the nearest ones), for extras that are not installed, for a factory that

@@ -10,8 +10,30 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from steersman.envs.members import Members
-from steersman.envs.workers import ANSWER, ENDED, FAULT, LINE, MESSAGE, QUIET, STEP, Layout, get, put, watch
+from steersman.envs.workers import (
+    ANSWER,
+    ASKED,
+    AT,
+    DONE,
+    ENDED,
+    ENTRIES,
+    FAILED,
+    FAULT,
+    MESSAGE,
+    OUTCOME,
+    PARENT_SLEEPS,
+    QUIET,
+    WAKE,
+    WORKER_SLEEPS,
+    Layout,
+    fence,
+    get,
+    put,
+    watch,
+)
 from steersman.errors import EnvironmentFault, UsageError
 
 
@@ -46,24 +68,32 @@ class _Server:
         """Messages until the mapping is laid out; then steps, and messages between them."""
         while self._message(*get(self.end)):
             pass
-        end, counters, base = self.end, self.counters, self.base
-        mine, step = self.actions, self.members.step
+        entries, end, mine, step = self.entries, self.end, self.actions, self.members.step
         while True:
-            watch(counters, base, counters[base + LINE] + 1)
-            what, message = get(end)
-            if what != STEP:
-                self._message(what, message)
+            if watch(entries, ASKED, entries[DONE] + 1, WORKER_SLEEPS, self.patience):
+                entries[WORKER_SLEEPS] = 0
+                self._step(entries, end, mine, step)
                 continue
-            try:
-                # Copies, for an environment may keep its action.
-                said, fault = ENDED if step([a.copy() for a in mine]) else QUIET, None
-            except Exception as error:
-                said, fault = FAULT, error
-            counters[base + LINE] += 1
-            if fault is None:
-                end.send(said)
-            else:
-                _tell_of(fault, end)
+            what, message = get(end)
+            entries[WORKER_SLEEPS] = 0
+            if what == MESSAGE:
+                # Sent after an interrupt, it finds the step that was asked for before.
+                if entries[ASKED] != entries[DONE]:
+                    self._step(entries, end, mine, step)
+                self._message(what, message)
+
+    def _step(self, entries: memoryview, end: socket.socket, actions: list[np.ndarray], step: Any) -> None:
+        try:
+            # Copies, for an environment may keep its action.
+            entries[OUTCOME] = ENDED if step([a.copy() for a in actions]) else QUIET
+        except Exception as error:
+            entries[OUTCOME] = FAILED
+            _tell_of(error, end)
+        fence()
+        entries[DONE] += 1
+        fence()
+        if entries[PARENT_SLEEPS]:
+            put(end, WAKE)
 
     def _message(self, what: bytes, message: Any) -> bool:
         """Answer one message; -> whether the mapping is still to be laid out."""
@@ -86,10 +116,10 @@ class _Server:
     def _attach(self, layout: Layout, k: int) -> None:
         counters, block, actions = layout.views(mmap.mmap(self.memory_fd, layout.size()))
         first, last = self.members.first, self.members.first + len(self.members.envs)
-        self.counters, self.base = counters, 3 * LINE * k
+        self.patience = layout.patience()
+        self.entries = counters[k * ENTRIES : (k + 1) * ENTRIES]
         self.actions = [a[first:last] for a in actions]
-        rows = block.rows(first, last, counters[self.base + 2 * LINE :])
-        self.members.attach(layout.obs, layout.action, layout.mask, rows)
+        self.members.attach(layout.obs, layout.action, layout.mask, block.rows(first, last, self.entries[AT:]))
 
 
 def _tell_of(error: Exception, end: socket.socket) -> None:

@@ -1,9 +1,10 @@
-"""Processes that each step a slice of the members, for simulators that are slow enough to share out.
+"""Processes that step the members together with this one, for simulators that are slow enough to share out.
 
-Observations, rewards, flags and actions lie in one anonymous shared mapping. Each worker has one socket: a byte wakes
-it, a byte says that it is done, and everything rare (set-up, seeds, faults, frames) goes over it as a message. Both
-sides look at a counter in the shared mapping for a moment, yielding, before they sleep on the socket: being woken
-from sleep costs 40 us on an idle core, as much as six steps of CartPole.
+Observations, rewards, flags and actions lie in one anonymous shared mapping, and so do two counters for each worker:
+the steps it was asked for and the steps it has done. Whoever waits watches a counter for a moment, yielding, and then
+sleeps on the worker's socket after saying so; a byte wakes a sleeper. Being woken costs 40 us on an idle core, as
+much as six steps of CartPole, so a step between two that are awake makes no system call but the yields. Everything
+rare (set-up, seeds, faults, frames) goes over the socket as a message.
 
 Workers are started as fresh interpreters, never forked (JAX has threads), and do not run the caller's main module. The
 kernel ends everything with the parent: nothing has a name, and a socket without its other end says so at once.
@@ -20,9 +21,11 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -30,15 +33,20 @@ import cloudpickle
 import numpy as np
 
 from steersman.envs.contract import Leaf
-from steersman.envs.members import Block, Factory, Look
+from steersman.envs.members import Block, Factory, Look, Members
 from steersman.errors import EnvironmentFault, UsageError
 
-# What travels: one byte; after those of _WITH_MESSAGE its length in 8 bytes, and the message.
-STEP, MESSAGE = b"s", b"m"
-QUIET, ENDED, ANSWER, FAULT = b"q", b"e", b"a", b"f"
+# What travels on a socket: one byte; after those of _WITH_MESSAGE its length in 8 bytes, and the message.
+WAKE, MESSAGE, ANSWER, FAULT = b"w", b"m", b"a", b"f"
 _WITH_MESSAGE = (MESSAGE, ANSWER, FAULT)
-LINE = 8  # int64 entries between two counters: a cache line each. Per worker: steps asked, steps done, member at work
-_SPIN = 200e-6  # seconds either side watches a counter before it sleeps
+# Entries of a worker in the shared int64 array, a cache line each: steps asked and done, whether the parent or the
+# worker sleeps, what the last step came to, the member at work.
+LINE = 8
+ASKED, DONE, PARENT_SLEEPS, WORKER_SLEEPS, OUTCOME, AT = range(0, 6 * LINE, LINE)
+ENTRIES = 6 * LINE
+QUIET, ENDED, FAILED = 0, 1, 2
+_PATIENCE = 200e-6
+_lock = threading.Lock()
 _ALIVE_EVERY_MS = 1000  # between two looks at whether a silent worker still lives
 
 
@@ -55,7 +63,12 @@ class Layout(NamedTuple):
         n = self.num_envs
         obs = [((n, *leaf.shape), leaf.dtype) for leaf in self.obs]
         action = [((n, *leaf.shape), leaf.native) for leaf in self.action]
-        return [((3 * self.workers * LINE,), "<i8"), ((n,), "<f8"), ((n,), "|b1"), ((n,), "|b1"), *obs, *obs, *action]
+        return [((self.workers * ENTRIES,), "<i8"), ((n,), "<f8"), ((n,), "|b1"), ((n,), "|b1"), *obs, *obs, *action]
+
+    def patience(self) -> float:
+        """Seconds that either side watches a counter before it sleeps: none where others need the core."""
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return _PATIENCE if cores > self.workers else 0.0
 
     def size(self) -> int:
         return sum(_padded(shape, dtype) for shape, dtype in self.arrays())
@@ -81,23 +94,33 @@ class Worker(NamedTuple):
 
 
 class Workers:
-    """The parent's end. ``looks`` says what the members are; then ``attach``; then ``reset`` and ``step``."""
+    """The parent's end. ``looks`` says what the members are; then ``attach``; then ``reset`` and ``step``.
+
+    This process steps the first share itself while the workers step theirs: it has nothing else to do then. With a
+    worker for each member it steps none, and no simulator can take it down.
+    """
 
     def __init__(self, factories: Sequence[Factory], workers: int):
         if os.name != "posix":
             raise UsageError("workers need a POSIX system (Linux, macOS). Leave workers out.")
         self._fd = _anonymous()
         self._workers: list[Worker] = []
-        self.close = weakref.finalize(self, _stop, self._workers, self._fd)
-        self._counters: Any = None
+        self._here: list[Members] = []  # those of this process, if it has a share
+        self.close = weakref.finalize(self, _stop, self._workers, self._here, self._fd)
+        self._entries: list[memoryview] = []
         self._busy = False  # left True by an interrupt, when answers may be under way that nobody waits for
         try:
-            cuts = np.linspace(0, len(factories), workers + 1).round().astype(int).tolist()
+            shares = min(workers + 1, len(factories))
+            cuts = np.linspace(0, len(factories), shares + 1).round().astype(int).tolist()[shares - workers :]
             for first, stop in pairwise(cuts):
                 self._workers.append(_launch(self._fd, first, stop))
-            for worker in self._workers:
-                put(worker.socket, MESSAGE, factories[worker.first : worker.stop])
-            self.looks: list[Look] = [self._answer(k) for k in range(workers)]
+            for k, worker in enumerate(self._workers):
+                self._send(k, MESSAGE, factories[worker.first : worker.stop])
+            self._own = slice(0, cuts[0])
+            if cuts[0]:
+                self._here.append(Members(factories[self._own]))
+            self.looks: list[Look] = [members.look() for members in self._here]
+            self.looks += [self._answer(k) for k in range(workers)]
         except BaseException:
             self.close()
             raise
@@ -106,17 +129,24 @@ class Workers:
         """Lay out the mapping; -> what members write."""
         os.ftruncate(self._fd, layout.size())
         self._memory = mmap.mmap(self._fd, layout.size())
-        self._counters, block, self._actions = layout.views(self._memory)
+        counters, block, self._actions = layout.views(self._memory)
+        self._entries = [counters[k * ENTRIES : (k + 1) * ENTRIES] for k in range(len(self._workers))]
+        self._patience = layout.patience()
         self._tell({k: ("attach", layout, k) for k in range(len(self._workers))})
+        for members in self._here:
+            members.attach(layout.obs, layout.action, layout.mask, block.rows(0, self._own.stop, block.at))
         return block
 
     def reset(self, seeds: Sequence[int]) -> None:
         """Start every member's episode from its own seed."""
-        self._tell({k: ("reset", seeds[w.first : w.stop]) for k, w in enumerate(self._workers)})
+        self._tell(
+            {k: ("reset", seeds[w.first : w.stop]) for k, w in enumerate(self._workers)},
+            *(partial(members.reset, seeds[self._own]) for members in self._here),
+        )
 
     def render(self) -> Any:
         """What ``render`` of member 0 gives."""
-        return self._tell({0: ("render",)})[0]
+        return self._here[0].render() if self._here else self._tell({0: ("render",)})[0]
 
     def step(self, actions: list[np.ndarray]) -> bool:
         """Step every member with native actions [B, ...], leaf by leaf; -> whether an episode ended."""
@@ -125,37 +155,51 @@ class Workers:
         self._busy = True
         for shared, given in zip(self._actions, actions, strict=True):
             shared[...] = given
-        counters = self._counters
-        for k, worker in enumerate(self._workers):
-            counters[3 * LINE * k] += 1
-            try:
-                worker.socket.send(STEP)
-            except OSError:
-                raise self._died(k) from None
+        entries = self._entries
+        for own in entries:
+            own[ASKED] += 1
+        fence()
+        for k, own in enumerate(entries):
+            if own[WORKER_SLEEPS]:
+                self._send(k, WAKE)
         ended = False
-        for k in range(len(self._workers)):
-            watch(counters, 3 * LINE * k + LINE, counters[3 * LINE * k])
-            ended |= self._next(k)[0] == ENDED
+        for members in self._here:
+            ended |= members.step([given[self._own] for given in actions])
+        for k, own in enumerate(entries):
+            while not watch(own, DONE, own[ASKED], PARENT_SLEEPS, self._patience):
+                self._next(k)
+            own[PARENT_SLEEPS] = 0
+            if own[OUTCOME] == FAILED:
+                self._answer(k)
+            ended |= own[OUTCOME] == ENDED
         self._busy = False
         return ended
 
     # --- talking to workers ---
 
-    def _tell(self, messages: dict[int, Any]) -> list[Any]:
+    def _tell(self, messages: dict[int, Any], *meanwhile: Callable[[], None]) -> list[Any]:
         if self._busy:
             self._calm()
         self._busy = True
         for k, message in messages.items():
-            try:
-                put(self._workers[k].socket, MESSAGE, message)
-            except OSError:
-                raise self._died(k) from None
+            self._send(k, MESSAGE, message)
+        for call in meanwhile:
+            call()
         answers = [self._answer(k) for k in messages]
         self._busy = False
         return answers
 
+    def _send(self, k: int, what: bytes, message: Any = None) -> None:
+        try:
+            put(self._workers[k].socket, what, message)
+        except OSError:
+            raise self._died(k) from None
+
     def _answer(self, k: int) -> Any:
-        return self._next(k)[1]
+        while True:
+            what, message = self._next(k)
+            if what != WAKE:
+                return message
 
     def _next(self, k: int) -> tuple[bytes, Any]:
         """What worker k says next; a fault it tells of is raised."""
@@ -176,10 +220,7 @@ class Workers:
         """After an interrupt or a fault: pass over the answers nobody waited for."""
         token = time.monotonic_ns()
         for k, worker in enumerate(self._workers):
-            try:
-                put(worker.socket, MESSAGE, ("echo", token))
-            except OSError:
-                raise self._died(k) from None
+            self._send(k, MESSAGE, ("echo", token))
             while True:
                 try:
                     if self._next(k) == (ANSWER, token):
@@ -187,7 +228,6 @@ class Workers:
                 except EnvironmentFault:
                     if worker.process.poll() is not None:
                         raise
-            self._counters[3 * LINE * k] = self._counters[3 * LINE * k + LINE]
         self._busy = False
 
     def _died(self, k: int) -> EnvironmentFault:
@@ -201,8 +241,8 @@ class Workers:
         except subprocess.TimeoutExpired:
             how = "closed its connection"
         when = "while its environments were being made"
-        if self._counters is not None:
-            at = self._counters[3 * LINE * k + 2 * LINE]
+        if self._entries:
+            at = self._entries[k][AT]
             when = f"while member {at} was being stepped or reset" if at >= 0 else "between two steps"
         last = worker.stop - 1
         members = f"member {last}" if worker.first == last else f"members {worker.first} to {last}"
@@ -231,7 +271,9 @@ def _launch(fd: int, first: int, stop: int) -> Worker:
     return Worker(process, ours, poll, first, stop)
 
 
-def _stop(workers: list[Worker], fd: int) -> None:
+def _stop(workers: list[Worker], here: list[Members], fd: int) -> None:
+    for members in here:
+        members.close()
     for worker in workers:  # each closes its environments and leaves when it finds nobody at the other end
         worker.socket.close()
     patience = time.monotonic() + 3
@@ -249,8 +291,11 @@ def _stop(workers: list[Worker], fd: int) -> None:
 # --- both ends ---
 
 
-def put(end: socket.socket, what: bytes, message: Any) -> None:
-    """Say something that has a message: in one piece, so that an interrupt does not cut it."""
+def put(end: socket.socket, what: bytes, message: Any = None) -> None:
+    """Say something, in one piece, so that an interrupt does not cut it."""
+    if what not in _WITH_MESSAGE:
+        end.send(what)
+        return
     data = cloudpickle.dumps(message)
     end.sendall(what + len(data).to_bytes(8, "little") + data)
 
@@ -275,13 +320,31 @@ def _exactly(end: socket.socket, count: int) -> bytes:
     return b"".join(parts)
 
 
-def watch(counters: Any, index: int, value: int) -> None:
-    """Wait until a counter has a value, for a moment only, giving way to whoever else wants to run."""
-    if counters[index] == value:
-        return
-    until = time.perf_counter() + _SPIN
-    while counters[index] != value and time.perf_counter() < until:
-        os.sched_yield()
+def watch(entries: memoryview, index: int, value: int, sleeps: int, patience: float) -> bool:
+    """Watch a counter for a moment, giving way to whoever else wants to run; -> whether it has the value.
+
+    If not, ``entries[sleeps]`` is 1 now, and whoever writes the counter after this sends a byte.
+    """
+    if entries[index] != value:
+        until = time.perf_counter() + patience
+        while entries[index] != value and time.perf_counter() < until:
+            os.sched_yield()
+        if entries[index] != value:
+            entries[sleeps] = 1
+    fence()  # what the other side wrote before the counter is read after it
+    return entries[index] == value
+
+
+def fence() -> None:
+    """Order the reads and writes of shared memory before this with those after it.
+
+    Some processors (ARM) let others see a counter before the data it announces. A lock that is free costs 50 ns and
+    is the barrier that Python has: what is before a release stays before it, what is after an acquire stays after.
+    """
+    _lock.acquire()
+    _lock.release()
+    _lock.acquire()
+    _lock.release()
 
 
 def _padded(shape: tuple[int, ...], dtype: str) -> int:
