@@ -97,7 +97,8 @@ SAC_NOTES = {
 DQN_NOTES = {
     "all": "64x64 ReLU networks, Adam, Huber loss, constant epsilon, one environment, one update of a batch of 128 "
     "after every step, float32, nothing written to disk.",
-    "steersman": "Host: sequential, no overlap of simulator and learner. Compiled twin: the same in one program. "
+    "steersman": "Host: sequential, no overlap of simulator and learner; 1 core: as under `taskset -c 0`. Compiled "
+    "twin: the same in one program. "
     "Episode statistics kept.",
     "sb3": "DummyVecEnv with Monitor, as make_vec_env builds it; timed after the first updates.",
     "sbx": "As sb3; it does not clip gradients, and has no option for it.",
@@ -196,11 +197,12 @@ SCENARIOS = {
         DQN,
         (
             Contender("steersman", "", 20_000),
+            Contender("steersman", "1 core", 25_000, ("--cores", "1")),
             Contender("steersman", "compiled twin", 40_000, ("--compiled",)),
             *threads("sb3", 3_000),
             *threads("sbx", 2_000),
         ),
-        {"sb3": 6.0, "sbx": 10.0, "compiled twin, sb3": 15.0},
+        {"sb3": 6.0, "sbx": 10.0, "1 core, sb3": 6.0, "1 core, sbx": 10.0, "compiled twin, sb3": 15.0},
     ),
     "sac-halfcheetah": Scenario(
         SAC,

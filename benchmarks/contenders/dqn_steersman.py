@@ -8,6 +8,7 @@ loop, logging rows) counts.
 import argparse
 import importlib.metadata
 import json
+import os
 import time
 
 import jax
@@ -19,7 +20,10 @@ parser.add_argument("--shape", type=json.loads, required=True)
 parser.add_argument("--steps", type=int, required=True)
 parser.add_argument("--compiled", action="store_true")
 parser.add_argument("--overlap", action="store_true")
+parser.add_argument("--cores", type=int, help="run on so many; default all")
 args = parser.parse_args()
+if args.cores:
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: args.cores])
 shape = args.shape
 environment = shape["environment"].removeprefix("gymnasium/") if args.compiled else shape["environment"]
 names = ("batch_size", "learning_rate", "gamma", "replay_capacity", "learning_starts", "target_period", "max_grad_norm")

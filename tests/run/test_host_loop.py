@@ -27,7 +27,7 @@ def telltale():
         state = {"version": state["version"] + 1, "memory": memory}
         return state, {"lag": lag.mean(), "spread": acted_by.max() - acted_by.min()}
 
-    init = lambda key, rollout: {"version": jnp.zeros(()), "memory": jnp.zeros((1000,))}
+    init = lambda key, rollout: {"version": jnp.zeros(()), "memory": jnp.zeros((10_000,))}
     return Agent(init, lambda num_envs: (), act, update)
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, NamedTuple
@@ -14,13 +15,39 @@ import numpy as np
 
 from steersman.run.devices import run_in_this_thread
 from steersman.run.loops import LoopState, Totals, random_act
-from steersman.run.unroll import Acting, Episodes, HostRollout, Seen
+from steersman.run.packing import Bundle
+from steersman.run.unroll import Acting, Episodes, HostRollout
 from steersman.types import Agent, HostEnvs, Key, PyTree, Rollout
 
 
 def _step_keys(key: Key, length: int) -> Key:
     """The keys that ``unroll`` gives to its steps."""
     return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, jnp.arange(length, dtype=jnp.int32))
+
+
+def _read(function: Callable[..., Any], leaves: list[Any], *args: Any) -> list[int]:
+    """Which of the leaves a function reads: to act takes the parameters of a policy, not all that it learns with."""
+    jaxpr = jax.make_jaxpr(function)(leaves, *args).jaxpr
+    read = {id(x) for x in jaxpr.outvars} | {id(x) for step in jaxpr.eqns for x in step.invars}
+    return [i for i, x in enumerate(jaxpr.invars[: len(leaves)]) if id(x) in read]
+
+
+class Turn(NamedTuple):
+    """The random bits of one update: those the compiled loop splits off its key, worked out ahead."""
+
+    before: np.ndarray  # of the loop's key, [2]
+    update: np.ndarray  # [2]
+    act: np.ndarray  # of each step, [T, 2]
+
+
+def _turns(bits: jax.Array, count: int, length: int) -> Turn:
+    """The bits of the next ``count`` updates, in compiled code; every leading axis is ``[count]``."""
+
+    def split(key: Key, _: None):
+        act_key, update_key, following = jax.random.split(key, 3)
+        return following, jax.tree.map(jax.random.key_data, Turn(key, update_key, _step_keys(act_key, length)))
+
+    return jax.lax.scan(split, jax.random.wrap_key_data(bits), None, length=count)[1]
 
 
 class Ahead(NamedTuple):
@@ -112,90 +139,95 @@ class HostLoop:
     def _prepare(self, agent: PyTree, acting: Acting) -> None:
         """Lay out the rollouts and write down the programs; each is compiled when it is first called.
 
-        The agent's state travels as its leaves, flattened once an ``advance``; a key as its bits: both are handed over
+        The agent's state travels in a ``Bundle``, made once an ``advance``; a key as its bits: both are handed over
         faster so. The metrics are summed on the way, in one vector.
         """
         act = partial(self.agent.act, explore=True)
         buffers = [
             self._buffer(partial(act, agent), acting.obs, acting.carry, self.length) for _ in range(1 + self.overlap)
         ]
-        buffer, treedef = buffers[0], jax.tree.structure(agent)
+        buffer, bundle = buffers[0], Bundle(agent)
 
         update = jax.jit(self.agent.update)  # traced once
+        wrap = jax.random.wrap_key_data
 
-        def learn(leaves: Any, bits: jax.Array, sums: jax.Array, rows: jax.Array):
-            _, update_key, key = jax.random.split(jax.random.wrap_key_data(bits), 3)
-            state, metrics = update(jax.tree.unflatten(treedef, leaves), buffer.rollout(rows), update_key)
+        def learn(leaves: Any, sums: jax.Array, bits: jax.Array, rows: jax.Array):
+            state, metrics = update(bundle.unpack(leaves), buffer.rollout(rows), wrap(bits))
             new = jnp.stack([jnp.asarray(x).astype(jnp.float32) for x in jax.tree.leaves(metrics)])
-            return jax.tree.leaves(state), jax.random.key_data(key), sums + new
+            return bundle.pack(state), sums + new
 
-        def respond(leaves: Any, key: Key, seen: Seen, carry: PyTree):
-            state = jax.tree.unflatten(treedef, leaves)
-            action, carry, extras = act(state, carry, seen.obs, seen.first, key)
+        def respond(leaves: Any, row: jax.Array, carry: PyTree):
+            seen = buffer.seen.unpack(row)
+            action, carry, extras = act(bundle.unpack(leaves), carry, seen.obs, seen.first, wrap(seen.key))
             return buffer.acted.pack((action, extras)), carry
 
-        def choose(leaves: Any, row: jax.Array, carry: PyTree):
-            seen = buffer.seen.unpack(row)
-            return respond(leaves, jax.random.wrap_key_data(seen.key), seen, carry)
+        def choose(some: Any, row: jax.Array, carry: PyTree):
+            given = dict(zip(self._acting, some, strict=True))
+            return respond([given.get(i) for i in range(len(bundle))], row, carry)
 
-        def turn(leaves: Any, bits: jax.Array, sums: jax.Array, rows: jax.Array, row: jax.Array, carry: PyTree):
-            leaves, bits, sums = learn(leaves, bits, sums, rows)
-            return leaves, bits, sums, respond(leaves, act_keys(bits)[0], buffer.seen.unpack(row), carry)
+        def turn(leaves: Any, sums: jax.Array, bits: jax.Array, rows: jax.Array, carry: PyTree):
+            leaves, sums = learn(leaves, sums, bits, rows)
+            return leaves, sums, respond(leaves, buffer.next_seen(rows), carry)
 
-        def act_keys(bits: jax.Array) -> Key:
-            return _step_keys(jax.random.split(jax.random.wrap_key_data(bits), 3)[0], self.length)
-
+        self._acting = _read(respond, bundle.pack(agent), buffer.first_seen, acting.carry)
         rollout = jax.eval_shape(buffer.rollout, buffer.rows)
         _, self._metrics = jax.eval_shape(update, agent, rollout, jax.random.key(0))
-        donate = () if self.overlap and self.length > 1 else (0, 2)
-        self._buffers, self._treedef = buffers, treedef
+        donate = () if self.overlap and self.length > 1 else (0, 1)
+        self._buffers, self._bundle = buffers, bundle
         self._learn = partial(self._call, "learn", learn, donate=donate)
         self._choose = partial(self._call, "choose", choose)
-        self._turn = partial(self._call, "turn", turn, donate=(0, 2))
-        following = lambda bits: jax.random.key_data(jax.random.split(jax.random.wrap_key_data(bits), 3)[2])
-        self._keys = partial(self._call, "keys", lambda bits: jax.random.key_data(act_keys(bits)))
-        self._next_keys = partial(self._call, "next", lambda bits: jax.random.key_data(act_keys(following(bits))))
+        self._turn = partial(self._call, "turn", turn, donate=(0, 1))
+
+    def _schedule(self, bits: jax.Array) -> Iterator[Turn]:
+        """The random bits of one update after another."""
+        count = max(8, 128 // self.length)
+        turns = partial(_turns, count=count, length=self.length)
+        while True:
+            ahead = Turn(*map(np.asarray, self._call("turns", turns, bits)))
+            yield from itertools.starmap(Turn, zip(*(x[:-1] for x in ahead), strict=True))
+            bits = ahead.before[-1]
 
     def advance(self, state: LoopState, updates: int, *, cut: bool = False) -> tuple[LoopState, Totals]:
         play = self._overlapping if self.overlap else self._in_turn
-        leaves, bits = jax.tree.leaves(state.agent), jax.random.key_data(state.key)
+        leaves, turns = self._bundle.pack(state.agent), self._schedule(jax.random.key_data(state.key))
         sums = jnp.zeros((len(jax.tree.leaves(self._metrics)),), jnp.float32)
-        leaves, bits, sums, acting, episodes = play(leaves, bits, sums, state.acting, updates, cut)
+        leaves, sums, bits, acting, episodes = play(leaves, sums, turns, state.acting, updates, cut)
         metrics = jax.tree.unflatten(jax.tree.structure(self._metrics), list(np.asarray(sums)[:, None]))
-        agent = jax.tree.unflatten(self._treedef, leaves)
         totals = Totals(jax.tree.map(np.atleast_1d, episodes), metrics, updates)
-        return LoopState(agent, acting, jax.random.wrap_key_data(bits)), totals
+        return LoopState(self._bundle.unpack(leaves), acting, jax.random.wrap_key_data(jnp.asarray(bits))), totals
 
-    def _in_turn(self, leaves: Any, bits: Any, sums: Any, acting: Acting, updates: int, cut: bool):
+    def _in_turn(self, leaves: Any, sums: Any, turns: Iterator[Turn], acting: Acting, updates: int, cut: bool):
         buffer, episodes = self._buffers[0], Episodes(0, 0.0, 0)
-        chosen = acting.envs.chosen if acting.envs else None
+        chosen, now = acting.envs.chosen if acting.envs else None, next(turns)
         for i in range(updates):
-            choose = partial(self._choose, leaves)
-            row = buffer.begin(acting, self._keys(bits) if self.length > 1 or not chosen else None)
+            choose = partial(self._choose, [leaves[k] for k in self._acting])
+            following = next(turns)
+            row = buffer.begin(acting, now.act, following.act)
             chosen = chosen or choose(row, acting.carry)
             acting, new = buffer.unroll(choose, self.envs, acting, chosen, cut=cut and i == updates - 1)
-            leaves, bits, sums, (acted, carry) = self._turn(leaves, bits, sums, buffer.rows, buffer.next, acting.carry)
+            leaves, sums, (acted, carry) = self._turn(leaves, sums, now.update, buffer.rows, acting.carry)
             # Read before the rows are written again: a CPU program may still be reading them where they lie.
-            chosen = np.asarray(acted), carry
-            episodes = Episodes(*map(sum, zip(episodes, new, strict=True)))
-        return leaves, bits, sums, acting._replace(envs=Ahead(chosen, None)), episodes
+            chosen, now = (np.asarray(acted), carry), following
+            episodes = episodes.plus(new)
+        return leaves, sums, now.before, acting._replace(envs=Ahead(chosen, None)), episodes
 
-    def _overlapping(self, leaves: Any, bits: Any, sums: Any, acting: Acting, updates: int, cut: bool):
+    def _overlapping(self, leaves: Any, sums: Any, turns: Iterator[Turn], acting: Acting, updates: int, cut: bool):
         assert self._pool is not None
-        episodes, waiting = Episodes(0, 0.0, 0), acting.envs.rollout if acting.envs else None
+        episodes, waiting, now = Episodes(0, 0.0, 0), acting.envs.rollout if acting.envs else None, next(turns)
         for i in range(updates):
             buffer = self._buffers[waiting is self._buffers[0]]
-            choose = partial(self._choose, leaves)
-            row = buffer.begin(acting, self._next_keys(bits) if waiting else self._keys(bits))
-            chosen = choose(row, acting.carry)  # before the state is donated
-            learning = self._pool.submit(self._learn, leaves, bits, sums, waiting.rows) if waiting else None
+            choose = partial(self._choose, [leaves[k] for k in self._acting])
+            following = next(turns) if waiting else now  # what acts is one update ahead of what is learned
+            chosen = choose(buffer.begin(acting, following.act), acting.carry)  # before the state is donated
+            learning = self._pool.submit(self._learn, leaves, sums, now.update, waiting.rows) if waiting else None
             acting, new = buffer.unroll(choose, self.envs, acting, chosen, cut=cut and i == updates - 1)
-            leaves, bits, sums = learning.result() if learning else (leaves, bits, sums)
-            episodes, waiting = Episodes(*map(sum, zip(episodes, new, strict=True))), buffer
+            leaves, sums = learning.result() if learning else (leaves, sums)
+            now = following
+            episodes, waiting = episodes.plus(new), buffer
         if cut and waiting:
-            leaves, bits, sums = self._learn(leaves, bits, sums, waiting.rows)
-            waiting = None
-        return leaves, bits, sums, acting._replace(envs=Ahead(None, waiting)), episodes
+            leaves, sums = self._learn(leaves, sums, now.update, waiting.rows)
+            now, waiting = next(turns), None
+        return leaves, sums, now.before, acting._replace(envs=Ahead(None, waiting)), episodes
 
     def boundary(self, state: LoopState, steps: int) -> LoopState:
         return state._replace(acting=self._reset(steps))

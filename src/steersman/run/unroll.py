@@ -13,6 +13,8 @@ import numpy as np
 from steersman.run.packing import Packing
 from steersman.types import Agent, Array, DeviceEnvs, HostEnvs, Key, PyTree, Rollout, TimeStep
 
+_ONE = b"\1"  # in the bytes of flags: 0.1 us, where .any() takes 1.3
+
 
 class Acting(NamedTuple):
     """Where the environments and the acting agent stand between two unrolls. Every leading axis is ``[B]``."""
@@ -37,6 +39,9 @@ class Episodes(NamedTuple):
     count: Any
     returns: Any
     lengths: Any
+
+    def plus(self, other: Episodes) -> Episodes:
+        return Episodes(self.count + other.count, self.returns + other.returns, self.lengths + other.lengths)
 
 
 def begin(agent: Agent, envs: DeviceEnvs, key: Key, **reset: Any) -> Acting:
@@ -87,29 +92,29 @@ class HostRollout:
     hands one array to the compiled program that acts and reads one back, and an update is given one for all.
     """
 
-    def __init__(self, obs: PyTree, acted: PyTree, costs: Any, length: int):
+    def __init__(self, obs: PyTree, acted: tuple[PyTree, PyTree], costs: Any, length: int):
         num = costs.shape[0]
         number, flag = jax.ShapeDtypeStruct((num,), np.float32), jax.ShapeDtypeStruct((num,), np.bool_)
         seen = Seen(obs, flag, jax.eval_shape(lambda: jax.random.key_data(jax.random.key(0))))
-        self.length, self.seen, self.acted = length, Packing(seen), Packing(acted)
+        self.length, self.seen, self.acted, self._action = length, Packing(seen), Packing(acted), Packing(acted[0])
         self.outcome = Packing((number, flag, flag, obs, costs))
         self._act = self.seen.size
         self._out = self._act + self.acted.size
-        self._rows = np.zeros((length + 1, self._out + self.outcome.size), np.uint8)
-        *self._obs, self._first, self._key = self.seen.views(self._rows[:, : self._act])
-        self._outcome = self.outcome.views(self._rows[:, self._out :])
+        self.rows = np.zeros((length + 1, self._out + self.outcome.size), np.uint8)
+        *self._obs, self._first, self._key = self.seen.views(self.rows[:, : self._act])
+        self._outcome = self.outcome.views(self.rows[:, self._out :])
+        self._leaves = (lambda obs: (obs,)) if len(self._obs) == 1 else jax.tree.leaves
 
-    @property
-    def rows(self) -> np.ndarray:
-        """The rows that ``rollout`` takes apart."""
-        return self._rows[:-1]
+    def begin(self, acting: Acting, keys: Array, following: Array | None = None) -> np.ndarray:
+        """Start anew, with the bits of a key for each step ``[T, ...]``; -> the first row of Seen.
 
-    def begin(self, acting: Acting, keys: Array | None) -> np.ndarray:
-        """Start anew, with the bits of a key for each step ``[T, ...]``; -> the first row of Seen."""
-        if keys is not None:
-            self._key[:-1] = keys
+        following: the bits for the next rollout, if its first action is to be chosen from this one's last row.
+        """
+        self._key[:-1] = keys
+        if following is not None:
+            self._key[-1] = following[0]
         self._see(0, acting.obs, acting.first)
-        return self._rows[0, : self._act]
+        return self.first_seen
 
     def unroll(
         self, choose: Callable[..., Any], envs: HostEnvs, acting: Acting, chosen: Any, *, cut: bool = False
@@ -121,44 +126,50 @@ class HostRollout:
         checkpoint).
         """
         count, total_return, total_length = 0, 0.0, 0
-        step, first, carry = None, acting.first, acting.carry
-        rows, act, out, last = self._rows, self._act, self._out, self.length - 1
+        step, first, carry, action = None, acting.first, acting.carry, self._action
+        rows, act, out, last = self.rows, self._act, self._out, self.length - 1
+        reward, terminated, truncated, *final_obs, costs = self._outcome
         for t in range(self.length):
             acted, carry = chosen
             rows[t, act:out] = acted = np.asarray(acted)
-            action, _ = self.acted.tree(self.acted.views(acted))
-            step = envs.step(action)
-            first, truncated = step.terminated | step.truncated, step.truncated
-            if first.any():
+            step = envs.step(action.tree(action.views(acted)))
+            first = step.terminated | step.truncated
+            reward[t], terminated[t], truncated[t], costs[t] = step.reward, step.terminated, step.truncated, step.costs
+            for view, leaf in zip(final_obs, self._leaves(step.final_obs), strict=True):
+                view[t] = leaf
+            if _ONE in first.tobytes():
                 episodes = finished(step, np)
                 count += int(episodes.count)
                 total_return += float(episodes.returns)
                 total_length += int(episodes.lengths)
-            if cut and t == last:
-                truncated = truncated | ~step.terminated
-            outcome = (step.reward, step.terminated, truncated, step.final_obs, step.costs)
-            for view, leaf in zip(self._outcome, jax.tree.leaves(outcome), strict=True):
-                view[t] = leaf
+            if t == last:
+                if cut:
+                    truncated[t] |= ~step.terminated
+                self._see(t + 1, step.obs, first)
+                return Acting((), step.obs, first, carry), Episodes(count, total_return, total_length)
             self._see(t + 1, step.obs, first)
-            if t < last:
-                chosen = choose(rows[t + 1, :act], carry)
-        assert step is not None, "an unroll has at least one step"
-        return Acting((), step.obs, first, carry), Episodes(count, total_return, total_length)
+            chosen = choose(rows[t + 1, :act], carry)
+        raise ValueError("an unroll has at least one step")
 
     def _see(self, t: int, obs: PyTree, first: Array) -> None:
-        for view, leaf in zip(self._obs, jax.tree.leaves(obs), strict=True):
+        for view, leaf in zip(self._obs, self._leaves(obs), strict=True):
             view[t] = leaf
         self._first[t] = first
 
     @property
-    def next(self) -> np.ndarray:
-        """The row of Seen that follows the rollout."""
-        return self._rows[-1, : self._act]
+    def first_seen(self) -> np.ndarray:
+        """The row of Seen that the rollout begins with."""
+        return self.rows[0, : self._act]
 
     # In compiled code.
 
+    def next_seen(self, rows: jax.Array) -> jax.Array:
+        """The row of Seen that follows the rollout."""
+        return rows[-1, : self._act]
+
     def rollout(self, rows: jax.Array) -> Rollout:
         """``rows`` -> the rollout [T, B, ...]."""
+        rows = rows[:-1]
         seen = self.seen.unpack(rows[:, : self._act])
         action, extras = self.acted.unpack(rows[:, self._act : self._out])
         reward, terminated, truncated, final_obs, costs = self.outcome.unpack(rows[:, self._out :])
