@@ -94,6 +94,7 @@ def test_every_setting_is_a_flag_with_the_preset_as_default(capsys, monkeypatch)
         ("train ppo nowhere.to:be_found", "nowhere"),
         ("train ppo CartPole-v1 --stesp 5", "--steps"),
         ("train ppo CartPole-v1 --steps many", "many"),
+        ("train ppo CartPole-v1 --lr 1e-3", "There is no --lr. Here it is called --learning-rate."),
         ("train ppo CartPole-v1 --steps 0", "steps = 0; it must be 1 or more"),
         ("train ppo CartPole-v1 --gamma 1.5", "gamma = 1.5"),
         ("train ppo CartPole-v1 --steps=1e6 --seeds 1e0 --gamma 1.5", "gamma = 1.5"),

@@ -155,6 +155,14 @@ def test_frames_that_are_not_pictures(tmp_path, suffix, given, says):
     assert os.listdir(tmp_path) == [path.name]
 
 
+def test_the_folder_of_a_film_is_made_or_refused(tmp_path):
+    frame = np.zeros((8, 8, 3), np.uint8)
+    assert video.write_video([frame], tmp_path / "films" / "new" / "x.gif").exists()
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match="The folder of .*x.gif cannot be made: (Not a directory|File exists)"):
+        video.write_video([frame], tmp_path / "file" / "x.gif")
+
+
 def test_other_suffixes_and_rates(tmp_path, env):
     with pytest.raises(UsageError, match=r"suffix '.avi'; a film is one of .mp4, .gif"):
         video.write_video([], tmp_path / "x.avi")
@@ -182,9 +190,9 @@ def test_a_full_disk(tmp_path, monkeypatch):
     """ffmpeg cannot write: it says so, and so do we."""
     picture = np.zeros((8, 8, 3), np.uint8)
     with pytest.raises(UsageError, match="ffmpeg could not write"):
-        video.write_video([picture], tmp_path / "none" / "x.mp4")
-    with pytest.raises(UsageError, match="No such file"):
-        video.write_video([picture], tmp_path / "none" / "x.gif")
+        video.write_video([picture], tmp_path / f"{'x' * 300}.mp4")
+    with pytest.raises(UsageError, match="File name too long"):
+        video.write_video([picture], tmp_path / f"{'x' * 300}.gif")
     real = subprocess.Popen
 
     def full(command, **how):

@@ -18,7 +18,7 @@ from steersman.cli.display import TrainingDisplay, evaluation_rows, number, prin
 from steersman.cli.main import TRAIN_USAGE
 from steersman.errors import UsageError
 from steersman.run import checkpoint, folder
-from steersman.run.settings import RunConfig, environment_of, preset_for, saved_settings, split
+from steersman.run.settings import RunConfig, environment_of, preset_for, saved_settings, split, translated
 from steersman.run.train import Report, Result, resume, train
 
 C = TypeVar("C")
@@ -84,6 +84,7 @@ def run(arguments: list[str]) -> int:
     entry = agents.algorithm(name)
     run_config, config = split(entry, asked.base)
     default = Train(Output(), run_config, config)
+    _check_names(asked.flags, {**_fields(run_config), **_fields(config)})
     title = f"steersman train {name} {environment or 'ENVIRONMENT'}"
     chosen = _parse(Train[entry.config], asked.flags, default=default, prog=title)
     if environment is None:
@@ -94,6 +95,14 @@ def run(arguments: list[str]) -> int:
     work = lambda report: train(name, environment, out=out, preset=False, report=report, **settings)
     silent = chosen.output.quiet or chosen.output.json
     return _finish(_shown(silent, work, notes), environment, chosen.output.quiet, chosen.output.json)
+
+
+def _check_names(flags: list[str], known: dict[str, Any]) -> None:
+    """Say what a setting of another library is called here; all else the parser of flags says."""
+    for flag in (f.partition("=")[0] for f in flags if f.startswith("--")):
+        name = flag.removeprefix("--").replace("-", "_")
+        if name not in known and (ours := translated(name)) in known:
+            raise UsageError(f"There is no {flag}. Here it is called --{ours.replace('_', '-')}.")
 
 
 def _fields(config: Any) -> dict[str, Any]:

@@ -29,7 +29,7 @@ def write_video(frames: Iterable[np.ndarray], path: str | Path, fps: float = 30)
     Raises:
         UsageError: an unknown suffix, no frames, frames of different sizes, a full disk, or ffmpeg fails.
     """
-    path = checked_suffix(path)
+    path = checked_film(path)
     if not 0 < fps <= 1000:
         raise UsageError(f"fps is {fps}; give frames per second, more than 0 and at most 1000.")
     pictures = _same_size(map(rgb, frames))
@@ -42,11 +42,15 @@ def write_video(frames: Iterable[np.ndarray], path: str | Path, fps: float = 30)
     return path
 
 
-def checked_suffix(path: str | Path) -> Path:
-    """The path, if its suffix is one that a film can have; else a UsageError."""
+def checked_film(path: str | Path) -> Path:
+    """The path, if its suffix is one that a film can have, its folder made; else a UsageError."""
     path = Path(path)
     if path.suffix.lower() not in SUFFIXES:
         raise UsageError(f"{path} has the suffix {path.suffix!r}; a film is one of {', '.join(SUFFIXES)}.")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"The folder of {path} cannot be made: {error.strerror}. Choose another place.") from None
     return path
 
 

@@ -19,7 +19,7 @@ from steersman.errors import UsageError
 from steersman.nets.saliency import HasStreams, Streams, saliency
 from steersman.run import folder, video
 from steersman.run.files import replacing
-from steersman.run.frames import captioned, channels_first, checked_suffix, enlarged, picture_of, write_video
+from steersman.run.frames import captioned, channels_first, checked_film, enlarged, picture_of, write_video
 from steersman.run.policy import Policy, load
 from steersman.run.settings import environment_of
 from steersman.types import PyTree
@@ -74,7 +74,7 @@ def saliency_run(
         raise UsageError(
             f"{picture} has the suffix {picture.suffix!r}; the strip is a .png, the film is named by film."
         )
-    film = checked_suffix(film if film is not None else opened.path / "saliency.mp4")
+    film = checked_film(film if film is not None else opened.path / "saliency.mp4")
     if shots < 1 or steps < 1 or episodes < 1:
         raise UsageError(f"shots = {shots}, steps = {steps}, episodes = {episodes}; each must be 1 or more.")
     policy = load(run, seed_index=seed_index, network=network)

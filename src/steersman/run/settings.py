@@ -76,6 +76,36 @@ def preset_for(algorithm: str, environment: str) -> dict[str, Any]:
     return dict(known.get(name) or known.get(name.removeprefix("gymnasium/")) or {})
 
 
+# What other libraries (Stable-Baselines3, CleanRL, rejax) call our settings.
+_ELSEWHERE = {
+    "buffer_size": "replay_capacity",
+    "clip_coef": "clip",
+    "clip_range": "clip",
+    "ent_coef": "entropy_coefficient",
+    "exploration_final_eps": "exploration_end",
+    "exploration_initial_eps": "exploration_start",
+    "lr": "learning_rate",
+    "n_envs": "num_envs",
+    "n_epochs": "num_epochs",
+    "n_steps": "unroll_length",
+    "net_arch": "hidden_sizes",
+    "num_steps": "unroll_length",
+    "target_network_frequency": "target_period",
+    "target_update_interval": "target_period",
+    "timesteps": "steps",
+    "total_steps": "steps",
+    "total_timesteps": "steps",
+    "train_freq": "unroll_length",
+    "update_epochs": "num_epochs",
+    "vf_coef": "value_coefficient",
+}
+
+
+def translated(name: str) -> str:
+    """What a setting of another library is called here; the name itself where we know of none."""
+    return _ELSEWHERE.get(name, name)
+
+
 def split(algorithm: Algorithm, settings: Mapping[str, Any]) -> tuple[RunConfig, Any]:
     """Settings by name -> (the run's, the algorithm's).
 
@@ -87,7 +117,8 @@ def split(algorithm: Algorithm, settings: Mapping[str, Any]) -> tuple[RunConfig,
     known = of_run | of_algorithm
     for name in settings:
         if name not in known:
-            near = nearest(name, known)
+            ours = translated(name)
+            near = f"Here it is called {ours}." if ours in known else nearest(name, known)
             raise UsageError(
                 f"{algorithm.name} has no setting {name!r}. {near + ' ' if near else ''}All settings: "
                 f"steersman train {algorithm.name} --help"

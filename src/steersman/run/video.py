@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from steersman.errors import UsageError, nearest
-from steersman.run.frames import captioned, checked_suffix, rgb
+from steersman.run.frames import captioned, checked_film, rgb
 from steersman.run.frames import write_video as write_video
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def record(
     Raises:
         UsageError: the environment cannot be rendered or its renderer is not installed, an unknown suffix, a full disk.
     """
-    path = checked_suffix(path)
+    path = checked_film(path)
     env = renderable(place)
     returns: list[float] = []
     try:
