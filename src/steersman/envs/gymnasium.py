@@ -94,7 +94,7 @@ class GymnasiumEnvs(HostEnvs):
                 self._block = Block.allocate(leaves, self.num_envs)
                 self._members.attach(leaves, actions, mask, self._block)
             else:
-                from steersman.envs.workers import Layout
+                from steersman.envs.wire import Layout
 
                 self._block = self._members.attach(Layout(self.num_envs, workers, leaves, actions, mask))
         except BaseException:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from steersman.envs.members import Members
-from steersman.envs.workers import (
+from steersman.envs.wire import (
     ANSWER,
     ASKED,
     AT,

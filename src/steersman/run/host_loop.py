@@ -35,9 +35,9 @@ def _read(function: Callable[..., Any], leaves: list[Any], *args: Any) -> list[i
 class Turn(NamedTuple):
     """The random bits of one update: those the compiled loop splits off its key, worked out ahead."""
 
-    before: np.ndarray  # of the loop's key, [2]
-    update: np.ndarray  # [2]
-    act: np.ndarray  # of each step, [T, 2]
+    before: Any  # of the loop's key, [2]
+    update: Any  # [2]
+    act: Any  # of each step, [T, 2]
 
 
 def _turns(bits: jax.Array, count: int, length: int) -> Turn:
