@@ -23,7 +23,7 @@ def test_imitation_is_as_good_as_who_acted(tmp_path):
 
 
 def test_iql_does_far_better_than_poor_data(tmp_path):
-    data, teacher = recorded(tmp_path, 3_500)
-    assert teacher <= -1000.0
+    data, teacher = recorded(tmp_path, 3_000)  # how far SAC is by then depends on how a machine rounds
+    assert teacher <= -600.0
     better = steersman.train("iql", PLACE, from_data=data)
-    assert better.evaluation.mean >= -400.0
+    assert better.evaluation.mean >= max(-400.0, teacher / 2), teacher
