@@ -1,5 +1,6 @@
 """The host loop's order of things, seen through an agent that says who acted."""
 
+import gymnasium
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -23,7 +24,9 @@ def telltale():
     def update(state, rollout, key):
         acted_by = rollout.extras["version"]
         lag = state["version"] - acted_by
-        memory = jnp.roll(state["memory"], 1).at[0].set(rollout.obs.mean() + jax.random.uniform(key))
+        memory = (
+            jnp.roll(state["memory"], 1).at[0].set(jax.tree.leaves(rollout.obs)[0].mean() + jax.random.uniform(key))
+        )
         state = {"version": state["version"] + 1, "memory": memory}
         return state, {"lag": lag.mean(), "spread": acted_by.max() - acted_by.min()}
 
@@ -83,3 +86,28 @@ def test_the_state_is_written_in_place(overlap):
 def test_compiled_environments_have_nothing_to_overlap():
     with pytest.raises(UsageError, match="overlap is for host environments.*CartPole-v1 is compiled"):
         train("ppo", "CartPole-v1", steps=1000, overlap=True)
+
+
+class OneOfMany(gymnasium.Env):
+    """A Dict observation with a single entry."""
+
+    observation_space = gymnasium.spaces.Dict(only=gymnasium.spaces.Box(-1, 1, (2,)))
+    action_space = gymnasium.spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return {"only": self.np_random.uniform(-1, 1, 2).astype(np.float32)}, {}
+
+    def step(self, action):
+        obs, info = self.reset()
+        return obs, 1.0, bool(self.np_random.random() < 0.2), False, info
+
+
+@pytest.mark.parametrize("length", [1, 8])
+def test_a_dict_observation_with_one_entry(length):
+    loop = HostLoop(telltale(), envs.make(OneOfMany, B), unroll_length=length, first_length=2, seed=0)
+    state, totals = loop.advance(loop.start(), 3)
+    assert totals.metrics["lag"] == 0
+    assert state.acting.obs["only"].shape == (B, 2)
+    assert np.all(np.isfinite(state.agent["memory"]))
+    loop.close()

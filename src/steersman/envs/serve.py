@@ -12,28 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from steersman.envs import wire
 from steersman.envs.members import Members
-from steersman.envs.wire import (
-    ANSWER,
-    ASKED,
-    AT,
-    DONE,
-    ENDED,
-    ENTRIES,
-    FAILED,
-    FAULT,
-    MESSAGE,
-    OUTCOME,
-    PARENT_SLEEPS,
-    QUIET,
-    WAKE,
-    WORKER_SLEEPS,
-    Layout,
-    fence,
-    get,
-    put,
-    watch,
-)
+from steersman.envs.wire import fence, get, put, watch
 from steersman.errors import EnvironmentFault, UsageError
 
 
@@ -51,7 +32,7 @@ def serve(socket_fd: int, memory_fd: int, first: int) -> None:
         except Exception as error:
             _tell_of(error, end)
             return
-        put(end, ANSWER, look)
+        put(end, wire.ANSWER, look)
         _Server(members, end, memory_fd).run()
     except (EOFError, ConnectionError):
         pass
@@ -70,34 +51,34 @@ class _Server:
             pass
         entries, end, mine, step = self.entries, self.end, self.actions, self.members.step
         while True:
-            if watch(entries, ASKED, entries[DONE] + 1, WORKER_SLEEPS, self.patience):
-                entries[WORKER_SLEEPS] = 0
+            if watch(entries, wire.ASKED, entries[wire.DONE] + 1, wire.WORKER_SLEEPS, self.patience):
+                entries[wire.WORKER_SLEEPS] = 0
                 self._step(entries, end, mine, step)
                 continue
             what, message = get(end)
-            entries[WORKER_SLEEPS] = 0
-            if what == MESSAGE:
+            entries[wire.WORKER_SLEEPS] = 0
+            if what == wire.MESSAGE:
                 # Sent after an interrupt, it finds the step that was asked for before.
-                if entries[ASKED] != entries[DONE]:
+                if entries[wire.ASKED] != entries[wire.DONE]:
                     self._step(entries, end, mine, step)
                 self._message(what, message)
 
     def _step(self, entries: memoryview, end: socket.socket, actions: list[np.ndarray], step: Any) -> None:
         try:
             # Copies, for an environment may keep its action.
-            entries[OUTCOME] = ENDED if step([a.copy() for a in actions]) else QUIET
+            entries[wire.OUTCOME] = wire.ENDED if step([a.copy() for a in actions]) else wire.QUIET
         except Exception as error:
-            entries[OUTCOME] = FAILED
+            entries[wire.OUTCOME] = wire.FAILED
             _tell_of(error, end)
         fence()
-        entries[DONE] += 1
+        entries[wire.DONE] += 1
         fence()
-        if entries[PARENT_SLEEPS]:
-            put(end, WAKE)
+        if entries[wire.PARENT_SLEEPS]:
+            put(end, wire.WAKE)
 
     def _message(self, what: bytes, message: Any) -> bool:
         """Answer one message; -> whether the mapping is still to be laid out."""
-        assert what == MESSAGE
+        assert what == wire.MESSAGE
         name, *args = message
         calls: dict[str, Callable[..., Any]] = {
             "attach": self._attach,
@@ -110,16 +91,16 @@ class _Server:
         except Exception as error:
             _tell_of(error, self.end)
         else:
-            put(self.end, ANSWER, answer)
+            put(self.end, wire.ANSWER, answer)
         return name != "attach"
 
-    def _attach(self, layout: Layout, k: int) -> None:
+    def _attach(self, layout: wire.Layout, k: int) -> None:
         counters, block, actions = layout.views(mmap.mmap(self.memory_fd, layout.size()))
         first, last = self.members.first, self.members.first + len(self.members.envs)
         self.patience = layout.patience()
-        self.entries = counters[k * ENTRIES : (k + 1) * ENTRIES]
+        self.entries = counters[k * wire.ENTRIES : (k + 1) * wire.ENTRIES]
         self.actions = [a[first:last] for a in actions]
-        self.members.attach(layout.obs, layout.action, layout.mask, block.rows(first, last, self.entries[AT:]))
+        self.members.attach(layout.obs, layout.action, layout.mask, block.rows(first, last, self.entries[wire.AT :]))
 
 
 def _tell_of(error: Exception, end: socket.socket) -> None:
@@ -129,4 +110,4 @@ def _tell_of(error: Exception, end: socket.socket) -> None:
     cause = error.__cause__ if ours else error
     if cause is not None:
         text += "\n\nThe traceback in the worker:\n" + "".join(traceback.format_exception(cause)).rstrip()
-    put(end, FAULT, (UsageError if isinstance(error, UsageError) else EnvironmentFault, text))
+    put(end, wire.FAULT, (UsageError if isinstance(error, UsageError) else EnvironmentFault, text))

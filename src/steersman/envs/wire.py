@@ -110,8 +110,10 @@ def watch(entries: memoryview, index: int, value: int, sleeps: int, patience: fl
             os.sched_yield()
         if entries[index] != value:
             entries[sleeps] = 1
+            fence()  # said before the last look
+    arrived = entries[index] == value
     fence()  # what the other side wrote before the counter is read after it
-    return entries[index] == value
+    return arrived
 
 
 def fence() -> None:

@@ -121,6 +121,7 @@ class Workers:
         for shared, given in zip(self._actions, actions, strict=True):
             shared[...] = given
         entries = self._entries
+        fence()
         for own in entries:
             own[ASKED] += 1
         fence()

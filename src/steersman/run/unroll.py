@@ -103,7 +103,7 @@ class HostRollout:
         self.rows = np.zeros((length + 1, self._out + self.outcome.size), np.uint8)
         *self._obs, self._first, self._key = self.seen.views(self.rows[:, : self._act])
         self._outcome = self.outcome.views(self.rows[:, self._out :])
-        self._leaves = (lambda obs: (obs,)) if len(self._obs) == 1 else jax.tree.leaves
+        self._leaves = jax.tree.leaves if isinstance(obs, dict | tuple) else lambda obs: (obs,)
 
     def begin(self, acting: Acting, keys: Array, following: Array | None = None) -> np.ndarray:
         """Start anew, with the bits of a key for each step ``[T, ...]``; -> the first row of Seen.
