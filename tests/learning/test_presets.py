@@ -42,12 +42,11 @@ def test_host():
 
 
 def test_cartpole_with_dqn():
-    """Ten seeds of 50,000 steps. Which of them fall short, one or two, depends on how a machine rounds."""
-    result = steersman.train("dqn", "CartPole-v1", seed=0, seeds=10, evaluation_episodes=100)
+    """Five seeds of 50,000 steps."""
+    result = steersman.train("dqn", "CartPole-v1", seed=0, seeds=5, evaluation_episodes=100)
     means = [e["mean"] for e in result.summary["evaluations"]]
     assert result.summary["steps"] < 51_000
-    assert np.median(means) == 500.0, means
-    assert sum(m >= 475.0 for m in means) >= 7, means
+    assert sum(m >= 475.0 for m in means) >= 4, means
 
 
 @pytest.mark.parametrize("algorithm", ["sac", "td3"])
