@@ -74,7 +74,6 @@ def saliency_run(
         raise UsageError(
             f"{picture} has the suffix {picture.suffix!r}; the strip is a .png, the film is named by film."
         )
-    film = checked_film(film if film is not None else opened.path / "saliency.mp4")
     if shots < 1 or steps < 1 or episodes < 1:
         raise UsageError(f"shots = {shots}, steps = {steps}, episodes = {episodes}; each must be 1 or more.")
     policy = load(run, seed_index=seed_index, network=network)
@@ -82,6 +81,7 @@ def saliency_run(
     env = video.renderable(place)
     returns: list[float] = []
     try:
+        film = checked_film(film if film is not None else opened.path / "saliency.mp4")  # last: it makes a folder
         moments = video.play(
             env,
             policy,

@@ -45,10 +45,10 @@ def record(
     Raises:
         UsageError: the environment cannot be rendered or its renderer is not installed, an unknown suffix, a full disk.
     """
-    path = checked_film(path)
     env = renderable(place)
     returns: list[float] = []
     try:
+        path = checked_film(path)  # last, for it makes a folder
         frames = host_frames(
             env,
             policy,
