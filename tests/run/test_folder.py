@@ -226,9 +226,10 @@ HOLD = """
 import os, sys
 from steersman.run.files import lock
 with lock(sys.argv[1]):
-    worker = os.fork() if sys.argv[2] == "fork" else 0
-    if worker or sys.argv[2] == "alone":
-        print(os.getpid(), worker, flush=True)
+    if sys.argv[2] == "alone":
+        print(os.getpid(), 0, flush=True)
+    elif os.fork() == 0:  # the worker says so itself: by now it has let go of what it inherited
+        print(os.getppid(), os.getpid(), flush=True)
     sys.stdin.read()
 """
 
