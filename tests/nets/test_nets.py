@@ -1,5 +1,7 @@
 """Networks: the leaves rule, shapes for every space, the initialisation that on-policy methods depend on."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,7 +17,7 @@ from steersman.nets.critics import ActionValue, Critic, ensemble
 from steersman.nets.encoders import Encoder, encoder_for
 from steersman.nets.heads import PolicyHead, ValueHead
 from steersman.nets.initialisers import orthogonal_linear
-from steersman.nets.linear import Linear
+from steersman.nets.linear import Linear, orthogonal
 from steersman.nets.mlp import MLP
 from steersman.nets.norm import LayerNorm
 from steersman.nets.table import Table
@@ -62,6 +64,19 @@ def test_every_leaf_is_an_inexact_array(network):
     """The rule that makes plain jit, vmap, grad and optax enough."""
     assert all(isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jnp.inexact) for x in jax.tree.leaves(network))
     assert hash(jax.tree.structure(network)) is not None  # static parts can be a jit cache's key
+
+
+def test_many_orthogonal_matrices_are_drawn_one_after_another():
+    """Batched QR factorisations on several CPU devices can wait for each other for ever."""
+    keys = jax.random.split(jax.random.key(0), 6).reshape(2, 3)
+    draw = lambda key: orthogonal(2.0, (4, 3), key)
+    many = jax.vmap(jax.vmap(draw))
+    assert "qr" in str(jax.make_jaxpr(many)(keys))
+    assert not re.search(r"f32\[[\d,]*,4,3\][^\n]* = (geqrf|qr)\b", str(jax.make_jaxpr(many)(keys)))
+    batched = jax.vmap(lambda key: jax.nn.initializers.orthogonal(2.0)(key, (4, 3)))
+    assert re.search(r"f32\[[\d,]*,4,3\][^\n]* = (geqrf|qr)\b", str(jax.make_jaxpr(batched)(keys[0])))
+    each = [[draw(key) for key in row] for row in keys]
+    np.testing.assert_allclose(many(keys), np.array(each), rtol=1e-6, atol=1e-6)
 
 
 def test_orthogonal_linear():

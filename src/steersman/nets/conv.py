@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from steersman.errors import UsageError
 from steersman.nets.initialisers import RELU_GAIN, orthogonal_linear
-from steersman.nets.linear import Linear
+from steersman.nets.linear import Linear, orthogonal
 from steersman.nets.norm import LayerNorm
 from steersman.types import Key
 
@@ -26,7 +26,7 @@ class Conv(eqx.Module):
     def __init__(
         self, channels_in: int, channels_out: int, size: int, stride: int = 1, *, same: bool = False, key: Key
     ):
-        flat = jax.nn.initializers.orthogonal(RELU_GAIN)(key, (size * size * channels_in, channels_out), jnp.float32)
+        flat = orthogonal(RELU_GAIN, (size * size * channels_in, channels_out), key)
         self.weight = flat.reshape(size, size, channels_in, channels_out)
         self.bias = jnp.zeros((channels_out,), jnp.float32)
         self.stride, self.same = stride, same

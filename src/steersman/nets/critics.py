@@ -92,6 +92,4 @@ def ensemble(make: Callable[[Key], M], key: Key, size: int) -> M:
 
     Apply it with ``jax.vmap(lambda member: member(x))(module)``: one batched product for all members, not K small ones.
     """
-    # One after another: a batched QR factorisation (orthogonal weights) waits for threads of the pool that it runs in,
-    # and two CPU devices that do so at once wait for ever.
-    return jax.lax.map(make, jax.random.split(key, size))
+    return jax.vmap(make)(jax.random.split(key, size))

@@ -9,6 +9,20 @@ import jax.numpy as jnp
 from steersman.types import Key
 
 
+def orthogonal(gain: float, shape: tuple[int, int], key: Key) -> jax.Array:
+    """gain * a random matrix with orthogonal rows or columns, whichever are fewer (Saxe et al. 2014). float32.
+
+    Under vmap (seeds, ensembles) the matrices are drawn one after another: a batched QR factorisation waits for threads
+    of the pool that it runs in, and several at once on CPUs may wait for ever.
+    """
+
+    @jax.custom_batching.sequential_vmap
+    def draw(key: Key) -> jax.Array:
+        return jax.nn.initializers.orthogonal(gain)(key, shape, jnp.float32)
+
+    return draw(key)
+
+
 class Linear(eqx.Module):
     """``[in] -> [out]``: y = W x + b, from orthogonal W and zero b (Saxe et al. 2014).
 
@@ -22,7 +36,7 @@ class Linear(eqx.Module):
     out_first: bool = eqx.field(static=True)
 
     def __init__(self, in_size: int, out_size: int, *, gain: float, key: Key):
-        weight = jax.nn.initializers.orthogonal(gain)(key, (out_size, in_size), jnp.float32)
+        weight = orthogonal(gain, (out_size, in_size), key)
         self.out_first = out_size < in_size
         self.kernel = weight if self.out_first else weight.T
         self.bias = jnp.zeros((out_size,), jnp.float32)
