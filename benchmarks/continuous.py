@@ -1,6 +1,6 @@
 """Continuous control on MuJoCo: the return at 100,000 steps, 300,000 and 1,000,000 of one and the same training.
 
-    python benchmarks/continuous.py sac Hopper-v5                          three seeds to 300,000 steps, an hour on a core
+    python benchmarks/continuous.py sac Hopper-v5            three seeds to 300,000 steps, most of an hour on a core
     python benchmarks/continuous.py sac HalfCheetah-v5 --seeds 0 --at 100000 300000 1000000
     python benchmarks/continuous.py crossq Hopper-v5 --at 100000 --set critic_sizes=512,512
     python benchmarks/continuous.py sac Hopper-v5 --quick                  a trial of the machinery; nothing is saved

@@ -34,11 +34,11 @@ COEFFICIENTS = {
     "entropy_coefficient": 0.0,
     "max_grad_norm": 0.5,
 }
-SIXTY_FOUR = {"num_envs": 64, "rollout_length": 128, "epochs": 4, "minibatches": 8}
+SIXTY_FOUR = {"num_envs": 64, "rollout_length": 128, "epochs": 4, "minibatch_size": 1024}
 COMPILED = {"environment": "CartPole-v1"} | SIXTY_FOUR | COEFFICIENTS
-EIGHT = {"num_envs": 8, "rollout_length": 256, "epochs": 4, "minibatches": 8}
+EIGHT = {"num_envs": 8, "rollout_length": 256, "epochs": 4, "minibatch_size": 256}
 HOST = {"environment": "gymnasium/CartPole-v1"} | EIGHT | COEFFICIENTS
-A2C = {k: v for k, v in COMPILED.items() if k not in ("epochs", "minibatches", "clip")}
+A2C = {k: v for k, v in COMPILED.items() if k not in ("epochs", "minibatch_size", "clip")}
 A2C |= {"algorithm": "a2c", "rollout_length": 8, "learning_rate": 7e-4, "gae_lambda": 1.0}
 SAC = {
     "algorithm": "sac",
@@ -46,7 +46,7 @@ SAC = {
     "num_envs": 1,
     "rollout_length": 1,
     "update_ratio": 1,
-    "batch_size": 256,
+    "minibatch_size": 256,
     "hidden_sizes": [256, 256],
     "learning_rate": 3e-4,
     "gamma": 0.99,
@@ -60,7 +60,7 @@ DQN = {
     "num_envs": 1,
     "rollout_length": 1,
     "update_ratio": 1,
-    "batch_size": 128,
+    "minibatch_size": 128,
     "hidden_sizes": [64, 64],
     "learning_rate": 5e-4,
     "gamma": 0.99,
@@ -71,9 +71,6 @@ DQN = {
     "learning_starts": 1_000,
 }
 SCRIPTS = {"steersman": "train_steersman", "sb3": "train_sb3", "sbx": "train_sb3"}  # others: train_rejax
-OFF_POLICY_SCRIPTS = {
-    name: {"steersman": f"{name}_steersman", "sb3": f"{name}_peers", "sbx": f"{name}_peers"} for name in ("sac", "dqn")
-}
 
 # What the settings cannot show; printed under the table.
 NOTES = {
@@ -132,8 +129,7 @@ class Contender:
         return peers.python_of("rejax" if self.name.startswith("rejax") else "sb3")
 
     def measure(self, shape: dict[str, Any], scale: float) -> dict[str, Any]:
-        scripts = OFF_POLICY_SCRIPTS.get(shape.get("algorithm", ""), SCRIPTS)
-        script = common.HERE / "contenders" / f"{scripts.get(self.name, 'train_rejax')}.py"
+        script = common.HERE / "contenders" / f"{SCRIPTS.get(self.name, 'train_rejax')}.py"
         steps = max(int(self.steps * scale), 4 * shape["num_envs"] * shape["rollout_length"])
         library = ["--library", self.name] if self.name in ("sb3", "sbx") else []
         options = ["--shape", json.dumps(shape), "--steps", str(steps), *library, *self.options]

@@ -120,6 +120,40 @@ def online(result: dict[str, Any]) -> str:
     return f"## The online actor-critic beside a plain loop\n\n{text}\n\n{origin(result)}"
 
 
+def continuous(results: list[dict[str, Any]]) -> str:
+    stages = sorted({stage["steps"] for r in results for stage in r["at"]})
+    rows, commands = [], []
+    for r in results:
+        usual = {"num_envs", "learning_starts", "gamma"}
+        other = ", ".join(f"{k} {v}" for k, v in r["settings"].items() if k not in usual)
+        cells = []
+        for steps in stages:
+            at = next((stage for stage in r["at"] if stage["steps"] == steps), None)
+            if at is None:
+                cells.append("")
+                continue
+            interval = "" if at["ci95"] is None else f"{at['ci95'][0]:.0f} to {at['ci95'][1]:.0f}; "
+            cells.append(f"**{at['mean']:.0f}** ({interval}{len(at['each'])})")
+        goal = ""
+        if r["target"] is not None:
+            steps, least = r["target"]
+            value = next(stage["mean"] for stage in r["at"] if stage["steps"] == steps)
+            goal = f"{verdict(value, least)} at {steps:,}"
+        name = f"{r['algorithm']} {r['environment']}" + (f", {other}" if other else "")
+        speed = statistics.median(row["steps_per_second"] for row in r["each"])
+        rows.append([name, *cells, goal, r["published"] or "", f"{speed:,.0f}"])
+        commands += [origin(row) for row in r["each"]]
+    header = ["", *(f"{steps:,} steps" for steps in stages), "target", "published, 1M steps", "steps/s"]
+    text = (
+        "By the presets: one environment, one update of batch 256 a step; the mean over the seeds and, in brackets, "
+        "its 95 % bootstrap interval and the number of seeds. A seed counts with the mean return of its deterministic "
+        "policy over 100 episodes, in environments of their own. The stages of a row are of the same trainings. "
+        "Speed: on one core, evaluation left out."
+    )
+    lines = "\n".join(f"- {line}" for line in dict.fromkeys(commands))
+    return f"## Continuous control\n\n{text}\n\n{table(header, rows)}\n\n{lines}"
+
+
 def minatar(results: list[dict[str, Any]]) -> str:
     sources = list(dict.fromkeys(source for r in results for source in r["published"]))
     rows, commands = [], []
@@ -393,6 +427,8 @@ def render() -> str:
     parts += [resume(r) for r in load("resume.json")] + [first_run(r) for r in load("first_run.json")]
     parts += [planning(r) for r in load("tabular-planning.json")]
     parts += [q_learning(r) for r in load("tabular-q-learning.json")]
+    if found := load("continuous-*.json"):
+        parts.append(continuous(found))
     if found := load("minatar-*.json"):
         parts.append(minatar(found))
     if found := load("atari-*.json"):

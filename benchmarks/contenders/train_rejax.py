@@ -27,7 +27,7 @@ def main(args: argparse.Namespace) -> None:
         num_envs=shape["num_envs"],
         num_steps=shape["rollout_length"],
         num_epochs=shape["epochs"],
-        num_minibatches=shape["minibatches"],
+        num_minibatches=rollout // shape["minibatch_size"],
         learning_rate=shape["learning_rate"],
         gamma=shape["gamma"],
         gae_lambda=shape["gae_lambda"],
