@@ -1,8 +1,9 @@
 """Algorithms side by side: runs `steersman compare`, keeps its results, and its picture for the documents.
 
-python benchmarks/compare.py                      the ladder of policy gradients on CartPole-v1, ten seeds
-python benchmarks/compare.py --folder runs/x      in a folder that is kept: an interrupted one goes on
-python benchmarks/compare.py --quick              a fiftieth of the steps, two seeds; nothing is saved
+python benchmarks/compare.py --only ladder              policy gradients on CartPole-v1, ten seeds
+python benchmarks/compare.py --only switches-breakout   DQN's switches on MinAtar, three seeds (extra gymnax)
+python benchmarks/compare.py --folder runs/x            in a folder that is kept: an interrupted one goes on
+python benchmarks/compare.py --quick                    a fiftieth of the steps, two seeds; nothing is saved
 """
 
 from __future__ import annotations
@@ -15,20 +16,39 @@ from typing import Any
 import common
 from PIL import Image
 
-COMPARISONS: dict[str, tuple[list[str], list[str]]] = {  # name -> entries, flags
+SWITCHES = {  # of DQN, one at a time on the plain agent; noise in the weights explores by itself
+    "double": "double=true",
+    "dueling": "dueling=true",
+    "n-step": "n_step=3",
+    "prioritized": "prioritized=true",
+    "noisy": "noisy=true,exploration_start=0,exploration_end=0",
+    "categorical": "distribution=categorical,loss=huber,v_min=-1,v_max=20",
+    "quantile": "distribution=quantile,loss=huber",
+}
+ALL = "double=true,dueling=true,n_step=3,prioritized=true"
+ABLATION = ["dqn", *(f"{name}=dqn:{setting}" for name, setting in SWITCHES.items())]
+ABLATION += [f"rainbow=dqn:{ALL},{SWITCHES['noisy']},{SWITCHES['categorical']}"]
+COMPARISONS: dict[str, tuple[list[str], dict[str, str]]] = {  # name -> entries, flags
     "ladder": (
         ["reinforce", "a2c", "trpo", "ppo-penalty=ppo:objective=penalty", "ppo"],
-        ["--env", "CartPole-v1", "--steps", "500000"],
+        {"--env": "CartPole-v1", "--steps": "500000", "--seeds": "10"},
     ),
+    **{
+        f"switches-{game.lower()}": (
+            ABLATION,
+            {"--env": f"gymnax/{game}-MinAtar", "--steps": "500000", "--seeds": "3", "--threshold": threshold},
+        )
+        for game, threshold in (("Breakout", "10"), ("Asterix", "5"))
+    },
 }
 PICTURES = common.ROOT / "docs" / "img"
 
 
 def measure(name: str, folder: Path, quick: bool) -> dict[str, Any]:
     entries, flags = COMPARISONS[name]
-    size = ["--seeds", "2", "--steps", "10000"] if quick else ["--seeds", "10"]
-    line = ["compare", *entries, *flags, *size, "--out", str(folder), "--json"]
-    found = common.run_json([*common.STEERSMAN, *line], timeout=3600)
+    flags = flags | ({"--seeds": "2", "--steps": "10000"} if quick else {})
+    line = ["compare", *entries, *(word for flag in flags.items() for word in flag), "--out", str(folder), "--json"]
+    found = common.run_json([*common.STEERSMAN, *line], timeout=6 * 3600)
     command = " ".join(["steersman", *line[: line.index("--out")]])
     return {"name": name, "command": command, "compared": {k: v for k, v in found.items() if k != "out"}}
 

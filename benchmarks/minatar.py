@@ -1,6 +1,7 @@
-"""What PQN reaches on MinAtar (through gymnax) in 5M steps, beside published figures.
+"""What PQN (5M steps) and DQN (2M) reach on MinAtar, through gymnax, beside published figures.
 
-    python benchmarks/minatar.py                               four games, three seeds each: about an hour on one core
+    python benchmarks/minatar.py                               PQN: four games, three seeds each, half an hour on a core
+    python benchmarks/minatar.py --algorithm dqn               DQN: an hour
     python benchmarks/minatar.py --only Breakout --seeds 0 1   one of them; seeds that are there already stay
     python benchmarks/minatar.py --quick                       a hundredth of the steps; nothing is saved
 
@@ -10,7 +11,6 @@ Needs the extra ``gymnax``. Each seed is a run of its own, written as soon as it
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import time
 from pathlib import Path
@@ -47,16 +47,12 @@ def measure(algorithm: str, game: str, seed: int, steps: int) -> dict[str, Any]:
     }
 
 
-def saved(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text()) if path.exists() else {"each": []}
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--algorithm", default="pqn")
     parser.add_argument("--only", nargs="+", choices=GAMES, default=GAMES)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--steps", type=int, help="default: the preset's, 5M")
+    parser.add_argument("--steps", type=int, help="default: the preset's")
     parser.add_argument("--quick", action="store_true", help="a trial of the machinery; saved only where --out says")
     parser.add_argument("--out", type=Path, help="folder of the results; default benchmarks/results")
     args = parser.parse_args()
@@ -70,12 +66,14 @@ def main() -> None:
                 continue
             name = f"minatar-{args.algorithm}-{game}"
             folder = args.out or common.RESULTS
-            rows = [r for r in saved(folder / f"{name}.json")["each"] if r["seed"] != seed] + [row]
+            old, settings = common.load(name, folder), common.rounded(presets(args.algorithm)[f"gymnax/{game}-MinAtar"])
+            same = old["each"] if old is not None and old["settings"] == settings else []
+            rows = [r for r in same if r["seed"] != seed and r["steps"] == steps] + [row]
             rows.sort(key=lambda r: r["seed"])
             content = {
                 "algorithm": args.algorithm,
                 "game": game,
-                "settings": presets(args.algorithm)[f"gymnax/{game}-MinAtar"],
+                "settings": settings,
                 "mean": statistics.mean(r["mean"] for r in rows),
                 "published": {source: figures[game] for source, figures in PUBLISHED.items()},
                 "each": rows,

@@ -108,8 +108,12 @@ def _newer(spec: GymnasiumSpec) -> str:
 
 @contextlib.contextmanager
 def quiet_mujoco(spec: GymnasiumSpec | None) -> Iterator[None]:
-    """MuJoCo complains of Gymnasium's models at each load, on the terminal and in a file of the working directory."""
-    if spec is None or _extra(spec) != "mujoco":
+    """MuJoCo complains of Gymnasium's and dm_control's models at each load, on the terminal and in a file."""
+    if spec is not None and "dm_control" in str(spec.entry_point):
+        with contextlib.suppress(ImportError), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of machines without a display
+            importlib.import_module("dm_control.mujoco")  # it sets a handler of its own as it is imported
+    elif spec is None or _extra(spec) != "mujoco":
         yield
         return
     mujoco = importlib.import_module("mujoco")
