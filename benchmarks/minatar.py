@@ -68,7 +68,7 @@ def main() -> None:
             folder = args.out or common.RESULTS
             old, settings = common.load(name, folder), common.rounded(presets(args.algorithm)[f"gymnax/{game}-MinAtar"])
             same = old["each"] if old is not None and old["settings"] == settings else []
-            rows = [r for r in same if r["seed"] != seed and r["steps"] == steps] + [row]
+            rows = [r for r in same if r["seed"] != seed and r["steps"] == row["steps"]] + [row]
             rows.sort(key=lambda r: r["seed"])
             content = {
                 "algorithm": args.algorithm,
