@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -277,6 +278,37 @@ def test_two_processes_creating_one_run_give_one_run(tmp_path):
     assert len(runs) == 1
     assert len(outcomes) == 6
     assert folder.open_run(tmp_path / "run") == runs[0]
+
+
+def test_one_that_comes_too_late_leaves_the_holders_folder_alone(tmp_path, monkeypatch):
+    """Both saw no folder; the other one is between its lock and its first file when this one gives up."""
+    run = tmp_path / "run"
+    seen = Path.exists
+
+    def exists(path, *args, **kwargs):
+        if path == run / ".lock":
+            return False
+        return seen(path, *args, **kwargs)
+
+    run.mkdir()
+    monkeypatch.setattr(Path, "exists", exists)
+    with files.lock(run):
+        with pytest.raises(UsageError, match="in use"):
+            folder.create(run, CONFIG)
+        assert (run / ".lock").is_file()
+
+
+def test_a_lock_that_was_taken_away_meanwhile_is_no_lock(tmp_path, monkeypatch):
+    """Its holder failed and removed it between our opening and our locking it."""
+    flock = files.fcntl.flock
+
+    def removing(handle, how):
+        (tmp_path / ".lock").unlink()
+        flock(handle, how)
+
+    monkeypatch.setattr(files.fcntl, "flock", removing)
+    with pytest.raises(UsageError), files.lock(tmp_path):
+        pass
 
 
 def test_it_is_light():

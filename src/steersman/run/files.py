@@ -178,6 +178,9 @@ def lock(path: str | Path) -> Iterator[None]:
                 ) from None
             except OSError:
                 pass  # a file system without locks (some network disks): go on without
+        with explained("locking", file):
+            if not os.path.samestat(os.fstat(handle), os.stat(file)):  # its holder has failed, and taken it away
+                raise UsageError(f"{path} was in use until this moment. Start again.")
         with suppress(OSError):  # a full disk: the name of the holder is a courtesy
             os.ftruncate(handle, 0)
             os.write(handle, f"process {os.getpid()} on {platform.node()}\n".encode())

@@ -19,7 +19,7 @@ import re
 import time
 import warnings
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -101,25 +101,29 @@ def create(path: str | Path, config: Mapping[str, Any]) -> Run:
         raise ValueError(f"config.json would be malformed: {problem}")
     json.dumps(content)  # a value that JSON cannot hold must be found before anything is created
     made: list[Path] = []
-    ours = False
-    try:
-        with explained("creating the run folder", path):
-            if path.exists():
-                _refuse_occupied(path)
-            ours = not (path / ".lock").exists()
-            for folder in [p for p in (path, *path.parents) if not p.exists()][::-1]:
-                with suppress(FileExistsError):  # made by another process this moment: theirs, not ours to undo
-                    folder.mkdir()
-                    made.append(folder)
-        with lock(path):
-            _refuse_occupied(path)
+    with ExitStack() as held:
+        try:
             with explained("creating the run folder", path):
+                if path.exists():
+                    _refuse_occupied(path)
+                ours = not (path / ".lock").exists()
+                for folder in [p for p in (path, *path.parents) if not p.exists()][::-1]:
+                    with suppress(FileExistsError):  # made by another process this moment: theirs, not ours to undo
+                        folder.mkdir()
+                        made.append(folder)
+            held.enter_context(lock(path))
+        except BaseException:
+            _undo(path, made, False)  # a lock that is there is another's
+            raise
+        try:
+            with explained("creating the run folder", path):
+                _refuse_occupied(path)
                 (path / "checkpoints").mkdir(exist_ok=True)
                 made.append(path / "checkpoints")
             write_json(path / "config.json", content)
-    except BaseException:
-        _undo(path, made, ours)
-        raise
+        except BaseException:
+            _undo(path, made, ours)  # while nobody else can begin here
+            raise
     return open_run(path)
 
 
@@ -138,7 +142,7 @@ def _refuse_occupied(path: Path) -> None:
 
 
 def _undo(path: Path, made: list[Path], ours: bool) -> None:
-    """Remove what ``create`` made; folders go only when empty, so what others put there meanwhile stays."""
+    """Remove what ``create`` made (``ours``: the lock too); folders go only when empty: what others put there stays."""
     for folder in (path / "checkpoints", path, *path.parents):
         with suppress(OSError):
             if folder == path and ours and [p.name for p in path.iterdir()] == [".lock"]:
