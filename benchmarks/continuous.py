@@ -6,8 +6,9 @@
     python benchmarks/continuous.py sac Hopper-v5 --quick                  a trial of the machinery; nothing is saved
 
 By the preset: one environment, one update of batch 256 a step. A run stops at each of the steps, its deterministic
-policy plays 100 episodes of environments of its own, and the run is resumed: bit for bit what it would have been. Each
-seed is written as soon as it is there; seeds that the result has already, under the same settings, stay in it.
+policy plays 100 episodes of environments of its own, and the run is resumed: learner and replay as they were, the
+environment at the start of an episode. Each seed is written as soon as it is there; seeds that the result has already,
+under the same settings, stay in it.
 """
 
 from __future__ import annotations

@@ -137,8 +137,8 @@ def continuous(results: list[dict[str, Any]]) -> str:
         goal = ""
         if r["target"] is not None:
             steps, least = r["target"]
-            value = next(stage["mean"] for stage in r["at"] if stage["steps"] == steps)
-            goal = f"{verdict(value, least)} at {steps:,}"
+            means = [stage["mean"] for stage in r["at"] if stage["steps"] == steps]
+            goal = f"{verdict(means[0], least)} at {steps:,}" if means else ""
         name = f"{r['algorithm']} {r['environment']}" + (f", {other}" if other else "")
         speed = statistics.median(row["steps_per_second"] for row in r["each"])
         rows.append([name, *cells, goal, r["published"] or "", f"{speed:,.0f}"])
@@ -147,7 +147,7 @@ def continuous(results: list[dict[str, Any]]) -> str:
     text = (
         "By the presets: one environment, one update of batch 256 a step; the mean over the seeds and, in brackets, "
         "its 95 % bootstrap interval and the number of seeds. A seed counts with the mean return of its deterministic "
-        "policy over 100 episodes, in environments of their own. The stages of a row are of the same trainings. "
+        "policy over 100 episodes, in environments of their own. A seed with several stages is one training. "
         "Speed: on one core, evaluation left out."
     )
     lines = "\n".join(f"- {line}" for line in dict.fromkeys(commands))
