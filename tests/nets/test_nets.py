@@ -167,14 +167,27 @@ def test_channels_last_equals_channels_first():
     assert last(image).shape == (512,)
 
 
-@pytest.mark.parametrize(("shape", "size", "stride"), [((10, 10, 4), 3, 1), ((11, 9, 2), 4, 2), ((7, 6, 3), 3, 2)])
-def test_a_convolution_by_patches_is_xlas(shape, size, stride):
-    """Value and both gradients; the form used for small grids on CPU against the one used elsewhere."""
+@pytest.mark.parametrize(
+    ("shape", "size", "stride", "same"),
+    [
+        ((10, 10, 4), 3, 1, False),  # MinAtar
+        ((37, 38, 4), 8, 4, False),  # blocks, many channels, and pixels that no patch reaches
+        ((11, 9, 2), 4, 2, False),  # blocks, few channels
+        ((7, 6, 3), 3, 2, False),
+        ((9, 9, 33), 3, 1, True),
+        ((13, 10, 2), 4, 2, True),
+        ((7, 8, 40), 5, 3, True),
+    ],
+)
+def test_a_convolution_by_products_is_xlas(shape, size, stride, same):
+    """Value and both gradients; the form used on CPU against the one used elsewhere."""
     x = jax.random.normal(jax.random.key(0), shape)
-    weight = jax.random.normal(jax.random.key(1), (size, size, shape[-1], 5))
-    forms = (lambda x, w: conv._by_patches(x, w, stride), lambda x, w: conv._by_xla(x, w, stride, False))
+    weight = jax.random.normal(jax.random.key(1), (size, size, shape[-1], 5)) / size
     ours, theirs = (
-        jax.value_and_grad(lambda x, w, form=form: jnp.sin(form(x, w)).sum(), (0, 1))(x, weight) for form in forms
+        jax.value_and_grad(lambda x, w, form=form: jnp.sin(form(x, w, stride=stride, same=same)).sum(), (0, 1))(
+            x, weight
+        )
+        for form in (conv._by_products, conv._by_xla)
     )
     for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
