@@ -37,8 +37,6 @@ def main() -> None:
     result = steersman.train(
         args.algorithm, environment, steps=steps, seed=args.seed, evaluation_episodes=episodes, out=args.run
     )
-    seen = [r for r in result.history if r.get("episode_return") is not None]
-    curve = [[r["steps"], r["episode_return"]] for r in seen]
     evaluation = result.summary["evaluation"]
     content = {
         "algorithm": args.algorithm,
@@ -48,7 +46,7 @@ def main() -> None:
         "mean": evaluation["mean"],
         "ci95": evaluation["ci95"],
         "episodes": evaluation["episodes"],
-        "curve": curve,
+        "curve": common.curve(result.history),
         "steps_per_second": result.summary["steps_per_second"],
         "wall_seconds": time.perf_counter() - began,
         "settings": settings,

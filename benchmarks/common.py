@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import importlib.metadata
 import json
+import math
 import os
 import platform
 import shlex
@@ -56,6 +57,12 @@ def _script() -> str:
     return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else f"benchmarks/{path.name}"
 
 
+def curve(history: list[dict[str, Any]], points: int | None = None) -> list[list[float]]:
+    """[steps, return] of the rows of a run's history in which episodes ended; about so many of them, or all."""
+    rows = [[r["steps"], r["episode_return"]] for r in history if math.isfinite(r.get("episode_return", math.nan))]
+    return rows[:: max(1, len(rows) // points)] if points else rows
+
+
 def provenance() -> dict[str, Any]:
     """When, where, from which commit and by which command a result was made."""
     git = ["git", "-C", str(ROOT)]
@@ -77,7 +84,7 @@ def save(name: str, content: dict[str, Any], folder: Path | None = None) -> Path
     folder = RESULTS if folder is None else folder
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.json"
-    path.write_text(json.dumps(rounded(content), indent=1) + "\n")
+    path.write_text(json.dumps(rounded(content), indent=1, allow_nan=False) + "\n")
     print(f"written: {path}", flush=True)
     return path
 

@@ -48,11 +48,10 @@ def measure(algorithm: str, environment: str, seed: int, at: list[int], **settin
             found = result.summary["evaluation"]
             print(f"{algorithm} {environment} seed {seed}, {steps:,} steps: {found['mean']:.1f}", flush=True)
             seen.append({"steps": steps} | {k: found[k] for k in KEPT})
-    rows = [[r["steps"], r["episode_return"]] for r in result.history if r.get("episode_return") is not None]
     return {
         "seed": seed,
         "at": seen,
-        "curve": rows[:: max(1, len(rows) // 25)],
+        "curve": common.curve(result.history, 25),
         "steps_per_second": result.summary["steps_per_second"],
         "wall_seconds": time.perf_counter() - began,
         "provenance": origin,

@@ -33,14 +33,13 @@ def measure(algorithm: str, game: str, seed: int, steps: int) -> dict[str, Any]:
     began = time.perf_counter()
     result = steersman.train(algorithm, environment, steps=steps, seed=seed, evaluation_episodes=100)
     evaluation = result.summary["evaluation"]
-    curve = [[row["steps"], row["episode_return"]] for row in result.history if row.get("episode_return") is not None]
     return {
         "seed": seed,
         "steps": steps,
         "mean": evaluation["mean"],
         "ci95": evaluation["ci95"],
         "std": evaluation["std"],
-        "curve": curve[:: max(1, len(curve) // 25)],
+        "curve": common.curve(result.history, 25),
         "steps_per_second": result.summary["steps_per_second"],
         "wall_seconds": time.perf_counter() - began,
         "provenance": common.provenance(),

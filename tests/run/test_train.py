@@ -16,6 +16,8 @@ from steersman.errors import EnvironmentFault, TrainingFault, UsageError
 from steersman.nets.actor_critic import ActorCritic
 from steersman.run import checkpoint, logs
 from steersman.run.folder import open_run
+from steersman.run.settings import RunConfig
+from steersman.run.setup import _checkpoint_every
 from steersman.types import EnvSpec, TimeStep
 
 
@@ -101,6 +103,22 @@ def test_the_config_says_all(trained, small):
     assert config["run"]["checkpoint_every"] == 32
     assert config["config"]["hidden_sizes"] == [8]
     assert config["config"]["schedule_steps"] == 1000
+
+
+@pytest.mark.parametrize(
+    ("environment", "steps", "limit", "expected"),
+    [
+        ("compiled", 2_000_000, 500, 100_000),  # a twentieth of the run
+        ("host", 2_000_000, 500, 100_000),  # as much: enough for ten episodes in each of 8 environments
+        ("host", 400_000, 500, 40_000),  # ten episodes in each
+        ("host", 400_000, None, 80_000),  # of 1000 steps, where no limit is known
+        ("host", 2_000_000, 27_000, 500_000),  # a quarter of the run
+    ],
+)
+def test_checkpoints_leave_room_for_whole_episodes_on_hosts(environment, steps, limit, expected):
+    spec = EnvSpec("x", spaces.Discrete(2), spaces.Discrete(2), spaces.Discrete(2), limit)
+    host = spec if environment == "host" else None
+    assert _checkpoint_every(RunConfig(steps=steps, num_envs=8), host) == expected
 
 
 def test_several_seeds(two_seeds):

@@ -38,7 +38,7 @@ class RunConfig:
     devices: int | None = None
     """Most devices (CPU cores, GPUs) to share the work; none: all."""
     checkpoint_every: int | None = None
-    """Environment steps between two checkpoints; none: a twentieth of the run."""
+    """Environment steps between two checkpoints; none: a twentieth of the run, on host environments up to a quarter."""
     keep_checkpoints: int = 2
     """Checkpoints kept; older ones are deleted."""
     evaluation_episodes: int = 100

@@ -154,11 +154,24 @@ def prepare(
         # Once the loop is made: it has settings of its own for JAX, which hold only before the devices are up.
         size = state_bytes(agent, made.spec, first_length, run.num_envs)
         check_memory(size * run.seeds, f"The state of {run.seeds} training(s) of {entry.name} on {made.spec.id}")
-        run = dataclasses.replace(run, checkpoint_every=run.checkpoint_every or max(1, run.steps // 20))
-        assert run.checkpoint_every
-        updates = max(1, round(run.checkpoint_every / loop.steps_per_update))
+        every = run.checkpoint_every or _checkpoint_every(run, None if isinstance(made, DeviceEnvs) else made.spec)
+        run = dataclasses.replace(run, checkpoint_every=every)
+        updates = max(1, round(every / loop.steps_per_update))
         free = undo.pop_all().close
         return Setup(entry, environment, run, config, made.spec, agent, loop, updates, size, free)
+
+
+def _checkpoint_every(run: RunConfig, host: EnvSpec | None) -> int:
+    """Steps between checkpoints: a twentieth of the run; on host environments, whose episodes a checkpoint cuts, more.
+
+    There ten of the longest episodes fit in between (of 1000 steps where they have no limit), but a quarter of the run
+    is never lost. Games as long as the interval would not end, and only the short ones would be seen.
+    """
+    twentieth = max(1, run.steps // 20)
+    if host is None:
+        return twentieth
+    episodes = 10 * (host.max_episode_steps or 1000) * run.num_envs
+    return max(twentieth, min(episodes, run.steps // 4))
 
 
 def check_data(entry: Algorithm, environment: Any, run: RunConfig) -> None:
