@@ -126,7 +126,7 @@ def test_seeds_side_by_side_equal_seeds_one_by_one(unlike, programs, request, sa
     one_loop = copy.copy(programs[0])  # with its programs
     one_loop.seeds = [2]
     one, _ = one_loop.advance(one_loop.start(), 2)
-    same = jax.tree.map(lambda x: x[2], many.agent)
+    same = loop.agents(many)[2]
     fused = request.node.callspec.params["case"][0] in FUSED
     check = partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6) if fused else same_bits
     for x, y in zip(numbers(same), numbers(one.agent), strict=True):

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from steersman.run.devices import run_in_this_thread
-from steersman.run.loops import LoopState, Totals, random_act
+from steersman.run.loops import LoopState, Totals, random_act, released
 from steersman.run.packing import Bundle
 from steersman.run.unroll import Acting, Episodes, HostRollout
 from steersman.types import Agent, HostEnvs, Key, PyTree, Rollout
@@ -231,6 +231,18 @@ class HostLoop:
 
     def boundary(self, state: LoopState, steps: int) -> LoopState:
         return state._replace(acting=self._reset(steps))
+
+    def agents(self, state: LoopState) -> list[PyTree]:
+        return [state.agent]
+
+    def saved(self, state: LoopState) -> LoopState:
+        return state._replace(acting=())  # a simulator's state cannot be saved: ``boundary`` resets it in every run
+
+    def emptied(self, state: LoopState) -> LoopState:
+        return jax.tree.map(released, self.saved(state))
+
+    def restored(self, saved: LoopState, steps: int) -> LoopState:
+        return self.boundary(saved, steps)
 
     def close(self) -> None:
         if self._pool is not None:

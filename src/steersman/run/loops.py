@@ -1,7 +1,7 @@
 """The loops behind one face: ``start`` a run, ``advance`` it by some updates, ``boundary`` at a checkpoint.
 
-The compiled one is here, the one over host environments in ``run.host_loop``. The state of either is a ``LoopState``,
-and that is all a checkpoint holds.
+The compiled one is here, the one over host environments in ``run.host_loop``. The state of either is a ``LoopState``
+(of several seeds, a list of them), and that is all a checkpoint holds.
 """
 
 from __future__ import annotations
@@ -48,10 +48,23 @@ class Loop(Protocol):
     first_steps: int  # environment steps that ``start`` takes, per seed
     steps_per_update: int  # environment steps of one update, per seed
 
-    def start(self) -> LoopState: ...
-    def advance(self, state: LoopState, updates: int, *, cut: bool = False) -> tuple[LoopState, Totals]: ...
-    def boundary(self, state: LoopState, steps: int) -> LoopState: ...
+    def start(self) -> Any: ...
+    def advance(self, state: Any, updates: int, *, cut: bool = False) -> tuple[Any, Totals]: ...
+    def boundary(self, state: Any, steps: int) -> Any: ...
+    def agents(self, state: Any) -> list[PyTree]: ...  # each seed's, on one device
+    def saved(self, state: Any) -> LoopState: ...  # what a checkpoint holds: of several seeds, leaves [seeds, ...]
+    def emptied(self, state: Any) -> LoopState: ...  # the shapes of that; the arrays are freed
+    def restored(self, saved: LoopState, steps: int) -> Any: ...
     def close(self) -> None: ...
+
+
+def released(leaf: Any) -> Any:
+    """What ``checkpoint.load`` has to know of an array; the array is freed, lest a large memory be held twice."""
+    if not isinstance(leaf, jax.Array) or jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        return leaf
+    shape = jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
+    leaf.delete()
+    return shape
 
 
 def random_act(spec: EnvSpec) -> Callable[..., Any]:
@@ -69,7 +82,11 @@ def random_act(spec: EnvSpec) -> Callable[..., Any]:
 
 
 class DeviceLoop:
-    """Rollout and update in one compiled program; many seeds, or many shards of one seed, side by side."""
+    """Rollout and update in one compiled program; many seeds, or many shards of one seed, side by side.
+
+    Several seeds go over the devices in rounds, each seed on one device. Their state is a list, a ``LoopState`` of each
+    round with leaves [devices, ...], donated in turn: nothing is copied, whatever replay holds.
+    """
 
     def __init__(
         self,
@@ -91,9 +108,10 @@ class DeviceLoop:
         self.steps_per_update = unroll_length * num_envs
         self.compile_seconds = 0.0
         self.many = len(seeds) > 1
-        # Seeds go round the devices; the last round is filled up with copies whose results are dropped.
         self.mesh = mesh_of(min(len(seeds), devices or len(seeds), len(jax.devices())) if self.many else shards)
-        self.rows = -(-len(seeds) // self.mesh.size) * self.mesh.size if self.many else 1
+        # The last round is filled up with seeds whose results are dropped.
+        size, count = self.mesh.size, len(seeds)
+        self.rounds = [[(i + j) % count for j in range(size)] for i in range(0, count, size)] if self.many else [[0]]
         self.envs = make_envs(num_envs if self.many else num_envs // shards)
         self._programs: tuple[Any, Any] | None = None
 
@@ -128,11 +146,11 @@ class DeviceLoop:
     # The same, laid over the devices.
 
     def _sharded(self, function: Callable[..., Any], in_specs: Any, out_specs: Any) -> Callable[..., Any]:
-        """``function`` of one seed over all rows of this mesh: environments of one seed shared, or seeds dealt out."""
+        """``function`` of one seed over this mesh: environments of one seed shared, or a seed on each device."""
 
         def local(state, *args):
             if self.many:
-                return jax.lax.map(lambda row: function(row, *args), state)
+                return jax.tree.map(lambda x: x[None], function(jax.tree.map(lambda x: x[0], state), *args))
             if self.mesh.size == 1:
                 return function(state, *args)
             with trees.sharded_over(AXIS):
@@ -140,14 +158,21 @@ class DeviceLoop:
 
         return jax.shard_map(local, mesh=self.mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)
 
-    def start(self) -> LoopState:
+    def start(self) -> Any:
         keys = [jax.random.key(seed) for seed in self.seeds]
-        key = jnp.stack([keys[i % len(keys)] for i in range(self.rows)]) if self.many else keys[0]
+        if self.many:
+            keys = [jnp.stack([keys[i] for i in some]) for some in self.rounds]
         if self._programs is None:
             began = time.perf_counter()
-            self._programs = self._compile(key)
+            self._programs = self._compile(keys[0])
             self.compile_seconds += time.perf_counter() - began
-        return self._programs[0](key, *self._given)
+        return self._state([self._programs[0](key, *self._given) for key in keys])
+
+    def _state(self, rounds: list[LoopState]) -> Any:
+        return rounds if self.many else rounds[0]
+
+    def _rounds(self, state: Any) -> list[LoopState]:
+        return state if self.many else [state]
 
     @property
     def _given(self) -> tuple[Rollout, ...]:
@@ -184,15 +209,42 @@ class DeviceLoop:
             first, second = pool.map(lambda program: program.compile(), lowered)
         return first, second
 
-    def advance(self, state: LoopState, updates: int, *, cut: bool = False) -> tuple[LoopState, Totals]:
+    def advance(self, state: Any, updates: int, *, cut: bool = False) -> tuple[Any, Totals]:
         assert self._programs is not None, "start comes first"
-        state, episodes, metrics = self._programs[1](state, np.int32(updates))
-        count = len(self.seeds)
-        episodes, metrics = jax.tree.map(lambda x: np.atleast_1d(np.asarray(x))[:count], (episodes, metrics))
-        return state, Totals(episodes, metrics, updates)
+        done = [self._programs[1](part, np.int32(updates)) for part in self._rounds(state)]
+        join = lambda *x: np.concatenate([np.atleast_1d(np.asarray(part)) for part in x])[: len(self.seeds)]
+        episodes, metrics = jax.tree.map(join, *(sums for _, *sums in done))
+        return self._state([part for part, *_ in done]), Totals(episodes, metrics, updates)
 
-    def boundary(self, state: LoopState, steps: int) -> LoopState:
+    def boundary(self, state: Any, steps: int) -> Any:
         return state  # the environments' state is part of the checkpoint
+
+    def agents(self, state: Any) -> list[PyTree]:
+        agents = [part.agent for part in self._rounds(state)]
+        whole = jax.tree.map(lambda x: jax.device_put(x, jax.devices()[0]), agents)
+        if not self.many:
+            return whole
+        each = [jax.tree.map(lambda x, i=i: x[i], part) for part in whole for i in range(self.mesh.size)]
+        return each[: len(self.seeds)]
+
+    def saved(self, state: Any) -> LoopState:
+        if not self.many:
+            return state
+        here = jax.tree.map(lambda x: jax.device_put(x, jax.devices()[0]), state)
+        return jax.tree.map(lambda *x: jnp.concatenate(x)[: len(self.seeds)], *here)
+
+    def emptied(self, state: Any) -> LoopState:
+        if not self.many:
+            return jax.tree.map(released, state)
+        shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct((len(self.seeds), *x.shape[1:]), x.dtype), state[0])
+        jax.tree.map(released, state)
+        return shapes
+
+    def restored(self, saved: LoopState, steps: int) -> Any:
+        if not self.many:
+            return saved
+        rows = NamedSharding(self.mesh, PartitionSpec(AXIS))
+        return [jax.tree.map(lambda x, i=i: jax.device_put(x[np.asarray(i)], rows), saved) for i in self.rounds]
 
     def close(self) -> None:
         pass

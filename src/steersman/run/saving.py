@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from steersman.errors import TrainingFault, UsageError
 from steersman.run import checkpoint, folder, logs
-from steersman.run.loops import DeviceLoop, LoopState, Totals
+from steersman.run.loops import Totals
 from steersman.run.setup import Setup
 from steersman.run.unroll import Episodes
 
@@ -77,9 +76,10 @@ class Progress:
         return self.wall + time.perf_counter() - self.began
 
 
-def save(setup: Setup, run: folder.Run, state: LoopState, progress: Progress) -> None:
+def save(setup: Setup, run: folder.Run, state: Any, progress: Progress) -> None:
     """Write a checkpoint, and let go of old ones; raises TrainingFault rather than keep a NaN."""
-    for path, leaf in jax.tree_util.tree_leaves_with_path(state.agent):
+    kept = setup.loop.saved(state)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(kept.agent):
         if np.issubdtype(leaf.dtype, np.floating) and np.isnan(leaf).any():
             name = jax.tree_util.keystr(path, simple=True, separator="/")
             raise fault(name, "NaN", setup.steps(progress.updates), run)
@@ -87,14 +87,12 @@ def save(setup: Setup, run: folder.Run, state: LoopState, progress: Progress) ->
     header = {
         "steps": steps,
         "updates": progress.updates,
-        "rows": setup.loop.rows if isinstance(setup.loop, DeviceLoop) and setup.loop.many else 0,
+        "rows": setup.run.seeds if setup.run.seeds > 1 else 0,
         "row": progress.row.to_json(),
         "wall_seconds": progress.seconds(),
         "compile_seconds": progress.compile + setup.loop.compile_seconds,
         "training_seconds": progress.training,
     }
-    # A host environment's state cannot be saved: its part is empty, and the uninterrupted run resets it here too.
-    kept = state if setup.compiled else state._replace(acting=())
     checkpoint.save(checkpoint.step_path(run.checkpoints, steps), kept, header)
     checkpoint.prune(run.checkpoints, setup.run.keep_checkpoints)
 
@@ -105,7 +103,7 @@ def updates_done(run: folder.Run) -> int:
     return 0 if path is None else int(_entry(checkpoint.read_header(path), "updates", path))
 
 
-def restore(setup: Setup, run: folder.Run, state: LoopState, began: float) -> tuple[LoopState, Progress]:
+def restore(setup: Setup, run: folder.Run, state: Any, began: float) -> tuple[Any, Progress]:
     """The state of the newest whole checkpoint, and the log cut back to it. Without one the run starts over.
 
     state: of a fresh start, which says how a state looks; its memory is freed before the checkpoint's is taken.
@@ -114,28 +112,18 @@ def restore(setup: Setup, run: folder.Run, state: LoopState, began: float) -> tu
     folder.warn(note)
     progress, steps = Progress(Row(setup.run.seeds), [], began=began), 0
     if path is not None:
-        like = jax.tree.map(_released, state if setup.compiled else state._replace(acting=()))
-        loaded, header = checkpoint.load(path, like)
+        loaded, header = checkpoint.load(path, setup.loop.emptied(state))
         steps = int(_entry(header, "steps", path))
         wall, compiling, training = (
             float(_entry(header, f"{k}_seconds", path)) for k in ("wall", "compile", "training")
         )
         row, updates = _row(header, setup.run.seeds, path), int(_entry(header, "updates", path))
         progress = Progress(row, [], updates, wall, compiling, training, began)
-        state = loaded if setup.compiled else setup.loop.boundary(loaded, steps)
+        state = setup.loop.restored(loaded, steps)
         checkpoint.set_aside(run.checkpoints, steps)
     logs.truncate_to(run.metrics, steps)
     progress.history = history_of(run)
     return state, progress
-
-
-def _released(leaf: Any) -> Any:
-    """What ``checkpoint.load`` has to know of an array; the array is freed, lest a large memory be held twice."""
-    if not isinstance(leaf, jax.Array) or jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-        return leaf
-    shape = jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
-    leaf.delete()
-    return shape
 
 
 def history_of(run: folder.Run) -> list[dict[str, Any]]:

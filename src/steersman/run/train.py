@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
 from steersman import agents
@@ -18,13 +17,11 @@ from steersman.run import checkpoint, folder, logs
 from steersman.run.devices import use_all_cores
 from steersman.run.evaluate import Evaluation, Evaluator, fixed_size, pooled
 from steersman.run.files import lock
-from steersman.run.loops import LoopState
 from steersman.run.policy import Policy, check_same_spaces, load, spec_from_json
 from steersman.run.saving import Progress, Row, check_finite, history_of, restore, save, updates_done
 from steersman.run.settings import environment_of, preset_for, saved_settings, split
 from steersman.run.setup import Setup, config_json, prepare
 from steersman.run.signals import Stop, stop_on_signals
-from steersman.types import PyTree
 
 Report = Callable[[str, dict[str, Any]], None]  # (what happens now, numbers) -> shown to the user
 CHUNK_SECONDS = 0.3  # of compiled work between two looks at signals and the progress bar
@@ -153,7 +150,7 @@ def _run(setup: Setup, run: folder.Run | None, report: Report, *, resumed: bool 
             state, progress = restore(setup, run, state, began)
             (run.path / "summary.json").unlink(missing_ok=True)
         state = _train(setup, run, report, state, progress, stop)
-        policies = [Policy(setup.agent, s, setup.spec) for s in _agent_states(setup, state)]
+        policies = [Policy(setup.agent, s, setup.spec) for s in setup.loop.agents(state)]
         interrupted = progress.updates < setup.updates
         played: list[Evaluation] = []
         if setup.run.evaluation_episodes and not interrupted:
@@ -182,9 +179,7 @@ def _run(setup: Setup, run: folder.Run | None, report: Report, *, resumed: bool 
     return Result(policies[0], progress.history, summary, evaluation, path, interrupted, policies, setup.evaluator)
 
 
-def _train(
-    setup: Setup, run: folder.Run | None, report: Report, state: LoopState, progress: Progress, stop: Stop
-) -> LoopState:
+def _train(setup: Setup, run: folder.Run | None, report: Report, state: Any, progress: Progress, stop: Stop) -> Any:
     loop, total, every = setup.loop, setup.updates, setup.log_updates
     chunk = 1
     with ExitStack() as stack:
@@ -255,14 +250,6 @@ def _summary(setup: Setup, progress: Progress, interrupted: bool) -> dict[str, A
         "training_seconds": progress.training,
         "steps_per_second": steps * setup.run.seeds / max(progress.training, 1e-9),
     }
-
-
-def _agent_states(setup: Setup, state: LoopState) -> list[PyTree]:
-    """Each seed's agent state, on one device."""
-    whole = jax.tree.map(lambda x: jax.device_put(x, jax.devices()[0]), state.agent)
-    if setup.run.seeds == 1:
-        return [whole]
-    return [jax.tree.map(lambda x, i=i: x[i], whole) for i in range(setup.run.seeds)]
 
 
 def _sinks(stack: ExitStack, setup: Setup, run: folder.Run | None) -> list[logs.Sink]:
