@@ -179,8 +179,8 @@ def minatar(results: list[dict[str, Any]]) -> str:
 def atari(results: list[dict[str, Any]]) -> str:
     parts = [
         "## Atari\n\nThe protocol of `docs/environments.md`: sticky actions of 0.25, whole games, returns in the game's"
-        " points; the greedy policy after training. The budget is what one core does in minutes, a hundredth and less "
-        "of the 200M frames of the literature."
+        " points; the greedy policy after training. The budget is what one core does in an hour, a thirtieth of "
+        "the 200M frames of the literature."
     ]
     for r in results:
         curve = r["curve"]
@@ -191,7 +191,8 @@ def atari(results: list[dict[str, Any]]) -> str:
             f"{r['wall_seconds'] / 60:.0f} minutes, {r['steps_per_second']:,.0f} steps/s. Evaluation, {r['episodes']} "
             f"games: **{r['mean']:.1f}** ({r['ci95'][0]:.1f} to {r['ci95'][1]:.1f})."
         )
-        parts.append(f"{last} The games that ended while training:\n\n{text}\n\n{origin(r)}")
+        paragraphs = f"{last} The games that ended while training:", text, r.get("note"), origin(r)
+        parts.append("\n\n".join(filter(None, paragraphs)))
     return "\n\n".join(parts)
 
 
