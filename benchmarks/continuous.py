@@ -2,7 +2,7 @@
 
     python benchmarks/continuous.py sac Hopper-v5            three seeds to 300,000 steps, most of an hour on a core
     python benchmarks/continuous.py sac HalfCheetah-v5 --seeds 0 --at 100000 300000 1000000
-    python benchmarks/continuous.py crossq Hopper-v5 --at 100000 --set critic_sizes=512,512
+    python benchmarks/continuous.py crossq Hopper-v5 --at 100000 --set critic_sizes=1024,1024
     python benchmarks/continuous.py sac Hopper-v5 --quick                  a trial of the machinery; nothing is saved
 
 By the preset: one environment, one update of batch 256 a step. A run stops at each of the steps, its deterministic
