@@ -371,8 +371,11 @@ def compared(result: dict[str, Any]) -> str:
     pairs = [
         [f"{p['better']} over {p['than']}", f"**{p['probability']:.2f}**", span(p["ci95"], lambda x: f"{x:.2f}")]
         for p in c["improvement"]
+        if p["ci95"][0] > 0.5
     ]
     better = table(["probability of improvement", "", "95% interval"], pairs)
+    if rest := len(c["improvement"]) - len(pairs):
+        better += f"\n\nThe other {rest} pairs are not told apart: their intervals reach 0.5."
     text = f"{c['environment']}, {count} seeds; intervals over the seeds ([how](../docs/compare.md))."
     picture = f"![The comparison as a picture](../docs/img/compare-{result['name']}.png)"
     made = f"`{result['command']}`\n\n{origin(result)}"

@@ -124,8 +124,8 @@ def _steps(axes: Any, x: np.ndarray, estimate: Estimate, i: int) -> None:
 def _pairs(axes: Any, result: Comparison, outcomes: list[Outcome]) -> None:
     pairs = result.ranked[:MOST_PAIRS]
     hidden = len(result.ranked) - len(pairs)
-    more = f"; {hidden} pairs not shown" if hidden else ""
-    plots.tidy(axes, f"probability; hollow: not told apart{more}", "", "Probability of improvement")
+    more = f"; {hidden} more" if hidden else ""
+    plots.tidy(axes, f"probability; hollow: undecided{more}", "", "Probability of improvement")
     place = {label: i for i, label in enumerate(result.outcomes)}
     colours = [plots.style(place[better])[0] for better, _, _ in pairs]
     for row, ((_, _, p), colour) in enumerate(zip(pairs, colours, strict=True)):
