@@ -373,13 +373,13 @@ def compared(result: dict[str, Any]) -> str:
         for p in c["improvement"]
         if p["ci95"][0] > 0.5
     ]
-    better = table(["probability of improvement", "", "95% interval"], pairs)
+    better = [table(["probability of improvement", "", "95% interval"], pairs)] if pairs else []
     if rest := len(c["improvement"]) - len(pairs):
-        better += f"\n\nThe other {rest} pairs are not told apart: their intervals reach 0.5."
+        better.append(f"{'The other' if pairs else 'All'} {rest} pairs are not told apart: their intervals reach 0.5.")
     text = f"{c['environment']}, {count} seeds; intervals over the seeds ([how](../docs/compare.md))."
     picture = f"![The comparison as a picture](../docs/img/compare-{result['name']}.png)"
     made = f"`{result['command']}`\n\n{origin(result)}"
-    return f"## Compared: {result['name']}\n\n{text}\n\n{table(header, rows)}\n\n{better}\n\n{picture}\n\n{made}"
+    return "\n\n".join([f"## Compared: {result['name']}", text, table(header, rows), *better, picture, made])
 
 
 def sac_update(result: dict[str, Any]) -> str:
