@@ -164,8 +164,8 @@ def prepare(
 def _checkpoint_every(run: RunConfig, host: EnvSpec | None) -> int:
     """Steps between checkpoints: a twentieth of the run; on host environments, whose episodes a checkpoint cuts, more.
 
-    There ten of the longest episodes fit in between (of 1000 steps where they have no limit), but a crash costs a quarter
-    of the run at most. Games as long as the interval would never end, and only the short ones would be logged.
+    There ten of the longest episodes fit in between (of 1000 steps where they have no limit), but a crash costs at most
+    a quarter of the run. Games as long as the interval would never end, and only the short ones would be logged.
     """
     twentieth = max(1, run.steps // 20)
     if host is None:
