@@ -191,8 +191,7 @@ def atari(results: list[dict[str, Any]]) -> str:
             f"{r['wall_seconds'] / 60:.0f} minutes, {r['steps_per_second']:,.0f} steps/s. Evaluation, {r['episodes']} "
             f"games: **{r['mean']:.1f}** ({r['ci95'][0]:.1f} to {r['ci95'][1]:.1f})."
         )
-        paragraphs = f"{last} The games that ended while training:", text, r.get("note"), origin(r)
-        parts.append("\n\n".join(filter(None, paragraphs)))
+        parts.append(f"{last} The games that ended while training:\n\n{text}\n\n{origin(r)}")
     return "\n\n".join(parts)
 
 
