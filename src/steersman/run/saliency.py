@@ -142,7 +142,7 @@ def image_in(space: spaces.Space, id: str) -> tuple[str | None, tuple[int, int]]
         if isinstance(part, spaces.Box) and len(shape) in (2, 3):
             first = 1 if len(shape) == 3 and channels_first(shape) else 0
             return name, (shape[first], shape[first + 1])
-    raise UsageError(f"Saliency maps are laid over images; {id} observes {space}.")
+    raise UsageError(f"Saliency maps are laid over images; {id} observes {' '.join(str(space).split())}.")
 
 
 def grey(picture: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
