@@ -24,7 +24,7 @@ from typing import Any
 import common
 
 import steersman
-from steersman.run.entries import settings_in
+from steersman.run.compare.entries import settings_in
 from steersman.run.settings import presets
 from steersman.theory.statistics import bootstrap_interval
 

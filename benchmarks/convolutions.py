@@ -20,7 +20,7 @@ import common
 import jax
 import jax.numpy as jnp
 
-from steersman.nets import conv
+from steersman.nets.layers import conv
 
 NETWORKS: dict[str, tuple[Callable[..., Any], tuple[int, int, int], int]] = {  # -> trunk, image, batch
     "minatar": (conv.minatar, (10, 10, 4), 128),

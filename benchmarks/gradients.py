@@ -25,21 +25,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from steersman.agents import on_policy
-from steersman.agents.a2c import A2CConfig
-from steersman.agents.a2c import estimator as a2c_estimator
-from steersman.agents.actor_critic import ActorCriticConfig, Networks, eligibility, errors
-from steersman.agents.impala import ImpalaConfig
-from steersman.agents.impala import estimator as impala_estimator
-from steersman.agents.reinforce import ReinforceConfig
-from steersman.agents.reinforce import estimator as reinforce_estimator
-from steersman.agents.trpo import surrogate
-from steersman.envs.vector import vectorize
+from steersman.agents.policy_gradient import common as policy_gradient
+from steersman.agents.policy_gradient.a2c import A2CConfig
+from steersman.agents.policy_gradient.a2c import estimator as a2c_estimator
+from steersman.agents.policy_gradient.actor_critic import ActorCriticConfig, Networks, eligibility, errors
+from steersman.agents.policy_gradient.impala import ImpalaConfig
+from steersman.agents.policy_gradient.impala import estimator as impala_estimator
+from steersman.agents.policy_gradient.reinforce import ReinforceConfig
+from steersman.agents.policy_gradient.reinforce import estimator as reinforce_estimator
+from steersman.agents.policy_gradient.trpo import surrogate
 from steersman.nets.table import Table
-from steersman.run.unroll import begin, unroll
-from steersman.tabular import builders, objectives, planning
 from steersman.tabular.mdp import MDP
+from steersman.tabular.planning import dynamic_programming, objectives
+from steersman.tabular.problems import builders
 from steersman.types import Agent, Rollout
+from steersman.unroll import begin, unroll
+from steersman.vector import vectorize
 
 STATES, LENGTH, MEMBERS = 4, 16, 4
 
@@ -71,8 +72,8 @@ class Rung(NamedTuple):
     whole: bool = False  # learns from whole episodes only
 
 
-def of_loss(config: Any, estimate: on_policy.Estimate) -> Callable[..., jax.Array]:
-    loss = on_policy.policy_gradient_loss(config, estimate)
+def of_loss(config: Any, estimate: policy_gradient.Estimate) -> Callable[..., jax.Array]:
+    loss = policy_gradient.policy_gradient_loss(config, estimate)
     return lambda table, rollout, key: -jax.grad(lambda t: loss(t, rollout)[0])(table).logits
 
 
@@ -88,9 +89,9 @@ def rungs(gamma: float, q: np.ndarray) -> list[Rung]:
         return of_loss(config, a2c_estimator(config))
 
     def of_trpo(table: Table, rollout: Rollout, key: jax.Array) -> jax.Array:
-        _, v_tm1, v_t = on_policy.evaluate(table, rollout)
-        advantage = on_policy.lambda_targets(rollout, v_t, gamma, 0.95) - v_tm1
-        return jax.grad(lambda t: surrogate(on_policy.evaluate(t, rollout)[0], rollout, advantage))(table).logits
+        _, v_tm1, v_t = policy_gradient.evaluate(table, rollout)
+        advantage = policy_gradient.lambda_targets(rollout, v_t, gamma, 0.95) - v_tm1
+        return jax.grad(lambda t: surrogate(policy_gradient.evaluate(t, rollout)[0], rollout, advantage))(table).logits
 
     def of_online(critic: str) -> Callable[..., jax.Array]:
         config = ActorCriticConfig(gamma=gamma, critic=critic, value_coefficient=0.0)
@@ -153,8 +154,8 @@ def exact(mdp: MDP, pi: np.ndarray, whole: bool) -> np.ndarray:
 def sample(mdp: MDP, table: Table, gradients: dict[str, Callable[..., jax.Array]], num: int) -> dict[str, np.ndarray]:
     """``num`` gradients [num, S, A] by each of some ways, all on the same rollouts, each rollout begun anew."""
     made = vectorize(mdp, MEMBERS)
-    agent = Agent(lambda *_: None, lambda _: (), on_policy.act, lambda *_: None)
-    state = on_policy.LearnerState(table, (), jnp.zeros((), jnp.int32))
+    agent = Agent(lambda *_: None, lambda _: (), policy_gradient.act, lambda *_: None)
+    state = policy_gradient.LearnerState(table, (), jnp.zeros((), jnp.int32))
 
     @jax.jit
     def one(key: jax.Array) -> dict[str, jax.Array]:
@@ -179,14 +180,14 @@ def compare(found: np.ndarray, right: np.ndarray) -> tuple[float, float]:
 
 def table_of(mdp: MDP) -> Table:
     """The policy of THETA, with its exact values."""
-    value = planning.evaluate(mdp, objectives.softmax_policy(THETA), method="direct").value
+    value = dynamic_programming.evaluate(mdp, objectives.softmax_policy(THETA), method="direct").value
     return Table(jnp.asarray(THETA, jnp.float32), jnp.asarray(value, jnp.float32))
 
 
 def measure(num: int, gamma: float = 1.0) -> list[dict[str, Any]]:
     """One row per rung."""
     mdp, pi = corridor(gamma), objectives.softmax_policy(THETA)
-    table, q = table_of(mdp), planning.evaluate(mdp, pi, method="direct").q
+    table, q = table_of(mdp), dynamic_programming.evaluate(mdp, pi, method="direct").q
     climb = rungs(gamma, q)
     found = sample(mdp, table, {rung.name: rung.gradient for rung in climb}, num)
     rows = []

@@ -25,7 +25,7 @@ import optax
 
 import steersman
 from steersman import envs
-from steersman.agents.actor_critic import ActorCriticConfig
+from steersman.agents.policy_gradient.actor_critic import ActorCriticConfig
 from steersman.nets.actor_critic import ActorCritic
 
 SETTINGS = {"learning_rate": 3e-4, "anneal_learning_rate": False, "gamma": 0.99, "hidden_sizes": (64, 64)}

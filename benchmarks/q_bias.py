@@ -24,7 +24,7 @@ import numpy as np
 import steersman
 from steersman import envs
 from steersman.agents import ALGORITHMS
-from steersman.agents.off_policy import values
+from steersman.agents.off_policy.common import values
 from steersman.envs.classic.pendulum import Pendulum
 from steersman.run.settings import presets, split
 

@@ -5,7 +5,8 @@
 
 A training step is what the host loop compiles at ``unroll_length`` 1: add one transition, draw a batch, one gradient
 step, set the priorities. Variants take turns within a round, and the ratio is formed round by round. Beside it: adding
-and drawing alone, without a gradient step. The checkpoint is written and read back by ``steersman.run.checkpoint``.
+and drawing alone, without a gradient step. The checkpoint is written and read back by
+``steersman.run.disk.checkpoint``.
 """
 
 from __future__ import annotations
@@ -24,9 +25,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from steersman import envs
-from steersman.agents.dqn import DQNConfig, dqn
+from steersman.agents.value_based.dqn import DQNConfig, dqn
 from steersman.memory import Buffer, nbytes, prioritized, uniform
-from steersman.run import checkpoint
+from steersman.run.disk import checkpoint
 from steersman.types import Rollout
 
 BATCH = 128

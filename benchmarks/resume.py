@@ -28,7 +28,7 @@ from typing import Any
 import common
 
 from steersman.errors import UsageError
-from steersman.run import checkpoint
+from steersman.run.disk import checkpoint
 
 # Small enough for a hundred runs, long enough that many kills fall into training and into the writing of checkpoints.
 SMALL = {"num_envs": 8, "unroll_length": 64, "num_epochs": 2, "num_minibatches": 4, "evaluation_episodes": 0}

@@ -71,14 +71,14 @@ def ours() -> tuple[Any, Any]:
     import numpy as np
     from gymnasium import spaces
 
-    from steersman.agents.sac import SACConfig, sac
-    from steersman.run.policy import example_rollout
+    from steersman.agents.off_policy.sac import SACConfig, sac
+    from steersman.run.disk.spec_json import transitions_like
     from steersman.types import EnvSpec
 
     box = spaces.Box(-1, 1, (A,))
     spec = EnvSpec("sizes of HalfCheetah", spaces.Box(-np.inf, np.inf, (D,)), box, box)
     agent = sac(SACConfig(replay_capacity=100_000), spec)
-    shapes = example_rollout(agent, spec, 2_000, 1)
+    shapes = transitions_like(spec, (2_000, 1))
     rng = np.random.default_rng(0)
 
     def fill(s: Any) -> Any:

@@ -7,11 +7,10 @@ from functools import partial
 
 import jax
 
-from steersman.agents.ppo import PPOConfig, ppo
+from steersman.agents.policy_gradient.ppo import PPOConfig, ppo
 from steersman.envs import make_env, vectorize
 from steersman.run.evaluate import device_evaluator
-from steersman.run.loops import random_act
-from steersman.run.unroll import begin, unroll
+from steersman.unroll import begin, random_policy, unroll
 
 NUM_ENVS, LENGTH = 16, 32
 
@@ -26,7 +25,7 @@ def main(updates: int = 300, episodes: int = 100) -> float:
     def start(key):
         env_key, play_key, init_key = jax.random.split(key, 3)
         acting = begin(agent, envs, env_key)
-        acting, rollout, _ = unroll(random_act(envs.spec), envs, acting, play_key, 1)  # gives init its shapes
+        acting, rollout, _ = unroll(random_policy(envs.spec), envs, acting, play_key, 1)  # gives init its shapes
         return agent.init(init_key, rollout), acting
 
     @jax.jit

@@ -12,7 +12,7 @@ import numpy as np
 
 import steersman
 from steersman.nets.heads import PolicyHead, ValueHead
-from steersman.nets.initialisers import orthogonal_linear
+from steersman.nets.layers.initialisers import orthogonal_linear
 from steersman.types import EnvSpec
 
 WIDTH = 64

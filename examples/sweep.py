@@ -8,10 +8,9 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from steersman.agents.ppo import PPOConfig, ppo
+from steersman.agents.policy_gradient.ppo import PPOConfig, ppo
 from steersman.envs import make_env, vectorize
-from steersman.run.loops import random_act
-from steersman.run.unroll import Episodes, begin, unroll
+from steersman.unroll import Episodes, begin, random_policy, unroll
 
 NUM_ENVS, LENGTH = 16, 32
 
@@ -32,7 +31,7 @@ def train(learning_rate: jax.Array, key: jax.Array, updates: int) -> Episodes:
 
     env_key, play_key, init_key, key = jax.random.split(key, 4)
     acting = begin(agent, envs, env_key)
-    acting, rollout, _ = unroll(random_act(envs.spec), envs, acting, play_key, 1)
+    acting, rollout, _ = unroll(random_policy(envs.spec), envs, acting, play_key, 1)
     return jax.lax.scan(update, (agent.init(init_key, rollout), acting), jax.random.split(key, updates))[1]
 
 

@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,21 +12,33 @@ import pytest
 import steersman
 
 SRC = Path(__file__).parents[1] / "src" / "steersman"
-GROUND = {"errors", "types", "spaces", "spaces_json"}
+GROUND = {"errors", "types", "spaces", "spaces_json", "shards", "unroll", "vector"}
 THEORY = GROUND | {"theory"}
-LAYERS = {  # part -> parts it may import, itself included
+PARTS = THEORY | {"tabular", "nets", "memory", "planning", "language"}
+AGENTS = PARTS | {"models", "agents"}
+RUN = AGENTS | {"envs", "run", "run/disk", "run/loops", "run/show"}
+LAYERS = {  # part -> parts it may import, itself included; a part is a folder or, inside run/, a room
     **dict.fromkeys(GROUND, GROUND),
     "theory": THEORY,
     "tabular": THEORY | {"tabular"},
     "nets": THEORY | {"nets"},
     "memory": THEORY | {"memory"},
-    "agents": THEORY | {"tabular", "nets", "memory", "agents"},
+    "planning": THEORY | {"planning"},
+    "language": THEORY | {"nets", "language"},
+    "models": PARTS | {"models"},
+    "agents": AGENTS,
     "envs": GROUND | {"envs"},
-    "run": THEORY | {"tabular", "nets", "memory", "agents", "envs", "run"},
-    "cli": THEORY | {"tabular", "nets", "memory", "agents", "envs", "run", "cli", "__init__"},
-    "__init__": THEORY | {"tabular", "nets", "memory", "agents", "envs", "run"},
+    "run/disk": THEORY | {"memory", "run/disk"},
+    "run/loops": PARTS | {"envs", "run/loops"},
+    "run": RUN,
+    "run/show": RUN,
+    "run/compare": RUN | {"run/compare"},
+    "deploy": RUN | {"run/compare", "deploy"},
+    "cli": RUN | {"run/compare", "deploy", "cli", "__init__"},
+    "__init__": RUN | {"run/compare", "deploy"},
 }
-PURE = {*GROUND, "theory", "tabular", "nets", "memory", "agents"}  # no files, clocks, terminals
+ROOMS = ("run/disk", "run/loops", "run/show", "run/compare")
+PURE = {*AGENTS}  # no files, clocks, terminals
 
 SIMULATORS = {"gymnax", "envpool", "brax", "mujoco", "mujoco_playground", "pgx", "ale_py", "Box2D", "pygame", "minatar"}
 SERIALISERS = {"pickle", "cloudpickle", "dill", "shelve", "marshal", "joblib"}
@@ -34,7 +47,11 @@ OUTSIDE |= {"subprocess", "sys", "tempfile", "threading", "time", "tyro", "image
 
 # The doors through which a finite problem comes in, a Gymnasium toy-text table and a .POMDP file; the count of cores
 # that sweeps over large tables share.
-EXCEPTIONS = {("tabular/builders.py", "gymnasium"), ("tabular/cassandra.py", "pathlib"), ("tabular/sweeps.py", "os")}
+EXCEPTIONS = {
+    ("tabular/problems/builders.py", "gymnasium"),
+    ("tabular/problems/cassandra.py", "pathlib"),
+    ("tabular/planning/sweeps.py", "os"),
+}
 
 
 class Import(NamedTuple):
@@ -50,8 +67,8 @@ class Import(NamedTuple):
 
     @property
     def layer(self) -> str:
-        """Of the imported module, if it is ours: types, theory, ..., __init__."""
-        return [*self.module.split("."), "__init__"][1]
+        """Of the imported module, if it is ours: types, theory, ..., run/disk, __init__."""
+        return part_of([*self.module.split("."), "__init__"][1:])
 
     def __str__(self) -> str:
         return f"{self.file.relative_to(SRC)}:{self.line} imports {self.module}"
@@ -89,8 +106,14 @@ def resolve(base: str, name: str) -> str:
     return f"{base}.{name}" if below or base.partition(".")[0] != "steersman" else base
 
 
+def part_of(names: Sequence[str]) -> str:
+    """The part that a module ``a.b.c`` belongs to: ``a``, or ``a/b`` where that is a room of its own."""
+    room = "/".join(names[:2])
+    return room if room in ROOMS else names[0]
+
+
 def layer_of(file: Path) -> str:
-    return file.relative_to(SRC).parts[0].removesuffix(".py")
+    return part_of([part.removesuffix(".py") for part in file.relative_to(SRC).parts])
 
 
 def faults(found: list[Import]) -> list[str]:
@@ -124,21 +147,94 @@ def test_imports_run_one_way():
     assert not [fault for file in FILES for fault in faults(imports_of(file))]
 
 
+def module_of(file: Path) -> str:
+    names = ["steersman", *file.relative_to(SRC).with_suffix("").parts]
+    return ".".join(names[:-1] if names[-1] == "__init__" else names)
+
+
+def test_no_two_modules_import_each_other():
+    """Not even through others, at whatever time: each strongly connected component is one module."""
+    ours = {module_of(file) for file in FILES}
+    edges = {
+        module_of(file): {
+            i.module for i in imports_of(file) if i.module in ours and not i.typing_only and i.module != module_of(file)
+        }
+        for file in FILES
+        if file.name != "__init__.py"  # what is listed there is imported on first use
+    }
+    seen, order = set(), []
+
+    def visit(name, graph, found):
+        stack = [(name, iter(graph.get(name, ())))]
+        seen.add(name)
+        while stack:
+            node, rest = stack[-1]
+            following = next((n for n in rest if n not in seen), None)
+            if following is None:
+                found.append(node)
+                stack.pop()
+            else:
+                seen.add(following)
+                stack.append((following, iter(graph.get(following, ()))))
+
+    for name in edges:
+        if name not in seen:
+            visit(name, edges, order)
+    backwards = {name: {a for a, to in edges.items() if name in to} for name in ours}
+    seen.clear()
+    groups = []
+    for name in reversed(order):
+        if name not in seen:
+            groups.append([])
+            visit(name, backwards, groups[-1])
+    assert not [group for group in groups if len(group) > 1]
+
+
+def test_an_algorithm_is_one_file():
+    """A family imports ``parts`` and its own ``common``; another algorithm only where it is that one with a part
+    exchanged; another family's ``common`` offline alone."""
+    exchanged = {("td3", "ddpg"), ("tqc", "sac"), ("crossq", "sac")}
+    broken = []
+    for file in (SRC / "agents").glob("*/*.py"):
+        family = file.relative_to(SRC / "agents").parts[0]
+        for one in imports_of(file):
+            place = one.module.split(".")
+            if place[:2] != ["steersman", "agents"] or len(place) < 4 or place[2] == "parts":
+                continue
+            if (
+                family == "parts"
+                or (place[2] != family and (family, place[3]) != ("offline", "common"))
+                or (place[3] not in ("common", "q_outputs") and (file.stem, place[3]) not in exchanged)
+            ):
+                broken.append(str(one))
+    assert not broken
+
+
+def test_folders_can_be_taken_in():
+    folders = {file.parent for file in FILES}
+    crowded = {d.name: n for d in folders if (n := len([*d.glob("*.py")]) - 1) > 13}
+    assert not crowded
+
+
 @pytest.mark.parametrize(
     ("file", "source"),
     [
-        ("theory/x.py", "from steersman.agents.ppo import ppo"),
+        ("theory/x.py", "from steersman.agents.policy_gradient.ppo import ppo"),
         ("agents/x.py", "from steersman import envs"),
         ("agents/x.py", "from steersman import train"),
-        ("agents/x.py", "from ..run import unroll"),
-        ("agents/x.py", "def f():\n    import steersman.run.unroll"),
+        ("agents/x.py", "from ..run.loops import host_loop"),
+        ("agents/x.py", "def f():\n    import steersman.run.loops.host_rollout"),
         ("agents/x.py", "import time"),
         ("envs/x.py", "from steersman.theory import trees"),
         ("envs/x.py", "import gymnax"),
         ("run/x.py", "def f():\n    from mujoco import mjx"),
         ("run/x.py", "import pickle"),
+        ("run/disk/x.py", "from steersman.run.policy import load"),
+        ("run/loops/x.py", "from steersman.run.disk import files"),
+        ("run/x.py", "from steersman.run.compare.compare import compare"),
+        ("agents/x.py", "from steersman.envs.probe import PROBES"),
         ("run/x.py", "from steersman.cli import main"),
-        ("tabular/x.py", "from steersman.nets.mlp import MLP"),
+        ("tabular/x.py", "from steersman.nets.layers.mlp import MLP"),
         ("nets/x.py", "import gymnasium"),
         ("types.py", "from steersman.theory import trees"),
     ],
@@ -151,6 +247,8 @@ def test_a_breach_is_found(file, source):
     ("file", "source"),
     [
         ("agents/x.py", "from steersman.theory import returns\nfrom gymnasium import spaces"),
+        ("agents/x.py", "from steersman.unroll import unroll\nfrom steersman.vector import vectorize"),
+        ("models/x.py", "from steersman import shards\nfrom steersman.nets.layers.mlp import MLP"),
         ("envs/x.py", "def f():\n    import gymnax"),
         ("cli/x.py", "from steersman import __version__, agents, train"),
         ("run/x.py", "import time\nfrom steersman import agents, envs, spaces"),
@@ -179,4 +277,4 @@ def test_help_is_light():
 
 
 def test_a_worker_of_host_environments_is_light():
-    assert "jax" not in loaded_by("import steersman.envs.members")
+    assert "jax" not in loaded_by("import steersman.envs.host.members")

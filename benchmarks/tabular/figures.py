@@ -19,12 +19,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from steersman.tabular import behaviour as act
-from steersman.tabular import classics, control, dyna
-from steersman.tabular import prediction as pr
-from steersman.tabular.control import learn
-from steersman.tabular.episodes import sample_episodes
-from steersman.tabular.pictures import band, curves, new_figure, style
+from steersman.tabular.learning import behaviour as act
+from steersman.tabular.learning import control, dyna
+from steersman.tabular.learning import prediction as pr
+from steersman.tabular.learning.control import learn
+from steersman.tabular.learning.episodes import sample_episodes
+from steersman.tabular.pictures.pictures import band, curves, new_figure, style
+from steersman.tabular.problems import classics
 
 HERE = Path(__file__).parent
 KEY = jax.random.key(2018)
@@ -148,7 +149,7 @@ def dyna_maze(runs: int):
 def mountain_car(runs: int):
     """Steps per episode over the first 50, SARSA(lambda) with replacing traces, 8 tilings of 8 x 8, epsilon 0."""
     from steersman.envs.classic.mountain_car import MountainCar
-    from steersman.tabular.linear import sarsa_lambda_linear, tile_coder
+    from steersman.tabular.learning.linear import sarsa_lambda_linear, tile_coder
 
     coder = tile_coder([-1.2, -0.07], [0.6, 0.07], [8, 8], 8)
     lambdas = jnp.array([0.0, 0.68, 0.84, 0.92, 0.96])

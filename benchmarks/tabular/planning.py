@@ -65,9 +65,9 @@ def best_time(f, count: int = 10) -> float:
 
 
 def steersman(index, p, r, gamma, tol, method):
-    from steersman.tabular.builders import from_successors
-    from steersman.tabular.planning import modified_policy_iteration, value_iteration
-    from steersman.tabular.sweeps import backups
+    from steersman.tabular.planning.dynamic_programming import modified_policy_iteration, value_iteration
+    from steersman.tabular.planning.sweeps import backups
+    from steersman.tabular.problems.builders import from_successors
 
     mdp, building = timed(lambda: from_successors(index, p, r, gamma=gamma))
     solve = value_iteration if method == "vi" else modified_policy_iteration

@@ -21,9 +21,9 @@ import jax
 import numpy as np
 from jax.sharding import PartitionSpec as P
 
-from steersman.tabular import behaviour as act
-from steersman.tabular.builders import from_gymnasium
-from steersman.tabular.control import learn, q_learning
+from steersman.tabular.learning import behaviour as act
+from steersman.tabular.learning.control import learn, q_learning
+from steersman.tabular.problems.builders import from_gymnasium
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 

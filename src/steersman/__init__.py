@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from steersman.errors import EnvironmentFault, TrainingFault, UsageError
     from steersman.run.collect import collect
-    from steersman.run.compare import compare
-    from steersman.run.comparison import Comparison
-    from steersman.run.dataset import Dataset, read_dataset
+    from steersman.run.compare.compare import compare
+    from steersman.run.compare.picture import plot
+    from steersman.run.compare.results import Comparison
+    from steersman.run.disk.dataset import Dataset, read_dataset
     from steersman.run.policy import Policy, load
     from steersman.run.train import Result, resume, train
 
@@ -35,6 +36,7 @@ __all__ = [
     "collect",
     "compare",
     "load",
+    "plot",
     "read_dataset",
     "resume",
     "train",
@@ -44,13 +46,14 @@ _HOME = {
     "EnvironmentFault": "errors",
     "TrainingFault": "errors",
     "UsageError": "errors",
-    "Comparison": "run.comparison",
+    "Comparison": "run.compare.results",
     "collect": "run.collect",
-    "compare": "run.compare",
-    "Dataset": "run.dataset",
-    "read_dataset": "run.dataset",
+    "compare": "run.compare.compare",
+    "Dataset": "run.disk.dataset",
+    "read_dataset": "run.disk.dataset",
     "Policy": "run.policy",
     "load": "run.policy",
+    "plot": "run.compare.picture",
     "Result": "run.train",
     "resume": "run.train",
     "train": "run.train",

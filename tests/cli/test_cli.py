@@ -13,8 +13,8 @@ from rich.console import Console
 import steersman
 from steersman.cli import display, main
 from steersman.cli.main import run as cli
-from steersman.run import checkpoint
-from steersman.run.folder import RunWarning
+from steersman.run.disk import checkpoint
+from steersman.run.disk.run_folder import RunWarning
 
 SUMMARY = {"steps", "wall_seconds", "compile_seconds", "steps_per_second", "evaluation", "status", "run"}
 EVALUATION = {"episodes", "mean", "median", "iqm", "ci95"}
@@ -65,7 +65,7 @@ def test_every_command_has_help_and_json(capsys, name):
 def test_every_setting_is_a_flag_with_the_preset_as_default(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "400")
     out, _ = said(capsys, ["train", "ppo", "CartPole-v1", "--help"])
-    from steersman.agents.ppo import PPOConfig
+    from steersman.agents.policy_gradient.ppo import PPOConfig
     from steersman.run.settings import RunConfig
 
     for name in [*PPOConfig.__dataclass_fields__, *RunConfig.__dataclass_fields__, "out", "quiet", "json"]:

@@ -12,7 +12,7 @@ from rich.console import Console
 from steersman.cli import compare as module
 from steersman.cli import display
 from steersman.cli.main import run as cli
-from steersman.run.compare import compare
+from steersman.run.compare.compare import compare
 
 SET = ["num_envs=4", "unroll_length=8", "num_minibatches=2", "num_epochs=1", "hidden_sizes=8"]
 SET = [*SET, "schedule_steps=1000"]

@@ -11,7 +11,7 @@ pytest.importorskip("ale_py")
 
 from steersman import envs
 from steersman.envs import atari
-from steersman.envs.names import split_name
+from steersman.envs.families import split_name
 from steersman.errors import UsageError
 from steersman.run.evaluate import host_evaluator
 from steersman.types import Agent

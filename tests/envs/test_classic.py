@@ -11,9 +11,9 @@ import pytest
 from scipy import stats
 
 from steersman.envs import classic
-from steersman.envs.vector import vectorize
 from steersman.envs.wrappers import Clocked
 from steersman.errors import UsageError
+from steersman.vector import vectorize
 
 IDS = list(classic.TWINS)
 F = np.float32

@@ -7,7 +7,7 @@ gymnax = pytest.importorskip("gymnax")
 
 from steersman import envs  # noqa: E402
 from steersman.envs import gymnax as adapter  # noqa: E402
-from steersman.envs.names import _GYMNAX  # noqa: E402
+from steersman.envs.families import _GYMNAX  # noqa: E402
 from steersman.errors import UsageError  # noqa: E402
 
 

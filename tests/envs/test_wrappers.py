@@ -6,10 +6,10 @@ from gymnasium import spaces
 
 from steersman.envs import classic, wrappers
 from steersman.envs.classic.pendulum import Pendulum
-from steersman.envs.vector import vectorize
 from steersman.envs.wrappers import PureEnv
 from steersman.errors import UsageError
 from steersman.types import EnvSpec, TimeStep
+from steersman.vector import vectorize
 
 F = np.float32
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import steersman
-from steersman.run import dataset
+from steersman.run.disk import dataset
 
 pytestmark = pytest.mark.learning
 PLACE = "Pendulum-v1"

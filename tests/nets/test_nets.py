@@ -9,17 +9,17 @@ import pytest
 from gymnasium import spaces
 
 from steersman.errors import UsageError
-from steersman.nets import conv
 from steersman.nets.actor_critic import ActorCritic
 from steersman.nets.actors import Actor
-from steersman.nets.batch_renorm import D_MAX, EPSILON, R_MAX, BatchRenorm, Moments, NormedMLP
 from steersman.nets.critics import ActionValue, Critic, ensemble
 from steersman.nets.encoders import Encoder, encoder_for
 from steersman.nets.heads import PolicyHead, ValueHead
-from steersman.nets.initialisers import orthogonal_linear
-from steersman.nets.linear import Linear, orthogonal
-from steersman.nets.mlp import MLP
-from steersman.nets.norm import LayerNorm
+from steersman.nets.layers import conv
+from steersman.nets.layers.batch_renorm import D_MAX, EPSILON, R_MAX, BatchRenorm, Moments, NormedMLP
+from steersman.nets.layers.initialisers import orthogonal_linear
+from steersman.nets.layers.linear import Linear, orthogonal
+from steersman.nets.layers.mlp import MLP
+from steersman.nets.layers.norm import LayerNorm
 from steersman.nets.table import Table
 from steersman.nets.value import QNetwork
 from steersman.spaces import abstract

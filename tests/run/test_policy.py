@@ -10,8 +10,9 @@ from gymnasium import spaces
 import steersman
 from steersman.agents import ALGORITHMS
 from steersman.errors import UsageError
-from steersman.run import checkpoint, files, folder
-from steersman.run.policy import Policy, check_same_spaces, example_rollout, spec_from_json, spec_to_json
+from steersman.run.disk import checkpoint, files, run_folder
+from steersman.run.disk.spec_json import spec_from_json, spec_to_json, transitions_like
+from steersman.run.policy import Policy, check_same_spaces
 from steersman.spaces import canonical_action_space, inside_space
 from steersman.types import EnvSpec
 
@@ -24,7 +25,7 @@ def policy_for(observation, action, **settings):
     inside, canonical = inside_space(observation), canonical_action_space(action)
     spec = EnvSpec("Place", inside, canonical, action, native_observation_space=observation)
     agent = entry.factory(entry.config(hidden_sizes=(8,), **settings), spec)
-    rollout = jax.tree.map(lambda s: np.zeros(s.shape, s.dtype), example_rollout(agent, spec, 2, 1))
+    rollout = jax.tree.map(lambda s: np.zeros(s.shape, s.dtype), transitions_like(spec, (2, 1)))
     return Policy(agent, agent.init(jax.random.key(0), rollout), spec)
 
 
@@ -166,7 +167,7 @@ def test_an_older_checkpoint_by_its_path(trained_on_host):
 
 def changed(run, tmp_path, /, **parts):
     """A copy of a run's folder with another config.json."""
-    config = folder.open_run(run).config
+    config = run_folder.open_run(run).config
     (tmp_path / "checkpoints").mkdir()
     for _, path in checkpoint.saved(run / "checkpoints"):
         (tmp_path / "checkpoints" / path.name).write_bytes(path.read_bytes())
@@ -188,7 +189,7 @@ def changed(run, tmp_path, /, **parts):
     ],
 )
 def test_a_config_that_was_tampered_with(trained, tmp_path, part, name, value, says):
-    content = {**folder.open_run(trained.run).config[part], name: value}
+    content = {**run_folder.open_run(trained.run).config[part], name: value}
     copy = changed(trained.run, tmp_path, **{part: content})
     with pytest.raises(UsageError, match=says):
         steersman.load(copy, seed_index=content.get("seeds", 1) - 1)
@@ -208,7 +209,7 @@ def test_a_damaged_checkpoint_is_passed_over_and_said(trained, tmp_path):
     copy = changed(trained.run, tmp_path)
     (_, older), (_, newer) = checkpoint.saved(copy / "checkpoints")
     newer.write_bytes(newer.read_bytes()[:-1])
-    with pytest.warns(folder.RunWarning, match=f"Going on from {older.name}: newer checkpoints cannot be used"):
+    with pytest.warns(run_folder.RunWarning, match=f"Going on from {older.name}: newer checkpoints cannot be used"):
         policy = steersman.load(copy)
     assert checkpoint.parameters_sha256(policy.state) == checkpoint.stored_sha256(older, under="agent")
 

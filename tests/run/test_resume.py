@@ -13,8 +13,8 @@ import pytest
 
 import steersman
 from steersman.errors import UsageError
-from steersman.run import checkpoint, folder, logs, tensors
-from steersman.run.folder import RunWarning
+from steersman.run.disk import checkpoint, logs, run_folder, tensors
+from steersman.run.disk.run_folder import RunWarning
 from steersman.run.signals import stop_on_signals
 
 STEPS = 1312  # a first rollout and 40 updates of 32 steps; a checkpoint every 3, a row every 2
@@ -30,7 +30,7 @@ def settings(small):
 def rows_of_two_updates():
     """Rows that do not end where checkpoints are: a row in progress has to survive."""
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("steersman.run.setup.Setup.log_updates", 2)
+        patched.setattr("steersman.run.prepare.Setup.log_updates", 2)
         yield
 
 
@@ -208,7 +208,7 @@ def test_a_new_budget(tmp_path, settings):
     first = logs.read_metrics(out / "metrics.jsonl")
     longer = steersman.resume(out, steps=6.4e2)
     assert longer.summary["steps"] == 640
-    assert folder.open_run(out).config["run"]["steps"] == 640
+    assert run_folder.open_run(out).config["run"]["steps"] == 640
     np.testing.assert_equal(longer.history[: len(first)], first)
     assert longer.history[-1]["steps"] == longer.summary["steps"]
     assert longer.summary["wall_seconds"] > first[-1]["seconds"]

@@ -14,10 +14,10 @@ import steersman
 from steersman import envs
 from steersman.errors import EnvironmentFault, TrainingFault, UsageError
 from steersman.nets.actor_critic import ActorCritic
-from steersman.run import checkpoint, logs
-from steersman.run.folder import open_run
+from steersman.run.disk import checkpoint, logs
+from steersman.run.disk.run_folder import open_run
+from steersman.run.prepare import _checkpoint_every
 from steersman.run.settings import RunConfig
-from steersman.run.setup import _checkpoint_every
 from steersman.types import EnvSpec, TimeStep
 
 
@@ -248,7 +248,7 @@ def test_an_action_space_that_is_not_served(small):
     [({"tensorboard": True}, "tensorboardX", "tensorboard"), ({"wandb": "mine"}, "wandb", "wandb")],
 )
 def test_an_extra_that_is_not_installed(small, tmp_path, monkeypatch, setting, package, extra):
-    monkeypatch.setattr("steersman.run.setup.find_spec", lambda name: None if name == package else True)
+    monkeypatch.setattr("steersman.run.prepare.find_spec", lambda name: None if name == package else True)
     with pytest.raises(UsageError, match=rf"pip install 'steersman\[{extra}\]'"):
         steersman.train("ppo", "probe/action", steps=64, out=tmp_path / "run", **small, **setting)
     assert not (tmp_path / "run").exists()

@@ -9,12 +9,13 @@ import pytest
 
 from steersman import envs
 from steersman.agents import ALGORITHMS
-from steersman.run import checkpoint
-from steersman.run.host_loop import HostLoop
-from steersman.run.loops import DeviceLoop, LoopState
-from steersman.run.policy import example_rollout
-from steersman.run.unroll import begin, unroll
+from steersman.run.disk import checkpoint
+from steersman.run.disk.spec_json import transitions_like
+from steersman.run.loops.device_loop import DeviceLoop
+from steersman.run.loops.host_loop import HostLoop
+from steersman.run.loops.loop import LoopState
 from steersman.types import HostEnvs, TimeStep
+from steersman.unroll import begin, unroll
 
 T, B = 8, 4
 SMALL = {  # a config takes those that it has
@@ -159,7 +160,7 @@ def test_checkpoint_round_trip(programs, tmp_path):
 def test_a_second_update_does_not_recompile(unlike, case):
     agent, environment = case
     made = envs.make(environment, B)
-    first = example_rollout(agent, made.spec, T, B)
+    first = transitions_like(made.spec, (T, B))
     state = jax.jit(agent.init)(jax.random.key(0), jax.tree.map(lambda s: np.zeros(s.shape, s.dtype), first))
 
     @jax.jit
@@ -178,7 +179,7 @@ def test_members_act_differently_on_equal_observations(unlike, case):
     made = envs.make(environment, 64)
     _, obs = made.reset(jax.random.key(0))
     obs = jax.tree.map(lambda x: np.broadcast_to(x[:1], x.shape), obs)
-    zeros = jax.tree.map(lambda s: np.zeros(s.shape, s.dtype), example_rollout(agent, made.spec, T, 64))
+    zeros = jax.tree.map(lambda s: np.zeros(s.shape, s.dtype), transitions_like(made.spec, (T, 64)))
     s = agent.init(jax.random.key(0), zeros)
     explore, _, _ = agent.act(s, agent.begin(64), obs, np.ones(64, bool), jax.random.key(1), explore=True)
     greedy, _, _ = agent.act(s, agent.begin(64), obs, np.ones(64, bool), jax.random.key(1), explore=False)

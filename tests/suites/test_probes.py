@@ -10,7 +10,7 @@ from steersman import envs
 from steersman.agents import ALGORITHMS
 from steersman.envs.probe import known_values
 from steersman.run.evaluate import device_evaluator
-from steersman.run.loops import DeviceLoop
+from steersman.run.loops.device_loop import DeviceLoop
 
 GAMMA = 0.9
 COMMON = {"gamma": GAMMA, "hidden_sizes": (32,), "log_std_init": -0.5, "learning_rate": 1e-2}

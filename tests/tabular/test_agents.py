@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 import steersman
-from steersman.tabular import classics
-from steersman.tabular.planning import value_iteration
+from steersman.tabular.planning.dynamic_programming import value_iteration
 from steersman.tabular.pomdp import BeliefEnv, ObservedEnv
-from steersman.tabular.pomdp_classics import hallway
+from steersman.tabular.problems import classics
+from steersman.tabular.problems.pomdp_classics import hallway
 
 SMALL = {"num_envs": 8, "unroll_length": 32, "num_minibatches": 4, "num_epochs": 4, "evaluation_episodes": 8}
 

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 
 import steersman.tabular as tabular
+from steersman.cli.tabular import learn, solve
 from steersman.envs.classic.mountain_car import MountainCar
 from steersman.errors import UsageError
-from steersman.tabular import backup_diagrams, classics, cli_learn, cli_spec, pictures
-from steersman.tabular.linear import sarsa_lambda_linear, tile_coder
+from steersman.tabular.learning.linear import sarsa_lambda_linear, tile_coder
+from steersman.tabular.pictures import backup_diagrams, pictures
+from steersman.tabular.problems import classics
 from steersman.theory.statistics import bootstrap_band
 
 
@@ -42,10 +44,10 @@ def test_the_car_gets_out_of_the_valley(trace):
 
 
 def test_pictures_are_drawn(tmp_path):
-    table = cli_spec.solve("dyna-maze")
+    table = solve.solve("dyna-maze")
     figures = [
-        cli_spec.picture(table),
-        cli_spec.picture(cli_spec.solve("gamblers-problem", "value-iteration")),
+        solve.picture(table),
+        solve.picture(solve.solve("gamblers-problem", "value-iteration")),
         pictures.occupancy_map(table.mdp, tabular.visitation(table.mdp, table.policy, normalise=False)),
     ]
     figures += [backup_diagrams.backup_diagram(classics.russell_norvig(), 0, method=m) for m in backup_diagrams.BACKUPS]
@@ -95,60 +97,60 @@ def test_bands_are_bootstrap_intervals():
 
 
 def test_solve_and_learn_by_name():
-    table = cli_spec.solve("cliff-walking", "gauss-seidel")
+    table = solve.solve("cliff-walking", "gauss-seidel")
     assert table.facts["value of the start"] == pytest.approx(-13)
     assert table.facts["error bound"] < 1e-8
     assert len(table.rows) == 48
     assert table.rows[47][2] == "end"
-    learned = cli_learn.learn("cliff-walking", "q-learning", episodes=300, seeds=3, alpha=0.5)
+    learned = learn.learn("cliff-walking", "q-learning", episodes=300, seeds=3, alpha=0.5)
     assert learned.facts["greedy value of the start, learned"] == pytest.approx(-13, abs=0.2)
     assert learned.curves["Q-learning"].shape == (3, 300)
-    assert cli_spec.picture(learned).axes
+    assert solve.picture(learned).axes
     for call, message in [
-        (lambda: cli_spec.solve("dyna-maze", "value-itration"), "Did you mean value-iteration"),
-        (lambda: cli_learn.learn("cliff-walking", "sarsaa"), "Did you mean sarsa"),
-        (lambda: cli_learn.learn("car-rental", "sarsa"), "never ends"),
+        (lambda: solve.solve("dyna-maze", "value-itration"), "Did you mean value-iteration"),
+        (lambda: learn.learn("cliff-walking", "sarsaa"), "Did you mean sarsa"),
+        (lambda: learn.learn("car-rental", "sarsa"), "never ends"),
     ]:
         with pytest.raises(UsageError, match=message):
             call()
 
 
 def test_values_of_a_policy_are_learned_by_name():
-    table = cli_learn.learn("random-walk", "td-lambda", episodes=60, seeds=3, lambda_=0.8)
+    table = learn.learn("random-walk", "td-lambda", episodes=60, seeds=3, lambda_=0.8)
     assert table.curves["td-lambda"].shape == (3, 60)
     assert table.facts["RMS error over the states, at the end"] < 0.35
     assert table.rows[1][2] == pytest.approx(-0.9)
-    assert cli_spec.solve("gridworld-4x4", "uniform-policy").rows[1][1] == pytest.approx(-14)
-    assert cli_spec.solve("gridworld-4x4", "average-reward").facts["error bound"] < 1e-7
+    assert solve.solve("gridworld-4x4", "uniform-policy").rows[1][1] == pytest.approx(-14)
+    assert solve.solve("gridworld-4x4", "average-reward").facts["error bound"] < 1e-7
 
 
 def test_tasks_without_an_end_are_learned_by_steps():
-    table = cli_learn.learn("gridworld-5x5", "r-learning", steps=4000, seeds=2)
+    table = learn.learn("gridworld-5x5", "r-learning", steps=4000, seeds=2)
     assert table.curves["R-learning"].shape == (2, 4000)
     assert table.facts["optimal average reward"] == pytest.approx(20 / 9 + 5 / 45, abs=1.0)
-    assert cli_spec.picture(table).axes[0].get_xlabel() == "step"
+    assert solve.picture(table).axes[0].get_xlabel() == "step"
 
 
 def test_partly_seen_problems_by_name():
-    table = cli_spec.solve("tiger", tol=1e-2)
+    table = solve.solve("tiger", tol=1e-2)
     assert table.facts["value of the start, at least"] <= 19.3714 <= table.facts["at most"]
     assert table.facts["first action"] == "listen"
-    assert cli_spec.picture(table).axes[0].get_xlabel() == "P(tiger-left)"
+    assert solve.picture(table).axes[0].get_xlabel() == "P(tiger-left)"
     with pytest.raises(UsageError, match="Known: pbvi, qmdp"):
-        cli_spec.solve("tiger", "policy-iteration")
+        solve.solve("tiger", "policy-iteration")
     with pytest.raises(UsageError, match="seen only in part"):
-        cli_learn.learn("hallway")
+        learn.learn("hallway")
 
 
 def test_drawings_by_name():
     assert (
         "td lambda at state 0"
-        in cli_spec.drawing("random-walk", "backup", method="td-lambda", state=0).axes[0].get_title()
+        in solve.drawing("random-walk", "backup", method="td-lambda", state=0).axes[0].get_title()
     )
-    assert cli_spec.drawing("dyna-maze", "occupancy").axes
-    assert cli_spec.drawing("gamblers-problem", "occupancy").axes[0].get_ylabel() == "expected discounted visits"
+    assert solve.drawing("dyna-maze", "occupancy").axes
+    assert solve.drawing("gamblers-problem", "occupancy").axes[0].get_ylabel() == "expected discounted visits"
     with pytest.raises(UsageError, match="Did you mean occupancy"):
-        cli_spec.drawing("dyna-maze", "ocupancy")
+        solve.drawing("dyna-maze", "ocupancy")
 
 
 def test_every_public_name_is_there():

@@ -7,8 +7,8 @@ import pytest
 import scipy.sparse as sp
 
 from steersman.errors import UsageError
-from steersman.tabular import classics
-from steersman.tabular.builders import from_arrays, from_gymnasium, from_successors, from_table, from_text
+from steersman.tabular.problems import classics
+from steersman.tabular.problems.builders import from_arrays, from_gymnasium, from_successors, from_table, from_text
 
 
 def good():

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from steersman.errors import UsageError
-from steersman.tabular.cassandra import parse_pomdp, read_pomdp
-from steersman.tabular.planning import value_iteration
+from steersman.tabular.planning.dynamic_programming import value_iteration
+from steersman.tabular.planning.pomdp_planning import fast_informed_bound, pbvi, qmdp
 from steersman.tabular.pomdp import POMDP, BeliefEnv, ObservedEnv
-from steersman.tabular.pomdp_classics import hallway, pomdp_problem, tiger
-from steersman.tabular.pomdp_planning import fast_informed_bound, pbvi, qmdp
+from steersman.tabular.problems.cassandra import parse_pomdp, read_pomdp
+from steersman.tabular.problems.pomdp_classics import hallway, pomdp_problem, tiger
 
 TIGER = """
 discount: 0.95

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh, PartitionSpec
 
+from steersman import shards
 from steersman.errors import UsageError
 from steersman.theory import trees
 from steersman.theory.statistics import RunningMoments, across_shards, batch_moments
@@ -20,7 +21,7 @@ def sharded(f, *, out=WHOLE, check_vma=False):
     assert len(jax.devices()) == 2
 
     def inside(*args):
-        with trees.sharded_over("shard"):
+        with shards.sharded_over("shard"):
             return f(*args)
 
     mesh = Mesh(np.array(jax.devices()), ("shard",))
@@ -87,13 +88,13 @@ def test_where_does_not_broadcast_by_luck():
 
 def test_cross_mean_is_the_identity_with_one_shard():
     tree = tree_of(jnp.ones((4, 3)))
-    assert trees.cross_mean(tree) is tree
-    assert trees.shard_count() == 1
+    assert shards.cross_mean(tree) is tree
+    assert shards.shard_count() == 1
 
 
 def test_cross_mean_is_one_collective_and_the_mean_of_every_leaf():
     x = jax.random.normal(jax.random.key(0), (8, 3))
-    f = sharded(lambda x: trees.cross_mean(tree_of(x)))
+    f = sharded(lambda x: shards.cross_mean(tree_of(x)))
     expected = tree_of(x)
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6), f(x), expected)
     assert jax.tree.structure(f(x)) == jax.tree.structure(expected)
@@ -105,31 +106,31 @@ def test_cross_mean_is_one_collective_and_the_mean_of_every_leaf():
 
 
 def test_cross_mean_keeps_dtypes_and_refuses_integers():
-    f = sharded(lambda x: trees.cross_mean({"half": x[0].astype(jnp.bfloat16), "full": x[0]}))
+    f = sharded(lambda x: shards.cross_mean({"half": x[0].astype(jnp.bfloat16), "full": x[0]}))
     got = f(jnp.array([[1.0], [2.0]]))
     assert (got["half"].dtype, got["full"].dtype) == (jnp.bfloat16, jnp.float32)
     np.testing.assert_array_equal(got["half"].astype(jnp.float32), [1.5])
     with pytest.raises(UsageError, match=r"leaf \['n'\] is int32"):
-        sharded(lambda x: trees.cross_mean({"n": jnp.int32(1), "x": x}))(jnp.ones((2, 1)))
+        sharded(lambda x: shards.cross_mean({"n": jnp.int32(1), "x": x}))(jnp.ones((2, 1)))
 
 
 def test_a_tree_without_numbers_needs_no_collective():
-    f = sharded(lambda x: trees.cross_mean({"costs": x[:, :0], "none": ()}), out=BATCH)
+    f = sharded(lambda x: shards.cross_mean({"costs": x[:, :0], "none": ()}), out=BATCH)
     assert all_reduces(f, jnp.ones((4, 3))) == (0, 0)
 
 
 def test_the_axis_is_active_inside_only_and_survives_an_error():
     seen = []
-    sharded(lambda x: seen.append(trees.shard_count()) or x, out=BATCH)(jnp.ones((4, 1)))
+    sharded(lambda x: seen.append(shards.shard_count()) or x, out=BATCH)(jnp.ones((4, 1)))
     assert seen[0] == 2
-    with pytest.raises(RuntimeError), trees.sharded_over("shard"):
+    with pytest.raises(RuntimeError), shards.sharded_over("shard"):
         raise RuntimeError
-    assert trees.shard_count() == 1
+    assert shards.shard_count() == 1
 
 
 def test_a_function_compiled_before_is_traced_anew_inside():
     """jit's cache does not know the context, but it knows the mesh: no stale identity is reused."""
-    inner = jax.jit(lambda x: trees.cross_mean(jnp.mean(x, axis=0)))
+    inner = jax.jit(lambda x: shards.cross_mean(jnp.mean(x, axis=0)))
     x = jnp.array([[0.0], [0.0], [4.0], [4.0]])
     np.testing.assert_array_equal(inner(x[:2]), [0.0])  # the shape a shard has
     np.testing.assert_array_equal(sharded(inner)(x), [2.0])
@@ -138,8 +139,8 @@ def test_a_function_compiled_before_is_traced_anew_inside():
 
 def test_it_works_under_a_named_vmap():
     def f(x):
-        with trees.sharded_over("shard"):
-            return trees.cross_mean(x), jnp.int32(trees.shard_count())
+        with shards.sharded_over("shard"):
+            return shards.cross_mean(x), jnp.int32(shards.shard_count())
 
     mean, count = jax.vmap(f, axis_name="shard")(jnp.array([1.0, 2.0, 6.0]))
     np.testing.assert_array_equal(mean, [3.0, 3.0, 3.0])
@@ -153,7 +154,7 @@ def test_gradients_of_replicated_parameters():
     """
     x, w = jax.random.normal(jax.random.key(0), (8, 3)), jnp.ones(3)
     loss = lambda w, x: jnp.mean(jnp.square(x @ w))
-    gradient = lambda x: trees.cross_mean(jax.grad(loss)(w, x))
+    gradient = lambda x: shards.cross_mean(jax.grad(loss)(w, x))
     whole = jax.grad(loss)(w, x)
     np.testing.assert_allclose(sharded(gradient)(x), whole, rtol=1e-5)
     np.testing.assert_allclose(sharded(gradient, check_vma=True)(x), 2 * whole, rtol=1e-5)
@@ -187,8 +188,8 @@ def test_sums_indices_and_keys_of_members():
     key, x = jax.random.key(3), jnp.arange(6, dtype=jnp.int32)
 
     def f(x):
-        index = jnp.full(x.shape, trees.shard_index(), jnp.int32)
-        return jax.random.key_data(trees.member_keys(key, len(x))), index, trees.cross_sum({"sum": jnp.sum(x)})
+        index = jnp.full(x.shape, shards.shard_index(), jnp.int32)
+        return jax.random.key_data(shards.member_keys(key, len(x))), index, shards.cross_sum({"sum": jnp.sum(x)})
 
     out = (BATCH, BATCH, WHOLE)
     keys, index, total = sharded(f, out=out)(x)
@@ -208,12 +209,12 @@ def test_polyak_goes_a_part_of_the_way():
 
 
 def test_member_orders():
-    orders = np.asarray(trees.member_orders(jax.random.key(0), 500, 6))
+    orders = np.asarray(shards.member_orders(jax.random.key(0), 500, 6))
     assert orders.shape == (6, 500)
     assert orders.dtype == np.int32
     np.testing.assert_array_equal(np.sort(orders, axis=0), np.broadcast_to(np.arange(6)[:, None], (6, 500)))
     counts = np.stack([(orders == i).sum(1) for i in range(6)])  # each thing is as often in each place
     assert (np.abs(counts - 500 / 6) < 5 * np.sqrt(500 / 6)).all()
     assert len(np.unique(orders.T, axis=0)) > 250  # of 720
-    np.testing.assert_array_equal(trees.member_orders(jax.random.key(0), 3, 6), orders[:, :3])
-    np.testing.assert_array_equal(trees.member_orders(jax.random.key(0), 2, 1), np.zeros((1, 2)))
+    np.testing.assert_array_equal(shards.member_orders(jax.random.key(0), 3, 6), orders[:, :3])
+    np.testing.assert_array_equal(shards.member_orders(jax.random.key(0), 2, 1), np.zeros((1, 2)))

@@ -5,24 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from steersman.agents.a2c import A2CConfig, a2c
-from steersman.agents.actor_critic import ActorCriticConfig, actor_critic
-from steersman.agents.bc import BCConfig, bc
-from steersman.agents.checks import check_minibatches
-from steersman.agents.crossq import CrossQConfig, crossq
-from steersman.agents.ddpg import DDPGConfig, ddpg
-from steersman.agents.dqn import DQNConfig, dqn
-from steersman.agents.impala import ImpalaConfig, impala
-from steersman.agents.iql import IQLConfig, iql
-from steersman.agents.on_policy import first_length
-from steersman.agents.ppo import PPOConfig, ppo
-from steersman.agents.pqn import PQNConfig, pqn
-from steersman.agents.reinforce import ReinforceConfig, check_environments, reinforce
-from steersman.agents.replay import check_replay, first_rows
-from steersman.agents.sac import SACConfig, sac
-from steersman.agents.td3 import TD3Config, td3
-from steersman.agents.tqc import TQCConfig, tqc
-from steersman.agents.trpo import TRPOConfig, trpo
+from steersman.agents.off_policy.crossq import CrossQConfig, crossq
+from steersman.agents.off_policy.ddpg import DDPGConfig, ddpg
+from steersman.agents.off_policy.sac import SACConfig, sac
+from steersman.agents.off_policy.td3 import TD3Config, td3
+from steersman.agents.off_policy.tqc import TQCConfig, tqc
+from steersman.agents.offline.bc import BCConfig, bc
+from steersman.agents.offline.iql import IQLConfig, iql
+from steersman.agents.parts.checks import check_minibatches
+from steersman.agents.parts.with_replay import check_replay, first_rows
+from steersman.agents.policy_gradient.a2c import A2CConfig, a2c
+from steersman.agents.policy_gradient.actor_critic import ActorCriticConfig, actor_critic
+from steersman.agents.policy_gradient.common import first_length
+from steersman.agents.policy_gradient.impala import ImpalaConfig, impala
+from steersman.agents.policy_gradient.ppo import PPOConfig, ppo
+from steersman.agents.policy_gradient.reinforce import ReinforceConfig, check_environments, reinforce
+from steersman.agents.policy_gradient.trpo import TRPOConfig, trpo
+from steersman.agents.value_based.dqn import DQNConfig, dqn
+from steersman.agents.value_based.pqn import PQNConfig, pqn
 from steersman.errors import UsageError, nearest
 from steersman.types import Agent, Algorithm
 

@@ -13,10 +13,10 @@ import tyro
 
 from steersman.cli.display import ComparisonDisplay, number, print_columns, print_json, short
 from steersman.errors import UsageError
-from steersman.run import folder
-from steersman.run.compare import PICTURE, compare
-from steersman.run.comparison import Comparison
-from steersman.run.entries import settings_in
+from steersman.run.compare.compare import PICTURE, compare
+from steersman.run.compare.entries import settings_in
+from steersman.run.compare.results import Comparison
+from steersman.run.disk import run_folder
 from steersman.theory.comparison import Estimate
 
 MOST_PAIRS = 12
@@ -60,7 +60,7 @@ def run(arguments: list[str]) -> int:
         raise UsageError("Name at least one algorithm to compare: steersman compare a2c ppo --env CartPole-v1")
     if asked.env is None and (asked.out is None or not asked.out.exists()):
         raise UsageError("Name an environment to compare on: --env CartPole-v1. Known ones: steersman list")
-    out = asked.out or folder.default_path("compare", asked.env or "", asked.seed or 0)
+    out = asked.out or run_folder.default_path("compare", asked.env or "", asked.seed or 0)
     display = None if asked.quiet or asked.json else ComparisonDisplay()
     with display or nullcontext():
         result = compare(

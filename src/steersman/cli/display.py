@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 from rich.table import Table
 
-from steersman.run.files import plain
+from steersman.run.disk.files import plain
 
 
 def print_json(content: Any) -> None:

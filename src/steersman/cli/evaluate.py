@@ -9,7 +9,7 @@ from typing import Annotated
 import tyro
 
 from steersman.cli.display import evaluation_rows, print_json, print_table
-from steersman.run.replay import evaluate_run
+from steersman.run.evaluate import evaluate_run
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import tyro
 
 from steersman.cli.display import evaluation_rows, number, print_json, print_table
-from steersman.run import checkpoint, folder
+from steersman.run.disk import checkpoint, run_folder
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ def run(arguments: list[str]) -> int:
     """-> exit code."""
     chosen = tyro.cli(Info, args=arguments, prog="steersman info")
     if chosen.run is None:
-        versions = folder.versions(devices=True)
+        versions = run_folder.versions(devices=True)
         if chosen.json:
             print_json(versions)
         else:
@@ -51,10 +51,10 @@ def run(arguments: list[str]) -> int:
 
 def describe(path: Path) -> dict[str, Any]:
     """What a run folder holds, as JSON values."""
-    opened = folder.open_run(path)
+    opened = run_folder.open_run(path)
     newest, note = checkpoint.latest(opened.checkpoints)
     header = checkpoint.read_header(newest) if newest else {}
-    summary = folder.read_summary(opened)
+    summary = run_folder.read_summary(opened)
     return {
         "run": str(path),
         "algorithm": opened.config["algorithm"],

@@ -18,7 +18,7 @@ COMMANDS = {  # name -> (module of steersman.cli, what it does)
     "collect": ("collect", "record transitions of a run's policy, to train from"),
     "saliency": ("saliency", "lay what a run's value and choices hang on over what it sees"),
     "plot": ("plot", "draw learning curves of runs, with intervals over seeds"),
-    "tabular": ("tabular", "solve or learn a finite problem: gridworlds, the classics"),
+    "tabular": ("tabular.command", "solve or learn a finite problem: gridworlds, the classics"),
     "list": ("listing", "the algorithms, the environments, the presets"),
     "info": ("info", "versions and devices; with DIR, what a run folder holds"),
 }

@@ -9,7 +9,7 @@ from typing import Annotated
 import tyro
 
 from steersman.cli.display import print_json
-from steersman.run.plots import learning_curve
+from steersman.run.compare.picture import plot
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,6 @@ class Plot:
 def run(arguments: list[str]) -> int:
     """-> exit code."""
     chosen = tyro.cli(Plot, args=arguments, prog="steersman plot")
-    learning_curve(list(chosen.runs), chosen.out, x=chosen.x, y=chosen.y)
+    plot(chosen.runs, chosen.out, x=chosen.x, y=chosen.y)
     print_json({"picture": str(chosen.out)}) if chosen.json else print(chosen.out)
     return 0

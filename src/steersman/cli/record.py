@@ -9,7 +9,7 @@ from typing import Annotated
 import tyro
 
 from steersman.cli.display import print_json
-from steersman.run.replay import record_run
+from steersman.run.show.video import record_run
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Annotated
 import tyro
 
 from steersman.cli.display import print_json
-from steersman.run.saliency import saliency_run
+from steersman.run.show.saliency import saliency_run
 
 
 @dataclass(frozen=True)

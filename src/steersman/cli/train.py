@@ -17,7 +17,7 @@ from steersman import agents
 from steersman.cli.display import TrainingDisplay, evaluation_rows, number, print_json, print_table
 from steersman.cli.main import TRAIN_USAGE
 from steersman.errors import UsageError
-from steersman.run import checkpoint, folder
+from steersman.run.disk import checkpoint, run_folder
 from steersman.run.settings import RunConfig, environment_of, preset_for, saved_settings, split, translated
 from steersman.run.train import Report, Result, resume, train
 
@@ -89,7 +89,7 @@ def run(arguments: list[str]) -> int:
     chosen = _parse(Train[entry.config], asked.flags, default=default, prog=title)
     if environment is None:
         raise UsageError(f"Name an environment: steersman train {name} CartPole-v1. Known ones: steersman list")
-    out = chosen.output.out or folder.default_path(name, environment, chosen.run.seed)
+    out = chosen.output.out or run_folder.default_path(name, environment, chosen.run.seed)
     settings = {**_fields(chosen.run), **_fields(chosen.algorithm)}
     notes = _notes(asked, settings, {**_fields(run_config), **_fields(config)})
     work = lambda report: train(name, environment, out=out, preset=False, report=report, **settings)
@@ -132,7 +132,7 @@ def _asked(arguments: list[str]) -> Asked:
 def _repeated(file: str, names: list[str], flags: list[str]) -> Asked:
     """The settings of another run, by its config.json or its folder; names, where given, win."""
     path = Path(file) / "config.json" if Path(file).is_dir() else Path(file)
-    saved = folder.read_config(path)
+    saved = run_folder.read_config(path)
     if saved["run"].get("network"):
         raise UsageError(
             f"{path} is of a run with a network of your own, which the command line cannot give. Repeat it in Python: "

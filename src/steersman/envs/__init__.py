@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from steersman.envs.registry import available as available
     from steersman.envs.registry import make as make
     from steersman.envs.registry import make_env as make_env
-    from steersman.envs.vector import vectorize as vectorize
+    from steersman.vector import vectorize as vectorize
 
 _WHERE = {"available": "registry", "make": "registry", "make_env": "registry", "vectorize": "vector"}
 

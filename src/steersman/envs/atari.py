@@ -20,8 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from steersman.envs.contract import leaves_of
-from steersman.envs.host import Bookkeeper, check_action, member_seeds
+from steersman.envs.host.contract import leaves_of
+from steersman.envs.host.timesteps import Bookkeeper, check_action, member_seeds
 from steersman.errors import UsageError, nearest
 from steersman.spaces import canonical_action_space, inside_space, native_map
 from steersman.types import EnvSpec, HostEnvs, PyTree, TimeStep

@@ -11,8 +11,8 @@ import numpy as np
 from gymnasium import spaces
 
 from steersman.envs.atari import Lives, Protocol, protocol_of
-from steersman.envs.contract import leaves_of
-from steersman.envs.host import Bookkeeper, check_action, flatten, member_seeds
+from steersman.envs.host.contract import leaves_of
+from steersman.envs.host.timesteps import Bookkeeper, check_action, flatten, member_seeds
 from steersman.errors import UsageError, nearest
 from steersman.spaces import canonical_action_space, inside_space, native_map, to_inside
 from steersman.types import EnvSpec, HostEnvs, PyTree, TimeStep

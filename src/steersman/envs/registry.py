@@ -22,7 +22,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from steersman.envs.classic import TWINS
-from steersman.envs.names import FAMILIES, split_name
+from steersman.envs.families import FAMILIES, split_name
 from steersman.errors import EnvironmentFault, UsageError, nearest, raised_at
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def make(environment: Any, num_envs: int, *, workers: int = 0, **kwargs: Any) ->
     package, _, inside = name.partition(":")
     elsewhere = package and inside and not inside.replace(".", "_").isidentifier()  # ale_py:ALE/Pong-v5
     if (head in ("gymnasium", "ALE") and rest) or _gymnasium_has(name) or elsewhere:
-        from steersman.envs import gymnasium as host
+        from steersman.envs.host import gymnasium as host
 
         return host.make(rest if head == "gymnasium" else name, num_envs, workers=workers, **kwargs)
     if ":" in name:
@@ -207,7 +207,7 @@ def _from_object(thing: Any, num_envs: int, workers: int, kwargs: dict[str, Any]
         return made
     if not isinstance(made, gymnasium.Env | gymnasium.vector.VectorEnv):
         return _vectorize(made, num_envs, workers)
-    from steersman.envs import gymnasium as host
+    from steersman.envs.host import gymnasium as host
 
     if made is thing or isinstance(made, gymnasium.vector.VectorEnv):  # the adapter says what it can do with one
         return host.make(made, num_envs, workers=workers)
@@ -277,7 +277,7 @@ def _load(path: str) -> Any:
 
 
 def _vectorize(env: Env, num_envs: int, workers: int) -> DeviceEnvs:
-    from steersman.envs.vector import vectorize
+    from steersman.vector import vectorize
 
     _no_workers(env.spec.id, workers)
     return vectorize(env, num_envs)

@@ -13,7 +13,7 @@ from gymnasium import spaces
 from steersman.errors import UsageError
 from steersman.nets.encoders import Encoder
 from steersman.nets.heads import PolicyHead, ValueHead
-from steersman.nets.mlp import MLP
+from steersman.nets.layers.mlp import MLP
 from steersman.spaces import MASK
 from steersman.theory.distributions import Categorical
 from steersman.types import EnvSpec, Key, PyTree

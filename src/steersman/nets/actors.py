@@ -12,9 +12,9 @@ from gymnasium import spaces
 
 from steersman.nets.encoders import Encoder
 from steersman.nets.heads import LOG_STD_RANGE, POLICY_GAIN, PolicyHead
-from steersman.nets.initialisers import orthogonal_linear
-from steersman.nets.linear import Linear
-from steersman.nets.mlp import MLP
+from steersman.nets.layers.initialisers import orthogonal_linear
+from steersman.nets.layers.linear import Linear
+from steersman.nets.layers.mlp import MLP
 from steersman.spaces import MASK
 from steersman.theory.distributions import Categorical, Deterministic, DiagGaussian, TanhGaussian, masked
 from steersman.types import EnvSpec, Key, PyTree

@@ -11,9 +11,9 @@ import jax.numpy as jnp
 from gymnasium import spaces
 
 from steersman.nets.encoders import Encoder
-from steersman.nets.initialisers import orthogonal_linear
-from steersman.nets.linear import Linear
-from steersman.nets.mlp import MLP
+from steersman.nets.layers.initialisers import orthogonal_linear
+from steersman.nets.layers.linear import Linear
+from steersman.nets.layers.mlp import MLP
 from steersman.theory import trees
 from steersman.types import EnvSpec, Key, PyTree
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from gymnasium import spaces
 
 from steersman.errors import UsageError
-from steersman.nets.conv import ImpalaCNN, minatar, nature
+from steersman.nets.layers.conv import ImpalaCNN, minatar, nature
 from steersman.spaces import MASK, is_image
 from steersman.types import Key, PyTree
 

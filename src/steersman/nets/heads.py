@@ -10,8 +10,8 @@ import jax.numpy as jnp
 from gymnasium import spaces
 
 from steersman.errors import UsageError
-from steersman.nets.initialisers import orthogonal_linear
-from steersman.nets.linear import Linear
+from steersman.nets.layers.initialisers import orthogonal_linear
+from steersman.nets.layers.linear import Linear
 from steersman.theory.distributions import Bernoulli, Categorical, DiagGaussian, MultiCategorical, masked
 from steersman.types import Key
 

@@ -12,10 +12,10 @@ import jax.numpy as jnp
 from gymnasium import spaces
 
 from steersman.nets.encoders import Encoder
-from steersman.nets.initialisers import orthogonal_linear
-from steersman.nets.linear import Linear
-from steersman.nets.mlp import ACTIVATIONS, MLP
-from steersman.nets.norm import LayerNorm
+from steersman.nets.layers.initialisers import orthogonal_linear
+from steersman.nets.layers.linear import Linear
+from steersman.nets.layers.mlp import ACTIVATIONS, MLP
+from steersman.nets.layers.norm import LayerNorm
 from steersman.types import EnvSpec, Key, PyTree
 
 QNetworkFactory = Callable[[Key, EnvSpec], Any]  # -> a module: obs -> q [A], or [A, K]

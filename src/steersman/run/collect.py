@@ -11,15 +11,16 @@ import numpy as np
 
 from steersman import envs
 from steersman.errors import UsageError
-from steersman.run import dataset, folder
-from steersman.run.dataset import Dataset
-from steersman.run.devices import use_all_cores
+from steersman.run.disk import dataset, run_folder
+from steersman.run.disk.dataset import Dataset
+from steersman.run.disk.files import plain
 from steersman.run.evaluate import close, fixed_size
-from steersman.run.files import plain
+from steersman.run.loops.devices import use_all_cores
+from steersman.run.loops.host_rollout import unroll_host
 from steersman.run.policy import Policy, check_same_spaces, load
 from steersman.run.settings import environment_of
-from steersman.run.unroll import Acting, begin, unroll, unroll_host
 from steersman.types import DeviceEnvs, HostEnvs, Rollout
+from steersman.unroll import Acting, begin, unroll
 
 PIECE = 1000  # steps of each environment between two reads from the device
 
@@ -48,9 +49,9 @@ def collect(
         if value < 1:
             raise UsageError(f"{name} = {value}; it must be 1 or more.")
     with dataset.creating(out) as temporary:
-        opened = folder.open_run(run)
+        opened = run_folder.open_run(run)
         place = environment_of(opened.config, environment, run)
-        folder.warn(opened.warning)
+        run_folder.warn(opened.warning)
         policy = load(run, seed_index=seed_index, network=network)
         made = envs.make(place, fixed_size(place) or min(num_envs, steps))
         try:
@@ -67,7 +68,7 @@ def collect(
             "seed_index": seed_index,
             "explore": explore,
             "seed": seed,
-            "versions": folder.versions(),
+            "versions": run_folder.versions(),
             "whole_episodes": len(returns),
             "mean_return": plain(returns.mean()) if len(returns) else None,
         }

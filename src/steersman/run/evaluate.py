@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -13,9 +15,13 @@ import numpy as np
 
 from steersman import envs
 from steersman.errors import UsageError
-from steersman.run.unroll import begin
+from steersman.run.disk import run_folder
+from steersman.run.loops.devices import use_all_cores
+from steersman.run.policy import check_same_spaces, load
+from steersman.run.settings import environment_of
 from steersman.theory import statistics
 from steersman.types import Agent, DeviceEnvs, EnvSpec, HostEnvs, Key, PyTree
+from steersman.unroll import begin
 
 LIMIT = 27_000  # steps of an evaluation episode in a task without a time limit
 HOST_MEMBERS = 10  # host environments side by side in an evaluation
@@ -230,3 +236,33 @@ def check_episodes(episodes: int) -> None:
         raise UsageError(
             f"{episodes} evaluation episodes were asked for; 1 or more are needed. The usual number is 100."
         )
+
+
+def evaluate_run(
+    run: str | Path,
+    *,
+    episodes: int = 100,
+    seed: int = 2_000_000,
+    seed_index: int | None = None,
+    explore: bool = False,
+    environment: Any = None,
+    network: Any = None,
+) -> Evaluation:
+    """Play whole episodes with a run's policy in environments of its own.
+
+    episodes: of each seed's policy. seed_index: one of a run's several seeds; None: all, pooled. environment: another
+    one with the same spaces, or the user's own again. Raises UsageError where the spaces differ.
+    """
+    use_all_cores()
+    opened = run_folder.open_run(run)
+    place = environment_of(opened.config, environment, run)
+    run_folder.warn(opened.warning)
+    count = int(opened.config["run"].get("seeds", 1))
+    chosen = range(count) if seed_index is None else [seed_index]
+    played = []
+    for index in chosen:
+        policy = load(run, seed_index=index, network=network)
+        fits = partial(check_same_spaces, policy.spec)
+        play = evaluator(policy.agent, place, episodes, explore=explore, fits=fits)
+        played.append(play(policy.state, seed + index))
+    return played[0] if len(played) == 1 else pooled(played)

@@ -12,9 +12,10 @@ import numpy as np
 from steersman import agents, spaces
 from steersman.errors import UsageError
 from steersman.memory import nbytes
-from steersman.run import checkpoint, folder
+from steersman.run.disk import checkpoint, run_folder
+from steersman.run.disk.spec_json import spec_from_json, transitions_like
 from steersman.run.settings import saved_settings, split
-from steersman.types import Agent, EnvSpec, PyTree, Rollout
+from steersman.types import Agent, EnvSpec, PyTree
 
 
 class Policy:
@@ -82,40 +83,6 @@ class Policy:
         return inside, single
 
 
-def spec_to_json(spec: EnvSpec) -> dict[str, Any]:
-    """An environment's spec as JSON values."""
-    native = spec.native_observation_space
-    return {
-        "id": spec.id,
-        "observation_space": spaces.space_to_json(spec.observation_space),
-        "action_space": spaces.space_to_json(spec.action_space),
-        "native_action_space": spaces.space_to_json(spec.native_action_space),
-        "max_episode_steps": spec.max_episode_steps,
-        "num_costs": spec.num_costs,
-        "native_observation_space": None if native is None else spaces.space_to_json(native),
-    }
-
-
-def spec_from_json(content: dict[str, Any]) -> EnvSpec:
-    """The inverse of ``spec_to_json``; raises UsageError where it is malformed."""
-    parts = ("observation_space", "action_space", "native_action_space")
-    try:
-        made = {name: spaces.space_from_json(content[name]) for name in parts}
-        limit, costs = content["max_episode_steps"], int(content["num_costs"])
-        native = content.get("native_observation_space")
-        return EnvSpec(
-            str(content["id"]),
-            made["observation_space"],
-            made["action_space"],
-            made["native_action_space"],
-            max_episode_steps=limit,
-            num_costs=costs,
-            native_observation_space=None if native is None else spaces.space_from_json(native),
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise UsageError(f"The spec in the run's config.json cannot be read: {error!r}. Restore the file.") from None
-
-
 def check_same_spaces(policy: EnvSpec, environment: EnvSpec) -> None:
     """Raise UsageError unless a policy trained on one environment fits another."""
     for what in ("observation_space", "native_action_space"):
@@ -127,23 +94,9 @@ def check_same_spaces(policy: EnvSpec, environment: EnvSpec) -> None:
             )
 
 
-def example_rollout(agent: Agent, spec: EnvSpec, length: int = 1, num_envs: int = 1) -> Rollout:
-    """Shapes and dtypes of a first rollout ``[T, B, ...]``, for ``jax.eval_shape``; it holds no data."""
-    return transitions_like(spec, (length, num_envs))
-
-
-def transitions_like(spec: EnvSpec, lead: tuple[int, ...]) -> Rollout:
-    """Shapes and dtypes of transitions ``[*lead, ...]`` of an environment."""
-    obs, action = spaces.abstract(spec.observation_space, lead), spaces.abstract(spec.action_space, lead)
-    flag: Any = jax.ShapeDtypeStruct(lead, np.bool_)
-    number: Any = jax.ShapeDtypeStruct(lead, np.float32)
-    costs: Any = jax.ShapeDtypeStruct((*lead, spec.num_costs), np.float32)
-    return Rollout(obs, action, number, flag, flag, obs, flag, costs, {})
-
-
 def state_bytes(agent: Agent, spec: EnvSpec, length: int, num_envs: int) -> int:
     """Bytes of the state that ``agent.init`` will make; nothing is allocated."""
-    state = jax.eval_shape(agent.init, jax.random.key(0), example_rollout(agent, spec, length, num_envs))
+    state = jax.eval_shape(agent.init, jax.random.key(0), transitions_like(spec, (length, num_envs)))
     return nbytes(state)
 
 
@@ -159,7 +112,7 @@ def load(
     >>> policy(np.zeros(4))  # doctest: +SKIP
     1
     """
-    opened = folder.open_run(run)
+    opened = run_folder.open_run(run)
     algorithm = agents.algorithm(opened.config["algorithm"])
     if opened.config["run"].get("network") and network is None:
         raise UsageError(f"{run} was trained with a network of your own; give it: load({str(run)!r}, network=...).")
@@ -167,7 +120,7 @@ def load(
     spec = spec_from_json(opened.config["spec"])
     agent = algorithm.factory(config, spec, network=network)
     path, note = (Path(checkpoint_path), "") if checkpoint_path else checkpoint.latest(opened.checkpoints)
-    folder.warn(note)
+    run_folder.warn(note)
     if path is None:
         raise UsageError(
             f"{run} holds no checkpoint yet: it was stopped before the first. Go on with it: "
@@ -180,7 +133,7 @@ def load(
 
 def _agent_state(agent: Agent, spec: EnvSpec, path: Path, num_envs: int, seed_index: int) -> PyTree:
     """One seed's agent state out of a checkpoint of the whole run."""
-    rollout = example_rollout(agent, spec, num_envs=num_envs)
+    rollout = transitions_like(spec, (1, num_envs))
     like = jax.eval_shape(agent.init, jax.random.key(0), rollout)
     rows = checkpoint.read_header(path).get("rows", 0)
     if not isinstance(rows, int) or seed_index >= max(rows, 1):

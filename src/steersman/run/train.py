@@ -13,14 +13,15 @@ import numpy as np
 
 from steersman import agents
 from steersman.errors import UsageError
-from steersman.run import checkpoint, folder, logs
-from steersman.run.devices import use_all_cores
+from steersman.run.disk import checkpoint, logs, run_folder
+from steersman.run.disk.files import lock
+from steersman.run.disk.spec_json import spec_from_json
 from steersman.run.evaluate import Evaluation, Evaluator, fixed_size, pooled
-from steersman.run.files import lock
-from steersman.run.policy import Policy, check_same_spaces, load, spec_from_json
-from steersman.run.saving import Progress, Row, check_finite, history_of, restore, save, updates_done
+from steersman.run.loops.devices import use_all_cores
+from steersman.run.policy import Policy, check_same_spaces, load
+from steersman.run.prepare import Setup, config_json, prepare
+from steersman.run.progress import Progress, Row, check_finite, history_of, restore, save, updates_done
 from steersman.run.settings import environment_of, preset_for, saved_settings, split
-from steersman.run.setup import Setup, config_json, prepare
 from steersman.run.signals import Stop, stop_on_signals
 
 Report = Callable[[str, dict[str, Any]], None]  # (what happens now, numbers) -> shown to the user
@@ -86,7 +87,7 @@ def train(
         stack.callback(setup.close)
         run = None
         if out is not None:
-            run = folder.create(out, config_json(setup, network))
+            run = run_folder.create(out, config_json(setup, network))
             stack.enter_context(lock(run.path))
         return _run(setup, run, report or _silent)
 
@@ -106,13 +107,13 @@ def resume(
     is left as it is. Raises as ``train`` does, and UsageError for a folder that is not a run or is in use.
     """
     use_all_cores()
-    run = folder.open_run(out)
+    run = run_folder.open_run(out)
     entry = agents.algorithm(run.config["algorithm"])
     place = environment_of(run.config, environment, out)
     if run.config["run"].get("network") and network is None:
         raise UsageError(f"{out} was trained with a network of your own; give it: resume({str(out)!r}, network=...).")
     settings = saved_settings(run.config) | ({} if steps is None else {"steps": steps})
-    folder.warn(run.warning)
+    run_folder.warn(run.warning)
     with ExitStack() as stack:
         stack.enter_context(lock(run.path))
         begun = checkpoint.latest(run.checkpoints)[0] is not None
@@ -120,12 +121,12 @@ def resume(
         stack.callback(setup.close)
         check_same_spaces(spec_from_json(run.config["spec"]), setup.spec)
         enough = updates_done(run) >= setup.updates
-        summary = folder.read_summary(run)
+        summary = run_folder.read_summary(run)
         if enough and summary is not None and summary.get("status") == "done":
             (report or _silent)("done already", summary)
             return _finished(setup, run, summary, network)
         if steps is not None and not enough:
-            run = folder.update(run, {"run": {**run.config["run"], "steps": setup.run.steps}})
+            run = run_folder.update(run, {"run": {**run.config["run"], "steps": setup.run.steps}})
         return _run(setup, run, report or _silent, resumed=True)
 
 
@@ -133,14 +134,14 @@ def _silent(phase: str, numbers: dict[str, Any]) -> None:
     pass
 
 
-def _finished(setup: Setup, run: folder.Run, summary: dict[str, Any], network: Any) -> Result:
+def _finished(setup: Setup, run: run_folder.Run, summary: dict[str, Any], network: Any) -> Result:
     """The result of a run that has nothing left to do."""
     policies = [load(run.path, seed_index=i, network=network) for i in range(setup.run.seeds)]
     played = Evaluation.from_summary(summary["evaluation"]) if summary.get("evaluation") else None
     return Result(policies[0], history_of(run), summary, played, run.path, False, policies, setup.evaluator)
 
 
-def _run(setup: Setup, run: folder.Run | None, report: Report, *, resumed: bool = False) -> Result:
+def _run(setup: Setup, run: run_folder.Run | None, report: Report, *, resumed: bool = False) -> Result:
     began = time.perf_counter()
     with stop_on_signals() as stop:
         report("compiling", {"spec": setup.spec, "run": run.path if run else None, "setup": setup})
@@ -169,9 +170,9 @@ def _run(setup: Setup, run: folder.Run | None, report: Report, *, resumed: bool 
         "evaluations": [e.summary() for e in played] if len(played) > 1 else [],
     }
     if run is not None:
-        folder.write_summary(run, summary)
+        run_folder.write_summary(run, summary)
         if any(np.isfinite(row.get("episode_return", np.nan)).any() for row in progress.history):
-            from steersman.run import plots
+            from steersman.run.show import plots
 
             plots.learning_curve([run.path], run.curve)
     report("done", summary)
@@ -179,7 +180,7 @@ def _run(setup: Setup, run: folder.Run | None, report: Report, *, resumed: bool 
     return Result(policies[0], progress.history, summary, evaluation, path, interrupted, policies, setup.evaluator)
 
 
-def _train(setup: Setup, run: folder.Run | None, report: Report, state: Any, progress: Progress, stop: Stop) -> Any:
+def _train(setup: Setup, run: run_folder.Run | None, report: Report, state: Any, progress: Progress, stop: Stop) -> Any:
     loop, total, every = setup.loop, setup.updates, setup.log_updates
     chunk = 1
     with ExitStack() as stack:
@@ -252,7 +253,7 @@ def _summary(setup: Setup, progress: Progress, interrupted: bool) -> dict[str, A
     }
 
 
-def _sinks(stack: ExitStack, setup: Setup, run: folder.Run | None) -> list[logs.Sink]:
+def _sinks(stack: ExitStack, setup: Setup, run: run_folder.Run | None) -> list[logs.Sink]:
     if run is None:
         return []
     made: list[logs.Sink] = []

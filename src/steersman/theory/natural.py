@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from steersman.theory import trees
+from steersman import shards
 
 Vector = jax.Array
 
@@ -33,7 +33,7 @@ def fisher_product(policy: Callable[[Vector], Any], params: Vector) -> Callable[
 
     def product(v: Vector) -> Vector:
         _, pulled = jax.jvp(jax.grad(mean_kl), (here,), (forward(v),))
-        return trees.cross_mean(backward(pulled)[0])
+        return shards.cross_mean(backward(pulled)[0])
 
     return product
 

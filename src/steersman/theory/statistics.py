@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
 
+from steersman import shards
 from steersman.errors import UsageError
-from steersman.theory import trees
 from steersman.types import Array, PyTree
 
 
@@ -52,7 +52,7 @@ class RunningMoments(NamedTuple):
         return jax.tree.map(jnp.sqrt, self.variance)
 
     def update(self, batch: PyTree) -> Self:
-        """With a batch absorbed: leaves [N, ...] or [T, B, ...]. Under ``trees.sharded_over`` with the batches of all
+        """With a batch absorbed: leaves [N, ...] or [T, B, ...]. Under ``shards.sharded_over`` with the batches of all
         shards, at the price of two collectives, so that the moments stay equal everywhere."""
         return self.merge(across_shards(batch_moments(batch, self)))
 
@@ -103,18 +103,18 @@ def batch_moments(batch: PyTree, like: RunningMoments | None = None) -> RunningM
 def across_shards(moments: RunningMoments, shift: PyTree | None = None) -> RunningMoments:
     """The moments of all shards' equally large batches together, from each shard's own.
 
-    Two ``trees.cross_mean``: of the means, then of mean squares about their common mean. With ``shift``, equal on all
+    Two ``shards.cross_mean``: of the means, then of mean squares about their common mean. With ``shift``, equal on all
     shards and near that mean (zeros for centred data), one: the squares cancel by as much as shift is off.
     """
-    shards = trees.shard_count()
-    if shards == 1:
+    count = shards.shard_count()
+    if count == 1:
         return moments
-    shift = trees.cross_mean(moments.mean) if shift is None else shift
+    shift = shards.cross_mean(moments.mean) if shift is None else shift
     offset = jax.tree.map(jnp.subtract, moments.mean, shift)
     square = jax.tree.map(lambda v, d: v + d * d, moments.variance, offset)
-    offset, square = trees.cross_mean((offset, square))
+    offset, square = shards.cross_mean((offset, square))
     return RunningMoments(
-        moments.weight * shards,
+        moments.weight * count,
         jax.tree.map(jnp.add, shift, offset),
         jax.tree.map(lambda s, d: jnp.maximum(s - d * d, 0.0), square, offset),
     )

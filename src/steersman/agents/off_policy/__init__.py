@@ -1,0 +1,1 @@
+"""Continuous control from replay: DDPG, TD3, SAC, TQC, CrossQ."""

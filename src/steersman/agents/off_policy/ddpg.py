@@ -1,0 +1,109 @@
+"""Deep deterministic policy gradient (Lillicrap et al. 2016, arXiv:1509.02971).
+
+One gradient step, from a batch of N transitions out of replay, with the targets mubar and Qbar:
+
+1. Target y = r + gamma_t Qbar(s', mubar(s')), no gradient. gamma_t = gamma (1 - terminated): a truncated step
+   bootstraps like any other, from its true successor.
+2. Critic: one Adam step on mean (Q(s, a) - y)^2 / 2.
+3. Actor: one Adam step on -mean Q(s, mu(s)), through the action (the deterministic policy gradient), with the critic
+   just updated.
+4. Targets: mubar <- mubar + tau (mu - mubar), Qbar likewise.
+
+It acts with mu(s) + std z, clipped to the bounds, z white, Ornstein-Uhlenbeck or pink noise of unit variance.
+
+Details: mu ends in tanh; orthogonal initialisation, gain sqrt(2) hidden, 0.01 actor's head, 1 critic's head, zero
+biases; the action enters the critic at its first layer; no weight decay, no normalisation; Adam with eps 1e-8.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from steersman.agents.off_policy import common
+from steersman.agents.off_policy.common import NetworkFactory, OffPolicyConfig
+from steersman.agents.parts import training
+from steersman.agents.parts.checks import check_config
+from steersman.agents.parts.training import Trained
+from steersman.agents.parts.training import adam as make_adam
+from steersman.agents.parts.with_replay import BatchLearner
+from steersman.memory import Sample
+from steersman.nets.critics import ensemble
+from steersman.theory import trees
+from steersman.theory.values import td_error
+from steersman.types import Agent, EnvSpec, Key, Metrics, PyTree, Rollout
+
+
+@dataclass(frozen=True)
+class DDPGConfig(OffPolicyConfig):
+    """Settings of DDPG; the defaults are those usual for MuJoCo."""
+
+    learning_rate: float = 1e-3
+    """Adam's step size for the actor."""
+    exploration_std: float = 0.1
+    """Standard deviation of the acting noise, in canonical actions (half the range is 1)."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_config(self, non_negative=("exploration_std",))
+
+
+class DDPGState(NamedTuple):
+    """What DDPG learns."""
+
+    actor: Trained
+    critics: Trained  # leaves [K, ...], K = 1
+    target_actor: PyTree  # mubar
+    targets: PyTree  # Qbar
+
+
+def ddpg(config: DDPGConfig, spec: EnvSpec, *, network: NetworkFactory | None = None) -> Agent:
+    """DDPG as an agent for an environment with a bounded Box action space.
+
+    network: ``(key, spec) -> (actor, critic)`` in place of ``nets.actors.Actor`` and ``nets.critics.Critic``. Raises
+    UsageError for other action spaces.
+    """
+    return common.replayed(ddpg_learner(config, spec, network=network), config, spec)
+
+
+def ddpg_learner(config: DDPGConfig, spec: EnvSpec, *, network: NetworkFactory | None = None) -> BatchLearner:
+    """DDPG as a learner from batches, for a replay of one's own."""
+    common.check_continuous("DDPG", spec, network)
+    make_actor, make_critic = common.networks(config, spec, network, deterministic=True)
+    adam = make_adam()
+
+    def init(key: Key, first_rollout: Rollout) -> DDPGState:
+        actor_key, critic_key = jax.random.split(key)
+        actor, critics = make_actor(actor_key), ensemble(make_critic, critic_key, 1)
+        target_actor, targets = training.copied((actor, critics))
+        nets = training.trained(adam, actor), training.trained(adam, critics)
+        return DDPGState(*nets, target_actor, targets)
+
+    def learn(state: DDPGState, sample: Sample, key: Key) -> tuple[DDPGState, jax.Array, Metrics]:
+        batch, weight = sample.batch, sample.weight
+        next_action = jax.vmap(state.target_actor)(batch.next_obs).mode()
+        q_t = common.values(state.targets, batch.next_obs, next_action)[0, :, 0]
+
+        def critic_loss(critics: PyTree):
+            q_tm1 = common.values(critics, batch.obs, common.flat_actions(batch.action))[0, :, 0]
+            error = td_error(q_tm1, batch.reward, sample.discount, q_t)
+            return (weight * 0.5 * jnp.square(error)).mean(), (error, q_tm1)
+
+        (loss, (error, q)), gradient = jax.value_and_grad(critic_loss, has_aux=True)(state.critics.params)
+        critics = training.descend(adam, state.critics, gradient, config.critic_rate)
+
+        def actor_loss(actor: PyTree) -> jax.Array:
+            return -common.values(critics.params, batch.obs, jax.vmap(actor)(batch.obs).mode()).mean()
+
+        actor = training.descend(adam, state.actor, jax.grad(actor_loss)(state.actor.params), config.learning_rate)
+        target_actor, targets = trees.polyak(
+            (state.target_actor, state.targets), (actor.params, critics.params), config.tau
+        )
+        metrics = {"critic_loss": loss, "q": q.mean()}
+        return DDPGState(actor, critics, target_actor, targets), jnp.abs(error), metrics
+
+    begin, act = common.noisy_acting(spec, config.exploration, config.exploration_std)
+    return BatchLearner(init, begin, act, learn)

@@ -1,0 +1,222 @@
+"""Soft actor-critic (Haarnoja et al. 2018, arXiv:1801.01290 and 1812.05905), for continuous and for discrete actions.
+
+The return that is maximised has an entropy bonus at every step: sum_t gamma^t (r_t + alpha H(pi(. | s_t))). One
+gradient step, from a batch of N transitions out of replay:
+
+1. Target y = r + gamma_t [min_k Qbar_k(s', a') - alpha log pi(a' | s')],  a' ~ pi(. | s'), no gradient.
+   gamma_t = gamma (1 - terminated): a truncated step bootstraps like any other, from its true successor.
+2. Critics: one Adam step on sum_k mean (Q_k(s, a) - y)^2 / 2.
+3. Actor: one Adam step on mean [alpha log pi(a | s) - min_k Q_k(s, a)], a = tanh(mu + sigma eps), through the action,
+   with the critics just updated.
+4. Temperature: one Adam step on -log alpha mean (log pi(a | s) + target entropy); or alpha is fixed.
+5. Target critics: Qbar <- Qbar + tau (Q - Qbar).
+
+Discrete actions (Christodoulou 2019, arXiv:1910.07207): the critics give Q(s, .), and expectations over the policy are
+sums instead of samples, in 1, 3 and 4. The target entropy is 0.89 log A.
+
+Details: orthogonal initialisation, gain sqrt(2) hidden, 0.01 policy head, 1 critics' head, zero biases; 256 x 256 ReLU
+networks, nothing shared between them; the log-std from the network, clipped to [-20, 2]; log pi of a tanh computed
+without cancellation; Adam with eps 1e-8, no clipping of gradients; the critics are one module with a leading axis [K];
+a random policy fills replay first; every update the policy acts with is the newest.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from gymnasium import spaces
+
+from steersman import shards
+from steersman.agents.off_policy import common
+from steersman.agents.off_policy.common import NetworkFactory, OffPolicyConfig
+from steersman.agents.parts import training
+from steersman.agents.parts.checks import check_config
+from steersman.agents.parts.training import Trained
+from steersman.agents.parts.training import adam as make_adam
+from steersman.agents.parts.with_replay import BatchLearner
+from steersman.memory import Sample
+from steersman.nets.critics import ensemble
+from steersman.theory import trees
+from steersman.theory.values import expected_soft_value, soft_value
+from steersman.types import Agent, EnvSpec, Key, Metrics, PyTree, Rollout
+
+
+@dataclass(frozen=True)
+class SACConfig(OffPolicyConfig):
+    """Settings of SAC; the defaults are those usual for MuJoCo."""
+
+    num_critics: int = 2
+    """Critics in the ensemble (K); the target is their minimum."""
+    policy_delay: int = 1
+    """Gradient steps of the critics for one of actor and temperature."""
+    temperature: float = 1.0
+    """Alpha, the weight of the entropy, at the start."""
+    learn_temperature: bool = True
+    """Steer alpha so that the policy keeps its target entropy; otherwise it stays."""
+    target_entropy: float | None = None
+    """In nats; none: minus the number of action entries, or 0.89 log A for A discrete actions."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_config(self, at_least_one=("num_critics", "policy_delay"), positive=("temperature",))
+
+
+class SACState(NamedTuple):
+    """What SAC learns."""
+
+    actor: Trained
+    critics: Trained  # leaves [K, ...]
+    targets: PyTree  # Qbar, leaves [K, ...]
+    log_temperature: Trained
+    updates: jax.Array  # int32, gradient steps taken
+
+
+class Parts(NamedTuple):
+    """What differs between the members of SAC's family. N transitions, K critics, M outputs each, J targets."""
+
+    target: Callable[..., Any]  # (actor, target critics, alpha, batch, discount, key) -> y [N, J]
+    critic_loss: Callable[..., tuple[jax.Array, jax.Array]]  # (critics, batch, y) -> (loss [K, N], Q [K, N])
+    actor_loss: Callable[..., tuple[jax.Array, jax.Array]]  # (actor, critics, alpha, obs, key) -> (loss, log pi), [N]
+
+
+def sac(config: SACConfig, spec: EnvSpec, *, network: NetworkFactory | None = None) -> Agent:
+    """SAC as an agent for an environment with a bounded Box or a Discrete action space.
+
+    network: ``(key, spec) -> (actor, critic)`` in place of ``nets.actors.Actor`` and ``nets.critics.Critic``. Raises
+    UsageError for other action spaces.
+    """
+    return common.replayed(sac_learner(config, spec, network=network), config, spec)
+
+
+def sac_learner(config: SACConfig, spec: EnvSpec, *, network: NetworkFactory | None = None) -> BatchLearner:
+    """SAC as a learner from batches, for a replay of one's own."""
+    common.check_continuous("SAC", spec, network, discrete=True)
+    if isinstance(spec.action_space, spaces.Discrete):
+        return soft_learner(config, spec, network, discrete_parts())
+    least = lambda z: z.min(0)  # [K, N, 1] -> [N, 1]
+    loss = lambda z, y: 0.5 * jnp.square(z - y[None])[..., 0]
+    return soft_learner(config, spec, network, continuous_parts(least, loss, lambda z: least(z)[:, 0]))
+
+
+def continuous_parts(
+    bootstrap: Callable[[jax.Array], jax.Array],
+    loss: Callable[[jax.Array, jax.Array], jax.Array],
+    value: Callable[[jax.Array], jax.Array],
+) -> Parts:
+    """The parts for continuous actions, given what is made of the critics' outputs z [K, N, M].
+
+    bootstrap: z of the targets -> [N, J]; loss: (z, y [N, J]) -> [K, N]; value: z -> what the actor maximises, [N].
+    """
+
+    def target(actor: Any, targets: PyTree, alpha: jax.Array, batch: Rollout, discount: jax.Array, key: Key):
+        action, log_prob = jax.vmap(actor)(batch.next_obs).sample_and_log_prob(key)
+        soft = soft_value(bootstrap(common.values(targets, batch.next_obs, action)), log_prob[:, None], alpha)
+        return batch.reward[:, None] + discount[:, None] * soft
+
+    def critic_loss(critics: PyTree, batch: Rollout, y: jax.Array):
+        z = common.values(critics, batch.obs, common.flat_actions(batch.action))
+        return loss(z, y), z.mean(-1)
+
+    def actor_loss(actor: Any, critics: PyTree, alpha: jax.Array, obs: PyTree, key: Key):
+        action, log_prob = jax.vmap(actor)(obs).sample_and_log_prob(key)
+        return -soft_value(value(common.values(critics, obs, action)), log_prob, alpha), log_prob
+
+    return Parts(target, critic_loss, actor_loss)
+
+
+def discrete_parts() -> Parts:
+    """The parts for discrete actions: every expectation over the policy is a sum."""
+
+    def target(actor: Any, targets: PyTree, alpha: jax.Array, batch: Rollout, discount: jax.Array, key: Key):
+        log_p = jax.vmap(actor)(batch.next_obs).log_probabilities()
+        soft = expected_soft_value(common.values(targets, batch.next_obs).min(0), log_p, alpha)
+        return (batch.reward + discount * soft)[:, None]
+
+    def critic_loss(critics: PyTree, batch: Rollout, y: jax.Array):
+        z = common.values(critics, batch.obs)  # [K, N, A]
+        q = trees.take(z, jnp.broadcast_to(batch.action[None], z.shape[:2]))
+        return 0.5 * jnp.square(q - y[:, 0][None]), q
+
+    def actor_loss(actor: Any, critics: PyTree, alpha: jax.Array, obs: PyTree, key: Key):
+        policy = jax.vmap(actor)(obs)
+        q = jax.lax.stop_gradient(common.values(critics, obs).min(0))
+        return -expected_soft_value(q, policy.log_probabilities(), alpha), -policy.entropy()
+
+    return Parts(target, critic_loss, actor_loss)
+
+
+def soft_learner(
+    config: SACConfig, spec: EnvSpec, network: NetworkFactory | None, parts: Parts, *, outputs: int = 1
+) -> BatchLearner:
+    """The learner that SAC and its descendants share: what they do not is in ``parts``."""
+    discrete = isinstance(spec.action_space, spaces.Discrete)
+    make_actor, make_critic = common.networks(config, spec, network, outputs=outputs)
+    size = common.action_size(spec)
+    goal = config.target_entropy
+    if goal is None:
+        goal = 0.89 * math.log(spec.action_space.n) if isinstance(spec.action_space, spaces.Discrete) else -float(size)
+    adam, noise = make_adam(), common.action_noise(config.exploration, size)
+
+    def init(key: Key, first_rollout: Rollout) -> SACState:
+        actor_key, critic_key = jax.random.split(key)
+        critics = ensemble(make_critic, critic_key, config.num_critics)
+        log_alpha = jnp.log(jnp.asarray(config.temperature, jnp.float32))
+        return SACState(
+            training.trained(adam, make_actor(actor_key)),
+            training.trained(adam, critics),
+            training.copied(critics),
+            training.trained(adam, log_alpha),
+            jnp.zeros((), jnp.int32),
+        )
+
+    def begin(num_envs: int) -> PyTree:
+        return () if discrete else noise.begin(num_envs)
+
+    def act(state: SACState, carry: PyTree, obs: PyTree, first: jax.Array, key: Key, *, explore: bool = True):
+        policy = jax.vmap(state.actor.params)(obs)
+        if discrete:
+            keys = shards.member_keys(key, first.shape[0])
+            return jax.vmap(lambda p, k: p.sample(k))(policy, keys) if explore else policy.mode(), carry, {}
+        if not explore:
+            return common.shaped(policy.mode(), spec), carry, {}
+        carry, z = noise.step(carry, first, key)
+        return common.shaped(jnp.tanh(policy.loc + jnp.exp(policy.log_std) * z), spec), carry, {}
+
+    def learn(state: SACState, sample: Sample, key: Key) -> tuple[SACState, jax.Array, Metrics]:
+        batch, weight = sample.batch, sample.weight
+        target_key, actor_key = jax.random.split(key)
+        alpha = jnp.exp(state.log_temperature.params)
+        y = parts.target(state.actor.params, state.targets, alpha, batch, sample.discount, target_key)
+
+        def critic_loss(critics: PyTree):
+            each, q = parts.critic_loss(critics, batch, y)
+            return (weight[None] * each).mean(1).sum(), (each, q)
+
+        (loss, (each, q)), gradient = jax.value_and_grad(critic_loss, has_aux=True)(state.critics.params)
+        critics = training.descend(adam, state.critics, gradient, config.critic_rate)
+
+        def improve(actor: Trained, log_temperature: Trained) -> tuple[Trained, Trained]:
+            def actor_loss(params: PyTree):
+                loss, log_prob = parts.actor_loss(params, critics.params, alpha, batch.obs, actor_key)
+                return loss.mean(), log_prob
+
+            gradient, log_prob = jax.grad(actor_loss, has_aux=True)(actor.params)
+            if config.learn_temperature:
+                rate = config.learning_rate
+                log_temperature = common.adapt_temperature(adam, log_temperature, log_prob, goal, rate)
+            return training.descend(adam, actor, gradient, config.learning_rate), log_temperature
+
+        actor, log_temperature = training.every(
+            config.policy_delay, state.updates, improve, state.actor, state.log_temperature
+        )
+        targets = trees.polyak(state.targets, critics.params, config.tau)
+        metrics = {"critic_loss": loss, "q": q.mean(), "target": y.mean(), "temperature": alpha}
+        after = SACState(actor, critics, targets, log_temperature, state.updates + 1)
+        return after, jnp.sqrt(2.0 * each.mean(0)), metrics
+
+    return BatchLearner(init, begin, act, learn)

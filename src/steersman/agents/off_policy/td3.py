@@ -1,0 +1,128 @@
+"""Twin delayed DDPG (Fujimoto et al. 2018, arXiv:1802.09477): DDPG with three additions against overestimation.
+
+One gradient step, from a batch of N transitions out of replay, with the targets mubar and Qbar:
+
+1. Target policy smoothing: a' = clip(mubar(s') + clip(std eps, -c, c), -1, 1).
+2. Clipped double Q: y = r + gamma_t min_k Qbar_k(s', a'), one target for both critics, no gradient. gamma_t = gamma
+   (1 - terminated): a truncated step bootstraps like any other, from its true successor.
+3. Critics: one Adam step on sum_k mean (Q_k(s, a) - y)^2 / 2.
+4. Delayed policy: at every ``policy_delay``-th step, one Adam step of the actor on -mean Q_1(s, mu(s)), and all targets
+   move: mubar <- mubar + tau (mu - mubar), Qbar likewise.
+
+It acts with mu(s) + std z, clipped to the bounds. With one critic, no smoothing and no delay it is DDPG (a test holds
+it to that).
+
+Details: as DDPG's; the critics are one module with a leading axis [K].
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from steersman.agents.off_policy import common
+from steersman.agents.off_policy.common import NetworkFactory
+from steersman.agents.off_policy.ddpg import DDPGConfig
+from steersman.agents.parts import training
+from steersman.agents.parts.checks import check_config
+from steersman.agents.parts.training import Trained
+from steersman.agents.parts.training import adam as make_adam
+from steersman.agents.parts.with_replay import BatchLearner
+from steersman.memory import Sample
+from steersman.nets.critics import ensemble
+from steersman.theory import trees
+from steersman.theory.exploration import smoothed
+from steersman.theory.values import td_error
+from steersman.types import Agent, EnvSpec, Key, Metrics, PyTree, Rollout
+
+
+@dataclass(frozen=True)
+class TD3Config(DDPGConfig):
+    """Settings of TD3; the defaults are those usual for MuJoCo."""
+
+    num_critics: int = 2
+    """Critics in the ensemble (K); the target is their minimum."""
+    policy_delay: int = 2
+    """Gradient steps of the critics for one of the actor and one move of the targets."""
+    target_noise: float = 0.2
+    """Standard deviation of the noise that smooths the target policy, in canonical actions."""
+    target_noise_clip: float = 0.5
+    """Largest size of that noise."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_config(
+            self,
+            at_least_one=("num_critics", "policy_delay"),
+            non_negative=("target_noise", "target_noise_clip"),
+        )
+
+
+class TD3State(NamedTuple):
+    """What TD3 learns."""
+
+    actor: Trained
+    critics: Trained  # leaves [K, ...]
+    target_actor: PyTree  # mubar
+    targets: PyTree  # Qbar, leaves [K, ...]
+    updates: jax.Array  # int32, gradient steps taken
+
+
+def td3(config: TD3Config, spec: EnvSpec, *, network: NetworkFactory | None = None) -> Agent:
+    """TD3 as an agent for an environment with a bounded Box action space.
+
+    network: ``(key, spec) -> (actor, critic)`` in place of ``nets.actors.Actor`` and ``nets.critics.Critic``. Raises
+    UsageError for other action spaces.
+    """
+    return common.replayed(td3_learner(config, spec, network=network), config, spec)
+
+
+def td3_learner(config: TD3Config, spec: EnvSpec, *, network: NetworkFactory | None = None) -> BatchLearner:
+    """TD3 as a learner from batches, for a replay of one's own."""
+    common.check_continuous("TD3", spec, network)
+    make_actor, make_critic = common.networks(config, spec, network, deterministic=True)
+    adam = make_adam()
+
+    def init(key: Key, first_rollout: Rollout) -> TD3State:
+        actor_key, critic_key = jax.random.split(key)
+        actor, critics = make_actor(actor_key), ensemble(make_critic, critic_key, config.num_critics)
+        target_actor, targets = training.copied((actor, critics))
+        nets = training.trained(adam, actor), training.trained(adam, critics)
+        return TD3State(*nets, target_actor, targets, jnp.zeros((), jnp.int32))
+
+    def learn(state: TD3State, sample: Sample, key: Key) -> tuple[TD3State, jax.Array, Metrics]:
+        batch, weight = sample.batch, sample.weight
+        mean = jax.vmap(state.target_actor)(batch.next_obs).mode()
+        noise = jax.random.normal(key, mean.shape, mean.dtype)
+        next_action = smoothed(mean, noise, config.target_noise, config.target_noise_clip)
+        q_t = common.values(state.targets, batch.next_obs, next_action)[..., 0].min(0)
+
+        def critic_loss(critics: PyTree):
+            q_tm1 = common.values(critics, batch.obs, common.flat_actions(batch.action))[..., 0]  # [K, N]
+            error = td_error(q_tm1, batch.reward[None], sample.discount[None], q_t[None])
+            return (weight[None] * 0.5 * jnp.square(error)).mean(1).sum(), (error, q_tm1)
+
+        (loss, (error, q)), gradient = jax.value_and_grad(critic_loss, has_aux=True)(state.critics.params)
+        critics = training.descend(adam, state.critics, gradient, config.critic_rate)
+
+        def improve(actor: Trained, target_actor: PyTree, targets: PyTree):
+            first = jax.tree.map(lambda x: x[:1], critics.params)
+
+            def actor_loss(params: PyTree) -> jax.Array:
+                return -common.values(first, batch.obs, jax.vmap(params)(batch.obs).mode()).mean()
+
+            actor = training.descend(adam, actor, jax.grad(actor_loss)(actor.params), config.learning_rate)
+            return actor, *trees.polyak((target_actor, targets), (actor.params, critics.params), config.tau)
+
+        actor, target_actor, targets = training.every(
+            config.policy_delay, state.updates, improve, state.actor, state.target_actor, state.targets
+        )
+        metrics = {"critic_loss": loss, "q": q.mean()}
+        after = TD3State(actor, critics, target_actor, targets, state.updates + 1)
+        return after, jnp.abs(error).mean(0), metrics
+
+    begin, act = common.noisy_acting(spec, config.exploration, config.exploration_std)
+    return BatchLearner(init, begin, act, learn)

@@ -1,0 +1,1 @@
+"""Learning from recorded transitions alone: behaviour cloning, implicit Q-learning."""

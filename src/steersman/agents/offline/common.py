@@ -1,0 +1,88 @@
+"""What agents share that learn from recorded transitions alone: settings, a policy to imitate with, and its training.
+
+Such an agent is a learner from batches over a memory that never grows. The rollouts that a loop gives it after the
+first are left aside; the loop of ``run`` steps no environment for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from gymnasium import spaces
+
+from steersman import shards
+from steersman.agents.off_policy.common import flat_actions, shaped
+from steersman.agents.parts.checks import check_config, check_network
+from steersman.agents.parts.with_replay import BatchLearner, with_replay
+from steersman.memory import frozen, uniform
+from steersman.nets.actors import StochasticActor
+from steersman.types import Agent, EnvSpec, Key, PyTree
+
+
+@dataclass(frozen=True)
+class OfflineConfig:
+    """The settings that all of them have. A step of their runs is a gradient step."""
+
+    unroll_length: int = 1
+    """Gradient steps of one update."""
+    batch_size: int = 256
+    """Transitions in one gradient step (N)."""
+    replay_capacity: int = 1_000_000
+    """Transitions that replay holds; a run sets it to what its data takes."""
+    learning_rate: float = 3e-4
+    """Adam's step size."""
+    hidden_sizes: tuple[int, ...] = (256, 256)
+    """Widths of the hidden layers of every network (after the convolutions, for images)."""
+    activation: str = "relu"
+    """Of the hidden layers: tanh, relu, elu, silu or gelu."""
+    schedule_steps: int = 0
+    """No setting of these agents has a schedule."""
+
+    def __post_init__(self) -> None:
+        check_config(
+            self,
+            at_least_one=("unroll_length", "batch_size", "replay_capacity"),
+            positive=("learning_rate",),
+            non_negative=("schedule_steps",),
+            choices={"activation": ("tanh", "relu", "elu", "silu", "gelu")},
+            sizes=("hidden_sizes",),
+        )
+
+
+def from_data(learner: BatchLearner, config: OfflineConfig, gamma: float = 1.0) -> Agent:
+    """The agent that takes one gradient step for each step of a rollout, on batches of what ``init`` was given."""
+    return with_replay(learner, frozen(uniform(config.replay_capacity, config.batch_size, gamma=gamma)))
+
+
+def policy_maker(
+    algorithm: str, config: OfflineConfig, spec: EnvSpec, network: Callable[..., Any] | None
+) -> Callable[[Key], PyTree]:
+    """key -> the user's policy, or ``StochasticActor``. Raises UsageError for an action space without a policy."""
+    check_network(algorithm, spec, network)
+    if network is not None:
+        return lambda key: network(key, spec)
+    return lambda key: StochasticActor(spec, hidden_sizes=config.hidden_sizes, activation=config.activation, key=key)
+
+
+def log_likelihood(policy: Any, obs: PyTree, action: PyTree, spec: EnvSpec) -> tuple[jax.Array, Any]:
+    """log pi(a|s) of a batch, [N], and the distributions."""
+    distribution = jax.vmap(policy)(obs)
+    boxed = isinstance(spec.action_space, spaces.Box)
+    return distribution.log_prob(flat_actions(jnp.asarray(action)) if boxed else action), distribution
+
+
+def acting(spec: EnvSpec) -> Callable[..., Any]:
+    """``act`` of a state with a trained ``actor``: a sample, or the mode."""
+    boxed = isinstance(spec.action_space, spaces.Box)
+
+    def act(state: Any, carry: PyTree, obs: PyTree, first: jax.Array, key: Key, *, explore: bool = True):
+        policy = jax.vmap(state.actor.params)(obs)
+        keys = shards.member_keys(key, first.shape[0])
+        action = jax.vmap(lambda p, k: p.sample(k))(policy, keys) if explore else policy.mode()
+        return shaped(action, spec) if boxed else action, carry, {}
+
+    return act

@@ -1,0 +1,1 @@
+"""Policy gradients: REINFORCE, the online actor-critic, A2C, IMPALA, TRPO, PPO."""

@@ -1,0 +1,196 @@
+"""The online actor-critic: it learns from one transition at a time (Sutton and Barto 2018, section 13.5).
+
+At each step every environment gives one transition (s, a, r, s'), and one Adam step follows.
+
+As the lecture gives it (``critic`` = q), with a~ drawn from pi(.|s'), and not the action taken next:
+
+    delta = r + gamma q(s', a~) - q(s, a)
+    critic:  up  delta grad q(s, a)             actor:  up  q(s, a) grad log pi(a|s)
+
+Its advantage form (``critic`` = v), the default, in which the TD error is the advantage, and its variance is less:
+
+    delta = r + gamma V(s') - V(s)
+    critic:  up  delta grad V(s)                actor:  up  delta grad log pi(a|s)
+
+Eligibility traces (``trace_lambda``): every environment remembers z <- gamma lambda z + grad, from zero at the start of
+an episode, and delta multiplies z in place of grad: for the critic and for the actor, but not for the actor of the q
+form, whose factor is no TD error. They cost memory and time for as many copies of the parameters as there are
+environments. lambda = 0 is the plain form.
+
+Details: with several environments the step is up the mean over them; delta and q carry no gradient (semi-gradient
+TD); gamma = 0 where s' is terminal, and a truncation bootstraps from the true s'; critic steps are weighted by c_v and
+the entropy's gradient (no trace) by c_e; one Adam (eps 1e-5, the whole gradient's norm clipped) for both, where the
+lecture has two step sizes; the factor gamma^t of the discounted objective is dropped, as is usual. With unroll_length
+above 1 the steps of a rollout are still learned from one after another, but were acted before the first.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
+
+from steersman import shards
+from steersman.agents.parts.checks import check_config
+from steersman.agents.parts.training import clipped_adam
+from steersman.agents.parts.wrappers import normalised
+from steersman.agents.policy_gradient import common
+from steersman.agents.policy_gradient.common import OnPolicyConfig
+from steersman.nets.actor_critic import ActorCriticFactory
+from steersman.nets.critics import ActionValue, Critic
+from steersman.theory import returns, values
+from steersman.types import Agent, EnvSpec, Key, Metrics, PerEnv, PyTree, Rollout
+
+
+@dataclass(frozen=True)
+class ActorCriticConfig(OnPolicyConfig):
+    """Settings of the online actor-critic."""
+
+    unroll_length: int = 1
+    """Steps acted before they are learned from, one after another: 1 is online."""
+    critic: str = "v"
+    """What the critic learns: q (the lecture's plain form) or v (the advantage form)."""
+    trace_lambda: float | None = None
+    """Decay of the eligibility traces; none: no traces, which is lambda = 0."""
+    value_coefficient: float = 0.5
+    """c_v, weight of the critic's steps."""
+    entropy_coefficient: float = 0.0
+    """c_e, weight of the entropy bonus."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_config(
+            self,
+            non_negative=("value_coefficient", "entropy_coefficient"),
+            fraction=("trace_lambda",),
+            choices={"critic": ("q", "v")},
+        )
+
+
+class Networks(NamedTuple):
+    """The two networks; of the form v the critic is the actor's second output, and ``q`` is None."""
+
+    policy: PyTree  # obs -> (distribution, V)
+    q: PyTree  # (obs, action) -> Q
+
+    def __call__(self, obs: PyTree) -> tuple[Any, jax.Array]:
+        return self.policy(obs)
+
+
+class ActorCriticState(NamedTuple):
+    """What the online actor-critic learns and remembers."""
+
+    params: Networks
+    optimiser: PyTree  # Adam's moments, of the ravelled parameters
+    traces: PyTree  # [B, P] of each environment, or ()
+    updates: jax.Array  # int32, rollouts absorbed so far
+
+
+class Errors(NamedTuple):
+    """What the gradients of actor and critic are multiplied with, each [B]."""
+
+    actor: jax.Array
+    critic: jax.Array
+
+
+def errors(config: ActorCriticConfig, params: Networks, step: Rollout, key: Key) -> Errors:
+    """The factors of one step of each environment; step [B, ...]."""
+    discount_t = returns.discounts(step.terminated, config.gamma)
+    policy, v_t = jax.vmap(params.policy)(step.next_obs)
+    if params.q is None:
+        delta = values.td_error(jax.vmap(params.policy)(step.obs)[1], step.reward, discount_t, v_t)
+        return Errors(delta, delta)
+    keys = shards.member_keys(key, discount_t.shape[0])
+    next_action = jax.vmap(lambda p, k: p.sample(k))(policy, keys)
+    q_tm1, q_t = jax.vmap(params.q)(step.obs, step.action), jax.vmap(params.q)(step.next_obs, next_action)
+    return Errors(q_tm1, values.td_error(q_tm1, step.reward, discount_t, q_t))
+
+
+def eligibility(config: ActorCriticConfig, params: Networks, obs: PyTree, action: PyTree, err: Errors) -> jax.Array:
+    """Of one transition: its gradient is the step that the errors ask for."""
+    policy, value = params.policy(obs)
+    critic = value if params.q is None else params.q(obs, action)
+    return err.actor * policy.log_prob(action) + config.value_coefficient * err.critic * critic
+
+
+def actor_critic(config: ActorCriticConfig, spec: EnvSpec, *, network: ActorCriticFactory | None = None) -> Agent:
+    """The online actor-critic as an agent for an environment.
+
+    network: ``(key, spec) -> module``, the module mapping one observation to ``(distribution, value)``; by default
+    ``nets.ActorCritic`` as the config describes it. The q form has a second one, ``nets.critics.ActionValue``. Raises
+    UsageError for an action space that no policy head serves.
+    """
+    make_network = common.network_maker("actor_critic", config, spec, network)
+    adam = clipped_adam(config.max_grad_norm)
+
+    def init(key: Key, first_rollout: Rollout) -> ActorCriticState:
+        keys = jax.random.split(key)
+        q = None
+        if config.critic == "q":
+            critic = Critic(spec, hidden_sizes=config.hidden_sizes, activation=config.activation, key=keys[1])
+            q = ActionValue(critic)
+        params = Networks(make_network(keys[0]), q)
+        vector, _ = ravel_pytree(params)
+        traces: PyTree = ()
+        if config.trace_lambda is not None:
+            traces = PerEnv(jnp.zeros((first_rollout.reward.shape[1], vector.size), vector.dtype))
+        return ActorCriticState(params, adam.init(vector), traces, jnp.zeros((), jnp.int32))
+
+    def loss(params: Networks, step: Rollout, err: Errors, along: jax.Array | None = None) -> tuple[jax.Array, Metrics]:
+        """Minus what is to rise, for one step of each environment; ``along``: a direction [P] that is added to it."""
+        policy, _ = jax.vmap(params.policy)(step.obs)
+        entropy = policy.entropy().mean()
+        if along is None:
+            ups = jax.vmap(lambda o, a, e: eligibility(config, params, o, a, e))(step.obs, step.action, err).mean()
+        else:
+            ups = jnp.vdot(along, ravel_pytree(params)[0])
+        metrics = {"entropy": entropy, "td_error": jnp.abs(err.critic).mean()}
+        return -ups - config.entropy_coefficient * entropy, metrics
+
+    def remember(traces: jax.Array, params: Networks, step: Rollout) -> jax.Array:
+        """z <- gamma lambda z + grad, [B, P]; where the actor's factor is no TD error its part does not last."""
+        one = Errors(jnp.ones(()), jnp.ones(()))
+        grad = jax.grad(lambda p, o, a: eligibility(config, p, o, a, one))
+        fresh = jax.vmap(lambda o, a: ravel_pytree(grad(params, o, a))[0])(step.obs, step.action)
+        decay = jnp.where(jnp.asarray(step.first), 0.0, config.gamma * jnp.float32(config.trace_lambda))[:, None]
+        return (decay if params.q is None else decay * critics_part(params)) * traces + fresh
+
+    def critics_part(params: Networks) -> jax.Array:
+        """1 for the parameters of q, 0 for the others: [1, P]."""
+        parts = Networks(jax.tree.map(jnp.zeros_like, params.policy), jax.tree.map(jnp.ones_like, params.q))
+        return ravel_pytree(parts)[0][None]
+
+    def direction(traces: jax.Array, params: Networks, err: Errors) -> jax.Array:
+        """The mean over environments of error x trace, [P]."""
+        if params.q is None:
+            return err.critic @ traces / err.critic.size
+        part = critics_part(params)[0]
+        return (part * (err.critic @ traces) + (1.0 - part) * (err.actor @ traces)) / err.critic.size
+
+    def update(state: ActorCriticState, rollout: Rollout, key: Key) -> tuple[ActorCriticState, Metrics]:
+        rate = common.learning_rate(config, state.updates, rollout)
+        vector, unravel = ravel_pytree(state.params)
+        descend = common.descend(adam, loss, unravel, rate)
+
+        def learn(carry, now: tuple[Rollout, jax.Array]):
+            vector, optimiser, traces = carry
+            step, t = now
+            params = unravel(vector)
+            err = errors(config, params, step, jax.random.fold_in(key, t))
+            if config.trace_lambda is None:
+                vector, optimiser, metrics = descend(vector, optimiser, step, err)
+            else:
+                traces = PerEnv(remember(traces.value, params, step))
+                vector, optimiser, metrics = descend(vector, optimiser, step, err, direction(traces.value, params, err))
+            return (vector, optimiser, traces), metrics
+
+        start = (vector, state.optimiser, state.traces)
+        times = jnp.arange(rollout.reward.shape[0], dtype=jnp.int32)
+        (vector, optimiser, traces), metrics = jax.lax.scan(learn, start, (rollout, times))
+        metrics = {name: value.mean() for name, value in metrics.items()} | {"learning_rate": rate}
+        return ActorCriticState(unravel(vector), optimiser, traces, state.updates + 1), metrics
+
+    return normalised(Agent(init, lambda num_envs: (), common.act, update), config)

@@ -1,0 +1,192 @@
+"""Proximal policy optimisation, PPO-Clip and PPO-Penalty (Schulman et al. 2017, arXiv:1707.06347).
+
+One update, from a rollout of T steps of B environments collected by the policy pi_old:
+
+1. Values and advantages: G_t = r_t + gamma_t [(1 - lambda_t) V(s_{t+1}) + lambda_t G_{t+1}],  A_t = G_t - V(s_t): GAE.
+   gamma_t = 0 where the state is terminal, lambda_t = 0 where the clock cut the episode, V of the *true* successor.
+2. For each epoch, for each minibatch: one Adam step on
+   L = -surrogate(pi / pi_old, A) + c_v (V - G)^2 / 2 - c_e entropy.
+   clip:     surrogate = min(ratio A, clip(ratio, 1 - eps, 1 + eps) A)
+   penalty:  surrogate = ratio A - beta KL(pi_old, pi); after the update beta doubles where KL > 1.5 target and halves
+             where KL < target / 1.5.
+
+Details that decide returns (Huang et al. 2022, "The 37 implementation details of PPO"):
+orthogonal initialisation, gain sqrt(2) hidden, 0.01 policy head, 1 value head, zero biases; separate tanh trunks for
+vectors, the Nature CNN for images; Adam with eps 1e-5; the whole gradient's norm clipped; linear decay of learning rate
+and clip range by choice; advantages normalised per minibatch; every epoch shuffles the time steps of each environment
+on its own and every minibatch takes its share of each, so all data is used once an epoch and the result does not depend
+on how many devices share the work; a Gaussian's log-std is a free parameter, its samples are stored unclipped and
+clipped only at the environment's door; observations normalised and clipped to +-10 and rewards scaled by the running
+standard deviation of the discounted return, by choice (``agents.parts.wrappers``), both frozen during one update.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
+
+from steersman.agents.parts.checks import check_config
+from steersman.agents.parts.minibatches import shuffled_minibatches, standardise
+from steersman.agents.parts.training import clipped_adam
+from steersman.agents.parts.wrappers import normalised
+from steersman.agents.policy_gradient import common
+from steersman.agents.policy_gradient.common import OnPolicyConfig
+from steersman.nets.actor_critic import ActorCriticFactory
+from steersman.theory import surrogates
+from steersman.types import Agent, EnvSpec, Key, Metrics, PyTree, Rollout
+
+
+@dataclass(frozen=True)
+class PPOConfig(OnPolicyConfig):
+    """Settings of PPO; the defaults are general ones for vector observations."""
+
+    num_epochs: int = 4
+    """Passes over the rollout in one update."""
+    num_minibatches: int = 4
+    """Minibatches in one pass; it must divide unroll_length * num_envs."""
+    gae_lambda: float = 0.95
+    """Lambda of the advantage estimate: 0 is the TD error, 1 the Monte-Carlo advantage."""
+    objective: str = "clip"
+    """The surrogate: clip or penalty."""
+    clip: float = 0.2
+    """Epsilon: how far the probability ratio may move before its gradient is cut (objective clip)."""
+    anneal_clip: bool = False
+    """Let the clip range fall linearly to zero over schedule_steps."""
+    kl_coefficient: float = 1.0
+    """Beta at the start (objective penalty)."""
+    kl_target: float = 0.01
+    """The KL divergence that beta is steered to (objective penalty)."""
+    stop_kl: float | None = None
+    """Skip the rest of an update once a minibatch's approximate KL exceeds this."""
+    value_coefficient: float = 0.5
+    """c_v, weight of the value loss."""
+    value_clip: float | None = None
+    """Largest move of a value prediction per update; none: the plain squared error."""
+    entropy_coefficient: float = 0.0
+    """c_e, weight of the entropy bonus."""
+    normalize_advantages: bool = True
+    """Standardise advantages within each minibatch."""
+    recompute_advantages: bool = False
+    """Estimate values and advantages anew before every epoch."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_config(
+            self,
+            at_least_one=("num_epochs", "num_minibatches"),
+            positive=("clip", "kl_target", "kl_coefficient", "stop_kl", "value_clip"),
+            non_negative=("value_coefficient", "entropy_coefficient"),
+            fraction=("gae_lambda",),
+            choices={"objective": ("clip", "penalty")},
+        )
+
+
+class PPOState(NamedTuple):
+    """What PPO learns and remembers."""
+
+    params: PyTree  # the network
+    optimiser: PyTree  # Adam's moments, of the ravelled parameters
+    kl_coefficient: jax.Array  # beta
+    updates: jax.Array  # int32, rollouts absorbed so far
+
+
+class Batch(NamedTuple):
+    """A rollout made ready for the epochs: ``[T, B, ...]``, then ``[M, T * B / M, ...]``."""
+
+    obs: PyTree
+    action: PyTree
+    log_prob: jax.Array  # under pi_old
+    old_policy: Any  # pi_old's distribution; () unless the objective is penalty
+    old_value: jax.Array
+    advantage: jax.Array
+    target: jax.Array  # G
+
+
+def ppo(config: PPOConfig, spec: EnvSpec, *, network: ActorCriticFactory | None = None) -> Agent:
+    """PPO as an agent for an environment.
+
+    network: ``(key, spec) -> module``, the module mapping one observation to ``(distribution, value)``; by default
+    ``nets.ActorCritic`` as the config describes it. Raises UsageError for an action space that no policy head serves.
+    """
+    make_network = common.network_maker("PPO", config, spec, network)
+    adam = clipped_adam(config.max_grad_norm)
+    penalty = config.objective == "penalty"
+
+    def init(key: Key, first_rollout: Rollout) -> PPOState:
+        params = make_network(key)
+        vector, _ = ravel_pytree(params)
+        beta = jnp.asarray(config.kl_coefficient, jnp.float32)
+        return PPOState(params, adam.init(vector), beta, jnp.zeros((), jnp.int32))
+
+    def prepare(params: PyTree, rollout: Rollout) -> Batch:
+        policy, v_tm1, v_t = common.evaluate(params, rollout)
+        target = common.lambda_targets(rollout, v_t, config.gamma, config.gae_lambda)
+        old_policy = policy if penalty else ()
+        log_prob = rollout.extras["log_prob"]
+        return Batch(rollout.obs, rollout.action, log_prob, old_policy, v_tm1, target - v_tm1, target)
+
+    def loss(params: PyTree, batch: Batch, clip: jax.Array, beta: jax.Array) -> tuple[jax.Array, Metrics]:
+        policy, value = jax.vmap(params)(batch.obs)
+        log_ratio = policy.log_prob(batch.action) - batch.log_prob
+        approximate_kl = surrogates.approximate_kl(log_ratio).mean()
+        if penalty:
+            kl = batch.old_policy.kl(policy)
+            policy_loss, kl = surrogates.ppo_penalty_loss(log_ratio, batch.advantage, kl, beta).mean(), kl.mean()
+        else:
+            policy_loss, kl = surrogates.ppo_clip_loss(log_ratio, batch.advantage, clip).mean(), approximate_kl
+        if config.value_clip is None:
+            value_loss = surrogates.value_loss(value, batch.target).mean()
+        else:
+            value_loss = surrogates.clipped_value_loss(value, batch.old_value, batch.target, config.value_clip).mean()
+        entropy = policy.entropy().mean()
+        total = policy_loss + config.value_coefficient * value_loss - config.entropy_coefficient * entropy
+        metrics = {
+            "loss": total,
+            "policy_loss": policy_loss,
+            "value_loss": value_loss,
+            "entropy": entropy,
+            "kl": kl,
+            "clip_fraction": surrogates.clip_fraction(log_ratio, clip).mean(),
+        }
+        return total, metrics
+
+    def update(state: PPOState, rollout: Rollout, key: Key) -> tuple[PPOState, Metrics]:
+        learning_rate = common.learning_rate(config, state.updates, rollout)
+        remaining = common.remaining(config, state.updates, rollout)
+        clip = config.clip * (remaining if config.anneal_clip else jnp.ones(()))
+        _, unravel = ravel_pytree(state.params)
+        descend = common.descend(adam, loss, unravel, learning_rate)
+        whole = None if config.recompute_advantages else prepare(state.params, rollout)
+
+        def step(carry, batch: Batch):
+            vector, optimiser, going = carry
+            *after, metrics = descend(vector, optimiser, batch, clip, state.kl_coefficient)
+            if config.stop_kl is not None:
+                going = going & (metrics["kl"] <= config.stop_kl)
+                after = jax.tree.map(partial(jnp.where, going), after, [vector, optimiser])
+            return (*after, going), metrics
+
+        def epoch(carry, key: Key):
+            batch = prepare(unravel(carry[0]), rollout) if whole is None else whole
+            batch = shuffled_minibatches(key, batch, config.num_minibatches)
+            if config.normalize_advantages:
+                batch = batch._replace(advantage=standardise(batch.advantage, axis=-1))
+            return jax.lax.scan(step, carry, batch)
+
+        start = (ravel_pytree(state.params)[0], state.optimiser, jnp.ones((), bool))
+        keys = jax.random.split(key, config.num_epochs)
+        (vector, optimiser, going), metrics = jax.lax.scan(epoch, start, keys)
+
+        beta = state.kl_coefficient
+        if penalty:
+            beta = surrogates.adapt_kl_coefficient(beta, metrics["kl"][-1].mean(), config.kl_target)
+        metrics = {name: value.mean() for name, value in metrics.items()}
+        metrics |= {"learning_rate": learning_rate, "kl_coefficient": beta, "stopped_early": ~going}
+        return PPOState(unravel(vector), optimiser, beta, state.updates + 1), metrics
+
+    return normalised(Agent(init, lambda num_envs: (), common.act, update), config)

@@ -1,0 +1,170 @@
+"""Trust region policy optimisation (Schulman et al. 2015, arXiv:1502.05477), and the natural policy gradient.
+
+One update, from a rollout collected by the policy pi_old with parameters theta, raises the surrogate L under a limit on
+how far the policy moves:
+
+    maximise  L(theta') = mean[pi'(a|s) / pi_old(a|s) A]    subject to  mean_s KL(pi_old || pi') <= delta
+
+1. Advantages A: GAE, standardised over the rollout.
+2. Direction x = (F + damping I)^-1 g by conjugate gradient, with g = grad L and F the Fisher matrix, known by its
+   products with vectors only (``theory.natural.fisher_product``): the natural policy gradient (Kakade 2001).
+3. The longest step that the quadratic model of the KL allows: sqrt(2 delta / x^T F x) x.
+4. Line search: the step shrinks until the *exact* mean KL is at most delta and L has risen; if it never does, the
+   policy stays. Without it (``line_search`` = False) step 3 is taken as it is: the natural policy gradient with a
+   normalised step, whose KL is near delta and may exceed it.
+5. The critic: ``value_epochs`` passes of Adam over minibatches, down (V - G)^2 / 2, G the lambda-return.
+
+PPO replaces steps 2 to 4 by clipping or a penalty. Details: policy and value have trunks of their own (a shared one
+would move the policy in step 5, so it is refused); the Fisher matrix is that of the whole rollout; damping acts on the
+direction, not on the length of the step; learning_rate and max_grad_norm are the critic's; observations and rewards are
+normalised by choice; initialisation as PPO's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
+
+from steersman import shards
+from steersman.agents.parts.checks import check_config
+from steersman.agents.parts.minibatches import shuffled_minibatches, standardise
+from steersman.agents.parts.training import clipped_adam
+from steersman.agents.parts.wrappers import normalised
+from steersman.agents.policy_gradient import common
+from steersman.agents.policy_gradient.common import LearnerState, OnPolicyConfig
+from steersman.errors import UsageError
+from steersman.nets.actor_critic import ActorCriticFactory
+from steersman.theory import natural, surrogates
+from steersman.types import Agent, EnvSpec, Key, Metrics, PyTree, Rollout
+
+
+@dataclass(frozen=True)
+class TRPOConfig(OnPolicyConfig):
+    """Settings of TRPO."""
+
+    unroll_length: int = 256
+    """Steps of each environment between two updates (T)."""
+    learning_rate: float = 1e-3
+    """Adam's step size for the critic at the start."""
+    anneal_learning_rate: bool = False
+    """Let the critic's learning rate fall linearly to zero over schedule_steps."""
+    gae_lambda: float = 0.95
+    """Lambda of the advantage estimate: 0 is the TD error, 1 the Monte-Carlo advantage."""
+    max_kl: float = 0.01
+    """Delta: the mean KL divergence of one update, at most."""
+    damping: float = 0.1
+    """Added to the Fisher matrix's diagonal when the direction is solved for."""
+    cg_iterations: int = 15
+    """Steps of conjugate gradient, one product with the Fisher matrix each."""
+    line_search: bool = True
+    """Shrink the step until the exact KL is within max_kl and the surrogate has risen; off: natural gradient."""
+    backtracks: int = 10
+    """Most times that the line search shrinks the step."""
+    backtrack_ratio: float = 0.8
+    """How much it shrinks each time."""
+    value_epochs: int = 10
+    """Passes of the critic over the rollout in one update."""
+    num_minibatches: int = 8
+    """Minibatches of the critic in one pass; it must divide unroll_length * num_envs."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_config(
+            self,
+            at_least_one=("cg_iterations", "value_epochs", "num_minibatches"),
+            positive=("max_kl",),
+            non_negative=("damping", "backtracks"),
+            fraction=("gae_lambda", "backtrack_ratio"),
+        )
+        if self.share_trunk:
+            raise UsageError(
+                "TRPO: share_trunk = True would let the critic's steps move the policy out of its trust region; it "
+                "must be False. PPO can share a trunk."
+            )
+
+
+def surrogate(policy: PyTree, rollout: Rollout, advantage: jax.Array) -> jax.Array:
+    """L = mean[ratio A], a scalar; policy: distributions [T, B]. At pi_old its gradient is the policy gradient's."""
+    log_ratio = policy.log_prob(rollout.action) - rollout.extras["log_prob"]
+    return (jnp.exp(log_ratio) * advantage).mean()
+
+
+def trpo(config: TRPOConfig, spec: EnvSpec, *, network: ActorCriticFactory | None = None) -> Agent:
+    """TRPO as an agent for an environment.
+
+    network: ``(key, spec) -> module``, the module mapping one observation to ``(distribution, value)``, the two without
+    common parameters; by default ``nets.ActorCritic`` as the config describes it. Raises UsageError for an action space
+    that no policy head serves.
+    """
+    make_network = common.network_maker("TRPO", config, spec, network)
+    adam = clipped_adam(config.max_grad_norm)
+
+    def init(key: Key, first_rollout: Rollout) -> LearnerState:
+        params = make_network(key)
+        return LearnerState(params, adam.init(ravel_pytree(params)[0]), jnp.zeros((), jnp.int32))
+
+    def improve(vector: jax.Array, unravel, rollout: Rollout, advantage: jax.Array) -> tuple[jax.Array, Metrics]:
+        """Steps 2 to 4."""
+
+        def policy_of(vector: jax.Array):
+            return jax.vmap(jax.vmap(lambda obs: unravel(vector)(obs)[0]))(rollout.obs)
+
+        old = policy_of(vector)
+        before, gradient = jax.value_and_grad(lambda v: surrogate(policy_of(v), rollout, advantage))(vector)
+        before, gradient = shards.cross_mean((before, gradient))
+        fisher = natural.fisher_product(policy_of, vector)
+        solved = natural.conjugate_gradient(lambda v: fisher(v) + config.damping * v, gradient, config.cg_iterations)
+        curvature = jnp.vdot(solved.x, fisher(solved.x))
+        step = jnp.sqrt(2.0 * config.max_kl / jnp.maximum(curvature, 1e-12)) * solved.x
+
+        def gain_and_kl(vector: jax.Array) -> tuple[jax.Array, jax.Array]:
+            policy = policy_of(vector)
+            after, kl = shards.cross_mean((surrogate(policy, rollout, advantage), old.kl(policy).mean()))
+            return after - before, kl
+
+        if config.line_search:
+            found = natural.line_search(
+                gain_and_kl, vector, step, config.max_kl, backtracks=config.backtracks, shrink=config.backtrack_ratio
+            )
+        else:
+            gain, kl = gain_and_kl(vector + step)
+            found = natural.Searched(vector + step, jnp.ones((), bool), jnp.zeros((), jnp.int32), gain, kl)
+        metrics = {
+            "surrogate_gain": found.gain,
+            "kl": found.kl,
+            "accepted": found.accepted,
+            "backtracks": found.backtracks,
+            "cg_residual": solved.residual,
+            "entropy": shards.cross_mean(old.entropy().mean()),
+        }
+        return found.params, metrics
+
+    def value_loss(params: PyTree, batch: tuple[PyTree, jax.Array]) -> tuple[jax.Array, Metrics]:
+        obs, target = batch
+        loss = surrogates.value_loss(jax.vmap(params)(obs)[1], target).mean()
+        return loss, {"value_loss": loss}
+
+    def update(state: LearnerState, rollout: Rollout, key: Key) -> tuple[LearnerState, Metrics]:
+        _, v_tm1, v_t = common.evaluate(state.params, rollout)
+        target = common.lambda_targets(rollout, v_t, config.gamma, config.gae_lambda)
+        vector, unravel = ravel_pytree(state.params)
+        vector, metrics = improve(vector, unravel, rollout, standardise(target - v_tm1))
+        rate = common.learning_rate(config, state.updates, rollout)
+        descend = common.descend(adam, value_loss, unravel, rate)
+
+        def step(carry, batch):
+            *carry, metrics = descend(*carry, batch)
+            return carry, metrics
+
+        def epoch(carry, key: Key):
+            return jax.lax.scan(step, carry, shuffled_minibatches(key, (rollout.obs, target), config.num_minibatches))
+
+        keys = jax.random.split(key, config.value_epochs)
+        (vector, optimiser), fitted = jax.lax.scan(epoch, [vector, state.optimiser], keys)
+        metrics |= {name: value.mean() for name, value in fitted.items()}
+        return LearnerState(unravel(vector), optimiser, state.updates + 1), metrics
+
+    return normalised(Agent(init, lambda num_envs: (), common.act, update), config)

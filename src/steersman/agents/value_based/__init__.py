@@ -1,0 +1,1 @@
+"""Learning action values: DQN and its family, PQN."""

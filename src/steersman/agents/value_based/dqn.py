@@ -1,0 +1,293 @@
+"""Deep Q-learning and its family: DQN (Mnih et al. 2015), each of its improvements a switch, all of them Rainbow.
+
+One gradient step, on N items of the replay memory, s to s' with reward R and discount D (n steps: D = gamma^n, 0 at the
+end of a task; a truncated item bootstraps from its true last state):
+
+    L = mean_i w_i loss(R_i + D_i V(s'_i) - q(s_i, a_i)),   V(s') = sum_a pi(a) q^-(s', a),   q^- the target network
+
+    target q_learning       pi greedy in q^-, or, with ``double``, in q (van Hasselt et al. 2016)
+           expected_sarsa   pi the exploring policy of now, from q^-
+           sarsa            all of pi on one action, drawn from that policy
+    distribution categorical   q = sum_k z_k p_k: cross-entropy with R + D Z(s'), projected on the atoms z (C51,
+                               Bellemare et al. 2017); quantile: the quantile Huber loss (QR-DQN, Dabney et al. 2018)
+    dueling     q = V + A - mean_a A (Wang et al. 2016)
+    noisy       the streams' weights have learned noise (Fortunato et al. 2018)
+    prioritized items in proportion to |TD error|^alpha, w_i undoes that (Schaul et al. 2016)
+    n_step      R of n steps, no correction for the policy's having changed
+
+Details: every ``target_period`` gradient steps q^- moves by ``target_rate`` towards q (1: a copy; period 1 and a small
+rate: Polyak averaging); bootstrapping is cut by termination alone; Huber loss with threshold 1, or the squared error;
+Adam with eps 1e-5, the whole gradient's norm clipped; learning starts from ``learning_starts`` steps of random play;
+epsilon, or Boltzmann's temperature, falls in a straight line over a fraction of the run, and evaluation is greedy with
+the noise switched off; a batch shares one draw of a noisy network's noise, and each acting environment has its own;
+priorities are |TD error|, or where the return is a distribution the item's loss (for C51 the KL divergence); illegal
+actions are never taken, explored or bootstrapped from. Actions that tie: the first, at the greedy step of a target;
+shared in exploration.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from numbers import Real
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from gymnasium import spaces
+
+from steersman import shards
+from steersman.agents.parts.checks import check_config, check_discrete
+from steersman.agents.parts.training import clipped_adam, packed
+from steersman.agents.parts.with_replay import BatchLearner, with_replay
+from steersman.agents.value_based import q_outputs
+from steersman.errors import UsageError
+from steersman.memory import Sample, prioritized, uniform
+from steersman.nets.encoders import ENCODERS
+from steersman.nets.value import QNetwork, QNetworkFactory
+from steersman.spaces import MASK
+from steersman.theory import exploration, trees
+from steersman.theory.distributions import Categorical, masked
+from steersman.types import Agent, EnvSpec, Key, Metrics, PyTree, Rollout
+
+
+@dataclass(frozen=True)
+class DQNConfig:
+    """Settings of DQN. The defaults are plain DQN, for vector observations."""
+
+    unroll_length: int = 4
+    """Steps of each environment between two updates (T)."""
+    update_ratio: float = 0.25
+    """Gradient steps per environment step; with T and num_envs it must make a whole number."""
+    batch_size: int = 128
+    """Items in one gradient step (N)."""
+    replay_capacity: int = 100_000
+    """Transitions remembered, over all environments."""
+    learning_starts: int = 1_000
+    """Environment steps of random play before learning."""
+    learning_rate: float = 5e-4
+    """Adam's step size at the start."""
+    anneal_learning_rate: bool = False
+    """Let it fall linearly to zero over schedule_steps."""
+    gamma: float = 0.99
+    """Discount factor."""
+    target: str = "q_learning"
+    """What is bootstrapped from: q_learning, expected_sarsa or sarsa."""
+    double: bool = False
+    """Let the online network choose the greedy action that the target network evaluates."""
+    dueling: bool = False
+    """Separate streams for the value and the advantages."""
+    noisy: bool = False
+    """Learned noise in the streams' weights; set exploration_start and exploration_end to 0 to explore by it alone."""
+    distribution: str = "none"
+    """The return as a distribution: none, categorical (C51) or quantile (QR-DQN)."""
+    num_atoms: int = 51
+    """Atoms, or quantiles, of that distribution (K)."""
+    v_min: float = -10.0
+    """Lowest atom (categorical)."""
+    v_max: float = 10.0
+    """Highest atom (categorical)."""
+    n_step: int = 1
+    """Steps of reward before bootstrapping (n)."""
+    prioritized: bool = False
+    """Replay in proportion to the TD error."""
+    priority_exponent: float = 0.6
+    """Alpha: 0 is uniform, 1 fully proportional (prioritized)."""
+    priority_correction: float = 0.4
+    """Beta at the start, rising to 1: how much the weights undo the bias of that (prioritized)."""
+    loss: str = "huber"
+    """Of the TD error: huber or squared (distribution none)."""
+    target_period: int = 250
+    """Gradient steps between two moves of the target network."""
+    target_rate: float = 1.0
+    """How far it moves: 1 copies the network, less averages it (Polyak, with target_period 1)."""
+    exploration: str = "epsilon_greedy"
+    """The exploring policy: epsilon_greedy or boltzmann."""
+    exploration_start: float = 1.0
+    """Epsilon, or the temperature, at the start."""
+    exploration_end: float = 0.05
+    """Epsilon, or the temperature, at the end."""
+    exploration_fraction: float = 0.1
+    """The part of schedule_steps over which it falls."""
+    max_grad_norm: float = 10.0
+    """Clip the norm of the whole gradient to this."""
+    hidden_sizes: tuple[int, ...] = (64, 64)
+    """Widths of the hidden layers (after the convolutions, for images); the last belongs to the stream or streams."""
+    encoder: str = "auto"
+    """What reads images: auto, flatten, nature, impala or minatar."""
+    layer_norm: bool = False
+    """Normalise every hidden layer (LayerNorm)."""
+    frame_stack: int = 1
+    """Frames in one image observation: above 1 each is stored once."""
+    schedule_steps: int = 0
+    """Environment steps over which schedules run; 0: the run's budget."""
+
+    def __post_init__(self) -> None:
+        check_config(
+            self,
+            at_least_one=("unroll_length", "batch_size", "replay_capacity", "n_step", "target_period", "frame_stack"),
+            positive=("learning_rate", "max_grad_norm", "update_ratio"),
+            non_negative=("learning_starts", "exploration_start", "exploration_end", "schedule_steps"),
+            fraction=("gamma", "priority_exponent", "priority_correction", "target_rate", "exploration_fraction"),
+            choices={
+                "target": ("q_learning", "expected_sarsa", "sarsa"),
+                "distribution": ("none", "categorical", "quantile"),
+                "loss": ("huber", "squared"),
+                "exploration": ("epsilon_greedy", "boltzmann"),
+                "encoder": ENCODERS,
+            },
+            sizes=("hidden_sizes",),
+        )
+        if self.exploration == "epsilon_greedy":
+            check_config(self, fraction=("exploration_start", "exploration_end"))
+        if self.double and self.target != "q_learning":
+            raise UsageError(
+                f"DQN: double chooses a greedy action, but target {self.target} takes the next one from the exploring "
+                "policy. Drop double, or set target to q_learning."
+            )
+        if self.distribution == "none":
+            return
+        if self.loss != "huber":
+            raise UsageError(
+                f"DQN: loss {self.loss} is of the TD error, but distribution {self.distribution} has a loss of its "
+                "own. Drop one of the two."
+            )
+        if self.num_atoms < 2:
+            raise UsageError(f"DQN: num_atoms = {self.num_atoms} is no distribution; it must be 2 or more.")
+        low, high = self.v_min, self.v_max
+        if self.distribution == "categorical" and isinstance(low, Real) and isinstance(high, Real) and low >= high:
+            raise UsageError(
+                f"DQN: v_min = {low} and v_max = {high} span no atoms; set them around the returns that are possible."
+            )
+
+
+class DQNState(NamedTuple):
+    """What DQN learns; its replay memory stands beside it (``agents.parts.with_replay.ReplayState``)."""
+
+    params: PyTree  # q
+    target: PyTree  # q^-
+    optimiser: PyTree
+    updates: jax.Array  # int32, gradient steps so far
+
+
+def dqn(config: DQNConfig, spec: EnvSpec, *, network: QNetworkFactory | None = None) -> Agent:
+    """DQN as an agent for an environment with Discrete actions, or UsageError.
+
+    network: ``(key, spec) -> module``, the module mapping one observation to q ``[A]``, or ``[A, K]`` where the return
+    is a distribution, and with ``noisy`` taking a key too; by default ``nets.value.QNetwork`` as the config describes.
+    """
+    learner = dqn_learner(config, spec, network=network)
+    common: dict[str, Any] = {"n_step": config.n_step, "gamma": config.gamma, "frame_stack": config.frame_stack}
+    buffer = uniform(config.replay_capacity, config.batch_size, **common)
+    if config.prioritized:
+        schedule = {"beta": config.priority_correction, "beta_steps": config.schedule_steps}
+        common |= schedule | {"alpha": config.priority_exponent}
+        buffer = prioritized(config.replay_capacity, config.batch_size, **common)
+    return with_replay(learner, buffer, ratio=config.update_ratio)
+
+
+def dqn_learner(config: DQNConfig, spec: EnvSpec, *, network: QNetworkFactory | None = None) -> BatchLearner:
+    """What ``dqn`` does with a batch, whatever memory it comes from."""
+    check_discrete("DQN", spec, network)
+    has_mask = isinstance(spec.observation_space, spaces.Dict) and MASK in spec.observation_space.spaces
+    adam = clipped_adam(config.max_grad_norm)
+    output = q_outputs.scalar(config.loss == "huber")
+    if config.distribution == "categorical":
+        output = q_outputs.categorical(config.v_min, config.v_max, config.num_atoms)
+    elif config.distribution == "quantile":
+        output = q_outputs.quantile(config.num_atoms, mixed=config.target == "expected_sarsa")
+
+    def make_network(key: Key) -> PyTree:
+        if network is not None:
+            return network(key, spec)
+        return QNetwork(
+            spec,
+            hidden_sizes=config.hidden_sizes,
+            outputs=output.size,
+            dueling=config.dueling,
+            noisy=config.noisy,
+            encoder=config.encoder,
+            layer_norm=config.layer_norm,
+            key=key,
+        )
+
+    def apply(params: PyTree, obs: PyTree, key: Key | None) -> jax.Array:
+        """What the network says of a batch: [N, A], or [N, A, K]. key: one draw of noise for all, [N] one each."""
+        if not config.noisy or key is None:
+            return jax.vmap(params)(obs)
+        return jax.vmap(params, in_axes=(0, 0 if key.ndim else None))(obs, key)
+
+    def q_of(out: jax.Array, obs: PyTree) -> jax.Array:
+        """Action values [N, A], those of illegal actions out of reach."""
+        q = output.q(out)
+        return masked(q, obs[MASK]) if has_mask else q
+
+    def explorer(q: jax.Array, obs: PyTree, level: jax.Array) -> Categorical:
+        policy = exploration.boltzmann if config.exploration == "boltzmann" else exploration.epsilon_greedy
+        return policy(q, level, obs[MASK] if has_mask else None)
+
+    def steps_of(updates: jax.Array) -> jax.Array:
+        """Environment steps, the random ones included, after some gradient steps."""
+        return updates.astype(jnp.float32) / config.update_ratio + float(config.learning_starts)
+
+    def level_of(updates: jax.Array) -> jax.Array:
+        """Epsilon, or the temperature."""
+        over = config.exploration_fraction * float(config.schedule_steps)
+        return exploration.linear(steps_of(updates), config.exploration_start, config.exploration_end, over)
+
+    def init(key: Key, first_rollout: Rollout) -> DQNState:
+        params = make_network(key)
+        return DQNState(params, jax.tree.map(jnp.copy, params), adam.init(packed(params)[0]), jnp.zeros((), jnp.int32))
+
+    def act(state: DQNState, carry, obs: PyTree, first: jax.Array, key: Key, *, explore: bool = True):
+        if not explore:
+            return jnp.argmax(q_of(apply(state.params, obs, None), obs), axis=-1).astype(jnp.int32), carry, {}
+        keys = shards.member_keys(key, first.shape[0])
+        noise = jax.vmap(lambda k: jax.random.fold_in(k, 1))(keys) if config.noisy else None
+        q = q_of(apply(state.params, obs, noise), obs)
+        policy = explorer(q, obs, level_of(state.updates))
+        return jax.vmap(lambda p, k: p.sample(k))(policy, keys), carry, {}
+
+    def next_policy(state: DQNState, out: jax.Array, obs: PyTree, keys: Key) -> jax.Array:
+        """pi(. | s') [N, A]: what the target averages over; ``out`` is the target network's."""
+        q = q_of(out, obs)
+        if config.target != "q_learning":
+            policy = explorer(q, obs, level_of(state.updates))
+            if config.target == "expected_sarsa":
+                return policy.probabilities()
+            return trees.one_hot(policy.sample(keys[0]), q.shape[-1]).astype(jnp.float32)
+        selector = q_of(apply(state.params, obs, keys[1]), obs) if config.double else q
+        return trees.one_hot(jnp.argmax(selector, axis=-1), q.shape[-1]).astype(jnp.float32)
+
+    def loss(params: PyTree, sample: Sample, out_t: jax.Array, policy_t: jax.Array, key: Key):
+        """-> (the batch's loss, (priorities [N], metrics))."""
+        batch = sample.batch
+        out = apply(params, batch.obs, key)
+        each, priority = output.loss(out, batch.action, batch.reward, sample.discount, out_t, policy_t)
+        total = (sample.weight * each).mean()
+        q = trees.take(output.q(out), batch.action).mean()
+        return total, (priority, {"loss": total, "q": q, "priority": priority.mean()})
+
+    def learn(state: DQNState, sample: Sample, key: Key) -> tuple[DQNState, jax.Array, Metrics]:
+        keys = jax.random.split(key, 4)
+        out_t = apply(state.target, sample.batch.next_obs, keys[2])
+        policy_t = next_policy(state, out_t, sample.batch.next_obs, keys)
+        gradient, (priority, metrics) = jax.grad(loss, has_aux=True)(state.params, sample, out_t, policy_t, keys[3])
+        gradient, (vector, unpack) = packed(gradient)[0], packed(state.params)
+        direction, optimiser = adam.update(gradient, state.optimiser)
+        rate = jnp.asarray(config.learning_rate, jnp.float32)
+        if config.anneal_learning_rate and config.schedule_steps:
+            rate = exploration.linear(steps_of(state.updates), rate, 0.0, config.schedule_steps)
+        params = unpack(jax.tree.map(lambda p, d: p - rate * d, vector, direction))
+        updates = state.updates + 1
+
+        def moved(target: PyTree) -> PyTree:
+            return jax.tree.map(lambda old, new: old + config.target_rate * (new - old), target, params)
+
+        due = updates % config.target_period == 0
+        every = config.target_period == 1
+        target = moved(state.target) if every else jax.lax.cond(due, moved, lambda old: old, state.target)
+        metrics |= {"exploration": level_of(state.updates), "grad_norm": optax.tree.norm(gradient)}
+        return DQNState(params, target, optimiser, updates), priority, metrics
+
+    return BatchLearner(init, lambda num_envs: (), act, learn)

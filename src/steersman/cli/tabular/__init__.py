@@ -1,0 +1,1 @@
+"""``steersman tabular``: solve, learn or draw a finite problem."""

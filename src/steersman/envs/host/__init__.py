@@ -1,0 +1,1 @@
+"""Environments of Gymnasium's API: stepped in this process or in workers."""

@@ -1,0 +1,170 @@
+"""Gymnasium environments as ``HostEnvs``: in this process or in workers, with the same results bit for bit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+from gymnasium.envs.registration import EnvSpec as GymnasiumSpec
+
+from steersman.envs.classic import TWINS
+from steersman.envs.host import gymnasium_ids
+from steersman.envs.host.contract import MASK, leaves_of
+from steersman.envs.host.members import Block, Factory, Look, Members
+from steersman.envs.host.timesteps import Bookkeeper, check_action, flatten, member_seeds
+from steersman.errors import UsageError
+from steersman.spaces import canonical_action_space, inside_space, native_map
+from steersman.types import EnvSpec, HostEnvs, PyTree, TimeStep
+
+
+def make(environment: Any, num_envs: int, *, workers: int = 0, **kwargs: Any) -> HostEnvs:
+    """``num_envs`` Gymnasium environments side by side.
+
+    environment: an id (``HalfCheetah-v5``, ``ALE/Pong-v5``, ``package.module:Own-v0``), a function or class that makes
+        a ``gymnasium.Env``, one ``gymnasium.Env`` (then ``num_envs`` is 1), or a ``gymnasium.vector.VectorEnv``.
+    workers: processes that share the members with this one, one core each; 0 steps them all here. Results do not depend
+        on it. With as many workers as members this process steps none, so no simulator can take it down.
+    kwargs: the environment's own arguments, and Gymnasium's ``render_mode`` and ``max_episode_steps``.
+
+    Raises UsageError for unknown ids (with the nearest), simulators that are not installed, spaces nobody can act in or
+    observe, and numbers that do not fit; EnvironmentFault where the environment breaks its contract.
+
+    >>> envs = make("CartPole-v1", 2)
+    >>> envs.reset(seed=0).shape, envs.spec.id
+    ((2, 4), 'gymnasium/CartPole-v1')
+    """
+    _check_numbers(num_envs, workers)
+    made = isinstance(environment, gymnasium.Env | gymnasium.vector.VectorEnv)
+    if made and (kwargs or workers):
+        given = ", ".join([*kwargs, *(["workers"] if workers else [])])
+        raise UsageError(
+            f"{given} cannot be given with an environment that is made already. Give a function that makes one."
+        )
+    if isinstance(environment, gymnasium.vector.VectorEnv):
+        from steersman.envs.host.gymnasium_vector import VectorEnvs
+
+        return VectorEnvs(environment, num_envs)
+    if isinstance(environment, gymnasium.Env):
+        if num_envs != 1:
+            raise UsageError(
+                f"One {environment} cannot be {num_envs} environments side by side. Give a function that makes a new "
+                "one, such as `lambda: MyEnv()`, or num_envs=1."
+            )
+        return GymnasiumEnvs([lambda: environment])
+    if isinstance(environment, str | GymnasiumSpec):
+        spec = gymnasium_ids.find(environment) if isinstance(environment, str) else environment
+        id = f"gymnasium/{spec.id}" if spec.id in TWINS else spec.id
+        return GymnasiumEnvs([gymnasium_ids.factory(spec, kwargs)] * num_envs, workers=workers, id=id)
+    if callable(environment):
+        one: Any = partial(environment, **kwargs) if kwargs else environment
+        return GymnasiumEnvs([one] * num_envs, workers=workers)
+    raise UsageError(f"{environment!r} is neither a Gymnasium id nor an environment nor a function that makes one.")
+
+
+class GymnasiumEnvs(HostEnvs):
+    """``B`` members, each made by its factory, reset in the step that ends its episode (``AutoresetMode.SAME_STEP``).
+
+    Member ``i`` is seeded with ``host.member_seeds(seed, B)[i]`` at ``reset(seed)`` and goes on with its own generator
+    after that. Every call gives fresh arrays; ``final_obs`` is the same object as ``obs`` in a step in which no
+    episode ended. Faults name the member and the step.
+    """
+
+    def __init__(self, factories: Sequence[Factory], *, workers: int = 0, id: str | None = None):
+        self.num_envs = len(factories)
+        if workers:
+            from steersman.envs.host.workers import Workers
+
+            self._members = Workers(factories, workers)
+            looks = self._members.looks
+        else:
+            self._members = Members(factories)
+            looks = [self._members.look()]
+        try:
+            look = _one_look(looks)
+            native, mask = _with_mask(look)
+            inside, canonical = inside_space(native), canonical_action_space(look.action_space)
+            name, limit = id or look.name, look.max_episode_steps
+            self.spec = EnvSpec(name, inside, canonical, look.action_space, limit, native_observation_space=native)
+            leaves, actions = leaves_of(native, inside), leaves_of(look.action_space, look.action_space)
+            if isinstance(self._members, Members):
+                self._block = Block.allocate(leaves, self.num_envs)
+                self._members.attach(leaves, actions, mask, self._block)
+            else:
+                from steersman.envs.host.worker_wire import Layout
+
+                self._block = self._members.attach(Layout(self.num_envs, workers, leaves, actions, mask))
+        except BaseException:
+            self._members.close()
+            raise
+        self._native, self._book = native_map(look.action_space), Bookkeeper(self.spec, self.num_envs, leaves)
+        self._ready, self._fresh = "Call reset(seed) before the first step.", True
+
+    def reset(self, seed: int) -> PyTree:
+        if self._ready.startswith("These"):
+            raise UsageError(self._ready)
+        self._members.reset(member_seeds(seed, self.num_envs))
+        self._ready, self._fresh = "", True
+        return self._book.reset([x.copy() for x in self._block.obs])
+
+    def step(self, action: PyTree) -> TimeStep:
+        if self._fresh:
+            if self._ready:
+                raise UsageError(self._ready)
+            check_action(self.spec, self.num_envs, action)
+            self._fresh = False
+        native = self._native(action)
+        arrays = [native] if isinstance(native, np.ndarray) else flatten(self.spec.native_action_space, native)
+        ended = self._members.step(arrays)
+        block = self._block
+        obs, final = [x.copy() for x in block.obs], None
+        terminated, truncated = block.terminated.copy(), block.truncated.copy()
+        if ended:
+            rows = terminated | truncated
+            final = [x.copy() for x in obs]
+            for x, last in zip(final, block.final, strict=True):
+                x[rows] = last[rows]
+        return self._book.step(obs, block.reward, terminated, truncated, final, action)
+
+    def render(self) -> Any:
+        """A picture of member 0, as its ``render`` gives it: [height, width, 3] uint8 with ``render_mode="rgb_array"``.
+
+        Raises UsageError where the environment was made without a ``render_mode``.
+        """
+        if self._ready:
+            raise UsageError(self._ready)
+        picture = self._members.render()
+        if picture is None:
+            raise UsageError(f"{self.spec.id} drew nothing. Make it with render_mode='rgb_array'.")
+        return picture
+
+    def close(self) -> None:
+        self._members.close()
+        self._ready, self._fresh = f"These environments ({self.spec.id}) are closed. Make new ones.", True
+
+
+def _one_look(looks: Sequence[Look]) -> Look:
+    for other in looks:
+        if other != looks[0]:
+            raise UsageError(f"All members have to be alike; the factory gave {looks[0]} and {other}.")
+    return looks[0]
+
+
+def _with_mask(look: Look) -> tuple[spaces.Space, bool]:
+    """-> (the native observation space with the mask that infos carry, whether there is one to take from there)"""
+    native, actions = look.observation_space, look.action_space
+    parts = dict(native.spaces) if isinstance(native, spaces.Dict) else {"observation": native}
+    if not look.mask or MASK in parts or not isinstance(actions, spaces.Discrete):
+        return native, False
+    return spaces.Dict({**parts, MASK: spaces.MultiBinary(int(actions.n))}), True
+
+
+def _check_numbers(num_envs: int, workers: int) -> None:
+    for name, value, least in (("num_envs", num_envs, 1), ("workers", workers, 0)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise UsageError(f"{name} is a whole number of at least {least}; got {value!r}.")
+    if workers > num_envs:
+        raise UsageError(f"workers={workers} is more than num_envs={num_envs}; use at most one for each member.")

@@ -1,0 +1,175 @@
+"""What all host environments share: the TimeStep, episode statistics, seeds, and the watch for NaN and Inf."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+
+from steersman.envs.host.contract import Leaf, leaves_of
+from steersman.errors import EnvironmentFault, UsageError
+from steersman.types import EnvSpec, PyTree, TimeStep
+
+
+def member_seeds(seed: int, num_envs: int) -> list[int]:
+    """A seed of 31 bits for each member, from ``numpy.random.SeedSequence(seed)``.
+
+    Member ``i`` has the same seed however many others there are. Raises UsageError for a seed that is not a whole
+    number of at least 0.
+
+    >>> member_seeds(0, 3)[:2] == member_seeds(0, 2)
+    True
+    """
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
+        raise UsageError(f"A seed is a whole number of at least 0; got {seed!r}.")
+    return (np.random.SeedSequence(int(seed)).generate_state(num_envs) >> 1).tolist()
+
+
+def unflatten(space: spaces.Space) -> Callable[[Sequence[Any]], PyTree]:
+    """The function that builds a tree of the space's form from its leaves, in the order of ``contract.leaves_of``."""
+    match space:
+        case spaces.Dict():
+            names, parts = list(space.spaces), [(unflatten(p), _count(p)) for p in space.spaces.values()]
+            return lambda leaves: dict(zip(names, _dealt(parts, leaves), strict=True))
+        case spaces.Tuple():
+            parts = [(unflatten(p), _count(p)) for p in space.spaces]
+            return lambda leaves: tuple(_dealt(parts, leaves))
+    return lambda leaves: leaves[0]
+
+
+def flatten(space: spaces.Space, tree: PyTree) -> list[Any]:
+    """The leaves of a tree of the space's form, in the same order."""
+    match space:
+        case spaces.Dict():
+            return [leaf for name, part in space.spaces.items() for leaf in flatten(part, tree[name])]
+        case spaces.Tuple():
+            return [leaf for part, sub in zip(space.spaces, tree, strict=True) for leaf in flatten(part, sub)]
+    return [tree]
+
+
+def check_action(spec: EnvSpec, num_envs: int, action: PyTree) -> None:
+    """Shapes and kinds of a batch of canonical actions. Raises UsageError."""
+    wanted = leaves_of(spec.action_space, spec.action_space)
+    for leaf, given in zip(wanted, map(np.asarray, flatten(spec.action_space, action)), strict=True):
+        shape, kind = (num_envs, *leaf.shape), np.dtype(leaf.dtype).kind
+        if given.shape != shape or given.dtype.kind not in ("f" if kind == "f" else "iu"):
+            raise UsageError(
+                f"{spec.id} takes actions{leaf.name} of shape {shape} and of dtype {np.dtype(leaf.dtype)}; got "
+                f"{given.shape} and {given.dtype}."
+            )
+
+
+class Bookkeeper:
+    """Makes TimeSteps out of the arrays that simulators give, and keeps the statistics of the running episodes.
+
+    Returns are summed in float64, in the environment's own reward, and given as float32.
+    """
+
+    def __init__(self, spec: EnvSpec, num_envs: int, leaves: Sequence[Leaf]):
+        self._id, self._leaves, self._num_envs = spec.id, leaves, num_envs
+        self._tree = unflatten(spec.observation_space)
+        self._single = len(leaves) == 1 and not leaves[0].path
+        self._costs = np.zeros((num_envs, spec.num_costs), np.float32)
+        self._costs.flags.writeable = False
+        self._none = b"\1" * num_envs
+        floats = [np.dtype(leaf.dtype).kind == "f" for leaf in leaves]
+        self._floats = [
+            (i, np.empty((num_envs, *leaf.shape), bool), b"\1" * (num_envs * int(np.prod(leaf.shape))))
+            for i, leaf in enumerate(leaves)
+            if floats[i]
+        ]
+        self._returns = np.zeros(num_envs, np.float64)
+        self._lengths = np.zeros(num_envs, np.int32)
+
+    def reset(self, obs: Sequence[np.ndarray]) -> PyTree:
+        """Every member opens an episode with these leaves ``[B, ...]``; -> the observation."""
+        self._returns[:] = 0
+        self._lengths[:] = 0
+        self._watch(obs, "observation", None)
+        return self._tree(obs)
+
+    def step(
+        self,
+        obs: Sequence[np.ndarray],
+        reward: np.ndarray,
+        terminated: np.ndarray,
+        truncated: np.ndarray,
+        final: Sequence[np.ndarray] | None,
+        action: PyTree,
+        *,
+        native_reward: np.ndarray | None = None,
+        over: np.ndarray | None = None,
+    ) -> TimeStep:
+        """One step. ``final`` are the true successors, or None where no episode ended; all arrays become the caller's.
+
+        reward: float64 [B]. action: only to say, if a number is not finite, whether the action was. native_reward: what
+        returns are counted in, where the reward to learn from is another. over: where the episode that is counted
+        ends, if what is learned from ends elsewhere too (``info["episode_over"]``).
+        """
+        reward32 = reward.astype(np.float32)
+        if np.isfinite(reward32).tobytes() != self._none:
+            self._fault(reward32, "reward", action)
+        if final is not None:
+            self._watch(final, "last observation of an episode", action)
+        self._watch(obs, "observation", action)
+        self._returns += reward if native_reward is None else native_reward
+        self._lengths += 1
+        info = {"episode_return": self._returns.astype(np.float32), "episode_length": self._lengths.copy()}
+        ended = over
+        if over is not None:
+            info["episode_over"] = over
+        elif final is not None:
+            ended = terminated | truncated
+        tree = last = obs[0] if self._single else self._tree(obs)
+        if final is not None:
+            last = final[0] if self._single else self._tree(final)
+        if ended is not None:
+            self._returns[ended] = 0
+            self._lengths[ended] = 0
+        return TimeStep(tree, reward32, terminated, truncated, last, self._costs, info)
+
+    def _watch(self, obs: Sequence[np.ndarray], what: str, action: PyTree) -> None:
+        # isfinite into a scratch array and one comparison of bytes: 0.3 us, where .all() takes 1.3.
+        for i, scratch, ones in self._floats:
+            if np.isfinite(obs[i], scratch).tobytes() != ones:
+                self._fault(obs[i], what + self._leaves[i].name, action)
+
+    def _fault(self, x: np.ndarray, what: str, action: PyTree) -> None:
+        member, *entry = np.argwhere(~np.isfinite(x))[0].tolist()
+        where = f"{what}[{', '.join(map(str, entry))}]" if entry else what
+        when = "reset" if action is None else f"step {self._lengths[member] + 1} of its episode"
+        given = [] if action is None else [np.asarray(a)[member] for a in _arrays(action)]
+        finite = all(np.all(np.isfinite(a)) for a in given)
+        hint = "" if finite else " The action it was given was not finite either: look at the policy first."
+        value = {"nan": "NaN", "inf": "Inf", "-inf": "-Inf"}[str(x[(member, *entry)])]
+        raise EnvironmentFault(
+            f"{self._id} (member {member}) returned {value} as its {where}, at {when}. Rewards and float observations "
+            f"have to be finite, in float32 too.{hint}"
+        )
+
+
+def _arrays(tree: PyTree) -> list[Any]:
+    if isinstance(tree, dict):
+        return [leaf for part in tree.values() for leaf in _arrays(part)]
+    if isinstance(tree, tuple):
+        return [leaf for part in tree for leaf in _arrays(part)]
+    return [tree]
+
+
+def _count(space: spaces.Space) -> int:
+    match space:
+        case spaces.Dict():
+            return sum(_count(part) for part in space.spaces.values())
+        case spaces.Tuple():
+            return sum(_count(part) for part in space.spaces)
+    return 1
+
+
+def _dealt(parts: Sequence[tuple[Callable[[Sequence[Any]], Any], int]], leaves: Sequence[Any]) -> list[Any]:
+    trees, i = [], 0
+    for build, count in parts:
+        trees.append(build(leaves[i : i + count]))
+        i += count
+    return trees

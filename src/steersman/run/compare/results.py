@@ -1,0 +1,157 @@
+"""What a comparison gives back: how each entry did, and what its seeds say of which is better."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from steersman.run.compare.entries import Entry
+from steersman.run.disk.files import plain
+from steersman.run.disk.logs import columns
+from steersman.theory import comparison as theory
+from steersman.theory.comparison import Estimate
+from steersman.theory.statistics import iqm
+
+WINDOW = 100  # episodes whose mean decides whether the threshold is reached; a tenth of all where there are few
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How one entry did. Arrays ``[S]`` are in the order of the seeds; intervals are 95% and over the seeds."""
+
+    label: str
+    algorithm: str
+    settings: dict[str, Any]
+    steps: int  # of each seed
+    scores: np.ndarray  # [S] mean return of each seed's final evaluation
+    mean: Estimate
+    iqm: Estimate
+    over_training: Estimate  # the learning curve's mean height: sample efficiency in one number
+    threshold_steps: np.ndarray  # [S] steps to the threshold, inf where it was not reached; [0] without a threshold
+    median_steps: Estimate | None  # of threshold_steps; inf where half of the seeds do not reach it
+    wall_seconds: float  # of all seeds together
+    compile_seconds: float
+    training_seconds: float
+    steps_per_second: float
+    series: list[tuple[np.ndarray, np.ndarray]]  # per seed: steps, mean return of the training episodes
+    runs: list[Path]
+
+    @property
+    def reached(self) -> int:
+        """How many seeds reach the threshold."""
+        return int(np.isfinite(self.threshold_steps).sum())
+
+    def summary(self) -> dict[str, Any]:
+        """As JSON values; what was not reached is null."""
+        found = {name: _estimate(getattr(self, name)) for name in ("mean", "iqm", "over_training")}
+        timed = ("steps_per_second", "training_seconds", "compile_seconds", "wall_seconds")
+        content = {"steps": self.steps, "scores": self.scores, **found, **{n: getattr(self, n) for n in timed}}
+        if self.median_steps is not None:
+            reached = {"seeds": self.threshold_steps, "reached": self.reached, **_estimate(self.median_steps, "median")}
+            content["steps_to_threshold"] = reached
+        return plain(content)
+
+
+def _estimate(estimate: Estimate, name: str = "value") -> dict[str, Any]:
+    return {name: estimate.value, "ci95": [estimate.low, estimate.high]}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What a comparison gives back. ``steersman.compare`` makes it; ``steersman.plot`` draws it."""
+
+    environment: str
+    compiled: bool
+    seeds: list[int]
+    evaluation_episodes: int  # of each seed
+    threshold: float | None
+    outcomes: dict[str, Outcome]  # label -> of the entries that are done
+    improvement: dict[tuple[str, str], Estimate]  # (x, y) -> P(a seed of x ends better than one of y)
+    failures: dict[str, str]  # label -> why its training could not go on
+    unfinished: list[str]  # labels
+    path: Path | None
+
+    @property
+    def interrupted(self) -> bool:
+        return bool(self.unfinished)
+
+    @property
+    def ranked(self) -> list[tuple[str, str, Estimate]]:
+        """Each pair once, the likely better one first, the clearest pair first."""
+        pairs = [(x, y, e) for (x, y), e in self.improvement.items()]
+        order = {label: i for i, label in enumerate(self.outcomes)}
+        once = [p for p in pairs if p[2].value > 0.5 or (p[2].value == 0.5 and order[p[0]] < order[p[1]])]
+        return sorted(once, key=lambda pair: -pair[2].value)
+
+    def summary(self) -> dict[str, Any]:
+        """The results as JSON values."""
+        return {
+            "status": "interrupted" if self.unfinished else "failed" if self.failures else "done",
+            "environment": self.environment,
+            "compiled": self.compiled,
+            "seeds": self.seeds,
+            "evaluation_episodes": self.evaluation_episodes,
+            "threshold": self.threshold,
+            "results": {label: outcome.summary() for label, outcome in self.outcomes.items()},
+            "improvement": [
+                plain({"better": x, "than": y, "probability": e.value, "ci95": [e.low, e.high]})
+                for x, y, e in self.ranked
+            ],
+            "failures": self.failures,
+            "unfinished": self.unfinished,
+        }
+
+
+def outcome_of(
+    entry: Entry, done: list[tuple[dict[str, Any], list[dict[str, Any]]]], threshold: float | None, places: list[Path]
+) -> Outcome:
+    total = lambda name: float(sum(summary[name] for summary, _ in done))
+    series, solved = [], []
+    for _, history in done:
+        table = columns(history)
+        steps = table["steps"]
+        for returns, episodes in zip(*(np.atleast_2d(table[k].T) for k in ("episode_return", "episodes")), strict=True):
+            there = np.isfinite(returns)
+            series.append((steps[there], returns[there]))
+            window = min(WINDOW, max(1, int(episodes.sum() / 10)))
+            if threshold is not None:
+                solved.append(theory.steps_to_threshold(steps, returns, episodes, threshold, window))
+    scores = np.array([e["mean"] for summary, _ in done for e in summary["evaluations"] or [summary["evaluation"]]])
+    heights = [_height(x, y) for x, y in series if len(x)]
+    each = done[0][0]["steps"]
+    return Outcome(
+        entry.label,
+        entry.algorithm,
+        entry.settings,
+        each,
+        scores,
+        theory.stratified_bootstrap(scores),
+        theory.stratified_bootstrap(scores, iqm),
+        theory.stratified_bootstrap(heights) if len(heights) == len(scores) else Estimate(np.nan, np.nan, np.nan),
+        np.asarray(solved),
+        theory.censored_median(solved) if solved else None,
+        total("wall_seconds"),
+        total("compile_seconds"),
+        total("training_seconds"),
+        each * len(scores) / max(total("training_seconds"), 1e-9),
+        series,
+        places,
+    )
+
+
+def _height(x: np.ndarray, y: np.ndarray) -> float:
+    """The mean height of a curve, by trapezoids."""
+    return float(np.trapezoid(y, x) / (x[-1] - x[0])) if len(x) > 1 else float(y[0])
+
+
+def improvement_of(outcomes: Mapping[str, Outcome]) -> dict[tuple[str, str], Estimate]:
+    found = {}
+    for x, y in combinations(outcomes, 2):
+        found[x, y] = p = theory.improvement(outcomes[x].scores, outcomes[y].scores)
+        found[y, x] = Estimate(1 - p.value, 1 - p.high, 1 - p.low)
+    return found

@@ -1,0 +1,1 @@
+"""What drives an agent: over compiled environments, over host environments, over data."""

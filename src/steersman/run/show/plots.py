@@ -1,0 +1,279 @@
+"""Learning curves as pictures: mean over seeds and bootstrap interval, one line per algorithm and environment."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from steersman.errors import UsageError, nearest
+from steersman.run.disk.files import replacing
+from steersman.run.disk.logs import columns, read_metrics
+from steersman.run.disk.run_folder import compared, read_config
+
+SUFFIXES = (".png", ".svg", ".pdf")
+# Okabe and Ito's colours, told apart by colour-blind readers, without the yellow that is lost on white.
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+_STYLES = ("-", "--", ":", "-.")
+_LABELS = {
+    "steps": "environment steps",
+    "seconds": "wall time (s)",
+    "episode_return": "episode return (sum of rewards)",
+    "episode_length": "episode length (steps)",
+}
+_POINTS = 400  # on the common grid, when the runs were not logged at the same places
+_RESAMPLES = 2000
+
+
+class Curve(NamedTuple):
+    """What is drawn for one group: places ``[N]``, mean ``[N]``, interval ``[N]`` (NaN where fewer than two seeds)."""
+
+    x: np.ndarray
+    mean: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    seeds: int
+
+
+def learning_curve(
+    runs: Sequence[str | Path] | Mapping[str, Sequence[str | Path]],
+    out: str | Path,
+    x: str = "steps",
+    y: str = "episode_return",
+    *,
+    confidence: float = 0.95,
+    title: str | None = None,
+) -> Path:
+    """Draw run folders into one picture; -> its path. The suffix of ``out`` says which kind: .png, .svg, .pdf.
+
+    Runs of one algorithm on one environment are seeds of one group; a comparison's folder stands for its runs, grouped
+    by its labels; a mapping label -> runs groups them otherwise. A run that trained several seeds counts as so many.
+    Seeds logged at different places are interpolated to a common grid; a group is shown where at least half of its
+    seeds have data. One seed is drawn without a band.
+
+    Raises:
+        UsageError: not a run, no such metric (the nearest names), nothing to draw yet, an unknown suffix, a full disk.
+    """
+    out = Path(out)
+    check_suffix(out)
+    groups, environment = _grouped(runs)
+    if not groups:
+        raise UsageError("There is no run to plot. Give at least one run folder.")
+    gathered = {label: [s for path in paths for s in _series(Path(path), x, y)] for label, paths in groups.items()}
+    curves = {label: curve(series, confidence) for label, series in gathered.items() if series}
+    if not curves:
+        raise UsageError(
+            f"{y} has no values yet in {_list(groups)}: no episode ended. Train longer, or plot another metric."
+        )
+    figure = _draw(curves, _label(x), _label(y), environment if title is None else title, confidence)
+    if x == "steps":
+        in_steps(figure.axes[0].xaxis)
+    return save(figure, out)
+
+
+def curve(series: Sequence[tuple[np.ndarray, np.ndarray]], confidence: float = 0.95) -> Curve:
+    """Mean and bootstrap interval over seeds on a common grid. series: per seed, (increasing places, values), [N]."""
+    places = np.unique(np.concatenate([x for x, _ in series]))
+    if len(places) > _POINTS and any(not np.array_equal(x, places) for x, _ in series):
+        places = np.linspace(places[0], places[-1], _POINTS)
+    table = np.stack([np.interp(places, x, y, left=np.nan, right=np.nan) for x, y in series])  # [S, N]
+    there = np.isfinite(table)
+    shown = 2 * there.sum(0) >= len(series)
+    places, table, there = places[shown], table[:, shown], there[:, shown]
+    mean = np.array([table[t, i].mean() for i, t in enumerate(there.T)])
+    low, high = np.full_like(mean, np.nan), np.full_like(mean, np.nan)
+    if len(series) > 1:
+        from steersman.theory.statistics import bootstrap_interval  # imports JAX, which one seed does not need
+
+        for i, t in enumerate(there.T):
+            if t.sum() > 1:
+                low[i], high[i] = bootstrap_interval(table[t, i], np.mean, confidence, resamples=_RESAMPLES)
+    return Curve(places, mean, low, high, len(series))
+
+
+def _grouped(
+    runs: Sequence[str | Path] | Mapping[str, Sequence[str | Path]],
+) -> tuple[dict[str, Sequence[str | Path]], str]:
+    """-> label -> runs, and a title: what all groups share."""
+    if isinstance(runs, Mapping):
+        return dict(runs), ""
+    found: dict[tuple[str, str], list[str | Path]] = {}
+    for path in map(Path, runs):
+        labelled = [(label, run) for label, group in compared(path).items() for run in group]
+        if not labelled and not (path / "config.json").is_file():
+            raise UsageError(
+                f"{path} is not a run: it has no config.json. Give folders that steersman train or compare wrote."
+            )
+        for label, run in labelled or [("", path)]:
+            config = read_config(run / "config.json")
+            found.setdefault((label or config["algorithm"], config["environment"]), []).append(run)
+    algorithms, environments = {a for a, _ in found}, {e for _, e in found}
+    if len(environments) == 1:
+        return {a: paths for (a, _), paths in found.items()}, "".join(environments)
+    if len(algorithms) == 1:
+        return {e: paths for (_, e), paths in found.items()}, "".join(algorithms)
+    return {f"{a}, {e}": paths for (a, e), paths in found.items()}, ""
+
+
+def _series(run: Path, x: str, y: str) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Per seed of a run: places and values, without the gaps; seeds with no value are left out."""
+    table = columns(read_metrics(run / "metrics.jsonl"))
+    for name in (x, y):
+        if table and name not in table:
+            offer = nearest(name, table) or f"There are {', '.join(table)}."
+            raise UsageError(f"{run} has no metric {name!r}. {offer}")
+    if not table:
+        return []
+    along = table[x] if table[x].ndim == 1 else np.nanmean(table[x], axis=1)
+    found = []
+    for values in np.atleast_2d(table[y].T):
+        kept = np.isfinite(values) & np.isfinite(along)
+        places, at = np.unique(along[kept], return_index=True)
+        if len(places):
+            found.append((places, values[kept][at]))
+    return found
+
+
+def _label(name: str) -> str:
+    return _LABELS.get(name, plain_text(name.replace("_", " ")))
+
+
+def plain_text(text: str) -> str:
+    """Text that matplotlib does not read as mathematics."""
+    return text.replace("$", r"\$")
+
+
+def _list(groups: Mapping[str, Sequence[str | Path]]) -> str:
+    paths = [str(p) for group in groups.values() for p in group]
+    return ", ".join(paths[:3]) + (", ..." if len(paths) > 3 else "")
+
+
+def blank(width: float, height: float) -> Any:
+    """An empty figure that knows how to draw itself; no global state."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def save(figure: Any, out: Path) -> Path:
+    """Write a figure, whole or not at all. Raises UsageError for an unknown suffix."""
+    check_suffix(out)
+    with replacing(out) as temporary, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing")  # a name in a script the font lacks
+        figure.savefig(temporary, dpi=150)
+    return out
+
+
+def check_suffix(out: Path) -> None:
+    if out.suffix.lower() not in SUFFIXES:
+        raise UsageError(f"{out} has the suffix {out.suffix!r}; a picture is one of {', '.join(SUFFIXES)}.")
+
+
+def style(i: int) -> tuple[str, str]:
+    """The colour and the line of the i-th group."""
+    return _COLOURS[i % len(_COLOURS)], _STYLES[i // len(_COLOURS) % len(_STYLES)]
+
+
+def ink(colour: str) -> tuple[float, ...]:
+    """A colour dark enough for letters on white."""
+    from matplotlib.colors import to_rgb
+
+    rgb = np.asarray(to_rgb(colour))
+    return tuple(rgb * min(1.0, 0.62 / (rgb @ (0.3, 0.6, 0.1) + 0.15)))
+
+
+def tidy(axes: Any, x: str = "", y: str = "", title: str = "") -> None:
+    """The look that all panels share."""
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
+    axes.set_title(title, loc="left", fontsize="medium", fontweight="bold")
+    axes.grid(color="0.92", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def in_steps(axis: Any) -> None:
+    """Ticks such as 150k."""
+    from matplotlib.ticker import EngFormatter
+
+    axis.set_major_formatter(EngFormatter(sep=""))
+
+
+def draw_curves(axes: Any, curves: Mapping[str, Curve], styles: Sequence[int] | None = None) -> None:
+    """One line and band a group. styles: which look each has; by default their order."""
+    for i, c in zip(styles or range(len(curves)), curves.values(), strict=True):
+        colour, line = style(i)
+        marker = "o" if len(c.x) <= 10 else None
+        axes.plot(c.x, c.mean, line, color=colour, marker=marker, markersize=4, linewidth=1.6, zorder=3)
+        if len(c.x) == 1:
+            axes.vlines(c.x, c.low, c.high, color=colour, linewidth=1.6)  # a band needs two points
+        else:
+            axes.fill_between(c.x, c.low, c.high, color=colour, alpha=0.2, linewidth=0)
+    first, last = (at(at(c.x) for c in curves.values()) for at in (min, max))
+    axes.set_xlim(min(first, 0), last if last > 0 else None)  # 0 is where every run began
+
+
+def label_ends(axes: Any, ends: Sequence[tuple[str, float, float, str]]) -> None:
+    """Name lines at the right edge, in their colours, spread where they would touch. ends: (label, x, y, colour)."""
+    if not ends:
+        return
+    figure = axes.figure.figure  # the whole, where axes are in a part of it
+    axes.set_ylim(axes.get_ylim())
+    figure.draw_without_rendering()  # lays it out: only now is it known how tall the axes are
+    to_axes = axes.transData + axes.transAxes.inverted()
+    at = [tuple(to_axes.transform((x, y))) for _, x, y, _ in ends]
+    size = 9.0
+    gap = 1.3 * size / 72 * figure.dpi / axes.get_window_extent().height
+    for (label, _, _, colour), (x, y), placed in zip(ends, at, spread([y for _, y in at], gap), strict=True):
+        if x < 0.995 or abs(placed - y) > 0.01:
+            axes.plot(
+                [x, 1.0, 1.02], [y, y, placed], color=colour, linewidth=0.7, alpha=0.6, transform=axes.transAxes,
+                clip_on=False, zorder=2, scalex=False, scaley=False,
+            )  # fmt: skip
+        axes.text(
+            1.025, placed, plain_text(label), color=ink(colour), fontsize=size, fontweight="bold", va="center",
+            transform=axes.transAxes,
+        )  # fmt: skip
+
+
+def spread(places: Sequence[float], gap: float, low: float = 0.0, high: float = 1.0) -> list[float]:
+    """The places nearest to those given, by least squares, at least ``gap`` apart and in [low, high] if they fit.
+
+    >>> spread([0.5, 0.5, 0.9], 0.25)
+    [0.375, 0.625, 0.9]
+    """
+    order = np.argsort(places, kind="stable")
+    blocks: list[list[float]] = []  # runs of neighbours that touch: [sum of wanted places less their gaps, how many]
+    for i, at in enumerate(order):
+        blocks.append([places[at] - i * gap, 1])
+        while len(blocks) > 1 and blocks[-2][0] / blocks[-2][1] >= blocks[-1][0] / blocks[-1][1]:
+            total, count = blocks.pop()
+            blocks[-1] = [blocks[-1][0] + total, blocks[-1][1] + count]
+    flat = np.repeat([total / count for total, count in blocks], [int(count) for _, count in blocks])
+    flat = np.clip(flat, low, max(low, high - (len(flat) - 1) * gap))
+    found = np.empty(len(flat))
+    found[order] = flat + gap * np.arange(len(flat))
+    return [float(f) for f in found]
+
+
+def _draw(curves: Mapping[str, Curve], x: str, y: str, title: str, confidence: float) -> Any:
+    figure = blank(7.5, max(4.3, 1.5 + 0.17 * len(curves)))
+    axes = figure.add_subplot()
+    draw_curves(axes, curves)
+    tidy(axes, x, y)
+    counts = {c.seeds for c in curves.values()}
+    count = f"{counts.pop()} seed" if len(counts) == 1 else ""
+    count += "s" if count and count != "1 seed" else ""
+    banded = any(np.isfinite(c.low).any() for c in curves.values())
+    about = [f"mean with its {100 * confidence:g}% bootstrap interval" if banded else "", count]
+    figure.suptitle(plain_text(title) or None, x=0.01, ha="left", fontsize="large", fontweight="bold")
+    axes.set_title(", ".join(filter(None, about)), loc="left", fontsize="small", color="0.35")
+    names = {n: n if count else f"{n} ({c.seeds} seed{'s' if c.seeds > 1 else ''})" for n, c in curves.items()}
+    label_ends(axes, [(names[n], c.x[-1], c.mean[-1], style(i)[0]) for i, (n, c) in enumerate(curves.items())])
+    return figure

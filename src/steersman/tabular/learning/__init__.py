@@ -1,0 +1,1 @@
+"""Sampled answers on finite problems: bandits, prediction, control."""

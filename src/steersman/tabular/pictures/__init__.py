@@ -1,0 +1,1 @@
+"""Finite problems and their answers, drawn."""

@@ -1,0 +1,1 @@
+"""Finite problems: built, read from files, the classics."""

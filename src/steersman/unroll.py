@@ -1,0 +1,91 @@
+"""Playing compiled environments: a scan in which an agent acts and members step; and the random policy.
+
+It stands on the ground floor so that agents, models and planners may use it: planning in a model is the same unroll.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from gymnasium.spaces import Dict
+
+from steersman import shards, spaces
+from steersman.types import Agent, Array, DeviceEnvs, EnvSpec, Key, PyTree, Rollout, TimeStep
+
+
+class Acting(NamedTuple):
+    """Where the environments and the acting agent stand between two unrolls. Every leading axis is ``[B]``."""
+
+    envs: PyTree  # the state of compiled environments; of host ones, what their loop keeps between two updates
+    obs: PyTree
+    first: Array  # bool: obs opens an episode
+    carry: PyTree  # the agent's acting memory
+
+
+class Episodes(NamedTuple):
+    """Episodes that ended during an unroll, as sums, so that they add up over unrolls and shards."""
+
+    count: Any
+    returns: Any
+    lengths: Any
+
+    def plus(self, other: Episodes) -> Episodes:
+        return Episodes(self.count + other.count, self.returns + other.returns, self.lengths + other.lengths)
+
+
+def begin(agent: Agent, envs: DeviceEnvs, key: Key, **reset: Any) -> Acting:
+    """Reset compiled environments and the acting memory."""
+    state, obs = envs.reset(key, **reset)
+    num = jax.tree.leaves(obs)[0].shape[0]
+    return Acting(state, obs, jnp.ones((num,), bool), agent.begin(num))
+
+
+Act = Callable[[PyTree, PyTree, Array, Key], tuple[PyTree, PyTree, dict[str, Any]]]  # (carry, obs, first, key)
+
+
+def unroll(act: Act, envs: DeviceEnvs, acting: Acting, key: Key, length: int) -> tuple[Acting, Rollout, Episodes]:
+    """Let ``act`` (an agent's, its state bound) play ``length`` steps: a scan, to be compiled with what uses it.
+
+    -> (where things stand now, the rollout [T, B, ...], the episodes that ended)
+    """
+
+    def step(now: Acting, t: jax.Array):
+        action, carry, extras = act(now.carry, now.obs, now.first, jax.random.fold_in(key, t))
+        state, seen = envs.step(now.envs, action)
+        ended = seen.terminated | seen.truncated
+        taken = Rollout(
+            now.obs, action, seen.reward, seen.terminated, seen.truncated, seen.final_obs, now.first, seen.costs, extras
+        )
+        return Acting(state, seen.obs, ended, carry), (taken, finished(seen, jnp))
+
+    acting, (rollout, episodes) = jax.lax.scan(step, acting, jnp.arange(length, dtype=jnp.int32))
+    return acting, rollout, jax.tree.map(lambda x: x.sum(0), episodes)
+
+
+def finished(seen: TimeStep, xp: Any) -> Episodes:
+    """Sums over the members whose episode ended at this step."""
+    ended = seen.over
+    returns, lengths = seen.info["episode_return"], seen.info["episode_length"]
+    zero = xp.zeros((), returns.dtype)
+    return Episodes(
+        ended.sum(dtype=xp.int32),
+        xp.where(ended, returns, zero).sum(),
+        xp.where(ended, lengths, xp.zeros((), lengths.dtype)).sum(dtype=xp.int32),
+    )
+
+
+def random_policy(spec: EnvSpec) -> Callable[..., Any]:
+    """A uniformly random policy over the legal actions, with the signature of an agent's ``act``, its state bound."""
+    masked = isinstance(spec.observation_space, Dict) and spaces.MASK in spec.observation_space.spaces
+
+    def one(obs: PyTree, key: Key) -> PyTree:
+        mask = obs[spaces.MASK][None] if masked else None
+        return jax.tree.map(lambda x: x[0], spaces.sample_action(spec.action_space, key, 1, mask))
+
+    def act(carry: PyTree, obs: PyTree, first: jax.Array, key: Key):
+        return jax.vmap(one)(obs, shards.member_keys(key, first.shape[0])), carry, {}
+
+    return act

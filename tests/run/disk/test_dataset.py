@@ -1,0 +1,247 @@
+"""Recorded transitions: written and read back, put into replay as they are, trained from, resumed without them."""
+
+import json
+import signal
+
+import gymnasium
+import jax
+import numpy as np
+import pytest
+from gymnasium import spaces
+
+import steersman
+from steersman.errors import UsageError
+from steersman.run.disk import checkpoint
+from steersman.run.disk.dataset import Dataset, check_fits
+from steersman.run.disk.spec_json import transitions_like
+from steersman.types import EnvSpec
+
+SMALL = {"hidden_sizes": (8,), "evaluation_episodes": 2, "preset": False}
+REPLAY = {"num_envs": 2, "unroll_length": 4, "update_ratio": 0.25, "batch_size": 8, "replay_capacity": 1000}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """An untrained policy, which is as good as any to record."""
+    out = tmp_path_factory.mktemp("runs") / "dqn"
+    steersman.train("dqn", "CartPole-v1", out=out, steps=80, learning_starts=64, **REPLAY, **SMALL)
+    return out
+
+
+@pytest.fixture(scope="module")
+def recorded(run):
+    return steersman.collect(run, run.parent / "data", steps=203, num_envs=4, explore=True)
+
+
+def same(a, b):
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def test_what_is_written_is_read(recorded, run):
+    data = steersman.read_dataset(run.parent / "data")
+    same(recorded.transitions, data.transitions)
+    assert (len(data), data.spec.id, data.origin["run"]) == (203, "CartPole-v1", str(run))
+    assert data.origin["explore"] is True
+
+
+def test_episodes_are_whole_or_cut_and_follow_one_another(recorded):
+    x = recorded.transitions
+    after, before = np.asarray(x.next_obs)[:-1], np.asarray(x.obs)[1:]
+    inside = ~recorded.ends[:-1]
+    np.testing.assert_array_equal(after[inside], before[inside])
+    np.testing.assert_array_equal(x.first[1:], recorded.ends[:-1])
+    assert recorded.ends[-1]
+    assert recorded.ends[[50, 101, 152]].all()  # stretches of 51 steps
+    assert not (x.terminated & x.truncated).any()
+    # CartPole pays 1 a step: the mean return of whole episodes is their mean length.
+    assert recorded.origin["whole_episodes"] == x.terminated.sum()
+    lengths = np.diff(np.flatnonzero(np.concatenate([[True], recorded.ends])))
+    whole = lengths[x.terminated[recorded.ends]]
+    assert recorded.origin["mean_return"] == pytest.approx(whole.mean())
+
+
+def test_host_environments_are_recorded_too(run):
+    data = steersman.collect(run, run.parent / "host", steps=30, num_envs=2, environment="gymnasium/CartPole-v1")
+    inside = ~data.ends[:-1]
+    np.testing.assert_array_equal(data.transitions.next_obs[:-1][inside], data.transitions.obs[1:][inside])
+    assert data.ends[14]
+    # The actions are the policy's own at what it saw.
+    policy = steersman.load(run)
+    np.testing.assert_array_equal(policy(data.transitions.obs), data.transitions.action)
+
+
+@pytest.mark.parametrize("parts", [1, 4])
+def test_parts_are_put_together(recorded, tmp_path, monkeypatch, parts):
+    from steersman.run.disk import dataset
+
+    row = sum(x.nbytes for x in jax.tree.leaves(recorded.transitions)) // len(recorded)
+    monkeypatch.setattr(dataset, "PART_BYTES", row * (-(-203 // parts)))
+    with dataset.creating(tmp_path / "data") as folder:
+        dataset.write(folder, recorded)
+    assert len(list((tmp_path / "data").glob("part-*"))) == parts
+    same(steersman.read_dataset(tmp_path / "data").transitions, recorded.transitions)
+
+
+def test_the_command_says_what_it_wrote(run, tmp_path, capsys):
+    from steersman.cli.main import run as cli
+
+    told = ["collect", str(run), "--out", str(tmp_path / "data"), "--steps", "60", "--num-envs", "1"]
+    assert cli([*told, "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["transitions"] == 60
+    assert said["whole_episodes"] == steersman.read_dataset(tmp_path / "data").origin["whole_episodes"] > 0
+    assert cli(told) == 2
+    assert "exists already" in capsys.readouterr().err
+
+
+# --- into replay ---
+
+
+@pytest.mark.parametrize("place", ["CartPole-v1", "gymnasium/CartPole-v1"])
+def test_replay_starts_as_the_data_and_resume_is_exact_without_it(recorded, run, place, tmp_path):
+    data = tmp_path / "data"
+    data.symlink_to(run.parent / "data")
+    settings = {"steps": 160, "checkpoint_every": 40, "from_data": data, **REPLAY, **SMALL}
+    whole = steersman.train("dqn", place, out=tmp_path / "whole", **settings)
+    memory = whole.policies[0].state.memory
+    expected = recorded.rollout(2)
+    length = len(expected.reward)
+    assert length == 101
+    assert int(memory.count) == length + 80  # nothing else came before what the agent did
+    for name in ("action", "reward", "terminated", "truncated", "first"):
+        np.testing.assert_array_equal(getattr(memory.steps, name)[:length], getattr(expected, name))
+    slots = np.asarray(memory.steps.slot[:length])
+    frames, envs = np.asarray(memory.frames), np.arange(2)[None]
+    np.testing.assert_array_equal(frames[slots, envs], expected.obs)
+    np.testing.assert_array_equal(frames[slots + 1, envs], expected.next_obs)
+
+    def stop(phase, numbers):
+        if phase == "training" and numbers["steps"] >= 80 and not stop.done:
+            stop.done = True
+            signal.raise_signal(signal.SIGINT)
+
+    stop.done = False
+    assert steersman.train("dqn", place, out=tmp_path / "run", report=stop, **settings).interrupted
+    data.unlink()
+    assert not steersman.resume(tmp_path / "run").interrupted
+    final = [checkpoint.stored_sha256(checkpoint.latest(tmp_path / r / "checkpoints")[0]) for r in ("whole", "run")]
+    assert final[0] == final[1]
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["run"]["from_data"] == str(data)
+
+
+def test_offline_agents_count_gradient_steps_and_resume(recorded, run, tmp_path):
+    settings = {"steps": 50, "checkpoint_every": 20, "from_data": run.parent / "data", **SMALL}
+    place = "gymnasium/CartPole-v1"
+    whole = steersman.train("bc", place, out=tmp_path / "whole", **settings)
+    assert whole.summary["steps"] == 50
+    assert whole.evaluation.episodes == 2
+    memory = whole.policies[0].state.memory
+    assert int(memory.count) == 203
+    saved = json.loads((tmp_path / "whole" / "config.json").read_text())
+    assert saved["config"]["replay_capacity"] == recorded.room
+    steersman.train("bc", place, out=tmp_path / "run", **settings | {"steps": 30})
+    resumed = steersman.resume(tmp_path / "run", steps=50)
+    final = [checkpoint.stored_sha256(checkpoint.latest(tmp_path / r / "checkpoints")[0]) for r in ("whole", "run")]
+    assert final[0] == final[1]
+    assert resumed.evaluation.mean == whole.evaluation.mean
+    assert steersman.load(tmp_path / "run")([0.0, 0.0, 0.0, 0.0]) in (0, 1)
+
+
+def test_episodes_of_one_step_fit_the_room_that_is_set():
+    """Each takes two frames; none of it is lost."""
+    spec = EnvSpec("one", spaces.Box(-9.0, 9.0, (1,)), spaces.Discrete(2), spaces.Discrete(2))
+    n = 50
+    like = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), transitions_like(spec, (n,)))
+    obs = np.arange(n, dtype=np.float32)[:, None]
+    yes = np.ones(n, bool)
+    data = Dataset(like._replace(obs=obs, next_obs=obs + 0.5, terminated=yes, first=yes), spec, "one")
+    from steersman.memory import uniform
+
+    memory = uniform(data.room, 4).init(data.rollout(1))
+    assert int(memory.count) == n
+    slots = np.asarray(memory.steps.slot[:n])
+    np.testing.assert_array_equal(np.asarray(memory.frames)[slots, 0].ravel(), np.arange(n))
+
+
+# --- what is refused ---
+
+
+def test_mistakes_are_told(recorded, run, tmp_path):
+    data = run.parent / "data"
+    train = lambda name, place, **k: steersman.train(name, place, steps=10, **SMALL, **k)
+    with pytest.raises(UsageError, match=r"bc learns from recorded transitions alone.* --from-data FOLDER"):
+        train("bc", "CartPole-v1")
+    with pytest.raises(UsageError, match=r"ppo learns from what it has just done itself"):
+        train("ppo", "CartPole-v1", from_data=data)
+    with pytest.raises(UsageError, match=r"recorded in CartPole-v1, whose observation_space is .*; Pendulum-v1 has"):
+        train("bc", "Pendulum-v1", from_data=data)
+    with pytest.raises(UsageError, match=rf"replay_capacity = 100 .* 203 transitions .* to {recorded.room} or more"):
+        train("dqn", "CartPole-v1", from_data=data, **REPLAY | {"replay_capacity": 100})
+    with pytest.raises(UsageError, match=r"exists already"):
+        steersman.collect(run, data, steps=10)
+    with pytest.raises(UsageError, match=r"steps = 0; it must be 1 or more"):
+        steersman.collect(run, tmp_path / "new", steps=0)
+    with pytest.raises(UsageError, match=r"not a folder of recorded transitions: it has no dataset.json"):
+        steersman.read_dataset(tmp_path)
+    with pytest.raises(UsageError, match=r"203 transitions, too few for num_envs = 500"):
+        recorded.rollout(500)
+    assert not (tmp_path / "new").exists()
+    assert not list(tmp_path.iterdir())
+
+
+def test_damage_is_told(recorded, tmp_path):
+    from steersman.run.disk import dataset
+
+    with dataset.creating(tmp_path / "data") as folder:
+        dataset.write(folder, recorded)
+    part = tmp_path / "data" / "part-00000.safetensors"
+    raw = bytearray(part.read_bytes())
+    raw[-100] ^= 1
+    part.write_bytes(raw)
+    with pytest.raises(UsageError, match=r"part-00000.*cannot be used: .*checksum") as told:
+        steersman.read_dataset(tmp_path / "data")
+    assert "--resume" not in str(told.value)
+    nan = recorded.transitions._replace(reward=np.full(203, np.nan, np.float32))
+    with dataset.creating(tmp_path / "nan") as folder:
+        dataset.write(folder, Dataset(nan, recorded.spec, "x"))
+    with pytest.raises(UsageError, match=r"reward holds NaN"):
+        steersman.read_dataset(tmp_path / "nan")
+
+
+def test_costs_have_to_agree(recorded):
+    from dataclasses import replace
+
+    with pytest.raises(UsageError, match=r"have 0 costs each; CartPole-v1 has 2"):
+        check_fits(recorded, replace(recorded.spec, num_costs=2))
+
+
+@pytest.mark.filterwarnings("default")  # Minari warns of what a dataset does not say of itself
+def test_minari(tmp_path, monkeypatch):
+    """A dataset made here, because none can be counted on."""
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+    minari = pytest.importorskip("minari")
+    env = minari.DataCollector(gymnasium.make("Pendulum-v1", max_episode_steps=7))
+    seen, acted, rng = [], [], np.random.default_rng(0)
+    for episode in range(3):
+        seen.append(env.reset(seed=episode)[0])
+        for _ in range(7 if episode < 2 else 4):  # the last one is cut
+            acted.append(rng.uniform(-2, 2, 1).astype(np.float32))
+            seen.append(env.step(acted[-1])[0])
+    env.create_dataset("test/pendulum-v0", algorithm_name="random")
+    env.close()
+    data = steersman.read_dataset("test/pendulum-v0")
+    np.testing.assert_array_equal(np.flatnonzero(data.ends), [6, 13, 17])
+    np.testing.assert_allclose(data.transitions.action, np.array(acted) / 2, rtol=1e-6)
+    np.testing.assert_array_equal(data.transitions.obs, np.array(seen)[[*range(7), *range(8, 15), *range(16, 20)]])
+    result = steersman.train("iql", "Pendulum-v1", from_data="test/pendulum-v0", steps=5, **SMALL)
+    assert int(result.policy.state.memory.count) == 18
+    with pytest.raises(UsageError, match=r"Minari has no dataset 'test/other-v0' on this machine"):
+        steersman.read_dataset("test/other-v0")
+
+
+def test_without_minari_the_extra_is_named(monkeypatch):
+    from steersman.run.disk import dataset
+
+    monkeypatch.setattr(dataset, "find_spec", lambda name: None)
+    with pytest.raises(UsageError, match=r"no folder mujoco/hopper-v0.*pip install 'steersman\[minari\]'"):
+        steersman.read_dataset("mujoco/hopper-v0")
