@@ -18,8 +18,8 @@ NUM_ENVS, LENGTH = 16, 32
 def main(updates: int = 300, episodes: int = 100) -> float:
     envs = vectorize(make_env("CartPole-v1"), NUM_ENVS)
     steps = updates * NUM_ENVS * LENGTH  # the learning rate falls to zero over these
-    config = PPOConfig(unroll_length=LENGTH, num_epochs=10, num_minibatches=2, learning_rate=1e-3, schedule_steps=steps)
-    agent = ppo(config, envs.spec)
+    config = PPOConfig(unroll_length=LENGTH, num_epochs=10, num_minibatches=2, learning_rate=1e-3)
+    agent = ppo(config, envs.spec, budget=steps)
 
     @jax.jit
     def start(key):

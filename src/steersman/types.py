@@ -53,6 +53,7 @@ class Rollout(NamedTuple):
     first: Array  # obs opens an episode
     costs: Array  # [..., C]
     extras: Mapping[str, Any]  # what act recorded, e.g. the behaviour policy's log_prob
+    carry: PyTree = ()  # the acting memory before the first row, [B, ...], one per rollout; () for the memoryless
 
 
 @dataclass(frozen=True)
@@ -149,17 +150,19 @@ class PerEnv(NamedTuple):
 
 
 class Algorithm(NamedTuple):
-    """An entry in the list of algorithms: its name, its settings and how an agent is made from them.
+    """An algorithm: its name, its settings and how an agent is made from them.
 
-    Every config has ``unroll_length`` (T), the steps of each environment between two updates, and ``schedule_steps``,
-    the environment steps over which its schedules run (0: constant; a run fills in its budget).
+    Every config has ``unroll_length`` (T), the steps of each environment between two updates; that of an algorithm that
+    learns from recorded data alone has none. The budget is the environment steps over which schedules run; None: they
+    stand still.
     """
 
     name: str
-    config: type  # a frozen dataclass of plain values
-    factory: Callable[..., Agent]  # (config, spec, *, network=None) -> Agent
+    config: type  # a frozen dataclass of plain values, each with a one-line docstring
+    factory: Callable[..., Agent]  # (config, spec, *, budget=None, network=None) -> Agent
     summary: str
-    first_length: Callable[[Any, int], int]  # (config, num_envs) -> T of the random-policy rollout that init is given
-    check: Callable[[Any, int], None]  # (config, environments of one shard): UsageError if an update cannot be cut so
+    first_length: Callable[[Any, int], int] = lambda config, num_envs: 1  # T of the random-policy rollout for init
+    check: Callable[[Any, int], None] = lambda config, num_envs: None  # UsageError where a shard cannot be cut so
     data: str = "none"  # recorded transitions: it learns from "none", may "start" from them, or learns from them "only"
     shardable: bool = True  # False: one seed trains on one device (replay); several seeds still go round the devices
+    presets: Mapping[str, Mapping[str, Any]] = {}  # settings that are known to be good, by environment

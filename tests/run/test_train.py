@@ -102,7 +102,7 @@ def test_the_config_says_all(trained, small):
     assert config["run"]["steps"] == 640
     assert config["run"]["checkpoint_every"] == 32
     assert config["config"]["hidden_sizes"] == [8]
-    assert config["config"]["schedule_steps"] == 1000
+    assert config["run"]["schedule_steps"] == 1000
 
 
 @pytest.mark.parametrize(

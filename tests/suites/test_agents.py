@@ -23,7 +23,6 @@ SMALL = {  # a config takes those that it has
     "num_minibatches": 2,
     "num_epochs": 2,
     "hidden_sizes": (8,),
-    "schedule_steps": 1000,
     "update_ratio": 0.25,
     "batch_size": 16,
     "replay_capacity": 64,
@@ -72,7 +71,7 @@ def case(request):
     entry = ALGORITHMS[name]
     spec = envs.make(environment, 1).spec
     small = {k: v for k, v in SMALL.items() if k in entry.config.__dataclass_fields__}
-    return entry.factory(entry.config(**{**small, **settings}), spec), environment
+    return entry.factory(entry.config(**{**small, **settings}), spec, budget=1000), environment
 
 
 @pytest.fixture(scope="module")

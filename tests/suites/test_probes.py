@@ -38,8 +38,8 @@ def learn(algorithm, name, **given):
     entry = ALGORITHMS[algorithm]
     made = partial(envs.make, name)
     length = settings["unroll_length"]
-    config = entry.config(**{**COMMON, **settings, **given, "schedule_steps": updates * length * 16})
-    agent = entry.factory(config, made(1).spec)
+    config = entry.config(**{**COMMON, **settings, **given})
+    agent = entry.factory(config, made(1).spec, budget=updates * length * 16)
     loop = DeviceLoop(agent, made, num_envs=16, unroll_length=length, first_length=1, seeds=[0], shards=1)
     state, _ = loop.advance(loop.start(), updates)
     return agent, jax.tree.map(np.asarray, state.agent), made

@@ -118,7 +118,7 @@ def load(
         raise UsageError(f"{run} was trained with a network of your own; give it: load({str(run)!r}, network=...).")
     run_config, config = split(algorithm, saved_settings(opened.config))
     spec = spec_from_json(opened.config["spec"])
-    agent = algorithm.factory(config, spec, network=network)
+    agent = algorithm.factory(config, spec, budget=run_config.budget, network=network)
     path, note = (Path(checkpoint_path), "") if checkpoint_path else checkpoint.latest(opened.checkpoints)
     run_folder.warn(note)
     if path is None:

@@ -104,7 +104,6 @@ def prepare(
     for wanted, package, extra in ((run.tensorboard, "tensorboardX", "tensorboard"), (run.wandb, "wandb", "wandb")):
         if wanted and not find_spec(package):
             raise UsageError(f"{package} is not installed. Install it with: pip install 'steersman[{extra}]'")
-    scheduled = config if config.schedule_steps else dataclasses.replace(config, schedule_steps=run.steps)
     first_length = entry.first_length(config, run.num_envs)
     with ExitStack() as undo:
         made = _make(environment, run.num_envs, run)
@@ -112,12 +111,12 @@ def prepare(
         data = None
         if run.from_data is not None:
             data, capacity = _first_rollout(run, config, made.spec, offline, begun)
-            config, scheduled = (dataclasses.replace(c, replay_capacity=capacity) for c in (config, scheduled))
+            config = dataclasses.replace(config, replay_capacity=capacity)
             first_length = len(data.reward)
         if offline:
             close(environment, made)
             made = still(made.spec, run.num_envs)
-        agent = entry.factory(scheduled, made.spec, network=network)
+        agent = entry.factory(config, made.spec, budget=run.budget, network=network)
         if isinstance(made, DeviceEnvs):
             if run.overlap:
                 raise UsageError(

@@ -22,6 +22,8 @@ class RunConfig:
 
     steps: int = 100_000
     """Environment steps to train for, each seed."""
+    schedule_steps: int | None = None
+    """Environment steps over which schedules (of a learning rate, of exploration) run; none: steps."""
     seed: int = 0
     """The first seed; with several, the others count up from it."""
     seeds: int = 1
@@ -49,7 +51,7 @@ class RunConfig:
     """Log to this Weights & Biases project too (extra: wandb)."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "seeds", "num_envs", "devices", "checkpoint_every", "keep_checkpoints"):
+        for name in ("steps", "schedule_steps", "seeds", "num_envs", "devices", "checkpoint_every", "keep_checkpoints"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UsageError(f"{name} = {value}; it must be 1 or more.")
@@ -59,6 +61,11 @@ class RunConfig:
                 raise UsageError(f"{name} = {value}; it must be 0 or more.")
         if self.seed + self.seeds > 2**32:
             raise UsageError(f"seed = {self.seed}; seeds go up to {2**32 - 1}.")
+
+    @property
+    def budget(self) -> int:
+        """The environment steps over which schedules run."""
+        return self.steps if self.schedule_steps is None else self.schedule_steps
 
 
 def presets(algorithm: str) -> dict[str, dict[str, Any]]:
@@ -132,7 +139,10 @@ def split(algorithm: Algorithm, settings: Mapping[str, Any]) -> tuple[RunConfig,
 
 def saved_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of a run by name, from its ``config.json``."""
-    return {k: v for k, v in {**config["run"], **config["config"]}.items() if k not in ("network", "object")}
+    settings = {k: v for k, v in {**config["run"], **config["config"]}.items() if k not in ("network", "object")}
+    if settings.get("schedule_steps") == 0:  # format 1.0 had it among the algorithm's settings, 0 for the run's steps
+        settings["schedule_steps"] = None
+    return settings
 
 
 def environment_of(config: Mapping[str, Any], given: Any, run: Any) -> Any:

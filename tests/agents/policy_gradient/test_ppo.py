@@ -23,7 +23,6 @@ LEARNER = PPOConfig(
     num_minibatches=2,
     learning_rate=3e-3,
     anneal_learning_rate=True,
-    schedule_steps=200 * 16 * 16,
     gamma=0.9,
     gae_lambda=0.9,
     hidden_sizes=(32,),
@@ -33,7 +32,7 @@ LEARNER = PPOConfig(
 
 def learn(name, config=LEARNER, updates=200, **env):
     made = partial(envs.make, name, **env)
-    agent = ppo(config, made(1).spec)
+    agent = ppo(config, made(1).spec, budget=200 * 16 * 16)
     loop = DeviceLoop(agent, made, num_envs=16, unroll_length=16, first_length=16, seeds=[0], shards=1)
     state, totals = loop.advance(loop.start(), updates)
     return agent, jax.tree.map(np.asarray, state.agent), totals, made
@@ -68,7 +67,7 @@ def test_learns_the_policy(name, objective):
 
 def test_never_takes_an_illegal_action():
     made = envs.make("probe/mask", 256)
-    agent = ppo(LEARNER, made.spec)
+    agent = ppo(LEARNER, made.spec, budget=200 * 16 * 16)
     _, obs = made.reset(jax.random.key(0))
     rollout = Rollout(*[jax.tree.map(lambda x: x[None], obs)] * 9)
     action, _, extras = agent.act(
@@ -168,9 +167,7 @@ def test_penalty_coefficient_adapts_to_the_kl():
 
 def test_schedules_fall_linearly_and_end_at_zero():
     spec = spec_of(BOX, spaces.Discrete(3))
-    agent = ppo(
-        PPOConfig(unroll_length=8, num_minibatches=1, num_epochs=1, schedule_steps=4 * 32, learning_rate=1e-2), spec
-    )
+    agent = ppo(PPOConfig(unroll_length=8, num_minibatches=1, num_epochs=1, learning_rate=1e-2), spec, budget=4 * 32)
     rollout = zero_rollout(spec)
     state, rates = agent.init(jax.random.key(0), rollout), []
     for i in range(6):

@@ -44,13 +44,12 @@ TABLE = DQNConfig(  # one-hot observations and no hidden layer: a table of Q
     exploration_start=1.0,
     exploration_end=1.0,
     hidden_sizes=(),
-    schedule_steps=10_000,
 )
 
 
 def fit(config, spec, draw, steps, seeds=1):
     """Gradient steps on ``draw(key)``'s samples, several seeds side by side. -> (states, the last metrics)"""
-    learner = dqn_learner(config, spec)
+    learner = dqn_learner(config, spec, budget=10_000)
 
     def step(state, key):
         state, _, metrics = learner.learn(state, draw(jax.random.fold_in(key, 0)), jax.random.fold_in(key, 1))
@@ -82,7 +81,7 @@ def all_of(mdp):
 def train(env, config, updates, num_envs=8):
     """The whole agent in its loop. -> its learner's state"""
     make = partial(vectorize, env) if not isinstance(env, str) else partial(envs.make, env)
-    agent, first = dqn(config, make(1).spec), -(-config.learning_starts // num_envs)
+    agent, first = dqn(config, make(1).spec, budget=10_000), -(-config.learning_starts // num_envs)
     length = config.unroll_length
     loop = DeviceLoop(agent, make, num_envs=num_envs, unroll_length=length, first_length=first, seeds=[0], shards=1)
     state, _ = loop.advance(loop.start(), updates)
@@ -224,7 +223,7 @@ def test_never_takes_an_illegal_action():
         {"exploration": "boltzmann", "exploration_start": 1e6, "exploration_end": 1e6},
         {"noisy": True},
     ):
-        agent = dqn(dataclasses.replace(TABLE, **settings), made.spec)
+        agent = dqn(dataclasses.replace(TABLE, **settings), made.spec, budget=10_000)
         state = agent.init(jax.random.key(0), rollout)
         for explore in (True, False):
             action, _, _ = agent.act(state, (), obs, np.ones(256, bool), jax.random.key(1), explore=explore)
@@ -286,9 +285,9 @@ def test_one_gradient_step_by_hand():
 def test_epsilon_falls_over_its_part_of_the_run():
     spec = spec_of(BOX, spaces.Discrete(3))
     config = dataclasses.replace(
-        TABLE, update_ratio=1 / 8, learning_starts=8, exploration_end=0.0, exploration_fraction=0.5, schedule_steps=64
+        TABLE, update_ratio=1 / 8, learning_starts=8, exploration_end=0.0, exploration_fraction=0.5
     )
-    agent, rollout = dqn(config, spec), zero_rollout(spec)
+    agent, rollout = dqn(config, spec, budget=64), zero_rollout(spec)
     state, seen = agent.init(jax.random.key(0), rollout), []
     update = jax.jit(agent.update)
     for _ in range(5):
@@ -300,8 +299,8 @@ def test_epsilon_falls_over_its_part_of_the_run():
 def test_the_learning_rate_falls_to_zero_by_choice():
     """The last of four rollouts is learned from with a quarter of the rate, and what comes after with none."""
     spec = spec_of(BOX, spaces.Discrete(3))
-    settings = {"update_ratio": 1 / 8, "learning_starts": 0, "schedule_steps": 32, "anneal_learning_rate": True}
-    agent, rollout = dqn(dataclasses.replace(TABLE, **settings), spec), zero_rollout(spec)
+    settings = {"update_ratio": 1 / 8, "learning_starts": 0, "anneal_learning_rate": True}
+    agent, rollout = dqn(dataclasses.replace(TABLE, **settings), spec, budget=32), zero_rollout(spec)
     states, update = [agent.init(jax.random.key(0), rollout)], jax.jit(agent.update)
     for _ in range(5):
         states.append(update(states[-1], rollout, jax.random.key(0))[0])

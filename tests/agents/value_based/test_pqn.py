@@ -27,7 +27,6 @@ LEARNER = PQNConfig(
     num_epochs=2,
     num_minibatches=4,
     learning_rate=1e-2,
-    schedule_steps=200 * 16 * 16,
     gamma=0.9,
     q_lambda=0.7,
     epsilon_end=0.1,
@@ -38,7 +37,7 @@ LEARNER = PQNConfig(
 
 def learn(name, config=LEARNER, updates=200, **env):
     made = partial(envs.make, name, **env)
-    agent = pqn(config, made(1).spec)
+    agent = pqn(config, made(1).spec, budget=200 * 16 * 16)
     loop = DeviceLoop(agent, made, num_envs=16, unroll_length=16, first_length=16, seeds=[0], shards=1)
     state, totals = loop.advance(loop.start(), updates)
     return agent, jax.tree.map(np.asarray, state.agent), totals, made
@@ -70,9 +69,9 @@ def test_exact_action_values_of_a_random_problem(hidden_sizes, limit):
     exact = mdp.lookahead(value_iteration(mdp, tol=1e-10).value)
     config = PQNConfig(
         unroll_length=16, num_epochs=1, num_minibatches=4, learning_rate=0.02 if not hidden_sizes else 3e-3,
-        schedule_steps=400 * 16 * 64, gamma=mdp.gamma, q_lambda=0.0, epsilon_end=1.0, hidden_sizes=hidden_sizes,
+        gamma=mdp.gamma, q_lambda=0.0, epsilon_end=1.0, hidden_sizes=hidden_sizes,
     )  # fmt: skip
-    agent = pqn(config, mdp.spec)
+    agent = pqn(config, mdp.spec, budget=400 * 16 * 64)
     make = lambda num_envs: vectorize(mdp, num_envs)
     loop = DeviceLoop(agent, make, num_envs=64, unroll_length=16, first_length=1, seeds=[0], shards=1)
     state, _ = loop.advance(loop.start(), 400)
@@ -147,10 +146,10 @@ def test_one_update_by_hand():
 def test_exploration_follows_its_schedule():
     spec = spec_of(BOX)
     config = PQNConfig(
-        unroll_length=8, num_minibatches=1, num_epochs=1, schedule_steps=8 * 32, epsilon_fraction=0.5,
+        unroll_length=8, num_minibatches=1, num_epochs=1, epsilon_fraction=0.5,
         epsilon_start=1.0, epsilon_end=0.2, learning_rate=1e-2,
     )  # fmt: skip
-    agent = pqn(config, spec)
+    agent = pqn(config, spec, budget=8 * 32)
     obs = np.random.default_rng(1).normal(size=(8, 4, 3)).astype(np.float32)
     rollout = zero_rollout(spec)._replace(obs=obs, next_obs=obs)
     state, update, seen = agent.init(jax.random.key(0), rollout), jax.jit(agent.update), []
@@ -187,7 +186,7 @@ def test_serves_every_observation(observation):
 
 def test_never_takes_an_illegal_action_and_never_bootstraps_from_one():
     made = envs.make("probe/mask", 256)
-    agent = pqn(dataclasses.replace(LEARNER, epsilon_start=0.5), made.spec)
+    agent = pqn(dataclasses.replace(LEARNER, epsilon_start=0.5), made.spec, budget=200 * 16 * 16)
     _, obs = made.reset(jax.random.key(0))
     rollout = Rollout(*[jax.tree.map(lambda x: x[None], obs)] * 9)
     state = agent.init(jax.random.key(0), rollout)
@@ -214,9 +213,9 @@ def test_a_sweep_is_one_program():
     def train(learning_rate, epsilon_end, q_lambda):
         config = PQNConfig(
             unroll_length=4, num_minibatches=1, hidden_sizes=(4,), learning_rate=learning_rate, epsilon_end=epsilon_end,
-            q_lambda=q_lambda, schedule_steps=100,
+            q_lambda=q_lambda,
         )  # fmt: skip
-        agent = pqn(config, made.spec)
+        agent = pqn(config, made.spec, budget=100)
         rollout = jax.tree.map(jnp.asarray, zero_rollout(made.spec, 4, 4))
         return agent.update(agent.init(jax.random.key(0), rollout), rollout, jax.random.key(1))[0].params
 

@@ -59,15 +59,13 @@ class OffPolicyConfig:
     """Of the hidden layers: tanh, relu, elu, silu or gelu."""
     hindsight: float = 0.0
     """Share of a batch whose goal is replaced by one reached later in the episode (HER); 0: none."""
-    schedule_steps: int = 0
-    """No setting of these agents has a schedule."""
 
     def __post_init__(self) -> None:
         check_config(
             self,
             at_least_one=("unroll_length", "batch_size", "replay_capacity", "n_step"),
             positive=("update_ratio", "learning_rate", "critic_learning_rate"),
-            non_negative=("learning_starts", "schedule_steps"),
+            non_negative=("learning_starts",),
             fraction=("gamma", "tau", "hindsight"),
             choices={
                 "exploration": tuple(exploration.NOISES),

@@ -83,7 +83,7 @@ class CrossQState(NamedTuple):
     updates: jax.Array  # int32, gradient steps taken
 
 
-def crossq(config: CrossQConfig, spec: EnvSpec, *, network: Any = None) -> Agent:
+def crossq(config: CrossQConfig, spec: EnvSpec, *, budget: int | None = None, network: Any = None) -> Agent:
     """CrossQ as an agent for an environment with a bounded Box action space; raises UsageError for others, and for a
     network of one's own: the normalisation in it is the algorithm."""
     return common.replayed(crossq_learner(config, spec, network=network), config, spec)

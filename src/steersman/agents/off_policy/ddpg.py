@@ -60,7 +60,9 @@ class DDPGState(NamedTuple):
     targets: PyTree  # Qbar
 
 
-def ddpg(config: DDPGConfig, spec: EnvSpec, *, network: NetworkFactory | None = None) -> Agent:
+def ddpg(
+    config: DDPGConfig, spec: EnvSpec, *, budget: int | None = None, network: NetworkFactory | None = None
+) -> Agent:
     """DDPG as an agent for an environment with a bounded Box action space.
 
     network: ``(key, spec) -> (actor, critic)`` in place of ``nets.actors.Actor`` and ``nets.critics.Critic``. Raises

@@ -84,7 +84,7 @@ class Parts(NamedTuple):
     actor_loss: Callable[..., tuple[jax.Array, jax.Array]]  # (actor, critics, alpha, obs, key) -> (loss, log pi), [N]
 
 
-def sac(config: SACConfig, spec: EnvSpec, *, network: NetworkFactory | None = None) -> Agent:
+def sac(config: SACConfig, spec: EnvSpec, *, budget: int | None = None, network: NetworkFactory | None = None) -> Agent:
     """SAC as an agent for an environment with a bounded Box or a Discrete action space.
 
     network: ``(key, spec) -> (actor, critic)`` in place of ``nets.actors.Actor`` and ``nets.critics.Critic``. Raises

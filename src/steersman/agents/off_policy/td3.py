@@ -71,7 +71,7 @@ class TD3State(NamedTuple):
     updates: jax.Array  # int32, gradient steps taken
 
 
-def td3(config: TD3Config, spec: EnvSpec, *, network: NetworkFactory | None = None) -> Agent:
+def td3(config: TD3Config, spec: EnvSpec, *, budget: int | None = None, network: NetworkFactory | None = None) -> Agent:
     """TD3 as an agent for an environment with a bounded Box action space.
 
     network: ``(key, spec) -> (actor, critic)`` in place of ``nets.actors.Actor`` and ``nets.critics.Critic``. Raises

@@ -53,7 +53,7 @@ class TQCConfig(SACConfig):
             )
 
 
-def tqc(config: TQCConfig, spec: EnvSpec, *, network: NetworkFactory | None = None) -> Agent:
+def tqc(config: TQCConfig, spec: EnvSpec, *, budget: int | None = None, network: NetworkFactory | None = None) -> Agent:
     """TQC as an agent for an environment with a bounded Box action space.
 
     network: ``(key, spec) -> (actor, critic)``, the critic giving [num_quantiles] atoms. Raises UsageError for other

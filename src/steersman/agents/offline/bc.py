@@ -43,7 +43,9 @@ class BCState(NamedTuple):
     actor: Trained
 
 
-def bc(config: BCConfig, spec: EnvSpec, *, network: Callable[..., Any] | None = None) -> Agent:
+def bc(
+    config: BCConfig, spec: EnvSpec, *, budget: int | None = None, network: Callable[..., Any] | None = None
+) -> Agent:
     """Behaviour cloning as an agent whose first rollout is all it learns from.
 
     network: ``(key, spec) -> policy``, a module ``obs -> distribution``, in place of ``nets.actors.StochasticActor``.

@@ -39,15 +39,12 @@ class OfflineConfig:
     """Widths of the hidden layers of every network (after the convolutions, for images)."""
     activation: str = "relu"
     """Of the hidden layers: tanh, relu, elu, silu or gelu."""
-    schedule_steps: int = 0
-    """No setting of these agents has a schedule."""
 
     def __post_init__(self) -> None:
         check_config(
             self,
             at_least_one=("unroll_length", "batch_size", "replay_capacity"),
             positive=("learning_rate",),
-            non_negative=("schedule_steps",),
             choices={"activation": ("tanh", "relu", "elu", "silu", "gelu")},
             sizes=("hidden_sizes",),
         )

@@ -78,7 +78,9 @@ class IQLState(NamedTuple):
     value: Trained
 
 
-def iql(config: IQLConfig, spec: EnvSpec, *, network: Callable[..., Any] | None = None) -> Agent:
+def iql(
+    config: IQLConfig, spec: EnvSpec, *, budget: int | None = None, network: Callable[..., Any] | None = None
+) -> Agent:
     """IQL as an agent whose first rollout is all it learns from.
 
     network: ``(key, spec) -> policy``, a module ``obs -> distribution``, in place of ``nets.actors.StochasticActor``.

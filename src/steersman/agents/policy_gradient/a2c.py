@@ -81,11 +81,13 @@ def estimator(config: A2CConfig) -> Estimate:
     return estimate
 
 
-def a2c(config: A2CConfig, spec: EnvSpec, *, network: ActorCriticFactory | None = None) -> Agent:
+def a2c(
+    config: A2CConfig, spec: EnvSpec, *, budget: int | None = None, network: ActorCriticFactory | None = None
+) -> Agent:
     """A2C as an agent for an environment.
 
     network: ``(key, spec) -> module``, the module mapping one observation to ``(distribution, value)``; by default
     ``nets.ActorCritic`` as the config describes it. Raises UsageError for an action space that no policy head serves.
     """
     make = network_maker("A2C", config, spec, network)
-    return normalised(policy_gradient_agent(config, make, estimator(config)), config)
+    return normalised(policy_gradient_agent(config, make, estimator(config), budget), config)

@@ -116,7 +116,9 @@ def eligibility(config: ActorCriticConfig, params: Networks, obs: PyTree, action
     return err.actor * policy.log_prob(action) + config.value_coefficient * err.critic * critic
 
 
-def actor_critic(config: ActorCriticConfig, spec: EnvSpec, *, network: ActorCriticFactory | None = None) -> Agent:
+def actor_critic(
+    config: ActorCriticConfig, spec: EnvSpec, *, budget: int | None = None, network: ActorCriticFactory | None = None
+) -> Agent:
     """The online actor-critic as an agent for an environment.
 
     network: ``(key, spec) -> module``, the module mapping one observation to ``(distribution, value)``; by default
@@ -171,7 +173,7 @@ def actor_critic(config: ActorCriticConfig, spec: EnvSpec, *, network: ActorCrit
         return (part * (err.critic @ traces) + (1.0 - part) * (err.actor @ traces)) / err.critic.size
 
     def update(state: ActorCriticState, rollout: Rollout, key: Key) -> tuple[ActorCriticState, Metrics]:
-        rate = common.learning_rate(config, state.updates, rollout)
+        rate = common.learning_rate(config, budget, state.updates, rollout)
         vector, unravel = ravel_pytree(state.params)
         descend = common.descend(adam, loss, unravel, rate)
 

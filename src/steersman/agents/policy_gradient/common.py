@@ -36,7 +36,7 @@ class OnPolicyConfig:
     learning_rate: float = 3e-4
     """Adam's step size at the start."""
     anneal_learning_rate: bool = True
-    """Let the learning rate fall linearly to zero over schedule_steps."""
+    """Let the learning rate fall linearly to zero over the run."""
     gamma: float = 0.99
     """Discount factor."""
     max_grad_norm: float = 0.5
@@ -59,15 +59,12 @@ class OnPolicyConfig:
     """Log standard deviation of a Gaussian policy at the start."""
     state_dependent_std: bool = False
     """Let the network give the log-std instead of a free parameter."""
-    schedule_steps: int = 0
-    """Environment steps over which schedules run; 0: the run's budget."""
 
     def __post_init__(self) -> None:
         check_config(
             self,
             at_least_one=("unroll_length",),
             positive=("learning_rate", "max_grad_norm"),
-            non_negative=("schedule_steps",),
             fraction=("gamma",),
             choices={"activation": tuple(ACTIVATIONS), "encoder": ENCODERS},
             sizes=("hidden_sizes",),
@@ -131,18 +128,18 @@ def lambda_targets(rollout: Rollout, v_t: jax.Array, gamma: Scalar, lambda_: Sca
     return returns.lambda_returns(rollout.reward, discount_t, v_t, returns.trace_decays(rollout.truncated, lambda_))
 
 
-def remaining(config: OnPolicyConfig, updates: jax.Array, rollout: Rollout) -> jax.Array:
-    """The share of ``schedule_steps`` still ahead, from 1 to 0; 1 without a schedule."""
-    if not config.schedule_steps:
+def remaining(budget: int | None, updates: jax.Array, rollout: Rollout) -> jax.Array:
+    """The share of the budget of environment steps that is still ahead, from 1 to 0; 1 without a budget."""
+    if not budget:
         return jnp.ones(())
     length, num_envs = rollout.reward.shape
     steps = updates.astype(jnp.float32) * (length * num_envs * shards.shard_count())
-    return 1.0 - jnp.clip(steps / config.schedule_steps, 0.0, 1.0)
+    return 1.0 - jnp.clip(steps / budget, 0.0, 1.0)
 
 
-def learning_rate(config: OnPolicyConfig, updates: jax.Array, rollout: Rollout) -> jax.Array:
+def learning_rate(config: OnPolicyConfig, budget: int | None, updates: jax.Array, rollout: Rollout) -> jax.Array:
     """Adam's step size for this update."""
-    share = remaining(config, updates, rollout) if config.anneal_learning_rate else jnp.ones(())
+    share = remaining(budget, updates, rollout) if config.anneal_learning_rate else jnp.ones(())
     return jnp.asarray(config.learning_rate * share)
 
 
@@ -200,7 +197,9 @@ def policy_gradient_loss(config: Any, estimate: Estimate) -> Callable[[PyTree, R
     return loss
 
 
-def policy_gradient_agent(config: Any, make: Callable[[Key], PyTree], estimate: Estimate) -> Agent:
+def policy_gradient_agent(
+    config: Any, make: Callable[[Key], PyTree], estimate: Estimate, budget: int | None = None
+) -> Agent:
     """An agent that takes one Adam step down ``policy_gradient_loss`` on each rollout.
 
     make: key -> the network, a module ``obs -> (distribution, value)``.
@@ -214,7 +213,7 @@ def policy_gradient_agent(config: Any, make: Callable[[Key], PyTree], estimate: 
 
     def update(state: LearnerState, rollout: Rollout, key: Key) -> tuple[LearnerState, Metrics]:
         vector, unravel = ravel_pytree(state.params)
-        rate = learning_rate(config, state.updates, rollout)
+        rate = learning_rate(config, budget, state.updates, rollout)
         vector, optimiser, metrics = descend(adam, loss, unravel, rate)(vector, state.optimiser, rollout)
         return LearnerState(unravel(vector), optimiser, state.updates + 1), metrics | {"learning_rate": rate}
 

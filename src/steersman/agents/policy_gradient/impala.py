@@ -89,11 +89,13 @@ def estimator(config: ImpalaConfig) -> Estimate:
     return estimate
 
 
-def impala(config: ImpalaConfig, spec: EnvSpec, *, network: ActorCriticFactory | None = None) -> Agent:
+def impala(
+    config: ImpalaConfig, spec: EnvSpec, *, budget: int | None = None, network: ActorCriticFactory | None = None
+) -> Agent:
     """IMPALA as an agent for an environment.
 
     network: ``(key, spec) -> module``, the module mapping one observation to ``(distribution, value)``; by default
     ``nets.ActorCritic`` as the config describes it. Raises UsageError for an action space that no policy head serves.
     """
     make = network_maker("IMPALA", config, spec, network)
-    return normalised(with_lag(policy_gradient_agent(config, make, estimator(config)), config.lag), config)
+    return normalised(with_lag(policy_gradient_agent(config, make, estimator(config), budget), config.lag), config)

@@ -56,7 +56,7 @@ class PPOConfig(OnPolicyConfig):
     clip: float = 0.2
     """Epsilon: how far the probability ratio may move before its gradient is cut (objective clip)."""
     anneal_clip: bool = False
-    """Let the clip range fall linearly to zero over schedule_steps."""
+    """Let the clip range fall linearly to zero over the run."""
     kl_coefficient: float = 1.0
     """Beta at the start (objective penalty)."""
     kl_target: float = 0.01
@@ -107,7 +107,9 @@ class Batch(NamedTuple):
     target: jax.Array  # G
 
 
-def ppo(config: PPOConfig, spec: EnvSpec, *, network: ActorCriticFactory | None = None) -> Agent:
+def ppo(
+    config: PPOConfig, spec: EnvSpec, *, budget: int | None = None, network: ActorCriticFactory | None = None
+) -> Agent:
     """PPO as an agent for an environment.
 
     network: ``(key, spec) -> module``, the module mapping one observation to ``(distribution, value)``; by default
@@ -156,8 +158,8 @@ def ppo(config: PPOConfig, spec: EnvSpec, *, network: ActorCriticFactory | None 
         return total, metrics
 
     def update(state: PPOState, rollout: Rollout, key: Key) -> tuple[PPOState, Metrics]:
-        learning_rate = common.learning_rate(config, state.updates, rollout)
-        remaining = common.remaining(config, state.updates, rollout)
+        learning_rate = common.learning_rate(config, budget, state.updates, rollout)
+        remaining = common.remaining(budget, state.updates, rollout)
         clip = config.clip * (remaining if config.anneal_clip else jnp.ones(()))
         _, unravel = ravel_pytree(state.params)
         descend = common.descend(adam, loss, unravel, learning_rate)

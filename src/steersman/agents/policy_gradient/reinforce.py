@@ -144,7 +144,9 @@ def leave_one_out_mean(x: jax.Array, weight: jax.Array) -> jax.Array:
     return ((total - sums) / jnp.maximum(count - weights, 1.0))[None, :]
 
 
-def reinforce(config: ReinforceConfig, spec: EnvSpec, *, network: ActorCriticFactory | None = None) -> Agent:
+def reinforce(
+    config: ReinforceConfig, spec: EnvSpec, *, budget: int | None = None, network: ActorCriticFactory | None = None
+) -> Agent:
     """REINFORCE as an agent for an environment.
 
     network: ``(key, spec) -> module``, the module mapping one observation to ``(distribution, value)``; by default
@@ -153,4 +155,4 @@ def reinforce(config: ReinforceConfig, spec: EnvSpec, *, network: ActorCriticFac
     """
     longest = check_episodes(config, spec)
     make = network_maker("REINFORCE", config, spec, network)
-    return normalised(policy_gradient_agent(config, make, estimator(config, longest)), config)
+    return normalised(policy_gradient_agent(config, make, estimator(config, longest), budget), config)

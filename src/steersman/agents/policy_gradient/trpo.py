@@ -50,7 +50,7 @@ class TRPOConfig(OnPolicyConfig):
     learning_rate: float = 1e-3
     """Adam's step size for the critic at the start."""
     anneal_learning_rate: bool = False
-    """Let the critic's learning rate fall linearly to zero over schedule_steps."""
+    """Let the critic's learning rate fall linearly to zero over the run."""
     gae_lambda: float = 0.95
     """Lambda of the advantage estimate: 0 is the TD error, 1 the Monte-Carlo advantage."""
     max_kl: float = 0.01
@@ -92,7 +92,9 @@ def surrogate(policy: PyTree, rollout: Rollout, advantage: jax.Array) -> jax.Arr
     return (jnp.exp(log_ratio) * advantage).mean()
 
 
-def trpo(config: TRPOConfig, spec: EnvSpec, *, network: ActorCriticFactory | None = None) -> Agent:
+def trpo(
+    config: TRPOConfig, spec: EnvSpec, *, budget: int | None = None, network: ActorCriticFactory | None = None
+) -> Agent:
     """TRPO as an agent for an environment.
 
     network: ``(key, spec) -> module``, the module mapping one observation to ``(distribution, value)``, the two without
@@ -152,7 +154,7 @@ def trpo(config: TRPOConfig, spec: EnvSpec, *, network: ActorCriticFactory | Non
         target = common.lambda_targets(rollout, v_t, config.gamma, config.gae_lambda)
         vector, unravel = ravel_pytree(state.params)
         vector, metrics = improve(vector, unravel, rollout, standardise(target - v_tm1))
-        rate = common.learning_rate(config, state.updates, rollout)
+        rate = common.learning_rate(config, budget, state.updates, rollout)
         descend = common.descend(adam, value_loss, unravel, rate)
 
         def step(carry, batch):

@@ -68,7 +68,7 @@ class DQNConfig:
     learning_rate: float = 5e-4
     """Adam's step size at the start."""
     anneal_learning_rate: bool = False
-    """Let it fall linearly to zero over schedule_steps."""
+    """Let it fall linearly to zero over the run."""
     gamma: float = 0.99
     """Discount factor."""
     target: str = "q_learning"
@@ -108,7 +108,7 @@ class DQNConfig:
     exploration_end: float = 0.05
     """Epsilon, or the temperature, at the end."""
     exploration_fraction: float = 0.1
-    """The part of schedule_steps over which it falls."""
+    """The part of the run over which it falls."""
     max_grad_norm: float = 10.0
     """Clip the norm of the whole gradient to this."""
     hidden_sizes: tuple[int, ...] = (64, 64)
@@ -119,15 +119,13 @@ class DQNConfig:
     """Normalise every hidden layer (LayerNorm)."""
     frame_stack: int = 1
     """Frames in one image observation: above 1 each is stored once."""
-    schedule_steps: int = 0
-    """Environment steps over which schedules run; 0: the run's budget."""
 
     def __post_init__(self) -> None:
         check_config(
             self,
             at_least_one=("unroll_length", "batch_size", "replay_capacity", "n_step", "target_period", "frame_stack"),
             positive=("learning_rate", "max_grad_norm", "update_ratio"),
-            non_negative=("learning_starts", "exploration_start", "exploration_end", "schedule_steps"),
+            non_negative=("learning_starts", "exploration_start", "exploration_end"),
             fraction=("gamma", "priority_exponent", "priority_correction", "target_rate", "exploration_fraction"),
             choices={
                 "target": ("q_learning", "expected_sarsa", "sarsa"),
@@ -170,23 +168,27 @@ class DQNState(NamedTuple):
     updates: jax.Array  # int32, gradient steps so far
 
 
-def dqn(config: DQNConfig, spec: EnvSpec, *, network: QNetworkFactory | None = None) -> Agent:
+def dqn(
+    config: DQNConfig, spec: EnvSpec, *, budget: int | None = None, network: QNetworkFactory | None = None
+) -> Agent:
     """DQN as an agent for an environment with Discrete actions, or UsageError.
 
     network: ``(key, spec) -> module``, the module mapping one observation to q ``[A]``, or ``[A, K]`` where the return
     is a distribution, and with ``noisy`` taking a key too; by default ``nets.value.QNetwork`` as the config describes.
     """
-    learner = dqn_learner(config, spec, network=network)
+    learner = dqn_learner(config, spec, budget=budget, network=network)
     common: dict[str, Any] = {"n_step": config.n_step, "gamma": config.gamma, "frame_stack": config.frame_stack}
     buffer = uniform(config.replay_capacity, config.batch_size, **common)
     if config.prioritized:
-        schedule = {"beta": config.priority_correction, "beta_steps": config.schedule_steps}
+        schedule = {"beta": config.priority_correction, "beta_steps": budget or 0}
         common |= schedule | {"alpha": config.priority_exponent}
         buffer = prioritized(config.replay_capacity, config.batch_size, **common)
     return with_replay(learner, buffer, ratio=config.update_ratio)
 
 
-def dqn_learner(config: DQNConfig, spec: EnvSpec, *, network: QNetworkFactory | None = None) -> BatchLearner:
+def dqn_learner(
+    config: DQNConfig, spec: EnvSpec, *, budget: int | None = None, network: QNetworkFactory | None = None
+) -> BatchLearner:
     """What ``dqn`` does with a batch, whatever memory it comes from."""
     check_discrete("DQN", spec, network)
     has_mask = isinstance(spec.observation_space, spaces.Dict) and MASK in spec.observation_space.spaces
@@ -232,7 +234,7 @@ def dqn_learner(config: DQNConfig, spec: EnvSpec, *, network: QNetworkFactory | 
 
     def level_of(updates: jax.Array) -> jax.Array:
         """Epsilon, or the temperature."""
-        over = config.exploration_fraction * float(config.schedule_steps)
+        over = config.exploration_fraction * float(budget or 0)
         return exploration.linear(steps_of(updates), config.exploration_start, config.exploration_end, over)
 
     def init(key: Key, first_rollout: Rollout) -> DQNState:
@@ -276,8 +278,8 @@ def dqn_learner(config: DQNConfig, spec: EnvSpec, *, network: QNetworkFactory | 
         gradient, (vector, unpack) = packed(gradient)[0], packed(state.params)
         direction, optimiser = adam.update(gradient, state.optimiser)
         rate = jnp.asarray(config.learning_rate, jnp.float32)
-        if config.anneal_learning_rate and config.schedule_steps:
-            rate = exploration.linear(steps_of(state.updates), rate, 0.0, config.schedule_steps)
+        if config.anneal_learning_rate and budget:
+            rate = exploration.linear(steps_of(state.updates), rate, 0.0, budget)
         params = unpack(jax.tree.map(lambda p, d: p - rate * d, vector, direction))
         updates = state.updates + 1
 

@@ -55,7 +55,7 @@ class PQNConfig:
     learning_rate: float = 5e-4
     """RAdam's step size at the start."""
     anneal_learning_rate: bool = True
-    """Let the learning rate fall linearly to zero over schedule_steps."""
+    """Let the learning rate fall linearly to zero over the run."""
     gamma: float = 0.99
     """Discount factor."""
     q_lambda: float = 0.65
@@ -65,7 +65,7 @@ class PQNConfig:
     epsilon_end: float = 0.05
     """Probability of a random action after the schedule; evaluation is greedy."""
     epsilon_fraction: float = 0.1
-    """Share of schedule_steps over which epsilon falls linearly; without a schedule it is epsilon_end throughout."""
+    """Share of the run over which epsilon falls linearly; without a schedule it is epsilon_end throughout."""
     max_grad_norm: float = 10.0
     """Clip the norm of the whole gradient to this."""
     normalize_observations: bool = False
@@ -80,15 +80,12 @@ class PQNConfig:
     """What reads images: auto, flatten, nature, impala or minatar."""
     layer_norm: bool = True
     """Normalise every layer (LayerNorm); without it Q-learning without a target network diverges easily."""
-    schedule_steps: int = 0
-    """Environment steps over which schedules run; 0: the run's budget."""
 
     def __post_init__(self) -> None:
         check_config(
             self,
             at_least_one=("unroll_length", "num_epochs", "num_minibatches"),
             positive=("learning_rate", "max_grad_norm"),
-            non_negative=("schedule_steps",),
             fraction=("gamma", "q_lambda", "epsilon_start", "epsilon_end", "epsilon_fraction"),
             choices={"activation": tuple(ACTIVATIONS), "encoder": ENCODERS},
             sizes=("hidden_sizes",),
@@ -112,7 +109,9 @@ class Batch(NamedTuple):
     target: jax.Array  # G
 
 
-def pqn(config: PQNConfig, spec: EnvSpec, *, network: QNetworkFactory | None = None) -> Agent:
+def pqn(
+    config: PQNConfig, spec: EnvSpec, *, budget: int | None = None, network: QNetworkFactory | None = None
+) -> Agent:
     """PQN as an agent for an environment with Discrete actions.
 
     network: ``(key, spec) -> module``, the module mapping one observation to action values ``[A]``; by default
@@ -136,10 +135,10 @@ def pqn(config: PQNConfig, spec: EnvSpec, *, network: QNetworkFactory | None = N
 
     def remaining(steps: jax.Array) -> jax.Array:
         """The share of the schedule that is still ahead, from 1 to 0; 1 without a schedule."""
-        return 1.0 - jnp.clip(steps / config.schedule_steps, 0.0, 1.0) if config.schedule_steps else jnp.ones(())
+        return 1.0 - jnp.clip(steps / budget, 0.0, 1.0) if budget else jnp.ones(())
 
     def epsilon(steps: jax.Array) -> jax.Array:
-        over = config.epsilon_fraction * config.schedule_steps
+        over = config.epsilon_fraction * (budget or 0)
         return exploration.linear(steps, config.epsilon_start, config.epsilon_end, over)
 
     def init(key: Key, first_rollout: Rollout) -> PQNState:
