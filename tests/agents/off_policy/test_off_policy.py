@@ -117,7 +117,8 @@ def riccati():
     return p, GAMMA * A * B * p / (COST + GAMMA * B * B * p)
 
 
-LQR = {"hidden_sizes": (64, 64), "batch_size": 64, "learning_rate": 1e-3, "tau": 0.02}
+PLAIN = {"hidden_sizes": (64, 64), "batch_size": 64, "learning_rate": 1e-3}
+LQR = PLAIN | {"tau": 0.02}
 
 
 @pytest.mark.parametrize(
@@ -133,7 +134,7 @@ LQR = {"hidden_sizes": (64, 64), "batch_size": 64, "learning_rate": 1e-3, "tau":
         ),
         (
             crossq_learner,
-            CrossQConfig(**LQR, temperature=1e-3, learn_temperature=False, critic_sizes=(64, 64), norm_warm_up=500),
+            CrossQConfig(**PLAIN, temperature=1e-3, learn_temperature=False, critic_sizes=(64, 64), norm_warm_up=500),
             0.1,
         ),
     ],
@@ -337,7 +338,7 @@ def test_action_spaces_that_cannot_be_served(name):
     ("make", "said"),
     [
         (lambda: SACConfig(temperature=0.0), "temperature = 0.0"),
-        (lambda: SACConfig(exploration="purple"), "gaussian or ou or pink"),
+        (lambda: SACConfig(exploration_noise="purple"), "gaussian or ou or pink"),
         (lambda: TD3Config(policy_delay=0), "policy_delay = 0"),
         (lambda: DDPGConfig(exploration_std=-1.0), "exploration_std = -1.0"),
         (lambda: TQCConfig(num_quantiles=2, drop_quantiles=2), "leaves no target"),

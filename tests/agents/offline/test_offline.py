@@ -141,7 +141,7 @@ def test_the_oracle_nears_the_optimal_values():
 def test_iql_finds_the_values_that_its_expectile_defines(tau):
     spec = spec_of(spaces.Discrete(STATES), spaces.Discrete(2))
     config = IQLConfig(
-        **SMALL, replay_capacity=32, gamma=GAMMA, expectile=tau, target_rate=0.05, inverse_temperature=20.0
+        **SMALL, replay_capacity=32, gamma=GAMMA, expectile=tau, tau=0.05, inverse_temperature=20.0
     )
     s, a, reward, after, ended = chain()
     state = learned(iql(config, spec), spec, data_of(s, a, reward, after, ended), 6000)

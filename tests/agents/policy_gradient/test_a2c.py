@@ -34,13 +34,13 @@ def test_reductions():
     discount_t = returns.discounts(rollout.terminated, 0.9)
     td = rollout.reward + discount_t * v_t - v_tm1
     np.testing.assert_allclose(estimates(gae_lambda=0.0).advantage, td, rtol=1e-5)
-    np.testing.assert_allclose(estimates(n_steps=1).advantage, td, rtol=1e-5)
-    np.testing.assert_allclose(estimates(n_steps=T).advantage, estimates(gae_lambda=1.0).advantage, atol=1e-5)
+    np.testing.assert_allclose(estimates(n_step=1).advantage, td, rtol=1e-5)
+    np.testing.assert_allclose(estimates(n_step=T).advantage, estimates(gae_lambda=1.0).advantage, atol=1e-5)
     lambda_t = returns.trace_decays(rollout.truncated, 0.8)
     gae = returns.gae(rollout.reward, discount_t, v_tm1, v_t, lambda_t)
     np.testing.assert_allclose(estimates(gae_lambda=0.8).advantage, gae, atol=1e-5)
     two = returns.n_step_returns(rollout.reward, discount_t, v_t, 2, returns.trace_decays(rollout.truncated, 1.0))
-    np.testing.assert_allclose(estimates(n_steps=2).target, two, rtol=1e-5)
+    np.testing.assert_allclose(estimates(n_step=2).target, two, rtol=1e-5)
 
 
 SPACES = [spaces.Discrete(3), spaces.MultiDiscrete([2, 3]), spaces.MultiBinary(2), spaces.Box(-1, 1, (2,))]
@@ -76,7 +76,7 @@ def test_no_policy_over_a_strange_space(name):
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"n_steps": 0}, "n_steps = 0"),
+        ({"n_step": 0}, "n_step = 0"),
         ({"gae_lambda": 2.0}, "gae_lambda = 2.0"),
         ({"entropy_coefficient": -1.0}, "entropy_coefficient = -1.0"),
         ({"unroll_length": 0}, "unroll_length = 0"),

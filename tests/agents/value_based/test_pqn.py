@@ -29,7 +29,7 @@ LEARNER = PQNConfig(
     learning_rate=1e-2,
     gamma=0.9,
     q_lambda=0.7,
-    epsilon_end=0.1,
+    exploration_end=0.1,
     hidden_sizes=(32,),
     activation="tanh",  # learns from observations that are all zero too
 )
@@ -69,7 +69,7 @@ def test_exact_action_values_of_a_random_problem(hidden_sizes, limit):
     exact = mdp.lookahead(value_iteration(mdp, tol=1e-10).value)
     config = PQNConfig(
         unroll_length=16, num_epochs=1, num_minibatches=4, learning_rate=0.02 if not hidden_sizes else 3e-3,
-        gamma=mdp.gamma, q_lambda=0.0, epsilon_end=1.0, hidden_sizes=hidden_sizes,
+        gamma=mdp.gamma, q_lambda=0.0, exploration_end=1.0, hidden_sizes=hidden_sizes,
     )  # fmt: skip
     agent = pqn(config, mdp.spec, budget=400 * 16 * 64)
     make = lambda num_envs: vectorize(mdp, num_envs)
@@ -146,8 +146,8 @@ def test_one_update_by_hand():
 def test_exploration_follows_its_schedule():
     spec = spec_of(BOX)
     config = PQNConfig(
-        unroll_length=8, num_minibatches=1, num_epochs=1, epsilon_fraction=0.5,
-        epsilon_start=1.0, epsilon_end=0.2, learning_rate=1e-2,
+        unroll_length=8, num_minibatches=1, num_epochs=1, exploration_fraction=0.5,
+        exploration_start=1.0, exploration_end=0.2, learning_rate=1e-2,
     )  # fmt: skip
     agent = pqn(config, spec, budget=8 * 32)
     obs = np.random.default_rng(1).normal(size=(8, 4, 3)).astype(np.float32)
@@ -155,7 +155,7 @@ def test_exploration_follows_its_schedule():
     state, update, seen = agent.init(jax.random.key(0), rollout), jax.jit(agent.update), []
     for i in range(6):
         state, metrics = update(state, rollout, jax.random.key(i))
-        seen.append((float(metrics["epsilon"]), float(metrics["learning_rate"])))
+        seen.append((float(metrics["exploration"]), float(metrics["learning_rate"])))
     np.testing.assert_allclose([e for e, _ in seen], [1.0, 0.8, 0.6, 0.4, 0.2, 0.2], atol=1e-6)
     np.testing.assert_allclose([r for _, r in seen], 1e-2 * (1 - np.arange(6) / 8), atol=1e-8)
     many, first = np.broadcast_to(obs[0, :1], (4000, 3)), np.ones(4000, bool)
@@ -186,7 +186,7 @@ def test_serves_every_observation(observation):
 
 def test_never_takes_an_illegal_action_and_never_bootstraps_from_one():
     made = envs.make("probe/mask", 256)
-    agent = pqn(dataclasses.replace(LEARNER, epsilon_start=0.5), made.spec, budget=200 * 16 * 16)
+    agent = pqn(dataclasses.replace(LEARNER, exploration_start=0.5), made.spec, budget=200 * 16 * 16)
     _, obs = made.reset(jax.random.key(0))
     rollout = Rollout(*[jax.tree.map(lambda x: x[None], obs)] * 9)
     state = agent.init(jax.random.key(0), rollout)
@@ -198,8 +198,8 @@ def test_never_takes_an_illegal_action_and_never_bootstraps_from_one():
 def test_mistakes():
     with pytest.raises(UsageError, match="PQN needs a Discrete action space; test has Box.*steersman train sac"):
         pqn(PQNConfig(), spec_of(BOX, spaces.Box(-1, 1, (2,))))
-    with pytest.raises(UsageError, match="epsilon_end = 1.5"):
-        PQNConfig(epsilon_end=1.5)
+    with pytest.raises(UsageError, match="exploration_end = 1.5"):
+        PQNConfig(exploration_end=1.5)
     with pytest.raises(UsageError, match="encoder = 'natur'.*Did you mean nature"):
         PQNConfig(encoder="natur")
     with pytest.raises(UsageError, match="network must be a function"):
@@ -210,9 +210,9 @@ def test_a_sweep_is_one_program():
     """No Python branch reads a float that one may want to sweep."""
     made = envs.make("probe/two-steps", 4)
 
-    def train(learning_rate, epsilon_end, q_lambda):
+    def train(learning_rate, exploration_end, q_lambda):
         config = PQNConfig(
-            unroll_length=4, num_minibatches=1, hidden_sizes=(4,), learning_rate=learning_rate, epsilon_end=epsilon_end,
+            unroll_length=4, num_minibatches=1, hidden_sizes=(4,), learning_rate=learning_rate, exploration_end=exploration_end,
             q_lambda=q_lambda,
         )  # fmt: skip
         agent = pqn(config, made.spec, budget=100)
