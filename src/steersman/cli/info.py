@@ -52,8 +52,8 @@ def run(arguments: list[str]) -> int:
 def describe(path: Path) -> dict[str, Any]:
     """What a run folder holds, as JSON values."""
     opened = run_folder.open_run(path)
-    newest, note = checkpoint.latest(opened.checkpoints)
-    header = checkpoint.read_header(newest) if newest else {}
+    newest, note, content = checkpoint.latest(opened.checkpoints, _inside)
+    header, sha256 = content or ({}, None)
     summary = run_folder.read_summary(opened)
     return {
         "run": str(path),
@@ -63,10 +63,15 @@ def describe(path: Path) -> dict[str, Any]:
         "steps": header.get("steps", 0),
         "budget": opened.config["run"].get("steps"),
         "checkpoint": str(newest) if newest else None,
-        "parameters_sha256": checkpoint.stored_sha256(newest, under="agent") if newest else None,
+        "parameters_sha256": sha256,
         "note": " ".join(filter(None, (note, opened.warning))),
         "summary": summary,
         "config": opened.config["config"],
         "run_config": opened.config["run"],
         "versions": opened.config["versions"],
     }
+
+
+def _inside(path: Path) -> tuple[dict[str, Any], str]:
+    """-> (header, digest of what was trained) of a whole checkpoint, of which every byte is read once."""
+    return checkpoint.read_header(path), checkpoint.stored_sha256(path, under="agent")
