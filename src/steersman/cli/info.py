@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,7 +10,7 @@ from typing import Annotated, Any
 import tyro
 
 from steersman.cli.display import evaluation_rows, number, print_json, print_table
-from steersman.run.disk import checkpoint, run_folder
+from steersman.run.disk import checkpoint, compile_cache, run_folder
 
 
 @dataclass(frozen=True)
@@ -28,10 +29,11 @@ def run(arguments: list[str]) -> int:
     if chosen.run is None:
         versions = run_folder.versions(devices=True)
         if chosen.json:
-            print_json(versions)
+            print_json({**versions, "compile_cache": _cache()})
         else:
             rows = [(k, ", ".join(v) if isinstance(v, list) else str(v)) for k, v in versions.items()]
             print_table("versions", rows)
+            print(f"\n{_about_cache()}")
         return 0
     found = describe(chosen.run)
     if chosen.json:
@@ -47,6 +49,26 @@ def run(arguments: list[str]) -> int:
         print()
         print_table("evaluation", evaluation_rows(found["summary"]["evaluation"]))
     return 0
+
+
+def _cache() -> dict[str, Any] | None:
+    own = compile_cache.users_own()
+    place = own or compile_cache.folder()
+    if place is None:
+        return None
+    limit = None if own else compile_cache.LIMIT
+    return {"folder": str(place), "bytes": compile_cache.size(Path(place)), "limit": limit}
+
+
+def _about_cache() -> str:
+    """Where compiled programs are kept, how large that is, and how to be rid of it."""
+    cache, switch = _cache(), compile_cache.SWITCH
+    if cache is None:
+        return f"Compiled programs are not kept: {switch} is {os.environ.get(switch)}."
+    kept = f"Compiled programs are kept in {cache['folder']}: {cache['bytes'] / 1e6:.1f} MB"
+    if cache["limit"] is None:
+        return f"{kept}. That is the folder given to JAX."
+    return f"{kept} of at most {cache['limit'] / 1e6:,.0f} MB. To empty it remove the folder; {switch}=0 keeps none."
 
 
 def describe(path: Path) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from steersman import agents, spaces
 from steersman.agents.parts.with_replay import ReplayState
 from steersman.errors import UsageError
 from steersman.memory import nbytes
-from steersman.run.disk import checkpoint, run_folder
+from steersman.run.disk import checkpoint, compile_cache, run_folder
 from steersman.run.disk.spec_json import spec_from_json, transitions_like
 from steersman.run.settings import RunConfig, reopened, split
 from steersman.types import Agent, EnvSpec, PyTree
@@ -122,6 +122,7 @@ def load_seeds(
     run: str | Path, chosen: Sequence[int] | None = None, *, checkpoint_path: Any = None, network: Any = None
 ) -> list[Policy]:
     """``load`` for several of a run's seeds, all by default: the checkpoint is read once."""
+    compile_cache.enable()
     opened = run_folder.open_run(run)
     algorithm = agents.algorithm(opened.config["algorithm"])
     if opened.config["run"].get("network") and network is None:

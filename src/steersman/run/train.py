@@ -13,7 +13,7 @@ import numpy as np
 
 from steersman import agents
 from steersman.errors import UsageError
-from steersman.run.disk import checkpoint, logs, run_folder
+from steersman.run.disk import checkpoint, compile_cache, logs, run_folder
 from steersman.run.disk.files import lock
 from steersman.run.disk.spec_json import spec_from_json
 from steersman.run.evaluate import Evaluation, Evaluator, fixed_size, pooled
@@ -77,6 +77,7 @@ def train(
     500.0
     """
     use_all_cores()
+    compile_cache.enable()
     entry = agents.algorithm(algorithm)
     given = dict(preset_for(algorithm, environment)) if preset and isinstance(environment, str) else {}
     size = fixed_size(environment)
@@ -107,6 +108,7 @@ def resume(
     is left as it is. Raises as ``train`` does, and UsageError for a folder that is not a run or is in use.
     """
     use_all_cores()
+    compile_cache.enable()
     run = run_folder.open_run(out)
     entry = agents.algorithm(run.config["algorithm"])
     place = environment_of(run.config, environment, out)
