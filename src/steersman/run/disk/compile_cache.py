@@ -46,7 +46,7 @@ def folder() -> Path | None:
 
 def users_own() -> str | None:
     """The folder that the user has given to JAX (JAX_COMPILATION_CACHE_DIR, jax.config), which is left as it is."""
-    now = jax.config.jax_compilation_cache_dir
+    now = jax.config.values["jax_compilation_cache_dir"]
     return None if now == _ours else now
 
 
