@@ -87,7 +87,7 @@ def unreadable(folder: Path) -> int:
 
 def sha256(folder: Path) -> str:
     """Over all arrays of the trained state: the ``parameters_sha256`` of ``steersman info``."""
-    path, note = checkpoint.latest(folder / "checkpoints")
+    path, note, _ = checkpoint.latest(folder / "checkpoints")
     if path is None:
         raise SystemExit(f"{folder} ended without a checkpoint. {note}")
     return checkpoint.stored_sha256(path, under="agent")

@@ -7,6 +7,7 @@ learning tests run what users run, as all do where JAX_DISABLE_MOST_OPTIMIZATION
 import os
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("STEERSMAN_CACHE", "0")  # tests leave the user's compiled programs alone
 
 import jax
 import numpy as np

@@ -102,7 +102,7 @@ def test_killed_and_resumed(whole, tmp_path, settings):
     out = tmp_path / "run"
     code = f"""
 import os, signal, steersman
-from steersman.run.setup import Setup
+from steersman.run.prepare import Setup
 Setup.log_updates = 2
 def report(phase, numbers):
     if phase == "training" and numbers["steps"] >= 700:

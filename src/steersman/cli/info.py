@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,7 +10,7 @@ from typing import Annotated, Any
 import tyro
 
 from steersman.cli.display import evaluation_rows, number, print_json, print_table
-from steersman.run.disk import checkpoint, run_folder
+from steersman.run.disk import checkpoint, compile_cache, run_folder
 
 
 @dataclass(frozen=True)
@@ -28,10 +29,11 @@ def run(arguments: list[str]) -> int:
     if chosen.run is None:
         versions = run_folder.versions(devices=True)
         if chosen.json:
-            print_json(versions)
+            print_json({**versions, "compile_cache": _cache()})
         else:
             rows = [(k, ", ".join(v) if isinstance(v, list) else str(v)) for k, v in versions.items()]
             print_table("versions", rows)
+            print(f"\n{_about_cache()}")
         return 0
     found = describe(chosen.run)
     if chosen.json:
@@ -49,11 +51,31 @@ def run(arguments: list[str]) -> int:
     return 0
 
 
+def _cache() -> dict[str, Any] | None:
+    own = compile_cache.users_own()
+    place = own or compile_cache.folder()
+    if place is None:
+        return None
+    limit = None if own else compile_cache.LIMIT
+    return {"folder": str(place), "bytes": compile_cache.size(Path(place)), "limit": limit}
+
+
+def _about_cache() -> str:
+    """Where compiled programs are kept, how large that is, and how to be rid of it."""
+    cache, switch = _cache(), compile_cache.SWITCH
+    if cache is None:
+        return f"Compiled programs are not kept: {switch} is {os.environ.get(switch)}."
+    kept = f"Compiled programs are kept in {cache['folder']}: {cache['bytes'] / 1e6:.1f} MB"
+    if cache["limit"] is None:
+        return f"{kept}. That is the folder given to JAX."
+    return f"{kept} of at most {cache['limit'] / 1e6:,.0f} MB. To empty it remove the folder; {switch}=0 keeps none."
+
+
 def describe(path: Path) -> dict[str, Any]:
     """What a run folder holds, as JSON values."""
     opened = run_folder.open_run(path)
-    newest, note = checkpoint.latest(opened.checkpoints)
-    header = checkpoint.read_header(newest) if newest else {}
+    newest, note, content = checkpoint.latest(opened.checkpoints, _inside)
+    header, sha256 = content or ({}, None)
     summary = run_folder.read_summary(opened)
     return {
         "run": str(path),
@@ -63,10 +85,15 @@ def describe(path: Path) -> dict[str, Any]:
         "steps": header.get("steps", 0),
         "budget": opened.config["run"].get("steps"),
         "checkpoint": str(newest) if newest else None,
-        "parameters_sha256": checkpoint.stored_sha256(newest, under="agent") if newest else None,
+        "parameters_sha256": sha256,
         "note": " ".join(filter(None, (note, opened.warning))),
         "summary": summary,
         "config": opened.config["config"],
         "run_config": opened.config["run"],
         "versions": opened.config["versions"],
     }
+
+
+def _inside(path: Path) -> tuple[dict[str, Any], str]:
+    """-> (header, digest of what was trained) of a whole checkpoint, of which every byte is read once."""
+    return checkpoint.read_header(path), checkpoint.stored_sha256(path, under="agent")

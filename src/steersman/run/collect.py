@@ -11,7 +11,7 @@ import numpy as np
 
 from steersman import envs
 from steersman.errors import UsageError
-from steersman.run.disk import dataset, run_folder
+from steersman.run.disk import compile_cache, dataset, run_folder
 from steersman.run.disk.dataset import Dataset
 from steersman.run.disk.files import plain
 from steersman.run.evaluate import close, fixed_size
@@ -45,6 +45,7 @@ def collect(
     a folder that exists, and as ``load`` does.
     """
     use_all_cores()
+    compile_cache.enable()
     for name, value in (("steps", steps), ("num_envs", num_envs)):
         if value < 1:
             raise UsageError(f"{name} = {value}; it must be 1 or more.")

@@ -17,7 +17,7 @@ from steersman import envs
 from steersman.errors import UsageError
 from steersman.run.disk import run_folder
 from steersman.run.loops.devices import use_all_cores
-from steersman.run.policy import check_same_spaces, load
+from steersman.run.policy import check_same_spaces, load_seeds
 from steersman.run.settings import environment_of
 from steersman.theory import statistics
 from steersman.types import Agent, DeviceEnvs, EnvSpec, HostEnvs, Key, PyTree
@@ -257,12 +257,8 @@ def evaluate_run(
     opened = run_folder.open_run(run)
     place = environment_of(opened.config, environment, run)
     run_folder.warn(opened.warning)
-    count = int(opened.config["run"].get("seeds", 1))
-    chosen = range(count) if seed_index is None else [seed_index]
-    played = []
-    for index in chosen:
-        policy = load(run, seed_index=index, network=network)
-        fits = partial(check_same_spaces, policy.spec)
-        play = evaluator(policy.agent, place, episodes, explore=explore, fits=fits)
-        played.append(play(policy.state, seed + index))
+    policies = load_seeds(run, None if seed_index is None else [seed_index], network=network)
+    fits = partial(check_same_spaces, policies[0].spec)
+    play = evaluator(policies[0].agent, place, episodes, explore=explore, fits=fits)
+    played = [play(policy.state, seed + index) for index, policy in enumerate(policies, seed_index or 0)]
     return played[0] if len(played) == 1 else pooled(played)

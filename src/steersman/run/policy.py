@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import reprlib
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +12,12 @@ import jax
 import numpy as np
 
 from steersman import agents, spaces
+from steersman.agents.parts.with_replay import ReplayState
 from steersman.errors import UsageError
 from steersman.memory import nbytes
-from steersman.run.disk import checkpoint, run_folder
+from steersman.run.disk import checkpoint, compile_cache, run_folder
 from steersman.run.disk.spec_json import spec_from_json, transitions_like
-from steersman.run.settings import saved_settings, split
+from steersman.run.settings import RunConfig, reopened, split
 from steersman.types import Agent, EnvSpec, PyTree
 
 
@@ -112,33 +115,54 @@ def load(
     >>> policy(np.zeros(4))  # doctest: +SKIP
     1
     """
+    return load_seeds(run, [seed_index], checkpoint_path=checkpoint_path, network=network)[0]
+
+
+def load_seeds(
+    run: str | Path, chosen: Sequence[int] | None = None, *, checkpoint_path: Any = None, network: Any = None
+) -> list[Policy]:
+    """``load`` for several of a run's seeds, all by default: the checkpoint is read once."""
+    compile_cache.enable()
     opened = run_folder.open_run(run)
     algorithm = agents.algorithm(opened.config["algorithm"])
     if opened.config["run"].get("network") and network is None:
         raise UsageError(f"{run} was trained with a network of your own; give it: load({str(run)!r}, network=...).")
-    run_config, config = split(algorithm, saved_settings(opened.config))
+    run_config, config = split(algorithm, reopened(algorithm, opened.config))
+    chosen = range(run_config.seeds) if chosen is None else chosen
+    for index in chosen:
+        if not 0 <= index < run_config.seeds:
+            raise UsageError(f"{run} has {run_config.seeds} seed(s), counted from 0; there is no number {index}.")
     spec = spec_from_json(opened.config["spec"])
     agent = algorithm.factory(config, spec, budget=run_config.budget, network=network)
-    path, note = (Path(checkpoint_path), "") if checkpoint_path else checkpoint.latest(opened.checkpoints)
-    run_folder.warn(note)
-    if path is None:
+    like = saved_agent(agent, spec, run_config)
+    read = partial(checkpoint.read, like=like)
+    if checkpoint_path is None:
+        newest = checkpoint.latest(opened.checkpoints, read)
+    else:
+        newest = checkpoint.Latest(Path(checkpoint_path), "", read(checkpoint_path))
+    run_folder.warn(newest.note)
+    if newest.path is None:
         raise UsageError(
             f"{run} holds no checkpoint yet: it was stopped before the first. Go on with it: "
             f"steersman train --resume {run}"
         )
-    if not 0 <= seed_index < run_config.seeds:
-        raise UsageError(f"{run} has {run_config.seeds} seed(s), counted from 0; there is no number {seed_index}.")
-    return Policy(agent, _agent_state(agent, spec, path, run_config.num_envs, seed_index), spec)
+    states = agent_states(newest.content, like, run_config.seeds)
+    return [Policy(agent, states(index), spec) for index in chosen]
 
 
-def _agent_state(agent: Agent, spec: EnvSpec, path: Path, num_envs: int, seed_index: int) -> PyTree:
-    """One seed's agent state out of a checkpoint of the whole run."""
-    rollout = transitions_like(spec, (1, num_envs))
-    like = jax.eval_shape(agent.init, jax.random.key(0), rollout)
-    rows = checkpoint.read_header(path).get("rows", 0)
-    if not isinstance(rows, int) or seed_index >= max(rows, 1):
-        raise UsageError(f"{path} does not hold seed number {seed_index}; its config.json says it does. Restore that.")
-    if rows:
-        like = jax.tree.map(lambda x: jax.ShapeDtypeStruct((rows, *x.shape), x.dtype), like)
-    state, _ = checkpoint.load(path, {"agent": like}, partial=True)
-    return jax.tree.map(lambda x: x[seed_index], state["agent"]) if rows else state["agent"]
+def saved_agent(agent: Agent, spec: EnvSpec, run: RunConfig) -> PyTree:
+    """How the agent's state looks in a checkpoint of the run, without the replay memory: no policy acts on that."""
+    state = jax.eval_shape(agent.init, jax.random.key(0), transitions_like(spec, (1, run.num_envs)))
+    is_replay = lambda part: isinstance(part, ReplayState)
+    state = jax.tree.map(lambda part: part._replace(memory=()) if is_replay(part) else part, state, is_leaf=is_replay)
+    rows = (run.seeds,) if run.seeds > 1 else ()
+    return {"agent": jax.tree.map(lambda x: jax.ShapeDtypeStruct((*rows, *x.shape), x.dtype), state)}
+
+
+def agent_states(saved: checkpoint.Saved, like: PyTree, seeds: int) -> Callable[[int], PyTree]:
+    """Each seed's agent state, by its index, out of a checkpoint of the whole run. like: as from ``saved_agent``."""
+    rows = saved.header.get("rows", 0)
+    if not isinstance(rows, int) or max(rows, 1) != seeds:
+        raise UsageError(f"{saved.path} does not hold {seeds} seed(s); its config.json says it does. Restore that.")
+    state = saved.state(like, partial=True)["agent"]
+    return lambda index: jax.tree.map(lambda x: x[index], state) if rows else state

@@ -97,22 +97,24 @@ def save(setup: Setup, run: run_folder.Run, state: Any, progress: Progress) -> N
     checkpoint.prune(run.checkpoints, setup.run.keep_checkpoints)
 
 
-def updates_done(run: run_folder.Run) -> int:
+def updates_done(newest: checkpoint.Latest) -> int:
     """Updates behind the newest whole checkpoint; 0 if there is none."""
-    path, _ = checkpoint.latest(run.checkpoints)
-    return 0 if path is None else int(_entry(checkpoint.read_header(path), "updates", path))
+    return 0 if newest.path is None else int(_entry(newest.content.header, "updates", newest.path))
 
 
-def restore(setup: Setup, run: run_folder.Run, state: Any, began: float) -> tuple[Any, Progress]:
+def restore(
+    setup: Setup, run: run_folder.Run, newest: checkpoint.Latest, state: Any, began: float
+) -> tuple[Any, Progress]:
     """The state of the newest whole checkpoint, and the log cut back to it. Without one the run starts over.
 
+    newest: read already, as ``checkpoint.latest(folder, checkpoint.read)`` does; its arrays go over into the state.
     state: of a fresh start, which says how a state looks; its memory is freed before the checkpoint's is taken.
     """
-    path, note = checkpoint.latest(run.checkpoints)
-    run_folder.warn(note)
+    path = newest.path
     progress, steps = Progress(Row(setup.run.seeds), [], began=began), 0
     if path is not None:
-        loaded, header = checkpoint.load(path, setup.loop.emptied(state))
+        header = newest.content.header
+        loaded = newest.content.state(setup.loop.emptied(state))
         steps = int(_entry(header, "steps", path))
         wall, compiling, training = (
             float(_entry(header, f"{k}_seconds", path)) for k in ("wall", "compile", "training")

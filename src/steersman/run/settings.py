@@ -145,6 +145,15 @@ def saved_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     return settings
 
 
+def reopened(algorithm: Algorithm, config: Mapping[str, Any]) -> dict[str, Any]:
+    """``saved_settings`` of a run to be opened again; of format 1.0 without those that nothing has any more."""
+    settings = saved_settings(config)
+    if config["format"] != "1.0":
+        return settings
+    known = {f.name for kind in (RunConfig, algorithm.config) for f in dataclasses.fields(kind)}
+    return {name: value for name, value in settings.items() if name in known}
+
+
 def environment_of(config: Mapping[str, Any], given: Any, run: Any) -> Any:
     """Where a saved run's policy belongs: ``given``, or the name in its ``config.json``.
 

@@ -13,15 +13,15 @@ import numpy as np
 
 from steersman import agents
 from steersman.errors import UsageError
-from steersman.run.disk import checkpoint, logs, run_folder
+from steersman.run.disk import checkpoint, compile_cache, logs, run_folder
 from steersman.run.disk.files import lock
 from steersman.run.disk.spec_json import spec_from_json
 from steersman.run.evaluate import Evaluation, Evaluator, fixed_size, pooled
 from steersman.run.loops.devices import use_all_cores
-from steersman.run.policy import Policy, check_same_spaces, load
+from steersman.run.policy import Policy, agent_states, check_same_spaces, saved_agent
 from steersman.run.prepare import Setup, config_json, prepare
 from steersman.run.progress import Progress, Row, check_finite, history_of, restore, save, updates_done
-from steersman.run.settings import environment_of, preset_for, saved_settings, split
+from steersman.run.settings import environment_of, preset_for, reopened, saved_settings, split
 from steersman.run.signals import Stop, stop_on_signals
 
 Report = Callable[[str, dict[str, Any]], None]  # (what happens now, numbers) -> shown to the user
@@ -77,6 +77,7 @@ def train(
     500.0
     """
     use_all_cores()
+    compile_cache.enable()
     entry = agents.algorithm(algorithm)
     given = dict(preset_for(algorithm, environment)) if preset and isinstance(environment, str) else {}
     size = fixed_size(environment)
@@ -107,48 +108,51 @@ def resume(
     is left as it is. Raises as ``train`` does, and UsageError for a folder that is not a run or is in use.
     """
     use_all_cores()
+    compile_cache.enable()
     run = run_folder.open_run(out)
     entry = agents.algorithm(run.config["algorithm"])
     place = environment_of(run.config, environment, out)
     if run.config["run"].get("network") and network is None:
         raise UsageError(f"{out} was trained with a network of your own; give it: resume({str(out)!r}, network=...).")
-    settings = saved_settings(run.config) | ({} if steps is None else {"steps": steps})
+    settings = reopened(entry, run.config) | ({} if steps is None else {"steps": steps})
     run_folder.warn(run.warning)
     with ExitStack() as stack:
         stack.enter_context(lock(run.path))
-        begun = checkpoint.latest(run.checkpoints)[0] is not None
-        setup = prepare(entry, place, *split(entry, settings), network, begun=begun)
+        newest = checkpoint.latest(run.checkpoints, checkpoint.read)
+        run_folder.warn(newest.note)
+        setup = prepare(entry, place, *split(entry, settings), network, begun=newest.path is not None)
         stack.callback(setup.close)
         check_same_spaces(spec_from_json(run.config["spec"]), setup.spec)
-        enough = updates_done(run) >= setup.updates
+        enough = updates_done(newest) >= setup.updates
         summary = run_folder.read_summary(run)
         if enough and summary is not None and summary.get("status") == "done":
             (report or _silent)("done already", summary)
-            return _finished(setup, run, summary, network)
+            return _finished(setup, run, newest.content, summary)
         if steps is not None and not enough:
             run = run_folder.update(run, {"run": {**run.config["run"], "steps": setup.run.steps}})
-        return _run(setup, run, report or _silent, resumed=True)
+        return _run(setup, run, report or _silent, newest)
 
 
 def _silent(phase: str, numbers: dict[str, Any]) -> None:
     pass
 
 
-def _finished(setup: Setup, run: run_folder.Run, summary: dict[str, Any], network: Any) -> Result:
+def _finished(setup: Setup, run: run_folder.Run, saved: checkpoint.Saved, summary: dict[str, Any]) -> Result:
     """The result of a run that has nothing left to do."""
-    policies = [load(run.path, seed_index=i, network=network) for i in range(setup.run.seeds)]
+    states = agent_states(saved, saved_agent(setup.agent, setup.spec, setup.run), setup.run.seeds)
+    policies = [Policy(setup.agent, states(index), setup.spec) for index in range(setup.run.seeds)]
     played = Evaluation.from_summary(summary["evaluation"]) if summary.get("evaluation") else None
     return Result(policies[0], history_of(run), summary, played, run.path, False, policies, setup.evaluator)
 
 
-def _run(setup: Setup, run: run_folder.Run | None, report: Report, *, resumed: bool = False) -> Result:
+def _run(setup: Setup, run: run_folder.Run | None, report: Report, newest: checkpoint.Latest | None = None) -> Result:
     began = time.perf_counter()
     with stop_on_signals() as stop:
         report("compiling", {"spec": setup.spec, "run": run.path if run else None, "setup": setup})
         state = setup.loop.start()
         progress = Progress(Row(setup.run.seeds), [], began=began)
-        if run is not None and resumed:
-            state, progress = restore(setup, run, state, began)
+        if run is not None and newest is not None:
+            state, progress = restore(setup, run, newest, state, began)
             (run.path / "summary.json").unlink(missing_ok=True)
         state = _train(setup, run, report, state, progress, stop)
         policies = [Policy(setup.agent, s, setup.spec) for s in setup.loop.agents(state)]

@@ -333,7 +333,7 @@ def test_crafted_files_are_refused(path, name):
         '{"version": 1, "header": {}, "keys": {"a": "os.system"}}',
         '{"version": 1, "header": {}, "keys": {"zzz": "rbg"}}',
         '{"version": "1", "header": {}, "keys": {}}',
-        '{"version": 2, "header": {}, "keys": {}}',
+        '{"version": 3, "header": {}, "keys": {}}',
     ],
 )
 def test_crafted_metadata_is_refused(path, content):
@@ -372,20 +372,20 @@ def fill(folder, steps):
 
 
 def test_latest_is_the_newest_whole_one(tmp_path):
-    assert checkpoint.latest(tmp_path / "none") == (None, "")
-    assert checkpoint.latest(tmp_path) == (None, "")
+    assert checkpoint.latest(tmp_path / "none") == (None, "", None)
+    assert checkpoint.latest(tmp_path) == (None, "", None)
     fill(tmp_path, [10, 2_000_000, 300])
     (tmp_path / ".step_000009999999.123.tmp.safetensors").write_bytes(b"half")
     (tmp_path / "notes.txt").write_text("mine")
-    assert checkpoint.latest(tmp_path) == (tmp_path / "step_000002000000.safetensors", "")
+    assert checkpoint.latest(tmp_path) == (tmp_path / "step_000002000000.safetensors", "", None)
     newest = checkpoint.step_path(tmp_path, 2_000_000)
     newest.write_bytes(newest.read_bytes()[:-1])
-    path, note = checkpoint.latest(tmp_path)
+    path, note, _ = checkpoint.latest(tmp_path)
     assert path == checkpoint.step_path(tmp_path, 300)
     assert "step_000002000000" in note
     assert "damaged" in note
     checkpoint.set_aside(tmp_path, after=300)
-    assert checkpoint.latest(tmp_path) == (path, "")
+    assert checkpoint.latest(tmp_path) == (path, "", None)
     assert (tmp_path / "step_000002000000.safetensors.damaged").exists()
 
 
@@ -441,7 +441,7 @@ def test_a_write_past_the_limit_leaves_the_last_checkpoint(tmp_path):
     """A real failing write: the process may not make files over 1 MiB."""
     code = f"""
 import resource, signal, numpy as np
-from steersman.run import checkpoint
+from steersman.run.disk import checkpoint
 from steersman.errors import UsageError
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
@@ -499,7 +499,7 @@ def test_large_states_take_the_threaded_path(path):
 KILLER = """
 import os, random, signal, sys, time
 import numpy as np
-from steersman.run import checkpoint, files
+from steersman.run.disk import checkpoint, files
 
 folder, rounds = sys.argv[1], int(sys.argv[2])
 like = {"w": np.zeros(200_000, np.int64), "v": np.zeros(3)}
@@ -524,7 +524,7 @@ for round_ in range(rounds):
     while report := os.read(read, 8):
         done = int.from_bytes(report, "little")
     os.close(read)
-    path, note = checkpoint.latest(folder)
+    path, note, _ = checkpoint.latest(folder)
     state, header = checkpoint.load(path, like)
     assert note == "" and header["steps"] >= done and (state["w"] == header["steps"]).all(), (note, header, done)
     leftovers += len(files.clean(folder))

@@ -229,7 +229,7 @@ def test_a_name_is_made_of_what_runs_and_never_taken(tmp_path):
 
 HOLD = """
 import os, sys
-from steersman.run.files import lock
+from steersman.run.disk.files import lock
 with lock(sys.argv[1]):
     if sys.argv[2] == "alone":
         print(os.getpid(), 0, flush=True)

@@ -20,7 +20,7 @@ from steersman.errors import TrainingFault, UsageError
 from steersman.run.compare.entries import Entry, check_same, from_json, read_entries, resolve, to_json
 from steersman.run.compare.picture import comparison_picture
 from steersman.run.compare.results import Comparison, Outcome, improvement_of, outcome_of
-from steersman.run.disk import run_folder
+from steersman.run.disk import compile_cache, run_folder
 from steersman.run.disk.files import TEMPORARY, explained, lock, read_json, write_json
 from steersman.run.evaluate import close, fixed_size
 from steersman.run.loops.devices import use_all_cores
@@ -68,6 +68,7 @@ def compare(
     >>> result.outcomes["ppo"].mean.value, result.ranked[0]  # doctest: +SKIP
     """
     use_all_cores()
+    compile_cache.enable()
     path = None if out is None else Path(out)
     before = _opened(path)
     asked = {"seeds": seeds, "seed": seed, "evaluation_episodes": evaluation_episodes}

@@ -9,23 +9,22 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax.tree_util import keystr, tree_flatten_with_path
 
 from steersman.errors import UsageError
+from steersman.run.disk import migrate
 from steersman.run.disk.files import clean, explained
-from steersman.run.disk.tensors import DamagedFile, TensorFile, opened, write
+from steersman.run.disk.leaves import IMPLS, impl_of, is_key, kind, kind_in_file, named, restore, shape_of, to_numpy
+from steersman.run.disk.tensors import DamagedFile, Entry, TensorFile, opened, write
 from steersman.types import PyTree
 
-VERSION = 1  # of what the metadata means
+VERSION = 2  # of what the metadata means; files of version 1 are read by migrate.py
 _STEP = re.compile(r"step_(\d{12,})\.safetensors")
-_IMPLS = ("threefry2x32", "rbg", "unsafe_rbg")
 _SHOWN = 8
 
 
@@ -42,16 +41,16 @@ def save(path: str | Path, state: PyTree, header: dict[str, Any]) -> None:
     >>> load("state.safetensors", {"w": np.zeros(3, np.float32)})  # doctest: +SKIP
     ({'w': array([1., 1., 1.], dtype=float32)}, {'steps': 10})
     """
-    leaves = _named(state)
+    leaves = named(state)
     for leaf in leaves.values():
-        if isinstance(leaf, jax.Array) and not _is_key(leaf):
+        if isinstance(leaf, jax.Array) and not is_key(leaf):
             leaf.copy_to_host_async()
-    keys = {name: _impl(name, leaf) for name, leaf in leaves.items() if _is_key(leaf)}
+    keys = {name: impl_of(name, leaf) for name, leaf in leaves.items() if is_key(leaf)}
     content = json.dumps({"version": VERSION, "header": header, "keys": keys})
     path = Path(path)
     with explained("writing", path):
         path.parent.mkdir(parents=True, exist_ok=True)
-    arrays = {name: _to_numpy(name, leaf) for name, leaf in leaves.items()}
+    arrays = {name: to_numpy(name, leaf) for name, leaf in leaves.items()}
     write(path, arrays, {"format": "steersman-checkpoint", "content": content})
 
 
@@ -66,25 +65,57 @@ def load(path: str | Path, like: PyTree, *, partial: bool = False) -> tuple[PyTr
         UsageError: the file cannot be read, is damaged or crafted (tensors.DamagedFile), or does not fit ``like``: the
             message lists the missing, the extra and the mis-shaped names.
     """
-    wanted = _named(like)
-    with opened(path) as file:
-        header, keys = _content(file)
-        problem = _differences(file, keys, wanted, partial)
+    saved = read(path, like)
+    return saved.state(like, partial=partial), saved.header
+
+
+class Saved(NamedTuple):
+    """A checkpoint in memory, or a part of it: every byte that was read has been compared with its checksum."""
+
+    path: Path
+    version: int
+    header: dict[str, Any]
+    keys: dict[str, str]  # PRNG implementation by name
+    names: tuple[str, ...]  # all that the file holds
+    arrays: dict[str, np.ndarray]  # what was read of it
+
+    def state(self, like: PyTree, *, partial: bool = False) -> PyTree:
+        """The state in the structure of ``like``, as ``load`` gives it. Once: the arrays go over into the state."""
+        wanted = named(like)
+        saved = self if self.version > 1 else self._migrated(wanted)
+        problem = _differences(saved, wanted, partial)
         if problem:
-            file.verify()  # damage can look like another structure: say the one that is true
             raise UsageError(
-                f"{path} does not fit this state: {problem}. It was saved with other settings, another network or "
+                f"{self.path} does not fit this state: {problem}. It was saved with other settings, another network or "
                 "another environment: open it with the config.json of its run."
             )
-        arrays = file.read(wanted)
-    leaves = [_restore(arrays.pop(name), leaf, keys.get(name)) for name, leaf in wanted.items()]
-    return jax.tree.unflatten(jax.tree.structure(like), leaves), header
+        leaves = [restore(saved.arrays.pop(name), leaf, saved.keys.get(name)) for name, leaf in wanted.items()]
+        return jax.tree.unflatten(jax.tree.structure(like), leaves)
+
+    def _migrated(self, wanted: dict[str, Any]) -> Saved:
+        shapes = {name: shape_of(leaf) for name, leaf in wanted.items()}
+        arrays, keys = migrate.renewed(self.arrays, self.keys, shapes, self.header)
+        return self._replace(arrays=arrays, keys=keys, names=tuple(wanted))
+
+
+def read(path: str | Path, like: PyTree | None = None) -> Saved:
+    """Read a checkpoint into memory, or of it what ``like`` names: each byte once, and none that is not checked.
+
+    Raises:
+        UsageError: the file cannot be read, is damaged or crafted (tensors.DamagedFile).
+    """
+    with opened(path) as file:
+        version, header, keys = _content(file)
+        chosen = None if like is None else set(named(like))
+        if chosen is not None and version == 1:
+            chosen = set(migrate.sources(chosen, file.entries).values())
+        return Saved(Path(path), version, header, keys, tuple(file.entries), file.read(chosen))
 
 
 def read_header(path: str | Path) -> dict[str, Any]:
     """The ``header`` of a checkpoint, without reading its arrays. Raises UsageError as ``load`` does."""
     with opened(path) as file:
-        return _content(file)[0]
+        return _content(file)[1]
 
 
 def check(path: str | Path) -> None:
@@ -95,26 +126,36 @@ def check(path: str | Path) -> None:
 
 
 def parameters_sha256(state: PyTree) -> str:
-    """SHA-256 over all leaves in tree order: dtype, shape and bytes of each (a PRNG key counts as its data)."""
-    return _sha256(_to_numpy(name, leaf) for name, leaf in _named(state).items())
+    """SHA-256 over all leaves in tree order: dtype, shape and SHA-256 of the bytes of each (of a key, of its data)."""
+    arrays = (to_numpy(name, leaf) for name, leaf in named(state).items())
+    return _sha256((a, _digest(a)) for a in arrays)
 
 
 def stored_sha256(path: str | Path, under: str = "") -> str:
-    """``parameters_sha256`` of the saved state, or of its part named ``under`` (as in ``"agent/params"``)."""
+    """``parameters_sha256`` of the saved state, or of its part named ``under`` (as in ``"agent/params"``).
+
+    Every byte of the file is read and checked, once. Raises UsageError as ``load`` does.
+    """
     with opened(path) as file:
         _content(file)
         chosen = [n for n in file.entries if not under or n == under or n.startswith(f"{under}/")]
         if not chosen:
             raise UsageError(f"{path} holds nothing named {under!r}. It holds {_some(file.entries)}.")
-        return _sha256(file.read(chosen).values())
+        if file.digests is None:
+            return _sha256((a, _digest(a)) for a in file.read(chosen).values())
+        file.verify()
+        return _sha256((file.entries[name], file.digests[name]) for name in chosen)
 
 
-def _sha256(arrays: Iterable[np.ndarray]) -> str:
-    digest = hashlib.sha256()
-    for a in arrays:
-        digest.update(f"{a.dtype.name}{list(a.shape)};".encode())
-        digest.update(np.asarray(a, order="C").reshape(-1).view(np.uint8).data)
-    return digest.hexdigest()
+def _sha256(pairs: Iterable[tuple[np.ndarray | Entry, str]]) -> str:
+    whole = hashlib.sha256()
+    for a, digest in pairs:
+        whole.update(f"{a.dtype.name}{list(a.shape)}{digest};".encode())
+    return whole.hexdigest()
+
+
+def _digest(a: np.ndarray) -> str:
+    return hashlib.sha256(np.asarray(a, order="C").reshape(-1).view(np.uint8).data).hexdigest()
 
 
 # The folder of checkpoints
@@ -135,10 +176,18 @@ def saved(folder: str | Path) -> list[tuple[int, Path]]:
     return sorted((int(match[1]), path) for match, path in found if match)
 
 
-def latest(folder: str | Path) -> tuple[Path | None, str]:
-    """The newest checkpoint that is whole; -> (path, note). None if nothing was saved yet.
+class Latest(NamedTuple):
+    """The newest checkpoint of a folder that is whole; all empty if nothing was saved yet."""
 
-    The note says which newer ones were passed over as damaged, and is empty if none was.
+    path: Path | None = None
+    note: str = ""  # which newer ones were passed over as damaged; empty if none was
+    content: Any = None  # what was read of it
+
+
+def latest(folder: str | Path, use: Callable[[Path], Any] = check) -> Latest:
+    """The newest checkpoint that ``use`` does not refuse: ``check`` it, ``read`` it, or a part of it.
+
+    What ``use`` returns is the content, so a file is verified by the very read that loads it.
 
     Raises:
         UsageError: there are checkpoints and none can be read.
@@ -146,15 +195,15 @@ def latest(folder: str | Path) -> tuple[Path | None, str]:
     passed: list[str] = []
     for _, path in reversed(saved(folder)):
         try:
-            check(path)
+            content = use(path)
         except UsageError as error:
             passed.append(f"{path.name} is damaged: {error.what}." if isinstance(error, DamagedFile) else str(error))
             continue
         note = f"Going on from {path.name}: newer checkpoints cannot be used. {' '.join(passed)}" if passed else ""
-        return path, note
+        return Latest(path, note, content)
     if passed:
         raise UsageError(f"No checkpoint in {folder} can be used. {' '.join(passed)} Start a new run.")
-    return None, ""
+    return Latest()
 
 
 def set_aside(folder: str | Path, after: int) -> list[Path]:
@@ -178,54 +227,13 @@ def prune(folder: str | Path, keep: int) -> list[Path]:
     return old
 
 
-# Leaves and their names
-
-
-def _named(tree: PyTree) -> dict[str, Any]:
-    pairs = [
-        (keystr(path, simple=True, separator="/") or "value", leaf) for path, leaf in tree_flatten_with_path(tree)[0]
-    ]
-    named = dict(pairs)
-    if len(named) != len(pairs) or "__metadata__" in named:
-        names = [name for name, _ in pairs]
-        twice = sorted({name for name in names if names.count(name) > 1 or name == "__metadata__"})
-        raise ValueError(f"leaves of the state share a name, or have a reserved one: {', '.join(twice[:_SHOWN])}")
-    return named
-
-
-def _is_key(leaf: Any) -> bool:
-    return isinstance(leaf, jax.Array | jax.ShapeDtypeStruct) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-
-
-def _impl(name: str, key: jax.Array) -> str:
-    impl = jax.random.key_impl(key)
-    if impl not in _IMPLS:
-        raise TypeError(f"{name} is a PRNG key of kind {impl}; a checkpoint holds {', '.join(_IMPLS)}")
-    return str(impl)
-
-
-def _to_numpy(name: str, leaf: Any) -> np.ndarray:
-    if _is_key(leaf):
-        return np.asarray(jax.random.key_data(leaf))
-    match leaf:
-        case jax.Array() | np.ndarray() | np.generic():
-            return np.asarray(leaf)
-        case bool() | int() | float():
-            return np.asarray(leaf, _number(leaf))
-    raise TypeError(f"{name} is a {type(leaf).__name__}; a state holds arrays, PRNG keys and numbers")
-
-
-def _number(leaf: bool | int | float) -> type:
-    return np.bool_ if isinstance(leaf, bool) else np.int64 if isinstance(leaf, int) else np.float64
-
-
-def _differences(file: TensorFile, keys: dict[str, str], wanted: dict[str, Any], partial: bool) -> str:
-    missing = [name for name in wanted if name not in file.entries]
-    extra = [] if partial else [name for name in file.entries if name not in wanted]
+def _differences(saved: Saved, wanted: dict[str, Any], partial: bool) -> str:
+    missing = [name for name in wanted if name not in saved.arrays]
+    extra = [] if partial else [name for name in saved.names if name not in wanted]
     other = []
     for name, leaf in wanted.items():
-        if name in file.entries:
-            has, wants = _kind_in_file(file, name, keys.get(name)), _kind(leaf)
+        if name in saved.arrays:
+            has, wants = kind_in_file(saved.arrays[name], saved.keys.get(name)), kind(leaf)
             if has != wants:
                 other.append(f"{name} ({has} in the file, {wants} wanted)")
     parts = [("missing from the file", missing), ("extra in the file", extra), ("of another shape or dtype", other)]
@@ -238,44 +246,8 @@ def _some(names: Iterable[str]) -> str:
     return ", ".join(name[:200] for name in names[:_SHOWN]) + more
 
 
-def _kind(leaf: Any) -> str:
-    match leaf:
-        case jax.Array() | jax.ShapeDtypeStruct() | np.ndarray() | np.generic():
-            return _describe(leaf.dtype, leaf.shape)
-        case bool() | int() | float():
-            return _describe(np.dtype(_number(leaf)), ())
-    raise TypeError(f"a {type(leaf).__name__} cannot be loaded; a state holds arrays, PRNG keys and numbers")
-
-
-def _kind_in_file(file: TensorFile, name: str, impl: str | None) -> str:
-    entry = file.entries[name]
-    if impl is not None:
-        key = jax.eval_shape(lambda: jax.random.key(0, impl=impl))
-        data = jax.eval_shape(lambda: jax.random.key_data(jax.random.key(0, impl=impl)))
-        if entry.dtype == data.dtype and entry.shape[-1:] == data.shape:
-            return _describe(key.dtype, entry.shape[:-1])
-    return _describe(entry.dtype, entry.shape)
-
-
-def _describe(dtype: Any, shape: tuple[int, ...]) -> str:
-    return f"{dtype}[{','.join(map(str, shape))}]"
-
-
-def _restore(array: np.ndarray, leaf: Any, impl: str | None) -> Any:
-    match leaf:
-        case jax.Array() | jax.ShapeDtypeStruct():
-            value = jnp.asarray(array) if impl is None else jax.random.wrap_key_data(jnp.asarray(array), impl=impl)
-            spread = leaf.sharding is not None and len(leaf.sharding.device_set) > 1
-            return jax.device_put(value, leaf.sharding) if spread else value
-        case np.ndarray():
-            return array
-        case np.generic():
-            return array[()]
-    return array.item()
-
-
-def _content(file: TensorFile) -> tuple[dict[str, Any], dict[str, str]]:
-    """-> (header, PRNG implementation by name), from the metadata."""
+def _content(file: TensorFile) -> tuple[int, dict[str, Any], dict[str, str]]:
+    """-> (version, header, PRNG implementation by name), from the metadata."""
     try:
         content = json.loads(file.metadata.get("content", ""))
     except (ValueError, RecursionError):
@@ -286,9 +258,9 @@ def _content(file: TensorFile) -> tuple[dict[str, Any], dict[str, str]]:
                 f"{file.path} has checkpoint version {version}; this steersman reads {VERSION}. "
                 "Upgrade: pip install -U steersman"
             )
-        case {"header": dict(header), "keys": dict(keys), "version": 1}:
-            if all(impl in _IMPLS and name in file.entries for name, impl in keys.items()):
-                return header, keys
+        case {"header": dict(header), "keys": dict(keys), "version": int(version)} if version > 0:
+            if all(impl in IMPLS and name in file.entries for name, impl in keys.items()):
+                return version, header, keys
     file.verify()  # so that damage is not taken for another kind of file
     raise UsageError(
         f"{file.path} is a safetensors file, but its metadata is not a checkpoint's. Give a run's checkpoint."

@@ -27,7 +27,7 @@ from typing import Any
 from steersman.errors import UsageError
 from steersman.run.disk.files import TEMPORARY, explained, lock, plain, read_json, write_json
 
-FORMAT = "1.0"  # of the folder: another number before the dot means it cannot be read
+FORMAT = "1.1"  # of the folder: another number before the dot means it cannot be read
 _FIELDS = {
     "format": str,
     "algorithm": str,

@@ -1,8 +1,11 @@
-"""Named arrays in one file, in the safetensors format, with a digest of everything in it.
+"""Named arrays in one file, in the safetensors format, with a digest of each and of the header.
 
 The format: 8 bytes (length of the header, little endian), a JSON header of names, dtypes, shapes and offsets, the bytes
 of the arrays. Any safetensors reader opens these files. Ours trusts nothing in them: sizes and offsets are checked
-before an array is allocated, nothing in a file can name code, and a SHA-256 tells damage from a file that does not fit.
+before an array is allocated, nothing in a file can name code, and SHA-256 tells damage from a file that does not fit.
+The metadata holds the digest of every array (``arrays_sha256``, in the order of the names) and that of the header
+(``sha256``), so a part of a file is checked without reading the rest. Files without the first are of before: there
+``sha256`` is over all of the file, and any part of it costs the whole.
 """
 
 from __future__ import annotations
@@ -69,25 +72,36 @@ def write(path: str | Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[
             raise TypeError(f"{name} has dtype {array.dtype}, which a checkpoint cannot hold")
     placed = sorted(arrays, key=lambda name: -arrays[name].dtype.itemsize)  # widest first: every array is aligned
     offsets = dict(zip(placed, np.cumsum([0, *(arrays[name].nbytes for name in placed)]).tolist(), strict=False))
-    header: dict[str, Any] = {"__metadata__": {"sha256": _BLANK.decode(), **metadata}}
+    blank = _BLANK.decode()
+    header: dict[str, Any] = {
+        "__metadata__": {"sha256": blank, "arrays_sha256": blank * len(arrays), **metadata},
+    }
     for name, a in arrays.items():
         span = [offsets[name], offsets[name] + a.nbytes]
         header[name] = {"dtype": _CODES[a.dtype.newbyteorder("=")], "shape": list(a.shape), "data_offsets": span}
-    raw = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-    raw += b" " * (-len(raw) % 8)
+    raw = _packed(header)
     if len(raw) > _LARGEST_HEADER:
         raise ValueError(f"the header of {path} would be {len(raw)} bytes; the format allows {_LARGEST_HEADER}")
     size = sum(a.nbytes for a in arrays.values())
-    with replacing(path) as temporary, _digest(raw, size) as digest, open(temporary, "wb", buffering=1 << 20) as file:
+    with replacing(path) as temporary, _digesting(size) as digests, open(temporary, "wb", buffering=1 << 20) as file:
         file.write(len(raw).to_bytes(8, "little") + raw)
         for name in placed:
             a = arrays[name]
             native = a if a.dtype.isnative else a.astype(a.dtype.newbyteorder("="))
+            digests.begin(name)
             for chunk in _chunks(np.asarray(native, order="C")):
-                digest.update(chunk)
+                digests.update(chunk)
                 file.write(chunk)
+        found = digests.done()
+        header["__metadata__"]["arrays_sha256"] = "".join(found[name] for name in arrays)
+        raw = _packed(header)
         file.seek(8)
-        file.write(raw.replace(_BLANK, digest.hexdigest(), 1))
+        file.write(raw.replace(_BLANK, hashlib.sha256(raw).hexdigest().encode(), 1))
+
+
+def _packed(header: dict[str, Any]) -> bytes:
+    raw = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    return raw + b" " * (-len(raw) % 8)
 
 
 class TensorFile(NamedTuple):
@@ -98,30 +112,41 @@ class TensorFile(NamedTuple):
     metadata: dict[str, str]
     entries: dict[str, Entry]  # in the order they were written
     raw: bytes
+    digests: dict[str, str] | None  # SHA-256 of each array's bytes; None: of before, with one digest over all
 
     def read(self, chosen: Collection[str] | None = None) -> dict[str, np.ndarray]:
-        """The chosen arrays (all, if None) in the order they were written, after every byte of the file was checked.
+        """The chosen arrays (all, if None) in the order they were written, every byte of them checked.
 
         Raises:
-            DamagedFile: any byte of the file has changed since it was written.
+            DamagedFile: a byte of them (in a file with one digest: any byte) has changed since it was written.
         """
         entries = {n: e for n, e in self.entries.items() if chosen is None or n in chosen}
         arrays = {name: np.empty(e.shape, e.dtype) for name, e in entries.items()}
-        self.file.seek(8 + len(self.raw))
-        with _digest(self.raw.replace(self._sha256, _BLANK, 1), self._size()) as digest:
-            for name in _by_place(self.entries):
-                for chunk in _chunks(arrays[name]) if name in arrays else self._scratch(name):
-                    with explained("reading", self.path):
-                        if self.file.readinto(chunk) != len(chunk):
-                            raise DamagedFile(self.path, "it ended while it was read")
-                    digest.update(chunk)
-            if digest.hexdigest() != self._sha256:
-                raise DamagedFile(self.path, "its content does not match its checksum")
+        self._pass_over(self.entries if self.digests is None else arrays, arrays)
         return arrays
 
     def verify(self) -> None:
         """Check every byte without keeping any. Raises DamagedFile."""
-        self.read(())
+        self._pass_over(self.entries, {})
+
+    def _pass_over(self, names: Collection[str], arrays: Mapping[str, np.ndarray]) -> None:
+        """Read and check what is named, into ``arrays`` where they have it."""
+        start = 8 + len(self.raw)
+        wanted = {"": self.metadata["sha256"]} if self.digests is None else {n: self.digests[n] for n in names}
+        with _digesting(sum(self.entries[n].end - self.entries[n].begin for n in names)) as digests:
+            if self.digests is None:
+                digests.begin("", _without_digest(self.raw, self.metadata))
+            for name in _by_place({n: self.entries[n] for n in names}):
+                if self.digests is not None:
+                    digests.begin(name)
+                self.file.seek(start + self.entries[name].begin)
+                for chunk in _chunks(arrays[name]) if name in arrays else self._scratch(name):
+                    with explained("reading", self.path):
+                        if self.file.readinto(chunk) != len(chunk):
+                            raise DamagedFile(self.path, "it ended while it was read")
+                    digests.update(chunk)
+            if digests.done() != wanted:
+                raise DamagedFile(self.path, "its content does not match its checksum")
 
     def _scratch(self, name: str) -> Iterator[memoryview]:
         left = self.entries[name].end - self.entries[name].begin
@@ -129,13 +154,6 @@ class TensorFile(NamedTuple):
             chunk = memoryview(bytearray(min(left, _CHUNK)))
             left -= len(chunk)
             yield chunk
-
-    @property
-    def _sha256(self) -> bytes:
-        return self.metadata["sha256"].encode()
-
-    def _size(self) -> int:
-        return max((e.end for e in self.entries.values()), default=0)
 
 
 @contextmanager
@@ -157,7 +175,22 @@ def opened(path: str | Path) -> Iterator[TensorFile]:
             raw = file.read(length)
         metadata, entries = _parse(path, raw)
         _check_layout(path, entries, size - 8 - length)
-        yield TensorFile(path, file, metadata, entries, raw)
+        yield TensorFile(path, file, metadata, entries, raw, _digests_of(path, raw, metadata, entries))
+
+
+def _digests_of(path: Path, raw: bytes, metadata: dict[str, str], entries: Collection[str]) -> dict[str, str] | None:
+    if "arrays_sha256" not in metadata:
+        return None
+    if hashlib.sha256(_without_digest(raw, metadata)).hexdigest() != metadata["sha256"]:
+        raise DamagedFile(path, "its header does not match its checksum")
+    joined, size = metadata["arrays_sha256"], len(_BLANK)
+    if len(joined) != size * len(entries):
+        raise DamagedFile(path, f"it has {len(entries)} arrays and checksums for {len(joined) / size:g}")
+    return {name: joined[size * i : size * (i + 1)] for i, name in enumerate(entries)}
+
+
+def _without_digest(raw: bytes, metadata: Mapping[str, str]) -> bytes:
+    return raw.replace(metadata["sha256"].encode(), _BLANK, 1)
 
 
 def _parse(path: Path, raw: bytes) -> tuple[dict[str, str], dict[str, Entry]]:
@@ -209,31 +242,34 @@ def _chunks(array: np.ndarray) -> Iterator[memoryview]:
         yield flat[start : start + _CHUNK].data
 
 
-class _Digest:
-    """SHA-256 that runs beside the disk: with a pool of one thread, updates are done there, in order."""
+class _Digests:
+    """SHA-256 of one array after another, beside the disk: with a pool of one thread it is done there, in order."""
 
-    def __init__(self, first: bytes, pool: ThreadPoolExecutor | None):
-        self._sha, self._pool = hashlib.sha256(first), pool
+    def __init__(self, pool: ThreadPoolExecutor | None):
+        self._pool, self._shas = pool, {}
         self._pending: deque[Future[None]] = deque()
+
+    def begin(self, name: str, first: bytes = b"") -> None:
+        self._now = self._shas[name] = hashlib.sha256(first)
 
     def update(self, chunk: memoryview) -> None:
         if self._pool is None:
-            self._sha.update(chunk)
+            self._now.update(chunk)
         else:
-            self._pending.append(self._pool.submit(self._sha.update, chunk))
+            self._pending.append(self._pool.submit(self._now.update, chunk))
             if len(self._pending) > 4:  # never far behind the disk, so that few chunks are held
                 self._pending.popleft().result()
 
-    def hexdigest(self) -> bytes:
+    def done(self) -> dict[str, str]:
         if self._pool is not None:
             self._pool.shutdown(wait=True)
-        return self._sha.hexdigest().encode()
+        return {name: sha.hexdigest() for name, sha in self._shas.items()}
 
 
 @contextmanager
-def _digest(first: bytes, size: int) -> Iterator[_Digest]:
+def _digesting(size: int) -> Iterator[_Digests]:
     if size < 2 * _CHUNK:
-        yield _Digest(first, None)
+        yield _Digests(None)
     else:
         with ThreadPoolExecutor(1) as pool:
-            yield _Digest(first, pool)
+            yield _Digests(pool)

@@ -1,0 +1,73 @@
+"""Checkpoints of version 1 read into the states of today: what was moved, what was ravelled, what nobody kept.
+
+Version 1 kept offline agents inside a replay state, some optimisers' moments as one vector, and no count of environment
+steps but in the header. What it holds besides, and nobody wants any more, is left out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+
+def sources(wanted: Iterable[str], names: Collection[str]) -> dict[str, str]:
+    """Where in a file each wanted leaf lies, as far as it is there: by its name, a parent's (a vector of all that is
+    below), or either of them inside ``agent/learner``.
+
+    >>> sources(["agent/w", "agent/mu/w", "agent/new"], ["agent/learner/w", "agent/mu"])
+    {'agent/w': 'agent/learner/w', 'agent/mu/w': 'agent/mu'}
+    """
+    found = {}
+    for name in wanted:
+        places = [place for start in (name, _wrapped(name)) for place in _upwards(start)]
+        place = next((place for place in places if place in names), None)
+        if place is not None:
+            found[name] = place
+    return found
+
+
+def _wrapped(name: str) -> str:
+    return name.replace("agent/", "agent/learner/", 1) if name.startswith("agent/") else name
+
+
+def _upwards(name: str) -> list[str]:
+    parts = name.split("/")
+    return ["/".join(parts[:n]) for n in range(len(parts), 0, -1)]
+
+
+def renewed(
+    arrays: dict[str, np.ndarray],
+    keys: Mapping[str, str],
+    wanted: Mapping[str, tuple[Any, tuple[int, ...]]],
+    header: Mapping[str, Any],
+) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """The arrays and the PRNG kinds by today's names; those given are used up. wanted: name -> (dtype, shape)."""
+    below: dict[str, list[str]] = {}
+    for name, source in sources(wanted, arrays).items():
+        below.setdefault(source, []).append(name)
+    new, kinds = {}, {}
+    for source, names in below.items():
+        array = arrays.pop(source)
+        if source in (names[0], _wrapped(names[0])):
+            new[names[0]] = array
+            kinds |= {names[0]: keys[source]} if source in keys else {}
+        else:
+            new |= _unravelled(array, {name: wanted[name][1] for name in names})
+    steps = header.get("steps")
+    for name, (dtype, shape) in wanted.items():
+        if name not in new and name.split("/")[-1] == "steps" and isinstance(steps, int) and dtype.kind in "iu":
+            new[name] = np.full(shape, min(steps, np.iinfo(dtype).max), dtype)  # of every seed alike
+    return new, kinds
+
+
+def _unravelled(vector: np.ndarray, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
+    """A vector [..., n] as the leaves it was made of, in tree order; itself for each where it is not made of them."""
+    lead = vector.shape[:-1]
+    sizes = [math.prod(shape[len(lead) :]) for shape in shapes.values()]
+    if vector.shape != (*lead, sum(sizes)) or any(shape[: len(lead)] != lead for shape in shapes.values()):
+        return dict.fromkeys(shapes, vector)
+    parts = np.split(vector, np.cumsum(sizes)[:-1], axis=-1)
+    return {name: part.reshape(shape) for part, (name, shape) in zip(parts, shapes.items(), strict=True)}
