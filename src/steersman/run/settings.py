@@ -89,6 +89,9 @@ _ELSEWHERE = {
     "clip_coef": "clip",
     "clip_range": "clip",
     "ent_coef": "entropy_coefficient",
+    "epsilon_end": "exploration_end",
+    "epsilon_fraction": "exploration_fraction",
+    "epsilon_start": "exploration_start",
     "exploration_final_eps": "exploration_end",
     "exploration_initial_eps": "exploration_start",
     "lr": "learning_rate",
@@ -98,6 +101,7 @@ _ELSEWHERE = {
     "net_arch": "hidden_sizes",
     "num_steps": "unroll_length",
     "target_network_frequency": "target_period",
+    "target_rate": "tau",
     "target_update_interval": "target_period",
     "timesteps": "steps",
     "total_steps": "steps",
@@ -105,6 +109,17 @@ _ELSEWHERE = {
     "train_freq": "unroll_length",
     "update_epochs": "num_epochs",
     "vf_coef": "value_coefficient",
+}
+
+
+# What format 1.0 called settings, by algorithm.
+_NOISE = {"exploration": "exploration_noise"}
+_RENAMED = {
+    "a2c": {"n_steps": "n_step"},
+    "dqn": {"target_rate": "tau"},
+    "iql": {"target_rate": "tau"},
+    "pqn": {f"epsilon_{x}": f"exploration_{x}" for x in ("start", "end", "fraction")},
+    **dict.fromkeys(("ddpg", "td3", "sac", "tqc", "crossq"), _NOISE),
 }
 
 
@@ -150,6 +165,8 @@ def reopened(algorithm: Algorithm, config: Mapping[str, Any]) -> dict[str, Any]:
     settings = saved_settings(config)
     if config["format"] != "1.0":
         return settings
+    renamed = _RENAMED.get(algorithm.name, {})
+    settings = {renamed.get(name, name): value for name, value in settings.items()}
     known = {f.name for kind in (RunConfig, algorithm.config) for f in dataclasses.fields(kind)}
     return {name: value for name, value in settings.items() if name in known}
 

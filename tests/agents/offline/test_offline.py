@@ -140,9 +140,7 @@ def test_the_oracle_nears_the_optimal_values():
 @pytest.mark.parametrize("tau", [0.7, 0.99])
 def test_iql_finds_the_values_that_its_expectile_defines(tau):
     spec = spec_of(spaces.Discrete(STATES), spaces.Discrete(2))
-    config = IQLConfig(
-        **SMALL, replay_capacity=32, gamma=GAMMA, expectile=tau, tau=0.05, inverse_temperature=20.0
-    )
+    config = IQLConfig(**SMALL, replay_capacity=32, gamma=GAMMA, expectile=tau, tau=0.05, inverse_temperature=20.0)
     s, a, reward, after, ended = chain()
     state = learned(iql(config, spec), spec, data_of(s, a, reward, after, ended), 6000)
     q, v = exact(tau)

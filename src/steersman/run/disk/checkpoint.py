@@ -108,7 +108,7 @@ def read(path: str | Path, like: PyTree | None = None) -> Saved:
         version, header, keys = _content(file)
         chosen = None if like is None else set(named(like))
         if chosen is not None and version == 1:
-            chosen = set(migrate.sources(chosen, file.entries).values())
+            chosen = migrate.needed(chosen, file.entries)
         return Saved(Path(path), version, header, keys, tuple(file.entries), file.read(chosen))
 
 

@@ -1,7 +1,8 @@
 """Checkpoints of version 1 read into the states of today: what was moved, what was ravelled, what nobody kept.
 
-Version 1 kept offline agents inside a replay state, some optimisers' moments as one vector, and no count of environment
-steps but in the header. What it holds besides, and nobody wants any more, is left out.
+Version 1 kept offline agents inside a replay state, some optimisers' moments as one vector that are a tree now and the
+other way round, and no count of environment steps but in the header. What it holds besides, and nobody wants any more,
+is left out.
 """
 
 from __future__ import annotations
@@ -27,6 +28,12 @@ def sources(wanted: Iterable[str], names: Collection[str]) -> dict[str, str]:
         if place is not None:
             found[name] = place
     return found
+
+
+def needed(wanted: Iterable[str], names: Collection[str]) -> set[str]:
+    """What of a file to read for some of the leaves: all but a replay memory that is not among them."""
+    own = set(sources(wanted, names).values())
+    return {name for name in names if name in own or "/memory/" not in name}
 
 
 def _wrapped(name: str) -> str:
@@ -56,11 +63,36 @@ def renewed(
             kinds |= {names[0]: keys[source]} if source in keys else {}
         else:
             new |= _unravelled(array, {name: wanted[name][1] for name in names})
-    steps = header.get("steps")
     for name, (dtype, shape) in wanted.items():
-        if name not in new and name.split("/")[-1] == "steps" and isinstance(steps, int) and dtype.kind in "iu":
-            new[name] = np.full(shape, min(steps, np.iinfo(dtype).max), dtype)  # of every seed alike
+        if name in new:
+            continue
+        if joined := _joined(name, arrays, wanted):
+            new[name] = np.concatenate(joined, axis=-1)
+        elif name.split("/")[-1] == "steps" and isinstance(header.get("steps"), int) and dtype.kind in "iu":
+            new[name] = np.minimum(_steps(name, arrays, header["steps"], shape), np.iinfo(dtype).max).astype(dtype)
     return new, kinds
+
+
+def _joined(
+    name: str, arrays: Mapping[str, np.ndarray], wanted: Mapping[str, tuple[Any, tuple[int, ...]]]
+) -> list[np.ndarray]:
+    """The parts of moments that are one vector now, in the order of the network's parameters; [] if there are none."""
+    net, is_moment, moment = name.partition("/optimiser/")
+    order = [n.removeprefix(f"{net}/params/") for n in wanted if n.startswith(f"{net}/params/")]
+    parts = [f"{net}/optimiser/{moment}/{leaf}" for leaf in order] if is_moment else []
+    if not parts or any(part not in arrays for part in parts):
+        return []
+    lead = wanted[name][1][:-1]
+    return [arrays[part].reshape(*lead, -1) for part in parts]
+
+
+def _steps(name: str, arrays: Mapping[str, np.ndarray], steps: int, shape: tuple[int, ...]) -> np.ndarray:
+    """Environment steps learned from: all, of an agent with replay; of one that counted its updates, all but those of
+    the random start, which is taken to be as long as an update."""
+    updates = arrays.get(name.removesuffix("steps") + "updates")
+    if updates is None:
+        return np.full(shape, steps, np.int64)
+    return np.broadcast_to(np.rint(steps * (updates / (updates + 1.0))).astype(np.int64), shape)
 
 
 def _unravelled(vector: np.ndarray, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
