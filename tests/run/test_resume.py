@@ -102,7 +102,7 @@ def test_killed_and_resumed(whole, tmp_path, settings):
     out = tmp_path / "run"
     code = f"""
 import os, signal, steersman
-from steersman.run.setup import Setup
+from steersman.run.prepare import Setup
 Setup.log_updates = 2
 def report(phase, numbers):
     if phase == "training" and numbers["steps"] >= 700:
@@ -212,6 +212,15 @@ def test_a_new_budget(tmp_path, settings):
     np.testing.assert_equal(longer.history[: len(first)], first)
     assert longer.history[-1]["steps"] == longer.summary["steps"]
     assert longer.summary["wall_seconds"] > first[-1]["seconds"]
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_nothing_is_played_to_learn_what_a_state_looks_like(place, tmp_path, settings, monkeypatch):
+    out = tmp_path / "run"
+    steersman.train("ppo", place, out=out, **(settings | {"steps": 320}))
+    for loop in ("compiled.CompiledLoop", "host_loop.HostLoop"):
+        monkeypatch.delattr(f"steersman.run.loops.{loop}.start")
+    assert steersman.resume(out, steps=640).summary["steps"] == 640
 
 
 def test_an_evaluation_that_was_interrupted_is_done_later(tmp_path, settings):

@@ -15,7 +15,7 @@ from steersman.memory import nbytes
 from steersman.run.disk import checkpoint, run_folder
 from steersman.run.disk.spec_json import spec_from_json, transitions_like
 from steersman.run.settings import saved_settings, split
-from steersman.types import Agent, EnvSpec, PyTree
+from steersman.types import Agent, EnvSpec, PyTree, Rollout
 
 
 class Policy:
@@ -96,8 +96,16 @@ def check_same_spaces(policy: EnvSpec, environment: EnvSpec) -> None:
 
 def state_bytes(agent: Agent, spec: EnvSpec, length: int, num_envs: int) -> int:
     """Bytes of the state that ``agent.init`` will make; nothing is allocated."""
-    state = jax.eval_shape(agent.init, jax.random.key(0), transitions_like(spec, (length, num_envs)))
-    return nbytes(state)
+    return nbytes(_state_like(agent, spec, length, num_envs))
+
+
+def _state_like(agent: Agent, spec: EnvSpec, length: int, num_envs: int) -> PyTree:
+    """Shapes and dtypes of the state that ``agent.init`` makes of a rollout [length, num_envs, ...]."""
+
+    def state(rollout: Rollout) -> PyTree:
+        return agent.init(jax.random.key(0), rollout._replace(carry=agent.begin(num_envs)))
+
+    return jax.eval_shape(state, transitions_like(spec, (length, num_envs)))
 
 
 def load(
@@ -133,8 +141,7 @@ def load(
 
 def _agent_state(agent: Agent, spec: EnvSpec, path: Path, num_envs: int, seed_index: int) -> PyTree:
     """One seed's agent state out of a checkpoint of the whole run."""
-    rollout = transitions_like(spec, (1, num_envs))
-    like = jax.eval_shape(agent.init, jax.random.key(0), rollout)
+    like = _state_like(agent, spec, 1, num_envs)
     rows = checkpoint.read_header(path).get("rows", 0)
     if not isinstance(rows, int) or seed_index >= max(rows, 1):
         raise UsageError(f"{path} does not hold seed number {seed_index}; its config.json says it does. Restore that.")

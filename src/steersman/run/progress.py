@@ -103,16 +103,15 @@ def updates_done(run: run_folder.Run) -> int:
     return 0 if path is None else int(_entry(checkpoint.read_header(path), "updates", path))
 
 
-def restore(setup: Setup, run: run_folder.Run, state: Any, began: float) -> tuple[Any, Progress]:
-    """The state of the newest whole checkpoint, and the log cut back to it. Without one the run starts over.
-
-    state: of a fresh start, which says how a state looks; its memory is freed before the checkpoint's is taken.
-    """
+def restore(setup: Setup, run: run_folder.Run, began: float) -> tuple[Any, Progress]:
+    """The state of the newest whole checkpoint, and the log cut back to it. Without one the run starts over."""
     path, note = checkpoint.latest(run.checkpoints)
     run_folder.warn(note)
     progress, steps = Progress(Row(setup.run.seeds), [], began=began), 0
-    if path is not None:
-        loaded, header = checkpoint.load(path, setup.loop.emptied(state))
+    if path is None:
+        state = setup.loop.start()
+    else:
+        loaded, header = checkpoint.load(path, setup.loop.shapes())
         steps = int(_entry(header, "steps", path))
         wall, compiling, training = (
             float(_entry(header, f"{k}_seconds", path)) for k in ("wall", "compile", "training")

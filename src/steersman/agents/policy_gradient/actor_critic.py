@@ -191,7 +191,7 @@ def actor_critic(
 
         start = (vector, state.optimiser, state.traces)
         times = jnp.arange(rollout.reward.shape[0], dtype=jnp.int32)
-        (vector, optimiser, traces), metrics = jax.lax.scan(learn, start, (rollout, times))
+        (vector, optimiser, traces), metrics = jax.lax.scan(learn, start, (rollout._replace(carry=()), times))
         metrics = {name: value.mean() for name, value in metrics.items()} | {"learning_rate": rate}
         return ActorCriticState(unravel(vector), optimiser, traces, state.updates + 1), metrics
 
