@@ -41,14 +41,16 @@ class Actor(eqx.Module):
         *,
         hidden_sizes: Sequence[int] = (256, 256),
         activation: str = "relu",
+        encoder: str = "auto",
+        layer_norm: bool = False,
         deterministic: bool = False,
         key: Key,
     ):
         keys = jax.random.split(key, 3)
         space = spec.observation_space
         self.has_mask = isinstance(space, spaces.Dict) and MASK in space.spaces
-        self.encoder = Encoder(space, key=keys[0])
-        self.trunk = MLP(self.encoder.out_size, hidden_sizes, activation=activation, key=keys[1])
+        self.encoder = Encoder(space, encoder, layer_norm=layer_norm, key=keys[0])
+        self.trunk = MLP(self.encoder.out_size, hidden_sizes, activation=activation, layer_norm=layer_norm, key=keys[1])
         self.kind, outputs = policy_outputs(spec.action_space, deterministic)
         self.head = orthogonal_linear(self.trunk.out_size, outputs, keys[2], gain=POLICY_GAIN)
 
@@ -69,12 +71,21 @@ class StochasticActor(eqx.Module):
     head: PolicyHead
     has_mask: bool = eqx.field(static=True)
 
-    def __init__(self, spec: EnvSpec, *, hidden_sizes: Sequence[int] = (256, 256), activation: str = "relu", key: Key):
+    def __init__(
+        self,
+        spec: EnvSpec,
+        *,
+        hidden_sizes: Sequence[int] = (256, 256),
+        activation: str = "relu",
+        encoder: str = "auto",
+        layer_norm: bool = False,
+        key: Key,
+    ):
         keys = jax.random.split(key, 3)
         space = spec.observation_space
         self.has_mask = isinstance(space, spaces.Dict) and MASK in space.spaces
-        self.encoder = Encoder(space, key=keys[0])
-        self.trunk = MLP(self.encoder.out_size, hidden_sizes, activation=activation, key=keys[1])
+        self.encoder = Encoder(space, encoder, layer_norm=layer_norm, key=keys[0])
+        self.trunk = MLP(self.encoder.out_size, hidden_sizes, activation=activation, layer_norm=layer_norm, key=keys[1])
         self.head = PolicyHead(self.trunk.out_size, spec.action_space, key=keys[2])
 
     def __call__(self, obs: PyTree):

@@ -38,18 +38,20 @@ class Critic(eqx.Module):
         *,
         hidden_sizes: Sequence[int] = (256, 256),
         activation: str = "relu",
+        encoder: str = "auto",
+        layer_norm: bool = False,
         outputs: int = 1,
         key: Key,
     ):
         keys = jax.random.split(key, 3)
-        self.encoder = Encoder(spec.observation_space, key=keys[0])
+        self.encoder = Encoder(spec.observation_space, encoder, layer_norm=layer_norm, key=keys[0])
         space, size, self.action_encoder = spec.action_space, self.encoder.out_size, None
         if isinstance(space, spaces.Discrete):
             outputs = int(space.n)
         else:
             self.action_encoder = Encoder(space, key=keys[1])
             size += self.action_encoder.out_size
-        self.trunk = MLP(size, hidden_sizes, activation=activation, key=keys[1])
+        self.trunk = MLP(size, hidden_sizes, activation=activation, layer_norm=layer_norm, key=keys[1])
         self.head = orthogonal_linear(self.trunk.out_size, outputs, keys[2], gain=1.0)
 
     def __call__(self, obs: PyTree, action: jax.Array | None = None) -> jax.Array:
@@ -77,10 +79,19 @@ class StateValue(eqx.Module):
     trunk: MLP
     head: Linear
 
-    def __init__(self, spec: EnvSpec, *, hidden_sizes: Sequence[int] = (256, 256), activation: str = "relu", key: Key):
+    def __init__(
+        self,
+        spec: EnvSpec,
+        *,
+        hidden_sizes: Sequence[int] = (256, 256),
+        activation: str = "relu",
+        encoder: str = "auto",
+        layer_norm: bool = False,
+        key: Key,
+    ):
         keys = jax.random.split(key, 3)
-        self.encoder = Encoder(spec.observation_space, key=keys[0])
-        self.trunk = MLP(self.encoder.out_size, hidden_sizes, activation=activation, key=keys[1])
+        self.encoder = Encoder(spec.observation_space, encoder, layer_norm=layer_norm, key=keys[0])
+        self.trunk = MLP(self.encoder.out_size, hidden_sizes, activation=activation, layer_norm=layer_norm, key=keys[1])
         self.head = orthogonal_linear(self.trunk.out_size, 1, keys[2], gain=1.0)
 
     def __call__(self, obs: PyTree) -> jax.Array:

@@ -13,85 +13,84 @@ import numpy as np
 from gymnasium import spaces
 
 from steersman import shards
+from steersman.agents.parts import config as groups
 from steersman.agents.parts import training
-from steersman.agents.parts.checks import check_config
+from steersman.agents.parts.checks import Rules
 from steersman.agents.parts.training import Optimiser, Trained
 from steersman.agents.parts.with_replay import BatchLearner, with_replay
+from steersman.agents.parts.wrappers import normalised
 from steersman.errors import UsageError
 from steersman.memory import hindsight, uniform
 from steersman.nets.actors import Actor
 from steersman.nets.critics import Critic
 from steersman.theory import exploration, surrogates
-from steersman.types import Agent, EnvSpec, Key, PyTree
+from steersman.types import Agent, EnvSpec, Key, PyTree, Rollout
 
 NetworkFactory = Callable[[Key, EnvSpec], tuple[Any, Any]]  # -> actor: obs -> distribution; critic: (obs, action) -> Q
 
 
 @dataclass(frozen=True)
-class OffPolicyConfig:
-    """The settings that all of them have."""
+class OffPolicyConfig(
+    groups.NoiseConfig,
+    groups.ReplayConfig,
+    groups.RewardScalingConfig,
+    groups.ObservationNormConfig,
+    groups.NetworkConfig,
+    groups.OptimiserConfig,
+    groups.RolloutConfig,
+):
+    """Actors and critics"""
 
     unroll_length: int = 1
     """Steps of each environment between two visits to the learner (T)."""
-    update_ratio: float = 1.0
-    """Gradient steps per environment step; times unroll_length * num_envs it must be whole."""
-    batch_size: int = 256
-    """Transitions in one gradient step (N)."""
-    replay_capacity: int = 1_000_000
-    """Transitions that replay holds; the oldest leave."""
-    learning_starts: int = 5_000
-    """Steps of a random policy that fill replay before learning starts."""
-    n_step: int = 1
-    """Rewards in a target before it bootstraps."""
-    gamma: float = 0.99
-    """Discount factor."""
-    learning_rate: float = 3e-4
-    """Adam's step size for the actor."""
-    critic_learning_rate: float | None = None
-    """Adam's step size for the critics; none: the actor's."""
-    tau: float = 0.005
-    """How far the targets move towards the networks in one gradient step."""
-    exploration: str = "gaussian"
-    """Noise of the acting policy: gaussian (white), ou (Ornstein-Uhlenbeck) or pink."""
     hidden_sizes: tuple[int, ...] = (256, 256)
     """Widths of the hidden layers of every network (after the convolutions, for images)."""
     activation: str = "relu"
     """Of the hidden layers: tanh, relu, elu, silu or gelu."""
+    critic_learning_rate: float | None = None
+    """The critics' step size at the start; none: the actor's."""
     hindsight: float = 0.0
     """Share of a batch whose goal is replaced by one reached later in the episode (HER); 0: none."""
 
-    def __post_init__(self) -> None:
-        check_config(
-            self,
-            at_least_one=("unroll_length", "batch_size", "replay_capacity", "n_step"),
-            positive=("update_ratio", "learning_rate", "critic_learning_rate"),
-            non_negative=("learning_starts",),
-            fraction=("gamma", "tau", "hindsight"),
-            choices={
-                "exploration": tuple(exploration.NOISES),
-                "activation": ("tanh", "relu", "elu", "silu", "gelu"),
-            },
-            sizes=("hidden_sizes",),
-        )
+    rules = Rules(positive=("critic_learning_rate",), fraction=("hindsight",))
 
-    @property
-    def critic_rate(self) -> Any:
-        return self.learning_rate if self.critic_learning_rate is None else self.critic_learning_rate
+
+def adam(config: OffPolicyConfig, *, b1: float = 0.9) -> Optimiser:
+    """The optimiser of each of their networks."""
+    return training.adam(max_grad_norm=config.max_grad_norm, b1=b1)
+
+
+def rates(config: OffPolicyConfig, budget: int | None, steps: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The step sizes of the actor and of the critics."""
+    critics = config.learning_rate if config.critic_learning_rate is None else config.critic_learning_rate
+    return training.annealed(config, budget, steps), training.annealed(config, budget, steps, critics)
+
+
+def began(config: OffPolicyConfig) -> jax.Array:
+    """The count of environment steps that replay starts with, uint32."""
+    return jnp.asarray(config.learning_starts, jnp.uint32)
+
+
+def observe(state: Any, rollout: Rollout) -> Any:
+    """A learner's ``observe``, for a state with ``steps``: the environment steps are counted."""
+    return state._replace(steps=training.counted(state.steps, rollout))
 
 
 def replayed(learner: BatchLearner, config: OffPolicyConfig, spec: EnvSpec) -> Agent:
     """The agent that learns from uniform, or hindsight, replay as the config says."""
     size = config.replay_capacity, config.batch_size
-    memory = uniform(*size, n_step=config.n_step, gamma=config.gamma)
+    memory = uniform(*size, n_step=config.n_step, gamma=config.gamma, frame_stack=config.frame_stack)
     if config.hindsight:
         if config.n_step > 1:
             raise UsageError(f"hindsight replaces the goal of single steps: n_step = {config.n_step} must be 1.")
+        if config.frame_stack > 1:
+            raise UsageError(f"hindsight stores whole observations: frame_stack = {config.frame_stack} must be 1.")
         horizon = spec.max_episode_steps
         if horizon is None:
             raise UsageError(f"hindsight needs episodes of a known greatest length; {spec.id} has no time limit.")
         reward = spec.goal_reward or no_goal_reward(spec)
         memory = hindsight(*size, reward, horizon=horizon, fraction=config.hindsight, gamma=config.gamma)
-    return with_replay(learner, memory, ratio=config.update_ratio)
+    return with_replay(normalised(learner, config), memory, ratio=config.update_ratio)
 
 
 def no_goal_reward(spec: EnvSpec) -> Callable[..., Any]:
@@ -115,7 +114,7 @@ def networks(
     """
     if network is not None:
         return lambda key: network(key, spec)[0], lambda key: network(key, spec)[1]
-    shape: Any = {"hidden_sizes": config.hidden_sizes, "activation": config.activation}
+    shape = config.network
     outputs, deterministic = kinds.get("outputs", 1), kinds.get("deterministic", False)
     return (
         lambda key: Actor(spec, **shape, deterministic=deterministic, key=key),
@@ -130,8 +129,8 @@ def values(critics: PyTree, obs: PyTree, *action: jax.Array) -> jax.Array:
 
 def adapt_temperature(adam: Optimiser, temperature: Trained, log_prob: jax.Array, target: Any, rate: Any) -> Trained:
     """One step on log alpha towards the target entropy."""
-    loss = lambda log_alpha: surrogates.temperature_loss(log_alpha, log_prob, target).mean()
-    return training.descend(adam, temperature, jax.grad(loss)(temperature.params), rate)
+    loss = lambda log_alpha: (surrogates.temperature_loss(log_alpha, log_prob, target).mean(), ())
+    return training.descend(adam, loss, temperature, rate)[0]
 
 
 class ActionNoise(NamedTuple):

@@ -25,11 +25,10 @@ import jax
 import jax.numpy as jnp
 
 from steersman.agents.off_policy import common
-from steersman.agents.off_policy.sac import SACConfig
+from steersman.agents.off_policy.sac import SoftConfig
 from steersman.agents.parts import training
-from steersman.agents.parts.checks import check_config
+from steersman.agents.parts.checks import Rules
 from steersman.agents.parts.training import Trained
-from steersman.agents.parts.training import adam as make_adam
 from steersman.agents.parts.with_replay import BatchLearner
 from steersman.errors import UsageError
 from steersman.memory import Sample
@@ -43,7 +42,7 @@ from steersman.types import Agent, EnvSpec, Key, Metrics, PyTree, Rollout
 
 
 @dataclass(frozen=True)
-class CrossQConfig(SACConfig):
+class CrossQConfig(SoftConfig):
     """Settings of CrossQ; the defaults are those of SBX."""
 
     learning_rate: float = 1e-3
@@ -57,9 +56,7 @@ class CrossQConfig(SACConfig):
     norm_warm_up: int = 100_000
     """Batches that are normalised plainly before the renormalisation sets in."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_config(self, non_negative=("norm_warm_up",), fraction=("adam_b1",), sizes=("critic_sizes",))
+    rules = Rules(non_negative=("norm_warm_up",), fraction=("adam_b1",), sizes=("critic_sizes",))
 
 
 class Net(eqx.Module):
@@ -81,15 +78,18 @@ class CrossQState(NamedTuple):
     critic_moments: PyTree  # leaves [K, ...]
     log_temperature: Trained
     updates: jax.Array  # int32, gradient steps taken
+    steps: jax.Array  # uint32, environment steps learned from
 
 
 def crossq(config: CrossQConfig, spec: EnvSpec, *, budget: int | None = None, network: Any = None) -> Agent:
     """CrossQ as an agent for an environment with a bounded Box action space; raises UsageError for others, and for a
     network of one's own: the normalisation in it is the algorithm."""
-    return common.replayed(crossq_learner(config, spec, network=network), config, spec)
+    return common.replayed(crossq_learner(config, spec, budget=budget, network=network), config, spec)
 
 
-def crossq_learner(config: CrossQConfig, spec: EnvSpec, *, network: Any = None) -> BatchLearner:
+def crossq_learner(
+    config: CrossQConfig, spec: EnvSpec, *, budget: int | None = None, network: Any = None
+) -> BatchLearner:
     """CrossQ as a learner from batches, for a replay of one's own."""
     common.check_continuous("CrossQ", spec, network)
     if network is not None:
@@ -97,7 +97,7 @@ def crossq_learner(config: CrossQConfig, spec: EnvSpec, *, network: Any = None) 
     size = common.action_size(spec)
     kind, outputs = policy_outputs(spec.action_space)
     goal = -float(size) if config.target_entropy is None else config.target_entropy
-    adam, noise = make_adam(b1=config.adam_b1), common.action_noise(config.exploration, size)
+    adam, noise = common.adam(config, b1=config.adam_b1), common.action_noise(config.exploration_noise, size)
 
     def make(sizes: tuple[int, ...], extra: int, outputs: int, gain: float) -> Callable[[Key], Net]:
         def one(key: Key) -> Net:
@@ -119,6 +119,7 @@ def crossq_learner(config: CrossQConfig, spec: EnvSpec, *, network: Any = None) 
             jax.vmap(lambda critic: critic.mlp.start())(critics),
             training.trained(adam, jnp.log(jnp.asarray(config.temperature, jnp.float32))),
             jnp.zeros((), jnp.int32),
+            common.began(config),
         )
 
     def act(state: CrossQState, carry: PyTree, obs: PyTree, first: jax.Array, key: Key, *, explore: bool = True):
@@ -142,17 +143,17 @@ def crossq_learner(config: CrossQConfig, spec: EnvSpec, *, network: Any = None) 
         both_obs = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), batch.obs, batch.next_obs)
         both_actions = jnp.concatenate([common.flat_actions(batch.action), next_action])
 
+        actor_rate, critic_rate = common.rates(config, budget, state.steps)
+
         def critic_loss(critics: PyTree):
             q, moments = judge(critics, state.critic_moments, both_obs, both_actions, train=True)
             q_tm1, q_t = jnp.split(q, 2, axis=1)
             v_t = jax.lax.stop_gradient(soft_value(q_t.min(0), log_prob, alpha))
             error = td_error(q_tm1, batch.reward[None], sample.discount[None], v_t[None])
-            return (weight[None] * 0.5 * jnp.square(error)).mean(1).sum(), (error, q_tm1, moments)
+            loss = (weight[None] * 0.5 * jnp.square(error)).mean(1).sum()
+            return loss, (loss, error, q_tm1, moments)
 
-        (loss, (error, q, critic_moments)), gradient = jax.value_and_grad(critic_loss, has_aux=True)(
-            state.critics.params
-        )
-        critics = training.descend(adam, state.critics, gradient, config.critic_rate)
+        critics, (loss, error, q, critic_moments), _ = training.descend(adam, critic_loss, state.critics, critic_rate)
 
         def improve(actor: Trained, actor_moments: PyTree, log_temperature: Trained):
             def actor_loss(params: PyTree):
@@ -162,17 +163,17 @@ def crossq_learner(config: CrossQConfig, spec: EnvSpec, *, network: Any = None) 
                 q, _ = judge(critics.params, critic_moments, batch.obs, action, train=False)
                 return -soft_value(q.min(0), log_prob, alpha).mean(), (log_prob, moments)
 
-            gradient, (log_prob, moments) = jax.grad(actor_loss, has_aux=True)(actor.params)
+            actor, (log_prob, moments), _ = training.descend(adam, actor_loss, actor, actor_rate)
             if config.learn_temperature:
-                rate = config.learning_rate
-                log_temperature = common.adapt_temperature(adam, log_temperature, log_prob, goal, rate)
-            return training.descend(adam, actor, gradient, config.learning_rate), moments, log_temperature
+                log_temperature = common.adapt_temperature(adam, log_temperature, log_prob, goal, actor_rate)
+            return actor, moments, log_temperature
 
         actor, actor_moments, log_temperature = training.every(
             config.policy_delay, state.updates, improve, state.actor, state.actor_moments, state.log_temperature
         )
         metrics = {"critic_loss": loss, "q": q.mean(), "temperature": alpha}
-        after = CrossQState(actor, critics, actor_moments, critic_moments, log_temperature, state.updates + 1)
+        moments = actor_moments, critic_moments
+        after = CrossQState(actor, critics, *moments, log_temperature, state.updates + 1, state.steps)
         return after, jnp.abs(error).mean(0), metrics
 
-    return BatchLearner(init, noise.begin, act, learn)
+    return BatchLearner(init, noise.begin, act, learn, common.observe)

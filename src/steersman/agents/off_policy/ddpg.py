@@ -26,9 +26,9 @@ import jax.numpy as jnp
 from steersman.agents.off_policy import common
 from steersman.agents.off_policy.common import NetworkFactory, OffPolicyConfig
 from steersman.agents.parts import training
-from steersman.agents.parts.checks import check_config
+from steersman.agents.parts.checks import Rules
+from steersman.agents.parts.config import TargetConfig
 from steersman.agents.parts.training import Trained
-from steersman.agents.parts.training import adam as make_adam
 from steersman.agents.parts.with_replay import BatchLearner
 from steersman.memory import Sample
 from steersman.nets.critics import ensemble
@@ -38,7 +38,7 @@ from steersman.types import Agent, EnvSpec, Key, Metrics, PyTree, Rollout
 
 
 @dataclass(frozen=True)
-class DDPGConfig(OffPolicyConfig):
+class DDPGConfig(TargetConfig, OffPolicyConfig):
     """Settings of DDPG; the defaults are those usual for MuJoCo."""
 
     learning_rate: float = 1e-3
@@ -46,9 +46,7 @@ class DDPGConfig(OffPolicyConfig):
     exploration_std: float = 0.1
     """Standard deviation of the acting noise, in canonical actions (half the range is 1)."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_config(self, non_negative=("exploration_std",))
+    rules = Rules(non_negative=("exploration_std",))
 
 
 class DDPGState(NamedTuple):
@@ -58,6 +56,7 @@ class DDPGState(NamedTuple):
     critics: Trained  # leaves [K, ...], K = 1
     target_actor: PyTree  # mubar
     targets: PyTree  # Qbar
+    steps: jax.Array  # uint32, environment steps learned from
 
 
 def ddpg(
@@ -68,44 +67,48 @@ def ddpg(
     network: ``(key, spec) -> (actor, critic)`` in place of ``nets.actors.Actor`` and ``nets.critics.Critic``. Raises
     UsageError for other action spaces.
     """
-    return common.replayed(ddpg_learner(config, spec, network=network), config, spec)
+    return common.replayed(ddpg_learner(config, spec, budget=budget, network=network), config, spec)
 
 
-def ddpg_learner(config: DDPGConfig, spec: EnvSpec, *, network: NetworkFactory | None = None) -> BatchLearner:
+def ddpg_learner(
+    config: DDPGConfig, spec: EnvSpec, *, budget: int | None = None, network: NetworkFactory | None = None
+) -> BatchLearner:
     """DDPG as a learner from batches, for a replay of one's own."""
     common.check_continuous("DDPG", spec, network)
     make_actor, make_critic = common.networks(config, spec, network, deterministic=True)
-    adam = make_adam()
+    adam = common.adam(config)
 
     def init(key: Key, first_rollout: Rollout) -> DDPGState:
         actor_key, critic_key = jax.random.split(key)
         actor, critics = make_actor(actor_key), ensemble(make_critic, critic_key, 1)
         target_actor, targets = training.copied((actor, critics))
         nets = training.trained(adam, actor), training.trained(adam, critics)
-        return DDPGState(*nets, target_actor, targets)
+        return DDPGState(*nets, target_actor, targets, common.began(config))
 
     def learn(state: DDPGState, sample: Sample, key: Key) -> tuple[DDPGState, jax.Array, Metrics]:
         batch, weight = sample.batch, sample.weight
         next_action = jax.vmap(state.target_actor)(batch.next_obs).mode()
         q_t = common.values(state.targets, batch.next_obs, next_action)[0, :, 0]
 
+        actor_rate, critic_rate = common.rates(config, budget, state.steps)
+
         def critic_loss(critics: PyTree):
             q_tm1 = common.values(critics, batch.obs, common.flat_actions(batch.action))[0, :, 0]
             error = td_error(q_tm1, batch.reward, sample.discount, q_t)
-            return (weight * 0.5 * jnp.square(error)).mean(), (error, q_tm1)
+            loss = (weight * 0.5 * jnp.square(error)).mean()
+            return loss, (loss, error, q_tm1)
 
-        (loss, (error, q)), gradient = jax.value_and_grad(critic_loss, has_aux=True)(state.critics.params)
-        critics = training.descend(adam, state.critics, gradient, config.critic_rate)
+        critics, (loss, error, q), _ = training.descend(adam, critic_loss, state.critics, critic_rate)
 
-        def actor_loss(actor: PyTree) -> jax.Array:
-            return -common.values(critics.params, batch.obs, jax.vmap(actor)(batch.obs).mode()).mean()
+        def actor_loss(actor: PyTree):
+            return -common.values(critics.params, batch.obs, jax.vmap(actor)(batch.obs).mode()).mean(), ()
 
-        actor = training.descend(adam, state.actor, jax.grad(actor_loss)(state.actor.params), config.learning_rate)
+        actor, _, _ = training.descend(adam, actor_loss, state.actor, actor_rate)
         target_actor, targets = trees.polyak(
             (state.target_actor, state.targets), (actor.params, critics.params), config.tau
         )
         metrics = {"critic_loss": loss, "q": q.mean()}
-        return DDPGState(actor, critics, target_actor, targets), jnp.abs(error), metrics
+        return DDPGState(actor, critics, target_actor, targets, state.steps), jnp.abs(error), metrics
 
-    begin, act = common.noisy_acting(spec, config.exploration, config.exploration_std)
-    return BatchLearner(init, begin, act, learn)
+    begin, act = common.noisy_acting(spec, config.exploration_noise, config.exploration_std)
+    return BatchLearner(init, begin, act, learn, common.observe)

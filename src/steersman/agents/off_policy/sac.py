@@ -35,9 +35,9 @@ from steersman import shards
 from steersman.agents.off_policy import common
 from steersman.agents.off_policy.common import NetworkFactory, OffPolicyConfig
 from steersman.agents.parts import training
-from steersman.agents.parts.checks import check_config
+from steersman.agents.parts.checks import Rules
+from steersman.agents.parts.config import TargetConfig
 from steersman.agents.parts.training import Trained
-from steersman.agents.parts.training import adam as make_adam
 from steersman.agents.parts.with_replay import BatchLearner
 from steersman.memory import Sample
 from steersman.nets.critics import ensemble
@@ -47,8 +47,8 @@ from steersman.types import Agent, EnvSpec, Key, Metrics, PyTree, Rollout
 
 
 @dataclass(frozen=True)
-class SACConfig(OffPolicyConfig):
-    """Settings of SAC; the defaults are those usual for MuJoCo."""
+class SoftConfig(OffPolicyConfig):
+    """Entropy and critics"""
 
     num_critics: int = 2
     """Critics in the ensemble (K); the target is their minimum."""
@@ -61,9 +61,12 @@ class SACConfig(OffPolicyConfig):
     target_entropy: float | None = None
     """In nats; none: minus the number of action entries, or 0.89 log A for A discrete actions."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_config(self, at_least_one=("num_critics", "policy_delay"), positive=("temperature",))
+    rules = Rules(at_least_one=("num_critics", "policy_delay"), positive=("temperature",))
+
+
+@dataclass(frozen=True)
+class SACConfig(TargetConfig, SoftConfig):
+    """Settings of SAC; the defaults are those usual for MuJoCo."""
 
 
 class SACState(NamedTuple):
@@ -74,6 +77,7 @@ class SACState(NamedTuple):
     targets: PyTree  # Qbar, leaves [K, ...]
     log_temperature: Trained
     updates: jax.Array  # int32, gradient steps taken
+    steps: jax.Array  # uint32, environment steps learned from
 
 
 class Parts(NamedTuple):
@@ -90,17 +94,19 @@ def sac(config: SACConfig, spec: EnvSpec, *, budget: int | None = None, network:
     network: ``(key, spec) -> (actor, critic)`` in place of ``nets.actors.Actor`` and ``nets.critics.Critic``. Raises
     UsageError for other action spaces.
     """
-    return common.replayed(sac_learner(config, spec, network=network), config, spec)
+    return common.replayed(sac_learner(config, spec, budget=budget, network=network), config, spec)
 
 
-def sac_learner(config: SACConfig, spec: EnvSpec, *, network: NetworkFactory | None = None) -> BatchLearner:
+def sac_learner(
+    config: SACConfig, spec: EnvSpec, *, budget: int | None = None, network: NetworkFactory | None = None
+) -> BatchLearner:
     """SAC as a learner from batches, for a replay of one's own."""
     common.check_continuous("SAC", spec, network, discrete=True)
     if isinstance(spec.action_space, spaces.Discrete):
-        return soft_learner(config, spec, network, discrete_parts())
+        return soft_learner(config, spec, network, discrete_parts(), budget=budget)
     least = lambda z: z.min(0)  # [K, N, 1] -> [N, 1]
     loss = lambda z, y: 0.5 * jnp.square(z - y[None])[..., 0]
-    return soft_learner(config, spec, network, continuous_parts(least, loss, lambda z: least(z)[:, 0]))
+    return soft_learner(config, spec, network, continuous_parts(least, loss, lambda z: least(z)[:, 0]), budget=budget)
 
 
 def continuous_parts(
@@ -151,7 +157,13 @@ def discrete_parts() -> Parts:
 
 
 def soft_learner(
-    config: SACConfig, spec: EnvSpec, network: NetworkFactory | None, parts: Parts, *, outputs: int = 1
+    config: SACConfig,
+    spec: EnvSpec,
+    network: NetworkFactory | None,
+    parts: Parts,
+    *,
+    outputs: int = 1,
+    budget: int | None = None,
 ) -> BatchLearner:
     """The learner that SAC and its descendants share: what they do not is in ``parts``."""
     discrete = isinstance(spec.action_space, spaces.Discrete)
@@ -160,7 +172,7 @@ def soft_learner(
     goal = config.target_entropy
     if goal is None:
         goal = 0.89 * math.log(spec.action_space.n) if isinstance(spec.action_space, spaces.Discrete) else -float(size)
-    adam, noise = make_adam(), common.action_noise(config.exploration, size)
+    adam, noise = common.adam(config), common.action_noise(config.exploration_noise, size)
 
     def init(key: Key, first_rollout: Rollout) -> SACState:
         actor_key, critic_key = jax.random.split(key)
@@ -172,6 +184,7 @@ def soft_learner(
             training.copied(critics),
             training.trained(adam, log_alpha),
             jnp.zeros((), jnp.int32),
+            common.began(config),
         )
 
     def begin(num_envs: int) -> PyTree:
@@ -193,30 +206,31 @@ def soft_learner(
         alpha = jnp.exp(state.log_temperature.params)
         y = parts.target(state.actor.params, state.targets, alpha, batch, sample.discount, target_key)
 
+        actor_rate, critic_rate = common.rates(config, budget, state.steps)
+
         def critic_loss(critics: PyTree):
             each, q = parts.critic_loss(critics, batch, y)
-            return (weight[None] * each).mean(1).sum(), (each, q)
+            loss = (weight[None] * each).mean(1).sum()
+            return loss, (loss, each, q)
 
-        (loss, (each, q)), gradient = jax.value_and_grad(critic_loss, has_aux=True)(state.critics.params)
-        critics = training.descend(adam, state.critics, gradient, config.critic_rate)
+        critics, (loss, each, q), _ = training.descend(adam, critic_loss, state.critics, critic_rate)
 
         def improve(actor: Trained, log_temperature: Trained) -> tuple[Trained, Trained]:
             def actor_loss(params: PyTree):
                 loss, log_prob = parts.actor_loss(params, critics.params, alpha, batch.obs, actor_key)
                 return loss.mean(), log_prob
 
-            gradient, log_prob = jax.grad(actor_loss, has_aux=True)(actor.params)
+            actor, log_prob, _ = training.descend(adam, actor_loss, actor, actor_rate)
             if config.learn_temperature:
-                rate = config.learning_rate
-                log_temperature = common.adapt_temperature(adam, log_temperature, log_prob, goal, rate)
-            return training.descend(adam, actor, gradient, config.learning_rate), log_temperature
+                log_temperature = common.adapt_temperature(adam, log_temperature, log_prob, goal, actor_rate)
+            return actor, log_temperature
 
         actor, log_temperature = training.every(
             config.policy_delay, state.updates, improve, state.actor, state.log_temperature
         )
         targets = trees.polyak(state.targets, critics.params, config.tau)
         metrics = {"critic_loss": loss, "q": q.mean(), "target": y.mean(), "temperature": alpha}
-        after = SACState(actor, critics, targets, log_temperature, state.updates + 1)
+        after = SACState(actor, critics, targets, log_temperature, state.updates + 1, state.steps)
         return after, jnp.sqrt(2.0 * each.mean(0)), metrics
 
-    return BatchLearner(init, begin, act, learn)
+    return BatchLearner(init, begin, act, learn, common.observe)

@@ -27,9 +27,8 @@ from steersman.agents.off_policy import common
 from steersman.agents.off_policy.common import NetworkFactory
 from steersman.agents.off_policy.ddpg import DDPGConfig
 from steersman.agents.parts import training
-from steersman.agents.parts.checks import check_config
+from steersman.agents.parts.checks import Rules
 from steersman.agents.parts.training import Trained
-from steersman.agents.parts.training import adam as make_adam
 from steersman.agents.parts.with_replay import BatchLearner
 from steersman.memory import Sample
 from steersman.nets.critics import ensemble
@@ -52,13 +51,7 @@ class TD3Config(DDPGConfig):
     target_noise_clip: float = 0.5
     """Largest size of that noise."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_config(
-            self,
-            at_least_one=("num_critics", "policy_delay"),
-            non_negative=("target_noise", "target_noise_clip"),
-        )
+    rules = Rules(at_least_one=("num_critics", "policy_delay"), non_negative=("target_noise", "target_noise_clip"))
 
 
 class TD3State(NamedTuple):
@@ -69,6 +62,7 @@ class TD3State(NamedTuple):
     target_actor: PyTree  # mubar
     targets: PyTree  # Qbar, leaves [K, ...]
     updates: jax.Array  # int32, gradient steps taken
+    steps: jax.Array  # uint32, environment steps learned from
 
 
 def td3(config: TD3Config, spec: EnvSpec, *, budget: int | None = None, network: NetworkFactory | None = None) -> Agent:
@@ -77,21 +71,23 @@ def td3(config: TD3Config, spec: EnvSpec, *, budget: int | None = None, network:
     network: ``(key, spec) -> (actor, critic)`` in place of ``nets.actors.Actor`` and ``nets.critics.Critic``. Raises
     UsageError for other action spaces.
     """
-    return common.replayed(td3_learner(config, spec, network=network), config, spec)
+    return common.replayed(td3_learner(config, spec, budget=budget, network=network), config, spec)
 
 
-def td3_learner(config: TD3Config, spec: EnvSpec, *, network: NetworkFactory | None = None) -> BatchLearner:
+def td3_learner(
+    config: TD3Config, spec: EnvSpec, *, budget: int | None = None, network: NetworkFactory | None = None
+) -> BatchLearner:
     """TD3 as a learner from batches, for a replay of one's own."""
     common.check_continuous("TD3", spec, network)
     make_actor, make_critic = common.networks(config, spec, network, deterministic=True)
-    adam = make_adam()
+    adam = common.adam(config)
 
     def init(key: Key, first_rollout: Rollout) -> TD3State:
         actor_key, critic_key = jax.random.split(key)
         actor, critics = make_actor(actor_key), ensemble(make_critic, critic_key, config.num_critics)
         target_actor, targets = training.copied((actor, critics))
         nets = training.trained(adam, actor), training.trained(adam, critics)
-        return TD3State(*nets, target_actor, targets, jnp.zeros((), jnp.int32))
+        return TD3State(*nets, target_actor, targets, jnp.zeros((), jnp.int32), common.began(config))
 
     def learn(state: TD3State, sample: Sample, key: Key) -> tuple[TD3State, jax.Array, Metrics]:
         batch, weight = sample.batch, sample.weight
@@ -100,29 +96,31 @@ def td3_learner(config: TD3Config, spec: EnvSpec, *, network: NetworkFactory | N
         next_action = smoothed(mean, noise, config.target_noise, config.target_noise_clip)
         q_t = common.values(state.targets, batch.next_obs, next_action)[..., 0].min(0)
 
+        actor_rate, critic_rate = common.rates(config, budget, state.steps)
+
         def critic_loss(critics: PyTree):
             q_tm1 = common.values(critics, batch.obs, common.flat_actions(batch.action))[..., 0]  # [K, N]
             error = td_error(q_tm1, batch.reward[None], sample.discount[None], q_t[None])
-            return (weight[None] * 0.5 * jnp.square(error)).mean(1).sum(), (error, q_tm1)
+            loss = (weight[None] * 0.5 * jnp.square(error)).mean(1).sum()
+            return loss, (loss, error, q_tm1)
 
-        (loss, (error, q)), gradient = jax.value_and_grad(critic_loss, has_aux=True)(state.critics.params)
-        critics = training.descend(adam, state.critics, gradient, config.critic_rate)
+        critics, (loss, error, q), _ = training.descend(adam, critic_loss, state.critics, critic_rate)
 
         def improve(actor: Trained, target_actor: PyTree, targets: PyTree):
             first = jax.tree.map(lambda x: x[:1], critics.params)
 
-            def actor_loss(params: PyTree) -> jax.Array:
-                return -common.values(first, batch.obs, jax.vmap(params)(batch.obs).mode()).mean()
+            def actor_loss(params: PyTree):
+                return -common.values(first, batch.obs, jax.vmap(params)(batch.obs).mode()).mean(), ()
 
-            actor = training.descend(adam, actor, jax.grad(actor_loss)(actor.params), config.learning_rate)
+            actor, _, _ = training.descend(adam, actor_loss, actor, actor_rate)
             return actor, *trees.polyak((target_actor, targets), (actor.params, critics.params), config.tau)
 
         actor, target_actor, targets = training.every(
             config.policy_delay, state.updates, improve, state.actor, state.target_actor, state.targets
         )
         metrics = {"critic_loss": loss, "q": q.mean()}
-        after = TD3State(actor, critics, target_actor, targets, state.updates + 1)
+        after = TD3State(actor, critics, target_actor, targets, state.updates + 1, state.steps)
         return after, jnp.abs(error).mean(0), metrics
 
-    begin, act = common.noisy_acting(spec, config.exploration, config.exploration_std)
-    return BatchLearner(init, begin, act, learn)
+    begin, act = common.noisy_acting(spec, config.exploration_noise, config.exploration_std)
+    return BatchLearner(init, begin, act, learn, common.observe)

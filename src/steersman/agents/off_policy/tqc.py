@@ -26,7 +26,7 @@ import jax.numpy as jnp
 from steersman.agents.off_policy import common
 from steersman.agents.off_policy.common import NetworkFactory
 from steersman.agents.off_policy.sac import SACConfig, continuous_parts, soft_learner
-from steersman.agents.parts.checks import check_config
+from steersman.agents.parts.checks import Rules
 from steersman.agents.parts.with_replay import BatchLearner
 from steersman.errors import UsageError
 from steersman.theory.distributional import quantile_huber_loss
@@ -43,9 +43,10 @@ class TQCConfig(SACConfig):
     drop_quantiles: int = 2
     """Atoms left out of the target, per critic."""
 
+    rules = Rules(at_least_one=("num_quantiles",), non_negative=("drop_quantiles",))
+
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_config(self, at_least_one=("num_quantiles",), non_negative=("drop_quantiles",))
         if self.drop_quantiles >= self.num_quantiles:
             raise UsageError(
                 f"TQC: drop_quantiles = {self.drop_quantiles} of num_quantiles = {self.num_quantiles} leaves no "
@@ -59,10 +60,12 @@ def tqc(config: TQCConfig, spec: EnvSpec, *, budget: int | None = None, network:
     network: ``(key, spec) -> (actor, critic)``, the critic giving [num_quantiles] atoms. Raises UsageError for other
     action spaces.
     """
-    return common.replayed(tqc_learner(config, spec, network=network), config, spec)
+    return common.replayed(tqc_learner(config, spec, budget=budget, network=network), config, spec)
 
 
-def tqc_learner(config: TQCConfig, spec: EnvSpec, *, network: NetworkFactory | None = None) -> BatchLearner:
+def tqc_learner(
+    config: TQCConfig, spec: EnvSpec, *, budget: int | None = None, network: NetworkFactory | None = None
+) -> BatchLearner:
     """TQC as a learner from batches, for a replay of one's own."""
     common.check_continuous("TQC", spec, network)
 
@@ -74,4 +77,4 @@ def tqc_learner(config: TQCConfig, spec: EnvSpec, *, network: NetworkFactory | N
         loss=loss,
         value=lambda z: z.mean((0, 2)),
     )
-    return soft_learner(config, spec, network, parts, outputs=config.num_quantiles)
+    return soft_learner(config, spec, network, parts, outputs=config.num_quantiles, budget=budget)

@@ -26,8 +26,8 @@ from steersman.agents.offline import common
 from steersman.agents.offline.common import OfflineConfig
 from steersman.agents.parts import training
 from steersman.agents.parts.training import Trained
-from steersman.agents.parts.training import adam as make_adam
 from steersman.agents.parts.with_replay import BatchLearner
+from steersman.agents.parts.wrappers import with_observation_norm
 from steersman.memory import Sample
 from steersman.types import Agent, EnvSpec, Key, Metrics, PyTree, Rollout
 
@@ -41,6 +41,7 @@ class BCState(NamedTuple):
     """What behaviour cloning learns."""
 
     actor: Trained
+    steps: jax.Array  # uint32, gradient steps taken
 
 
 def bc(
@@ -50,25 +51,30 @@ def bc(
 
     network: ``(key, spec) -> policy``, a module ``obs -> distribution``, in place of ``nets.actors.StochasticActor``.
     """
-    return common.from_data(bc_learner(config, spec, network=network), config)
+    learner = bc_learner(config, spec, budget=budget, network=network)
+    return common.from_data(with_observation_norm(learner) if config.normalize_observations else learner, config)
 
 
-def bc_learner(config: BCConfig, spec: EnvSpec, *, network: Callable[..., Any] | None = None) -> BatchLearner:
+def bc_learner(
+    config: BCConfig, spec: EnvSpec, *, budget: int | None = None, network: Callable[..., Any] | None = None
+) -> BatchLearner:
     """Behaviour cloning as a learner from batches."""
-    make, adam = common.policy_maker("Behaviour cloning", config, spec, network), make_adam()
+    make = common.policy_maker("Behaviour cloning", config, spec, network)
+    adam = training.adam(max_grad_norm=config.max_grad_norm)
 
     def init(key: Key, first_rollout: Rollout) -> BCState:
-        return BCState(training.trained(adam, make(key)))
+        return BCState(training.trained(adam, make(key)), jnp.zeros((), jnp.uint32))
 
     def learn(state: BCState, sample: Sample, key: Key) -> tuple[BCState, jax.Array, Metrics]:
         batch = sample.batch
 
-        def loss(policy: PyTree) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+        def loss(policy: PyTree) -> tuple[jax.Array, Any]:
             log_prob, distribution = common.log_likelihood(policy, batch.obs, batch.action, spec)
-            return -(sample.weight * log_prob).mean(), (log_prob, distribution.entropy().mean())
+            value = -(sample.weight * log_prob).mean()
+            return value, (value, log_prob, distribution.entropy().mean())
 
-        (value, (log_prob, entropy)), gradient = jax.value_and_grad(loss, has_aux=True)(state.actor.params)
-        actor = training.descend(adam, state.actor, gradient, config.learning_rate)
-        return BCState(actor), jnp.abs(log_prob), {"loss": value, "entropy": entropy}
+        rate = training.annealed(config, budget, state.steps)
+        actor, (value, log_prob, entropy), _ = training.descend(adam, loss, state.actor, rate)
+        return BCState(actor, state.steps + 1), jnp.abs(log_prob), {"loss": value, "entropy": entropy}
 
     return BatchLearner(init, lambda num_envs: (), common.acting(spec), learn)

@@ -16,7 +16,8 @@ from gymnasium import spaces
 
 from steersman import shards
 from steersman.agents.off_policy.common import flat_actions, shaped
-from steersman.agents.parts.checks import check_config, check_network
+from steersman.agents.parts import config as groups
+from steersman.agents.parts.checks import Rules, check_network
 from steersman.agents.parts.with_replay import BatchLearner
 from steersman.memory import uniform
 from steersman.nets.actors import StochasticActor
@@ -24,26 +25,17 @@ from steersman.types import Agent, EnvSpec, Key, Metrics, PyTree
 
 
 @dataclass(frozen=True)
-class OfflineConfig:
-    """The settings that all of them have. A step of their runs is a gradient step."""
+class OfflineConfig(groups.ObservationNormConfig, groups.NetworkConfig, groups.OptimiserConfig):
+    """Data"""
 
     batch_size: int = 256
     """Transitions in one gradient step (N)."""
-    learning_rate: float = 3e-4
-    """Adam's step size."""
     hidden_sizes: tuple[int, ...] = (256, 256)
     """Widths of the hidden layers of every network (after the convolutions, for images)."""
     activation: str = "relu"
     """Of the hidden layers: tanh, relu, elu, silu or gelu."""
 
-    def __post_init__(self) -> None:
-        check_config(
-            self,
-            at_least_one=("batch_size",),
-            positive=("learning_rate",),
-            choices={"activation": ("tanh", "relu", "elu", "silu", "gelu")},
-            sizes=("hidden_sizes",),
-        )
+    rules = Rules(at_least_one=("batch_size",))
 
 
 def from_data(learner: BatchLearner, config: OfflineConfig, gamma: float = 1.0) -> Agent:
@@ -65,7 +57,7 @@ def policy_maker(
     check_network(algorithm, spec, network)
     if network is not None:
         return lambda key: network(key, spec)
-    return lambda key: StochasticActor(spec, hidden_sizes=config.hidden_sizes, activation=config.activation, key=key)
+    return lambda key: StochasticActor(spec, **config.network, key=key)
 
 
 def log_likelihood(policy: Any, obs: PyTree, action: PyTree, spec: EnvSpec) -> tuple[jax.Array, Any]:

@@ -30,10 +30,11 @@ from steersman.agents.off_policy import common as off_policy
 from steersman.agents.offline import common
 from steersman.agents.offline.common import OfflineConfig
 from steersman.agents.parts import training
-from steersman.agents.parts.checks import check_config
+from steersman.agents.parts.checks import Rules
+from steersman.agents.parts.config import RewardScalingConfig, TargetConfig
 from steersman.agents.parts.training import Trained
-from steersman.agents.parts.training import adam as make_adam
 from steersman.agents.parts.with_replay import BatchLearner
+from steersman.agents.parts.wrappers import normalised
 from steersman.memory import Sample
 from steersman.nets.critics import ActionValue, Critic, StateValue, ensemble
 from steersman.theory import surrogates, trees
@@ -42,7 +43,7 @@ from steersman.types import Agent, EnvSpec, Key, Metrics, PyTree, Rollout
 
 
 @dataclass(frozen=True)
-class IQLConfig(OfflineConfig):
+class IQLConfig(TargetConfig, RewardScalingConfig, OfflineConfig):
     """Settings of IQL; the defaults are those of the authors for MuJoCo."""
 
     gamma: float = 0.99
@@ -55,18 +56,13 @@ class IQLConfig(OfflineConfig):
     """Most that an action can count in the policy's loss."""
     num_critics: int = 2
     """Critics in the ensemble (K); what V learns from is their minimum."""
-    target_rate: float = 0.005
-    """How far the targets move towards the critics in one gradient step."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_config(
-            self,
-            at_least_one=("num_critics",),
-            positive=("expectile", "largest_weight"),
-            non_negative=("inverse_temperature",),
-            fraction=("gamma", "expectile", "target_rate"),
-        )
+    rules = Rules(
+        at_least_one=("num_critics",),
+        positive=("expectile", "largest_weight"),
+        non_negative=("inverse_temperature",),
+        fraction=("gamma", "expectile"),
+    )
 
 
 class IQLState(NamedTuple):
@@ -76,6 +72,7 @@ class IQLState(NamedTuple):
     critics: Trained  # leaves [K, ...]
     targets: PyTree  # Qbar, leaves [K, ...]
     value: Trained
+    steps: jax.Array  # uint32, gradient steps taken
 
 
 def iql(
@@ -85,13 +82,17 @@ def iql(
 
     network: ``(key, spec) -> policy``, a module ``obs -> distribution``, in place of ``nets.actors.StochasticActor``.
     """
-    return common.from_data(iql_learner(config, spec, network=network), config, config.gamma)
+    return common.from_data(
+        normalised(iql_learner(config, spec, budget=budget, network=network), config), config, config.gamma
+    )
 
 
-def iql_learner(config: IQLConfig, spec: EnvSpec, *, network: Callable[..., Any] | None = None) -> BatchLearner:
+def iql_learner(
+    config: IQLConfig, spec: EnvSpec, *, budget: int | None = None, network: Callable[..., Any] | None = None
+) -> BatchLearner:
     """IQL as a learner from batches."""
-    make, adam, rate = common.policy_maker("IQL", config, spec, network), make_adam(), config.learning_rate
-    shape: Any = {"hidden_sizes": config.hidden_sizes, "activation": config.activation}
+    make, shape = common.policy_maker("IQL", config, spec, network), config.network
+    adam = training.adam(max_grad_norm=config.max_grad_norm)
 
     def init(key: Key, first_rollout: Rollout) -> IQLState:
         actor_key, critic_key, value_key = jax.random.split(key, 3)
@@ -101,37 +102,40 @@ def iql_learner(config: IQLConfig, spec: EnvSpec, *, network: Callable[..., Any]
             training.trained(adam, critics),
             training.copied(critics),
             training.trained(adam, StateValue(spec, **shape, key=value_key)),
+            jnp.zeros((), jnp.uint32),
         )
 
     def learn(state: IQLState, sample: Sample, key: Key) -> tuple[IQLState, jax.Array, Metrics]:
         batch, weight = sample.batch, sample.weight
         q = off_policy.values(state.targets, batch.obs, batch.action).min(0)  # [N]
 
-        def value_loss(value: PyTree) -> jax.Array:
-            return (weight * expectile_loss(q - jax.vmap(value)(batch.obs), config.expectile)).mean()
+        rate = training.annealed(config, budget, state.steps)
 
-        loss, gradient = jax.value_and_grad(value_loss)(state.value.params)
-        value = training.descend(adam, state.value, gradient, rate)
+        def value_loss(value: PyTree):
+            loss = (weight * expectile_loss(q - jax.vmap(value)(batch.obs), config.expectile)).mean()
+            return loss, loss
+
+        value, loss, _ = training.descend(adam, value_loss, state.value, rate)
         v_tm1, v_t = jax.vmap(value.params)(batch.obs), jax.vmap(value.params)(batch.next_obs)
         imitate = surrogates.advantage_weight(q - v_tm1, config.inverse_temperature, config.largest_weight)
 
-        def actor_loss(policy: PyTree) -> jax.Array:
+        def actor_loss(policy: PyTree):
             log_prob, _ = common.log_likelihood(policy, batch.obs, batch.action, spec)
-            return surrogates.policy_gradient_loss(log_prob, weight * imitate).mean()
+            loss = surrogates.policy_gradient_loss(log_prob, weight * imitate).mean()
+            return loss, loss
 
-        imitation, gradient = jax.value_and_grad(actor_loss)(state.actor.params)
-        actor = training.descend(adam, state.actor, gradient, rate)
+        actor, imitation, _ = training.descend(adam, actor_loss, state.actor, rate)
 
-        def critic_loss(critics: PyTree) -> tuple[jax.Array, jax.Array]:
+        def critic_loss(critics: PyTree):
             q_tm1 = off_policy.values(critics, batch.obs, batch.action)  # [K, N]
             error = td_error(q_tm1, batch.reward[None], sample.discount[None], v_t[None])
-            return (weight[None] * 0.5 * jnp.square(error)).mean(1).sum(), error
+            loss = (weight[None] * 0.5 * jnp.square(error)).mean(1).sum()
+            return loss, (loss, error)
 
-        (td, error), gradient = jax.value_and_grad(critic_loss, has_aux=True)(state.critics.params)
-        critics = training.descend(adam, state.critics, gradient, rate)
-        targets = trees.polyak(state.targets, critics.params, config.target_rate)
+        critics, (td, error), _ = training.descend(adam, critic_loss, state.critics, rate)
+        targets = trees.polyak(state.targets, critics.params, config.tau)
         metrics = {"loss": loss + imitation + td, "value_loss": loss, "policy_loss": imitation, "critic_loss": td}
         metrics |= {"q": q.mean(), "value": v_tm1.mean(), "weight": imitate.mean()}
-        return IQLState(actor, critics, targets, value), jnp.abs(error).mean(0), metrics
+        return IQLState(actor, critics, targets, value, state.steps + 1), jnp.abs(error).mean(0), metrics
 
     return BatchLearner(init, lambda num_envs: (), common.acting(spec), learn)

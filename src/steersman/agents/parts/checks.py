@@ -6,12 +6,23 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from numbers import Real
-from typing import Any
+from typing import Any, NamedTuple
 
 from gymnasium import spaces
 
 from steersman.errors import UsageError, nearest
 from steersman.types import EnvSpec
+
+
+class Rules(NamedTuple):
+    """Ranges of a config's fields, by name: what ``check_config`` takes."""
+
+    at_least_one: Sequence[str] = ()
+    positive: Sequence[str] = ()
+    non_negative: Sequence[str] = ()
+    fraction: Sequence[str] = ()
+    choices: Mapping[str, Sequence[str]] | None = None
+    sizes: Sequence[str] = ()
 
 
 def check_config(

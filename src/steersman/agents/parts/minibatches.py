@@ -1,6 +1,9 @@
-"""Batches: shuffled, cut into minibatches, standardised."""
+"""Batches: shuffled, cut into minibatches, standardised; and the loop of epochs over them."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -39,3 +42,21 @@ def shuffled_minibatches(key: Key, batch: PyTree, num_minibatches: int) -> PyTre
         index = jax.random.permutation(jax.random.fold_in(key, shards.shard_index()), length * num_envs)
     index = index.reshape(num_minibatches, -1)
     return jax.tree.map(lambda x: x[index], flat)
+
+
+def epochs(
+    step: Callable[[PyTree, PyTree], tuple[PyTree, Any]],
+    carry: PyTree,
+    minibatches: Callable[[PyTree, Key], PyTree],
+    key: Key,
+    num_epochs: int,
+) -> tuple[PyTree, Any]:
+    """``step(carry, minibatch) -> (carry, metrics)`` over all minibatches of every epoch; -> (carry, metrics [E, M]).
+
+    minibatches: (carry, key) -> ``[M, ...]``, made anew before each epoch.
+    """
+
+    def epoch(carry: PyTree, key: Key) -> tuple[PyTree, Any]:
+        return jax.lax.scan(step, carry, minibatches(carry, key))
+
+    return jax.lax.scan(epoch, carry, jax.random.split(key, num_epochs))

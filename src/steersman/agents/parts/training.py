@@ -1,7 +1,7 @@
-"""The optimisers of the agents.
+"""Training a network, in one place: its parameters, its optimiser's moments, a step down a gradient, schedules.
 
-Small networks are faster as one ravelled vector of parameters, few and large operations; from 256 wide on the copies
-that ravelling makes cost more than they save, and the tree of parameters is trained leaf by leaf.
+Few parameters are trained faster as one ravelled vector, in few and large operations; many as the tree they are, for
+the copies that ravelling makes then cost more than they save (``benchmarks/ravelled.py``). ``FLAT`` is where.
 """
 
 from __future__ import annotations
@@ -9,60 +9,30 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
 from jax.flatten_util import ravel_pytree
 
-from steersman.types import PyTree
+from steersman import shards
+from steersman.types import PyTree, Rollout
+
+FLAT = 50_000  # parameters up to which one vector is faster
 
 
 class Optimiser(NamedTuple):
     """Two pure functions of parameters, a vector ``[P]`` or a tree, and of their gradient."""
 
-    init: Callable[[Any], PyTree]  # parameters -> state
-    update: Callable[[Any, PyTree], tuple[Any, PyTree]]  # (gradient, state) -> (direction, state)
+    init: Callable[[Any], PyTree]  # parameters -> moments
+    update: Callable[[Any, PyTree], tuple[Any, PyTree]]  # (gradient, moments) -> (direction, moments)
 
 
-FLAT = 50_000  # parameters up to which one vector is faster
+class Flat(eqx.Module):
+    """Parameters as one vector ``[P]`` that knows its tree."""
 
-
-def packed(params: PyTree) -> tuple[Any, Callable[[Any], PyTree]]:
-    """-> (the parameters as they are faster to train: one vector if they are few, else the tree; its inverse).
-
-    A gradient is packed by the same function: it has as many entries.
-    """
-    few = sum(x.size for x in jax.tree.leaves(params)) <= FLAT
-    return ravel_pytree(params) if few else (params, lambda tree: tree)
-
-
-def clipped_adam(max_grad_norm: float | jax.Array, *, eps: float = 1e-5) -> Optimiser:
-    """Clip the whole gradient's norm, then Adam's direction; the caller scales it by minus the learning rate."""
-    return _optimiser(optax.chain(optax.clip_by_global_norm(max_grad_norm), optax.scale_by_adam(eps=eps)))
-
-
-def clipped_radam(max_grad_norm: float | jax.Array, *, eps: float = 1e-8) -> Optimiser:
-    """As ``clipped_adam``, with RAdam's direction: Adam's, rectified while its variance is not yet known.
-
-    Liu et al. (2020), arXiv:1908.03265.
-    """
-    return _optimiser(optax.chain(optax.clip_by_global_norm(max_grad_norm), optax.scale_by_radam(eps=eps)))
-
-
-def adam(*, b1: float = 0.9, eps: float = 1e-8) -> Optimiser:
-    """Adam's direction alone; the caller scales it by minus the learning rate. b1: the decay of the first moment."""
-    return _optimiser(optax.scale_by_adam(b1=b1, eps=eps))
-
-
-def _optimiser(chain: optax.GradientTransformation) -> Optimiser:
-    """optax raises floats to integer powers, which strict dtype promotion forbids: its own code runs under the standard
-    rules."""
-
-    def update(gradient: Any, state: PyTree) -> tuple[Any, PyTree]:
-        with jax.numpy_dtype_promotion("standard"):
-            return chain.update(gradient, state)
-
-    return Optimiser(chain.init, update)
+    vector: jax.Array
+    unravel: Callable[[jax.Array], PyTree] = eqx.field(static=True)
 
 
 class Trained(NamedTuple):
@@ -71,15 +41,101 @@ class Trained(NamedTuple):
     params: PyTree
     optimiser: PyTree
 
+    @property
+    def network(self) -> PyTree:
+        """The parameters as the tree they are, however they are held."""
+        return self.params.unravel(self.params.vector) if isinstance(self.params, Flat) else self.params
 
-def trained(adam: Optimiser, params: PyTree) -> Trained:
-    return Trained(params, adam.init(params))
+
+def trained(optimiser: Optimiser, params: PyTree) -> Trained:
+    """A network at the start; the moments are laid out as they are trained, a vector or a tree."""
+    return Trained(params, optimiser.init(_few(params)[0]))
 
 
-def descend(adam: Optimiser, net: Trained, gradient: PyTree, learning_rate: Any) -> Trained:
-    """One step of ``adam`` down a gradient."""
-    direction, optimiser = adam.update(gradient, net.optimiser)
-    return Trained(jax.tree.map(lambda p, d: p - learning_rate * d, net.params, direction), optimiser)
+def packed(net: Trained) -> Trained:
+    """The same, held as it is trained, for a loop of many steps: packed and unpacked once, not at each of them."""
+    vector, unravel = _few(net.network)
+    return net if unravel is None else net._replace(params=Flat(vector, unravel))
+
+
+def unpacked(net: Trained) -> Trained:
+    """The inverse of ``packed``."""
+    return net._replace(params=net.network)
+
+
+def descend(
+    optimiser: Optimiser, loss: Callable[..., tuple[jax.Array, Any]], net: Trained, rate: Any, *batch: Any
+) -> tuple[Trained, Any, jax.Array]:
+    """One step of the optimiser down ``loss(params, *batch) -> (a scalar, aux)``; -> (the network after it, aux, the
+    gradient's norm).
+
+    The gradient is the mean over the shards; ``aux`` is this shard's own.
+    """
+    inside = net if isinstance(net.params, Flat) else packed(net)
+    gradient, aux = jax.grad(loss, has_aux=True)(net.network, *batch)
+    gradient = shards.cross_mean(_few(gradient)[0])  # few: one collective and a few large operations
+    direction, moments = optimiser.update(gradient, net.optimiser)
+    down = lambda params: jax.tree.map(lambda p, d: p - rate * d, params, direction)
+    if isinstance(inside.params, Flat):
+        after = Trained(Flat(down(inside.params.vector), inside.params.unravel), moments)
+    else:
+        after = Trained(down(inside.params), moments)
+    return after if inside is net else unpacked(after), aux, optax.tree.norm(gradient)
+
+
+def _few(params: PyTree) -> tuple[Any, Callable[[jax.Array], PyTree] | None]:
+    """-> (one vector and the way back, if they are few; else the tree, and None)"""
+    leaves = jax.tree.leaves(params)
+    few = len(leaves) > 1 and sum(x.size for x in leaves) <= FLAT
+    return ravel_pytree(params) if few else (params, None)
+
+
+def adam(*, max_grad_norm: Any = None, b1: float = 0.9, eps: float = 1e-8) -> Optimiser:
+    """Adam's direction, of the gradient clipped to ``max_grad_norm``; the caller scales it by minus the learning rate.
+
+    b1: the decay of the first moment.
+    """
+    return _optimiser(max_grad_norm, optax.scale_by_adam(b1=b1, eps=eps))
+
+
+def radam(*, max_grad_norm: Any = None, eps: float = 1e-8) -> Optimiser:
+    """As ``adam``, with RAdam's direction: Adam's, rectified while its variance is not yet known.
+
+    Liu et al. (2020), arXiv:1908.03265.
+    """
+    return _optimiser(max_grad_norm, optax.scale_by_radam(eps=eps))
+
+
+def _optimiser(max_grad_norm: Any, transform: optax.GradientTransformation) -> Optimiser:
+    """optax raises floats to integer powers, which strict dtype promotion forbids: its own code runs under the standard
+    rules."""
+    chain = transform if max_grad_norm is None else optax.chain(optax.clip_by_global_norm(max_grad_norm), transform)
+
+    def update(gradient: Any, moments: PyTree) -> tuple[Any, PyTree]:
+        with jax.numpy_dtype_promotion("standard"):
+            return chain.update(gradient, moments)
+
+    return Optimiser(chain.init, update)
+
+
+# Schedules: environment steps are counted in the learner's state, over all shards, the random ones included.
+
+
+def counted(steps: jax.Array, rollout: Rollout) -> jax.Array:
+    """The environment steps (uint32, it stays at its largest) after a rollout [T, B] of every shard."""
+    more = jnp.uint32(rollout.reward.size * shards.shard_count())
+    return jnp.where(steps > jnp.uint32(2**32 - 1) - more, jnp.uint32(2**32 - 1), steps + more)
+
+
+def remaining(budget: int | None, steps: jax.Array) -> jax.Array:
+    """The share of the budget of environment steps that is still ahead, from 1 to 0; 1 without a budget."""
+    return 1.0 - jnp.clip(steps.astype(jnp.float32) / budget, 0.0, 1.0) if budget else jnp.ones(())
+
+
+def annealed(config: Any, budget: int | None, steps: jax.Array, rate: Any = None) -> jax.Array:
+    """A step size at ``steps``: ``rate`` (by default config.learning_rate), falling if config.anneal_learning_rate."""
+    rate = config.learning_rate if rate is None else rate
+    return jnp.asarray(rate * (remaining(budget, steps) if config.anneal_learning_rate else jnp.ones(())))
 
 
 def every(period: int, updates: jax.Array, step: Callable[..., Any], *before: Any) -> Any:

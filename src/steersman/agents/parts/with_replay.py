@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from steersman.errors import UsageError
 from steersman.memory import Buffer, Sample
@@ -14,22 +16,27 @@ from steersman.types import Agent, Key, Metrics, PyTree, Rollout
 
 
 class BatchLearner(NamedTuple):
-    """An off-policy algorithm: four pure functions, as an ``Agent``, but it learns from batches of transitions.
+    """An off-policy algorithm: pure functions, as an ``Agent``, but it learns from batches of transitions.
 
-    init(key, first_rollout) -> S            the random-policy rollout [T, B, ...] gives shapes
+    init(key, first_rollout) -> S            the random-policy rollout [T, B, ...] gives shapes, seeds normalisers
     begin(num_envs) -> Carry                 as in ``Agent``
     act(S, carry, obs, first, key, *, explore) -> (action, carry, extras)
     learn(S, sample, key) -> (S, priority [N], metrics)        one gradient step
+    observe(S, rollout) -> S                 every later rollout [T, B, ...], once, before the gradient steps: moments
+                                             of observations, counts of steps for schedules
+    keeps                                    which of the extras that act records replay stores with each transition
     """
 
     init: Callable[[Key, Rollout], PyTree]
     begin: Callable[[int], PyTree]
     act: Callable[..., tuple[PyTree, PyTree, dict[str, Any]]]
     learn: Callable[[PyTree, Sample, Key], tuple[PyTree, jax.Array, Metrics]]
+    observe: Callable[[PyTree, Rollout], PyTree] = lambda state, rollout: state
+    keeps: tuple[str, ...] = ()
 
 
 class ReplayState(NamedTuple):
-    """What the learner has learned, and what it remembers."""
+    """What the learner has learned, and what it remembers. To act takes the learner alone."""
 
     learner: PyTree
     memory: PyTree
@@ -40,16 +47,31 @@ def with_replay(learner: BatchLearner, buffer: Buffer, *, ratio: float = 1.0) ->
 
     ratio: gradient steps per environment step; ratio * T * B is a whole number of 1 or more, or UsageError. ``init``
     puts the whole first rollout into the memory: it is what learning starts from. Metrics are means over the steps.
+    What ``learner.keeps`` names is stored too; a first rollout that has not recorded it, of a random policy or of
+    recorded data, has zeros there.
     """
 
+    def stored(rollout: Rollout) -> Rollout:
+        """A rollout as rows that stand alone: without the acting memory, which belongs to whole rollouts."""
+        return rollout._replace(extras={name: rollout.extras[name] for name in learner.keeps}, carry=())
+
     def init(key: Key, first_rollout: Rollout) -> ReplayState:
-        return ReplayState(learner.init(key, first_rollout), buffer.init(first_rollout._replace(extras={})))
+        state = learner.init(key, first_rollout)
+        if missing := [name for name in learner.keeps if name not in first_rollout.extras]:
+            length, num_envs = first_rollout.reward.shape
+            obs, carry = jax.tree.map(lambda x: x[0], first_rollout.obs), learner.begin(num_envs)
+            acted = jax.eval_shape(partial(learner.act, explore=True), state, carry, obs, first_rollout.first[0], key)
+            zeros = {
+                name: jax.tree.map(lambda x: jnp.zeros((length, *x.shape), x.dtype), acted[2][name]) for name in missing
+            }
+            first_rollout = first_rollout._replace(extras={**first_rollout.extras, **zeros})
+        return ReplayState(state, buffer.init(stored(first_rollout)))
 
     def act(state: ReplayState, carry: PyTree, obs: PyTree, first: jax.Array, key: Key, *, explore: bool = True):
         return learner.act(state.learner, carry, obs, first, key, explore=explore)
 
     def update(state: ReplayState, rollout: Rollout, key: Key) -> tuple[ReplayState, Metrics]:
-        memory = buffer.add(state.memory, rollout)
+        state = ReplayState(learner.observe(state.learner, rollout), buffer.add(state.memory, stored(rollout)))
 
         def step(state: ReplayState, key: Key) -> tuple[ReplayState, Metrics]:
             sample_key, learn_key = jax.random.split(key)
@@ -59,9 +81,8 @@ def with_replay(learner: BatchLearner, buffer: Buffer, *, ratio: float = 1.0) ->
 
         updates = updates_of(ratio, *rollout.reward.shape)
         if updates == 1:
-            return step(ReplayState(state.learner, memory), key)
-        keys = jax.random.split(key, updates)
-        state, metrics = jax.lax.scan(step, ReplayState(state.learner, memory), keys)
+            return step(state, key)
+        state, metrics = jax.lax.scan(step, state, jax.random.split(key, updates))
         return state, jax.tree.map(lambda x: x.mean(0), metrics)
 
     return Agent(init, learner.begin, act, update)

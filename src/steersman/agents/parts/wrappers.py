@@ -1,16 +1,24 @@
-"""Wrappers, agent -> agent. Each puts what it needs into the agent's state, so it is saved with the policy."""
+"""Wrappers around an agent, or around a learner from batches. Each puts what it needs into the state, so it is saved.
+
+An ``Agent`` sees a rollout once and learns from it. A ``BatchLearner`` learns from batches of long ago: there the
+moments move in ``observe``, with what has just been played, and a batch is seen under the moments of now.
+"""
 
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 
+from steersman.agents.parts.with_replay import BatchLearner
+from steersman.memory import Sample
 from steersman.spaces import MASK
 from steersman.theory.statistics import RunningMoments
 from steersman.types import Agent, Key, PerEnv, PyTree, Rollout
+
+A = TypeVar("A", Agent, BatchLearner)
 
 
 class ObservationNormState(NamedTuple):
@@ -20,14 +28,13 @@ class ObservationNormState(NamedTuple):
     moments: RunningMoments
 
 
-def with_observation_norm(agent: Agent, *, clip: float = 10.0) -> Agent:
+def with_observation_norm(agent: A, *, clip: float = 10.0) -> A:
     """Let an agent see clip((obs - mean) / std, -clip, clip), under the running moments of all observations so far.
 
     Only floating entries are normalised: not images, categories or action masks. ``init`` seeds the moments from the
-    first rollout; an update sees the moments that its rollout was collected under, and then renews them, so the
-    policy's ratio to itself is one at the start of every update.
+    first rollout. An update sees the moments that its rollout was collected under, and then renews them, so a policy's
+    ratio to itself is one at the start of every update.
     """
-
     norm = partial(normalized, clip=clip)
 
     def normed(moments: RunningMoments, rollout: Rollout) -> Rollout:
@@ -42,11 +49,20 @@ def with_observation_norm(agent: Agent, *, clip: float = 10.0) -> Agent:
     def act(state: ObservationNormState, carry: PyTree, obs: PyTree, first, key: Key, *, explore: bool = True):
         return agent.act(state.agent, carry, norm(state.moments, obs), first, key, explore=explore)
 
-    def update(state: ObservationNormState, rollout: Rollout, key: Key):
+    def update(agent: Agent, state: ObservationNormState, rollout: Rollout, key: Key):
         inner, metrics = agent.update(state.agent, normed(state.moments, rollout), key)
         return ObservationNormState(inner, state.moments.update(_numbers(rollout.obs))), metrics
 
-    return Agent(init, agent.begin, act, update)
+    def observe(learner: BatchLearner, state: ObservationNormState, rollout: Rollout):
+        inner = learner.observe(state.agent, normed(state.moments, rollout))
+        return ObservationNormState(inner, state.moments.update(_numbers(rollout.obs)))
+
+    def learn(learner: BatchLearner, state: ObservationNormState, sample: Sample, key: Key):
+        sample = sample._replace(batch=normed(state.moments, sample.batch))
+        inner, priority, metrics = learner.learn(state.agent, sample, key)
+        return state._replace(agent=inner), priority, metrics
+
+    return _wrapped(agent, init, act, update, observe, learn)
 
 
 def normalized(moments: RunningMoments, obs: PyTree, clip: float = 10.0) -> PyTree:
@@ -68,11 +84,12 @@ class RewardScalingState(NamedTuple):
     returns: PerEnv  # [B]
 
 
-def with_reward_scaling(agent: Agent, gamma: float | jax.Array, *, clip: float = 10.0) -> Agent:
+def with_reward_scaling(agent: A, gamma: float | jax.Array, *, clip: float = 10.0) -> A:
     """Let an agent learn from clip(r / std(R), -clip, clip), R_t = gamma R_{t-1} + r_t from 0 in each episode.
 
     The mean is not subtracted: that would change the task. Reported returns stay in the environment's units. The
-    moments include the rollout being learned from: on the first ones a scale from random play would be far off.
+    moments include the rollout being learned from: on the first ones a scale from random play would be far off. What
+    replay gives may be a sum of several rewards: it is scaled, and not clipped.
     """
 
     def fit(moments: RunningMoments, returns: jax.Array, rollout: Rollout) -> tuple[RunningMoments, jax.Array]:
@@ -85,7 +102,7 @@ def with_reward_scaling(agent: Agent, gamma: float | jax.Array, *, clip: float =
         returns, history = jax.lax.scan(step, returns, (jnp.asarray(rollout.reward), ended))
         return moments.update(history), returns
 
-    def scaled(moments: RunningMoments, rollout: Rollout) -> Rollout:
+    def scaled(moments: RunningMoments, rollout: Rollout, clip: float = clip) -> Rollout:
         return rollout._replace(reward=moments.scale(rollout.reward, clip))
 
     def init(key: Key, first_rollout: Rollout) -> RewardScalingState:
@@ -96,12 +113,28 @@ def with_reward_scaling(agent: Agent, gamma: float | jax.Array, *, clip: float =
     def act(state: RewardScalingState, carry: PyTree, obs: PyTree, first, key: Key, *, explore: bool = True):
         return agent.act(state.agent, carry, obs, first, key, explore=explore)
 
-    def update(state: RewardScalingState, rollout: Rollout, key: Key):
+    def update(agent: Agent, state: RewardScalingState, rollout: Rollout, key: Key):
         moments, returns = fit(state.moments, state.returns.value, rollout)
         inner, metrics = agent.update(state.agent, scaled(moments, rollout), key)
         return RewardScalingState(inner, moments, PerEnv(returns)), metrics
 
-    return Agent(init, agent.begin, act, update)
+    def observe(learner: BatchLearner, state: RewardScalingState, rollout: Rollout):
+        moments, returns = fit(state.moments, state.returns.value, rollout)
+        return RewardScalingState(learner.observe(state.agent, scaled(moments, rollout)), moments, PerEnv(returns))
+
+    def learn(learner: BatchLearner, state: RewardScalingState, sample: Sample, key: Key):
+        sample = sample._replace(batch=scaled(state.moments, sample.batch, jnp.inf))
+        inner, priority, metrics = learner.learn(state.agent, sample, key)
+        return state._replace(agent=inner), priority, metrics
+
+    return _wrapped(agent, init, act, update, observe, learn)
+
+
+def _wrapped(agent: A, init: Any, act: Any, update: Any, observe: Any, learn: Any) -> A:
+    """The agent, or the learner, with these in the place of its own."""
+    if isinstance(agent, BatchLearner):
+        return agent._replace(init=init, act=act, learn=partial(learn, agent), observe=partial(observe, agent))
+    return agent._replace(init=init, act=act, update=partial(update, agent))
 
 
 class LaggedState(NamedTuple):
@@ -138,7 +171,7 @@ def with_lag(agent: Agent, lag: int) -> Agent:
     return Agent(init, agent.begin, act, update)
 
 
-def normalised(agent: Agent, config: Any) -> Agent:
+def normalised(agent: A, config: Any) -> A:
     """The agent in the wrappers that its config asks for: scale_rewards (with its gamma), normalize_observations."""
     if config.scale_rewards:
         agent = with_reward_scaling(agent, config.gamma)

@@ -5,7 +5,7 @@ One update, from a rollout of T steps of B environments, is one Adam step down
     L = mean[-log pi(a_t|s_t) A_t + c_v (V(s_t) - G_t)^2 / 2 - c_e entropy],    A_t = G_t - V(s_t)
     G_t = r_t + gamma_t [(1 - lambda_t) V(s_{t+1}) + lambda_t G_{t+1}]
 
-with no gradient through A and G. lambda = 1 is A3C's: rewards to the end of the rollout, then V. ``n_steps`` takes n
+with no gradient through A and G. lambda = 1 is A3C's: rewards to the end of the rollout, then V. ``n_step`` takes n
 rewards and then V, everywhere.
 
 Beside REINFORCE, one rung below: the critic's value stands for the rest of the episode, so a rollout may cut it
@@ -22,7 +22,8 @@ from dataclasses import dataclass
 
 import jax
 
-from steersman.agents.parts.checks import check_config
+from steersman.agents.parts.checks import Rules
+from steersman.agents.parts.config import ActorCriticLossConfig
 from steersman.agents.parts.wrappers import normalised
 from steersman.agents.policy_gradient.common import (
     Estimate,
@@ -38,7 +39,7 @@ from steersman.types import Agent, EnvSpec, Rollout
 
 
 @dataclass(frozen=True)
-class A2CConfig(OnPolicyConfig):
+class A2CConfig(ActorCriticLossConfig, OnPolicyConfig):
     """Settings of A2C."""
 
     unroll_length: int = 8
@@ -47,35 +48,24 @@ class A2CConfig(OnPolicyConfig):
     """Adam's step size at the start."""
     gae_lambda: float = 1.0
     """Lambda of the advantage estimate: 1 bootstraps at the rollout's end only, 0 after one step."""
-    n_steps: int | None = None
-    """Rewards before the bootstrap of an n-step return; none: up to the rollout's end."""
-    value_coefficient: float = 0.5
-    """c_v, weight of the value loss."""
-    entropy_coefficient: float = 0.0
-    """c_e, weight of the entropy bonus."""
+    n_step: int | None = None
+    """Rewards in a target before it bootstraps (n); none: up to the rollout's end."""
     normalize_advantages: bool = False
     """Standardise advantages within the rollout."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_config(
-            self,
-            at_least_one=("n_steps",),
-            non_negative=("value_coefficient", "entropy_coefficient"),
-            fraction=("gae_lambda",),
-        )
+    rules = Rules(at_least_one=("n_step",), fraction=("gae_lambda",))
 
 
 def estimator(config: A2CConfig) -> Estimate:
     """Advantages and value targets: lambda- or n-step returns, less V(obs)."""
 
     def estimate(rollout: Rollout, log_prob: jax.Array, v_tm1: jax.Array, v_t: jax.Array) -> Estimates:
-        if config.n_steps is None:
+        if config.n_step is None:
             target = lambda_targets(rollout, v_t, config.gamma, config.gae_lambda)
         else:
             discount_t = returns.discounts(rollout.terminated, config.gamma)
             lambda_t = returns.trace_decays(rollout.truncated, config.gae_lambda)
-            target = returns.n_step_returns(rollout.reward, discount_t, v_t, config.n_steps, lambda_t)
+            target = returns.n_step_returns(rollout.reward, discount_t, v_t, config.n_step, lambda_t)
         return Estimates(target - v_tm1, target)
 
     return estimate

@@ -34,8 +34,10 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
 from steersman import shards
-from steersman.agents.parts.checks import check_config
-from steersman.agents.parts.training import clipped_adam
+from steersman.agents.parts import training
+from steersman.agents.parts.checks import Rules
+from steersman.agents.parts.config import ActorCriticLossConfig
+from steersman.agents.parts.training import Trained
 from steersman.agents.parts.wrappers import normalised
 from steersman.agents.policy_gradient import common
 from steersman.agents.policy_gradient.common import OnPolicyConfig
@@ -46,7 +48,7 @@ from steersman.types import Agent, EnvSpec, Key, Metrics, PerEnv, PyTree, Rollou
 
 
 @dataclass(frozen=True)
-class ActorCriticConfig(OnPolicyConfig):
+class ActorCriticConfig(ActorCriticLossConfig, OnPolicyConfig):
     """Settings of the online actor-critic."""
 
     unroll_length: int = 1
@@ -55,19 +57,8 @@ class ActorCriticConfig(OnPolicyConfig):
     """What the critic learns: q (the lecture's plain form) or v (the advantage form)."""
     trace_lambda: float | None = None
     """Decay of the eligibility traces; none: no traces, which is lambda = 0."""
-    value_coefficient: float = 0.5
-    """c_v, weight of the critic's steps."""
-    entropy_coefficient: float = 0.0
-    """c_e, weight of the entropy bonus."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_config(
-            self,
-            non_negative=("value_coefficient", "entropy_coefficient"),
-            fraction=("trace_lambda",),
-            choices={"critic": ("q", "v")},
-        )
+    rules = Rules(fraction=("trace_lambda",), choices={"critic": ("q", "v")})
 
 
 class Networks(NamedTuple):
@@ -84,9 +75,9 @@ class ActorCriticState(NamedTuple):
     """What the online actor-critic learns and remembers."""
 
     params: Networks
-    optimiser: PyTree  # Adam's moments, of the ravelled parameters
+    optimiser: PyTree  # Adam's moments
     traces: PyTree  # [B, P] of each environment, or ()
-    updates: jax.Array  # int32, rollouts absorbed so far
+    steps: jax.Array  # uint32, environment steps learned from
 
 
 class Errors(NamedTuple):
@@ -126,20 +117,18 @@ def actor_critic(
     UsageError for an action space that no policy head serves.
     """
     make_network = common.network_maker("actor_critic", config, spec, network)
-    adam = clipped_adam(config.max_grad_norm)
+    adam = common.adam(config)
 
     def init(key: Key, first_rollout: Rollout) -> ActorCriticState:
         keys = jax.random.split(key)
         q = None
         if config.critic == "q":
-            critic = Critic(spec, hidden_sizes=config.hidden_sizes, activation=config.activation, key=keys[1])
-            q = ActionValue(critic)
-        params = Networks(make_network(keys[0]), q)
-        vector, _ = ravel_pytree(params)
-        traces: PyTree = ()
+            q = ActionValue(Critic(spec, **config.network, key=keys[1]))
+        net, traces = training.trained(adam, Networks(make_network(keys[0]), q)), ()
         if config.trace_lambda is not None:
+            vector, _ = ravel_pytree(net.params)
             traces = PerEnv(jnp.zeros((first_rollout.reward.shape[1], vector.size), vector.dtype))
-        return ActorCriticState(params, adam.init(vector), traces, jnp.zeros((), jnp.int32))
+        return ActorCriticState(*net, traces, jnp.zeros((), jnp.uint32))
 
     def loss(params: Networks, step: Rollout, err: Errors, along: jax.Array | None = None) -> tuple[jax.Array, Metrics]:
         """Minus what is to rise, for one step of each environment; ``along``: a direction [P] that is added to it."""
@@ -173,26 +162,25 @@ def actor_critic(
         return (part * (err.critic @ traces) + (1.0 - part) * (err.actor @ traces)) / err.critic.size
 
     def update(state: ActorCriticState, rollout: Rollout, key: Key) -> tuple[ActorCriticState, Metrics]:
-        rate = common.learning_rate(config, budget, state.updates, rollout)
-        vector, unravel = ravel_pytree(state.params)
-        descend = common.descend(adam, loss, unravel, rate)
+        rate = training.annealed(config, budget, state.steps)
 
-        def learn(carry, now: tuple[Rollout, jax.Array]):
-            vector, optimiser, traces = carry
+        def learn(carry: tuple[Trained, PyTree], now: tuple[Rollout, jax.Array]):
+            net, traces = carry
             step, t = now
-            params = unravel(vector)
+            params = net.network
             err = errors(config, params, step, jax.random.fold_in(key, t))
-            if config.trace_lambda is None:
-                vector, optimiser, metrics = descend(vector, optimiser, step, err)
-            else:
+            along = None
+            if config.trace_lambda is not None:
                 traces = PerEnv(remember(traces.value, params, step))
-                vector, optimiser, metrics = descend(vector, optimiser, step, err, direction(traces.value, params, err))
-            return (vector, optimiser, traces), metrics
+                along = direction(traces.value, params, err)
+            net, metrics, norm = training.descend(adam, loss, net, rate, step, err, along)
+            return (net, traces), metrics | {"grad_norm": norm}
 
-        start = (vector, state.optimiser, state.traces)
+        start = training.packed(Trained(state.params, state.optimiser)), state.traces
         times = jnp.arange(rollout.reward.shape[0], dtype=jnp.int32)
-        (vector, optimiser, traces), metrics = jax.lax.scan(learn, start, (rollout._replace(carry=()), times))
+        (net, traces), metrics = jax.lax.scan(learn, start, (rollout._replace(carry=()), times))
         metrics = {name: value.mean() for name, value in metrics.items()} | {"learning_rate": rate}
-        return ActorCriticState(unravel(vector), optimiser, traces, state.updates + 1), metrics
+        after = training.unpacked(net)
+        return ActorCriticState(*after, traces, training.counted(state.steps, rollout)), metrics
 
     return normalised(Agent(init, lambda num_envs: (), common.act, update), config)

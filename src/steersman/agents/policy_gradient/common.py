@@ -12,15 +12,14 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.flatten_util import ravel_pytree
 
 from steersman import shards
-from steersman.agents.parts.checks import check_config, check_network
+from steersman.agents.parts import config as groups
+from steersman.agents.parts import training
+from steersman.agents.parts.checks import check_network
 from steersman.agents.parts.minibatches import standardise
-from steersman.agents.parts.training import Optimiser, clipped_adam
+from steersman.agents.parts.training import Trained
 from steersman.nets.actor_critic import ActorCritic, ActorCriticFactory
-from steersman.nets.encoders import ENCODERS
-from steersman.nets.layers.mlp import ACTIVATIONS
 from steersman.theory import returns, surrogates
 from steersman.types import Agent, EnvSpec, Key, Metrics, PyTree, Rollout
 
@@ -28,31 +27,9 @@ Scalar = float | jax.Array
 
 
 @dataclass(frozen=True)
-class OnPolicyConfig:
-    """Settings of every on-policy agent; the defaults are general ones for vector observations."""
+class PolicyConfig(groups.Config):
+    """The policy's network"""
 
-    unroll_length: int = 128
-    """Steps of each environment between two updates (T)."""
-    learning_rate: float = 3e-4
-    """Adam's step size at the start."""
-    anneal_learning_rate: bool = True
-    """Let the learning rate fall linearly to zero over the run."""
-    gamma: float = 0.99
-    """Discount factor."""
-    max_grad_norm: float = 0.5
-    """Clip the norm of the whole gradient to this."""
-    normalize_observations: bool = False
-    """Standardise observations by running moments, saved with the policy."""
-    scale_rewards: bool = False
-    """Divide rewards by the running standard deviation of the discounted return."""
-    hidden_sizes: tuple[int, ...] = (64, 64)
-    """Widths of each trunk's hidden layers (after the convolutions, for images)."""
-    activation: str = "tanh"
-    """Of the hidden layers: tanh, relu, elu, silu or gelu."""
-    encoder: str = "auto"
-    """What reads images: auto, flatten, nature, impala or minatar."""
-    layer_norm: bool = False
-    """Normalise the layers of the trunks (LayerNorm)."""
     share_trunk: bool = False
     """One trunk for policy and value."""
     log_std_init: float = 0.0
@@ -60,28 +37,45 @@ class OnPolicyConfig:
     state_dependent_std: bool = False
     """Let the network give the log-std instead of a free parameter."""
 
-    def __post_init__(self) -> None:
-        check_config(
-            self,
-            at_least_one=("unroll_length",),
-            positive=("learning_rate", "max_grad_norm"),
-            fraction=("gamma",),
-            choices={"activation": tuple(ACTIVATIONS), "encoder": ENCODERS},
-            sizes=("hidden_sizes",),
-        )
+
+@dataclass(frozen=True)
+class OnPolicyConfig(
+    PolicyConfig,
+    groups.RewardScalingConfig,
+    groups.ObservationNormConfig,
+    groups.NetworkConfig,
+    groups.OptimiserConfig,
+    groups.RolloutConfig,
+):
+    """Settings of every on-policy agent; the defaults are general ones for vector observations."""
+
+    anneal_learning_rate: bool = True
+    """Let the step size fall linearly to zero over the run."""
+    max_grad_norm: float | None = 0.5
+    """Clip the norm of the whole gradient to this; none: as it is."""
 
 
 class LearnerState(NamedTuple):
     """What an agent with one network and Adam learns and remembers."""
 
     params: PyTree  # the network
-    optimiser: PyTree  # Adam's moments, of the ravelled parameters
-    updates: jax.Array  # int32, rollouts absorbed so far
+    optimiser: PyTree  # Adam's moments
+    steps: jax.Array  # uint32, environment steps learned from
 
 
 def first_length(config: OnPolicyConfig, num_envs: int) -> int:
     """Steps of the random-policy rollout: one, or a whole unroll where it seeds a normaliser."""
     return config.unroll_length if config.normalize_observations or config.scale_rewards else 1
+
+
+def adam(config: OnPolicyConfig) -> training.Optimiser:
+    """The optimiser of the on-policy agents."""
+    return training.adam(max_grad_norm=config.max_grad_norm, eps=1e-5)
+
+
+def start(config: OnPolicyConfig, params: PyTree) -> LearnerState:
+    """The state before the first rollout."""
+    return LearnerState(*training.trained(adam(config), params), jnp.zeros((), jnp.uint32))
 
 
 def network_maker(
@@ -94,11 +88,8 @@ def network_maker(
         return lambda key: network(key, spec)
     return lambda key: ActorCritic(
         spec,
-        hidden_sizes=config.hidden_sizes,
-        activation=config.activation,
+        **config.network,
         share_trunk=config.share_trunk,
-        encoder=config.encoder,
-        layer_norm=config.layer_norm,
         log_std_init=config.log_std_init,
         state_dependent_std=config.state_dependent_std,
         key=key,
@@ -126,40 +117,6 @@ def lambda_targets(rollout: Rollout, v_t: jax.Array, gamma: Scalar, lambda_: Sca
     """The critic's targets G [T, B], lambda-returns; minus V(obs) they are GAE."""
     discount_t = returns.discounts(rollout.terminated, gamma)
     return returns.lambda_returns(rollout.reward, discount_t, v_t, returns.trace_decays(rollout.truncated, lambda_))
-
-
-def remaining(budget: int | None, updates: jax.Array, rollout: Rollout) -> jax.Array:
-    """The share of the budget of environment steps that is still ahead, from 1 to 0; 1 without a budget."""
-    if not budget:
-        return jnp.ones(())
-    length, num_envs = rollout.reward.shape
-    steps = updates.astype(jnp.float32) * (length * num_envs * shards.shard_count())
-    return 1.0 - jnp.clip(steps / budget, 0.0, 1.0)
-
-
-def learning_rate(config: OnPolicyConfig, budget: int | None, updates: jax.Array, rollout: Rollout) -> jax.Array:
-    """Adam's step size for this update."""
-    share = remaining(budget, updates, rollout) if config.anneal_learning_rate else jnp.ones(())
-    return jnp.asarray(config.learning_rate * share)
-
-
-def descend(
-    adam: Optimiser,
-    loss: Callable[..., tuple[jax.Array, Metrics]],
-    unravel: Callable[[jax.Array], PyTree],
-    rate: Scalar,
-) -> Callable[..., tuple[jax.Array, PyTree, Metrics]]:
-    """``(parameters [P], Adam's moments, *batch) -> (the same after one step down loss(params, *batch), metrics)``."""
-
-    def step(vector: jax.Array, optimiser: PyTree, *batch: Any) -> tuple[jax.Array, PyTree, Metrics]:
-        gradient, metrics = jax.grad(loss, has_aux=True)(unravel(vector), *batch)
-        # One ravelled vector: one collective and a few large operations, not several per parameter.
-        gradient, metrics = shards.cross_mean((ravel_pytree(gradient)[0], metrics))
-        metrics["grad_norm"] = jnp.linalg.norm(gradient)
-        direction, optimiser = adam.update(gradient, optimiser)
-        return vector - rate * direction, optimiser, metrics
-
-    return step
 
 
 class Estimates(NamedTuple):
@@ -204,17 +161,16 @@ def policy_gradient_agent(
 
     make: key -> the network, a module ``obs -> (distribution, value)``.
     """
-    adam = clipped_adam(config.max_grad_norm)
-    loss = policy_gradient_loss(config, estimate)
+    optimiser, loss = adam(config), policy_gradient_loss(config, estimate)
 
     def init(key: Key, first_rollout: Rollout) -> LearnerState:
-        params = make(key)
-        return LearnerState(params, adam.init(ravel_pytree(params)[0]), jnp.zeros((), jnp.int32))
+        return start(config, make(key))
 
     def update(state: LearnerState, rollout: Rollout, key: Key) -> tuple[LearnerState, Metrics]:
-        vector, unravel = ravel_pytree(state.params)
-        rate = learning_rate(config, budget, state.updates, rollout)
-        vector, optimiser, metrics = descend(adam, loss, unravel, rate)(vector, state.optimiser, rollout)
-        return LearnerState(unravel(vector), optimiser, state.updates + 1), metrics | {"learning_rate": rate}
+        rate = training.annealed(config, budget, state.steps)
+        net = Trained(state.params, state.optimiser)
+        net, metrics, norm = training.descend(optimiser, loss, net, rate, rollout)
+        after = LearnerState(*net, training.counted(state.steps, rollout))
+        return after, metrics | {"grad_norm": norm, "learning_rate": rate}
 
     return Agent(init, lambda num_envs: (), act, update)

@@ -22,7 +22,8 @@ from dataclasses import dataclass
 
 import jax
 
-from steersman.agents.parts.checks import check_config
+from steersman.agents.parts.checks import Rules
+from steersman.agents.parts.config import ActorCriticLossConfig
 from steersman.agents.parts.wrappers import normalised, with_lag
 from steersman.agents.policy_gradient.common import (
     Estimate,
@@ -37,7 +38,7 @@ from steersman.types import Agent, EnvSpec, Rollout
 
 
 @dataclass(frozen=True)
-class ImpalaConfig(OnPolicyConfig):
+class ImpalaConfig(ActorCriticLossConfig, OnPolicyConfig):
     """Settings of IMPALA."""
 
     unroll_length: int = 16
@@ -52,21 +53,10 @@ class ImpalaConfig(OnPolicyConfig):
     """Cut of the importance ratio of each step's own error."""
     clip_c: float = 1.0
     """Cut of the ratios that later errors pass through."""
-    value_coefficient: float = 0.5
-    """c_v, weight of the value loss."""
-    entropy_coefficient: float = 0.0
-    """c_e, weight of the entropy bonus."""
     normalize_advantages: bool = False
     """Standardise advantages within the rollout."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_config(
-            self,
-            positive=("clip_rho", "clip_c"),
-            non_negative=("value_coefficient", "entropy_coefficient", "lag"),
-            fraction=("gae_lambda",),
-        )
+    rules = Rules(positive=("clip_rho", "clip_c"), non_negative=("lag",), fraction=("gae_lambda",))
 
 
 def estimator(config: ImpalaConfig) -> Estimate:

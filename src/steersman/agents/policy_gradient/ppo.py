@@ -17,7 +17,7 @@ and clip range by choice; advantages normalised per minibatch; every epoch shuff
 on its own and every minibatch takes its share of each, so all data is used once an epoch and the result does not depend
 on how many devices share the work; a Gaussian's log-std is a free parameter, its samples are stored unclipped and
 clipped only at the environment's door; observations normalised and clipped to +-10 and rewards scaled by the running
-standard deviation of the discounted return, by choice (``agents.parts.wrappers``), both frozen during one update.
+standard deviation of the discounted return, by choice (``parts.wrappers``), both frozen during one update.
 """
 
 from __future__ import annotations
@@ -28,11 +28,13 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.flatten_util import ravel_pytree
 
-from steersman.agents.parts.checks import check_config
-from steersman.agents.parts.minibatches import shuffled_minibatches, standardise
-from steersman.agents.parts.training import clipped_adam
+from steersman import shards
+from steersman.agents.parts import training
+from steersman.agents.parts.checks import Rules
+from steersman.agents.parts.config import ActorCriticLossConfig, EpochsConfig
+from steersman.agents.parts.minibatches import epochs, shuffled_minibatches, standardise
+from steersman.agents.parts.training import Trained
 from steersman.agents.parts.wrappers import normalised
 from steersman.agents.policy_gradient import common
 from steersman.agents.policy_gradient.common import OnPolicyConfig
@@ -42,13 +44,9 @@ from steersman.types import Agent, EnvSpec, Key, Metrics, PyTree, Rollout
 
 
 @dataclass(frozen=True)
-class PPOConfig(OnPolicyConfig):
+class PPOConfig(EpochsConfig, ActorCriticLossConfig, OnPolicyConfig):
     """Settings of PPO; the defaults are general ones for vector observations."""
 
-    num_epochs: int = 4
-    """Passes over the rollout in one update."""
-    num_minibatches: int = 4
-    """Minibatches in one pass; it must divide unroll_length * num_envs."""
     gae_lambda: float = 0.95
     """Lambda of the advantage estimate: 0 is the TD error, 1 the Monte-Carlo advantage."""
     objective: str = "clip"
@@ -63,36 +61,27 @@ class PPOConfig(OnPolicyConfig):
     """The KL divergence that beta is steered to (objective penalty)."""
     stop_kl: float | None = None
     """Skip the rest of an update once a minibatch's approximate KL exceeds this."""
-    value_coefficient: float = 0.5
-    """c_v, weight of the value loss."""
     value_clip: float | None = None
     """Largest move of a value prediction per update; none: the plain squared error."""
-    entropy_coefficient: float = 0.0
-    """c_e, weight of the entropy bonus."""
     normalize_advantages: bool = True
     """Standardise advantages within each minibatch."""
     recompute_advantages: bool = False
     """Estimate values and advantages anew before every epoch."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_config(
-            self,
-            at_least_one=("num_epochs", "num_minibatches"),
-            positive=("clip", "kl_target", "kl_coefficient", "stop_kl", "value_clip"),
-            non_negative=("value_coefficient", "entropy_coefficient"),
-            fraction=("gae_lambda",),
-            choices={"objective": ("clip", "penalty")},
-        )
+    rules = Rules(
+        positive=("clip", "kl_target", "kl_coefficient", "stop_kl", "value_clip"),
+        fraction=("gae_lambda",),
+        choices={"objective": ("clip", "penalty")},
+    )
 
 
 class PPOState(NamedTuple):
     """What PPO learns and remembers."""
 
     params: PyTree  # the network
-    optimiser: PyTree  # Adam's moments, of the ravelled parameters
+    optimiser: PyTree  # Adam's moments
     kl_coefficient: jax.Array  # beta
-    updates: jax.Array  # int32, rollouts absorbed so far
+    steps: jax.Array  # uint32, environment steps learned from
 
 
 class Batch(NamedTuple):
@@ -116,14 +105,11 @@ def ppo(
     ``nets.ActorCritic`` as the config describes it. Raises UsageError for an action space that no policy head serves.
     """
     make_network = common.network_maker("PPO", config, spec, network)
-    adam = clipped_adam(config.max_grad_norm)
-    penalty = config.objective == "penalty"
+    adam, penalty = common.adam(config), config.objective == "penalty"
 
     def init(key: Key, first_rollout: Rollout) -> PPOState:
-        params = make_network(key)
-        vector, _ = ravel_pytree(params)
-        beta = jnp.asarray(config.kl_coefficient, jnp.float32)
-        return PPOState(params, adam.init(vector), beta, jnp.zeros((), jnp.int32))
+        net = training.trained(adam, make_network(key))
+        return PPOState(*net, jnp.asarray(config.kl_coefficient, jnp.float32), jnp.zeros((), jnp.uint32))
 
     def prepare(params: PyTree, rollout: Rollout) -> Batch:
         policy, v_tm1, v_t = common.evaluate(params, rollout)
@@ -135,60 +121,49 @@ def ppo(
     def loss(params: PyTree, batch: Batch, clip: jax.Array, beta: jax.Array) -> tuple[jax.Array, Metrics]:
         policy, value = jax.vmap(params)(batch.obs)
         log_ratio = policy.log_prob(batch.action) - batch.log_prob
-        approximate_kl = surrogates.approximate_kl(log_ratio).mean()
+        kl = surrogates.approximate_kl(log_ratio).mean()
         if penalty:
-            kl = batch.old_policy.kl(policy)
-            policy_loss, kl = surrogates.ppo_penalty_loss(log_ratio, batch.advantage, kl, beta).mean(), kl.mean()
+            exact = batch.old_policy.kl(policy)
+            policy_loss, kl = surrogates.ppo_penalty_loss(log_ratio, batch.advantage, exact, beta).mean(), exact.mean()
         else:
-            policy_loss, kl = surrogates.ppo_clip_loss(log_ratio, batch.advantage, clip).mean(), approximate_kl
+            policy_loss = surrogates.ppo_clip_loss(log_ratio, batch.advantage, clip).mean()
         if config.value_clip is None:
             value_loss = surrogates.value_loss(value, batch.target).mean()
         else:
             value_loss = surrogates.clipped_value_loss(value, batch.old_value, batch.target, config.value_clip).mean()
         entropy = policy.entropy().mean()
         total = policy_loss + config.value_coefficient * value_loss - config.entropy_coefficient * entropy
-        metrics = {
-            "loss": total,
-            "policy_loss": policy_loss,
-            "value_loss": value_loss,
-            "entropy": entropy,
-            "kl": kl,
-            "clip_fraction": surrogates.clip_fraction(log_ratio, clip).mean(),
-        }
-        return total, metrics
+        metrics = {"loss": total, "policy_loss": policy_loss, "value_loss": value_loss, "entropy": entropy, "kl": kl}
+        return total, metrics | {"clip_fraction": surrogates.clip_fraction(log_ratio, clip).mean()}
 
     def update(state: PPOState, rollout: Rollout, key: Key) -> tuple[PPOState, Metrics]:
-        learning_rate = common.learning_rate(config, budget, state.updates, rollout)
-        remaining = common.remaining(budget, state.updates, rollout)
-        clip = config.clip * (remaining if config.anneal_clip else jnp.ones(()))
-        _, unravel = ravel_pytree(state.params)
-        descend = common.descend(adam, loss, unravel, learning_rate)
+        rate = training.annealed(config, budget, state.steps)
+        clip = config.clip * (training.remaining(budget, state.steps) if config.anneal_clip else jnp.ones(()))
         whole = None if config.recompute_advantages else prepare(state.params, rollout)
 
-        def step(carry, batch: Batch):
-            vector, optimiser, going = carry
-            *after, metrics = descend(vector, optimiser, batch, clip, state.kl_coefficient)
+        def step(carry: tuple[Trained, jax.Array], batch: Batch):
+            net, going = carry
+            after, metrics, norm = training.descend(adam, loss, net, rate, batch, clip, state.kl_coefficient)
             if config.stop_kl is not None:
-                going = going & (metrics["kl"] <= config.stop_kl)
-                after = jax.tree.map(partial(jnp.where, going), after, [vector, optimiser])
-            return (*after, going), metrics
+                going = going & (shards.cross_mean(metrics["kl"]) <= config.stop_kl)
+                after = jax.tree.map(partial(jnp.where, going), after, net)
+            return (after, going), metrics | {"grad_norm": norm}
 
-        def epoch(carry, key: Key):
-            batch = prepare(unravel(carry[0]), rollout) if whole is None else whole
+        def minibatches(carry: tuple[Trained, jax.Array], key: Key) -> Batch:
+            batch = prepare(carry[0].network, rollout) if whole is None else whole
             batch = shuffled_minibatches(key, batch, config.num_minibatches)
-            if config.normalize_advantages:
-                batch = batch._replace(advantage=standardise(batch.advantage, axis=-1))
-            return jax.lax.scan(step, carry, batch)
+            if not config.normalize_advantages:
+                return batch
+            return batch._replace(advantage=standardise(batch.advantage, axis=-1))
 
-        start = (ravel_pytree(state.params)[0], state.optimiser, jnp.ones((), bool))
-        keys = jax.random.split(key, config.num_epochs)
-        (vector, optimiser, going), metrics = jax.lax.scan(epoch, start, keys)
-
+        begun = training.packed(Trained(state.params, state.optimiser)), jnp.ones((), bool)
+        (net, going), metrics = epochs(step, begun, minibatches, key, config.num_epochs)
         beta = state.kl_coefficient
         if penalty:
-            beta = surrogates.adapt_kl_coefficient(beta, metrics["kl"][-1].mean(), config.kl_target)
+            kl = shards.cross_mean(metrics["kl"][-1].mean())
+            beta = surrogates.adapt_kl_coefficient(beta, kl, config.kl_target)
         metrics = {name: value.mean() for name, value in metrics.items()}
-        metrics |= {"learning_rate": learning_rate, "kl_coefficient": beta, "stopped_early": ~going}
-        return PPOState(unravel(vector), optimiser, beta, state.updates + 1), metrics
+        metrics |= {"learning_rate": rate, "kl_coefficient": beta, "stopped_early": ~going}
+        return PPOState(*training.unpacked(net), beta, training.counted(state.steps, rollout)), metrics
 
     return normalised(Agent(init, lambda num_envs: (), common.act, update), config)

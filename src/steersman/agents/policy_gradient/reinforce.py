@@ -31,7 +31,8 @@ import jax
 import jax.numpy as jnp
 
 from steersman import shards
-from steersman.agents.parts.checks import check_config
+from steersman.agents.parts.checks import Rules
+from steersman.agents.parts.config import ActorCriticLossConfig
 from steersman.agents.parts.wrappers import normalised
 from steersman.agents.policy_gradient.common import (
     Estimate,
@@ -47,7 +48,7 @@ from steersman.types import Agent, EnvSpec, Rollout
 
 
 @dataclass(frozen=True)
-class ReinforceConfig(OnPolicyConfig):
+class ReinforceConfig(ActorCriticLossConfig, OnPolicyConfig):
     """Settings of REINFORCE."""
 
     unroll_length: int = 2048
@@ -60,20 +61,10 @@ class ReinforceConfig(OnPolicyConfig):
     """Subtracted from the return: none, constant (the other environments' mean) or value (learned)."""
     discount_states: bool = False
     """Weigh step t of an episode by gamma^t, as the gradient of the discounted return does (reward-to-go)."""
-    value_coefficient: float = 0.5
-    """c_v, weight of the value loss (baseline value)."""
-    entropy_coefficient: float = 0.0
-    """c_e, weight of the entropy bonus."""
     normalize_advantages: bool = False
     """Standardise advantages within the rollout: less variance, a little bias."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_config(
-            self,
-            non_negative=("value_coefficient", "entropy_coefficient"),
-            choices={"returns": ("whole", "reward-to-go"), "baseline": ("none", "constant", "value")},
-        )
+    rules = Rules(choices={"returns": ("whole", "reward-to-go"), "baseline": ("none", "constant", "value")})
 
 
 def check_environments(config: ReinforceConfig, num_envs: int) -> None:

@@ -29,9 +29,10 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
 from steersman import shards
-from steersman.agents.parts.checks import check_config
-from steersman.agents.parts.minibatches import shuffled_minibatches, standardise
-from steersman.agents.parts.training import clipped_adam
+from steersman.agents.parts import training
+from steersman.agents.parts.checks import Rules
+from steersman.agents.parts.minibatches import epochs, shuffled_minibatches, standardise
+from steersman.agents.parts.training import Trained
 from steersman.agents.parts.wrappers import normalised
 from steersman.agents.policy_gradient import common
 from steersman.agents.policy_gradient.common import LearnerState, OnPolicyConfig
@@ -70,15 +71,15 @@ class TRPOConfig(OnPolicyConfig):
     num_minibatches: int = 8
     """Minibatches of the critic in one pass; it must divide unroll_length * num_envs."""
 
+    rules = Rules(
+        at_least_one=("cg_iterations", "value_epochs", "num_minibatches"),
+        positive=("max_kl",),
+        non_negative=("damping", "backtracks"),
+        fraction=("gae_lambda", "backtrack_ratio"),
+    )
+
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_config(
-            self,
-            at_least_one=("cg_iterations", "value_epochs", "num_minibatches"),
-            positive=("max_kl",),
-            non_negative=("damping", "backtracks"),
-            fraction=("gae_lambda", "backtrack_ratio"),
-        )
         if self.share_trunk:
             raise UsageError(
                 "TRPO: share_trunk = True would let the critic's steps move the policy out of its trust region; it "
@@ -102,11 +103,10 @@ def trpo(
     that no policy head serves.
     """
     make_network = common.network_maker("TRPO", config, spec, network)
-    adam = clipped_adam(config.max_grad_norm)
+    adam = common.adam(config)
 
     def init(key: Key, first_rollout: Rollout) -> LearnerState:
-        params = make_network(key)
-        return LearnerState(params, adam.init(ravel_pytree(params)[0]), jnp.zeros((), jnp.int32))
+        return common.start(config, make_network(key))
 
     def improve(vector: jax.Array, unravel, rollout: Rollout, advantage: jax.Array) -> tuple[jax.Array, Metrics]:
         """Steps 2 to 4."""
@@ -140,7 +140,7 @@ def trpo(
             "accepted": found.accepted,
             "backtracks": found.backtracks,
             "cg_residual": solved.residual,
-            "entropy": shards.cross_mean(old.entropy().mean()),
+            "entropy": old.entropy().mean(),
         }
         return found.params, metrics
 
@@ -154,19 +154,18 @@ def trpo(
         target = common.lambda_targets(rollout, v_t, config.gamma, config.gae_lambda)
         vector, unravel = ravel_pytree(state.params)
         vector, metrics = improve(vector, unravel, rollout, standardise(target - v_tm1))
-        rate = common.learning_rate(config, budget, state.updates, rollout)
-        descend = common.descend(adam, value_loss, unravel, rate)
+        rate = training.annealed(config, budget, state.steps)
 
-        def step(carry, batch):
-            *carry, metrics = descend(*carry, batch)
-            return carry, metrics
+        def step(net: Trained, batch):
+            net, metrics, norm = training.descend(adam, value_loss, net, rate, batch)
+            return net, metrics | {"grad_norm": norm}
 
-        def epoch(carry, key: Key):
-            return jax.lax.scan(step, carry, shuffled_minibatches(key, (rollout.obs, target), config.num_minibatches))
+        def minibatches(net: Trained, key: Key):
+            return shuffled_minibatches(key, (rollout.obs, target), config.num_minibatches)
 
-        keys = jax.random.split(key, config.value_epochs)
-        (vector, optimiser), fitted = jax.lax.scan(epoch, [vector, state.optimiser], keys)
-        metrics |= {name: value.mean() for name, value in fitted.items()}
-        return LearnerState(unravel(vector), optimiser, state.updates + 1), metrics
+        net = training.packed(Trained(unravel(vector), state.optimiser))
+        net, fitted = epochs(step, net, minibatches, key, config.value_epochs)
+        metrics |= {name: value.mean() for name, value in fitted.items()} | {"learning_rate": rate}
+        return LearnerState(*training.unpacked(net), training.counted(state.steps, rollout)), metrics
 
     return normalised(Agent(init, lambda num_envs: (), common.act, update), config)

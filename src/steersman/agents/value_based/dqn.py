@@ -15,7 +15,7 @@ end of a task; a truncated item bootstraps from its true last state):
     prioritized items in proportion to |TD error|^alpha, w_i undoes that (Schaul et al. 2016)
     n_step      R of n steps, no correction for the policy's having changed
 
-Details: every ``target_period`` gradient steps q^- moves by ``target_rate`` towards q (1: a copy; period 1 and a small
+Details: every ``target_period`` gradient steps q^- moves by ``tau`` towards q (1: a copy; period 1 and a small
 rate: Polyak averaging); bootstrapping is cut by termination alone; Huber loss with threshold 1, or the squared error;
 Adam with eps 1e-5, the whole gradient's norm clipped; learning starts from ``learning_starts`` steps of random play;
 epsilon, or Boltzmann's temperature, falls in a straight line over a fraction of the run, and evaluation is greedy with
@@ -33,26 +33,33 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
-from gymnasium import spaces
 
 from steersman import shards
-from steersman.agents.parts.checks import check_config, check_discrete
-from steersman.agents.parts.training import clipped_adam, packed
+from steersman.agents.parts import config as groups
+from steersman.agents.parts import training
+from steersman.agents.parts.checks import Rules, check_discrete
+from steersman.agents.parts.training import Trained
 from steersman.agents.parts.with_replay import BatchLearner, with_replay
-from steersman.agents.value_based import q_outputs
+from steersman.agents.parts.wrappers import normalised
+from steersman.agents.value_based import common, q_outputs
 from steersman.errors import UsageError
 from steersman.memory import Sample, prioritized, uniform
-from steersman.nets.encoders import ENCODERS
 from steersman.nets.value import QNetwork, QNetworkFactory
-from steersman.spaces import MASK
-from steersman.theory import exploration, trees
-from steersman.theory.distributions import Categorical, masked
+from steersman.theory import trees
 from steersman.types import Agent, EnvSpec, Key, Metrics, PyTree, Rollout
 
 
 @dataclass(frozen=True)
-class DQNConfig:
+class DQNConfig(
+    groups.ExplorationConfig,
+    groups.TargetConfig,
+    groups.ReplayConfig,
+    groups.RewardScalingConfig,
+    groups.ObservationNormConfig,
+    groups.NetworkConfig,
+    groups.OptimiserConfig,
+    groups.RolloutConfig,
+):
     """Settings of DQN. The defaults are plain DQN, for vector observations."""
 
     unroll_length: int = 4
@@ -67,10 +74,8 @@ class DQNConfig:
     """Environment steps of random play before learning."""
     learning_rate: float = 5e-4
     """Adam's step size at the start."""
-    anneal_learning_rate: bool = False
-    """Let it fall linearly to zero over the run."""
-    gamma: float = 0.99
-    """Discount factor."""
+    max_grad_norm: float | None = 10.0
+    """Clip the norm of the whole gradient to this; none: as it is."""
     target: str = "q_learning"
     """What is bootstrapped from: q_learning, expected_sarsa or sarsa."""
     double: bool = False
@@ -87,8 +92,6 @@ class DQNConfig:
     """Lowest atom (categorical)."""
     v_max: float = 10.0
     """Highest atom (categorical)."""
-    n_step: int = 1
-    """Steps of reward before bootstrapping (n)."""
     prioritized: bool = False
     """Replay in proportion to the TD error."""
     priority_exponent: float = 0.6
@@ -99,45 +102,25 @@ class DQNConfig:
     """Of the TD error: huber or squared (distribution none)."""
     target_period: int = 250
     """Gradient steps between two moves of the target network."""
-    target_rate: float = 1.0
+    tau: float = 1.0
     """How far it moves: 1 copies the network, less averages it (Polyak, with target_period 1)."""
-    exploration: str = "epsilon_greedy"
-    """The exploring policy: epsilon_greedy or boltzmann."""
-    exploration_start: float = 1.0
-    """Epsilon, or the temperature, at the start."""
-    exploration_end: float = 0.05
-    """Epsilon, or the temperature, at the end."""
-    exploration_fraction: float = 0.1
-    """The part of the run over which it falls."""
-    max_grad_norm: float = 10.0
-    """Clip the norm of the whole gradient to this."""
     hidden_sizes: tuple[int, ...] = (64, 64)
     """Widths of the hidden layers (after the convolutions, for images); the last belongs to the stream or streams."""
-    encoder: str = "auto"
-    """What reads images: auto, flatten, nature, impala or minatar."""
-    layer_norm: bool = False
-    """Normalise every hidden layer (LayerNorm)."""
-    frame_stack: int = 1
-    """Frames in one image observation: above 1 each is stored once."""
+    activation: str = "relu"
+    """Of the hidden layers: tanh, relu, elu, silu or gelu."""
+
+    rules = Rules(
+        at_least_one=("target_period",),
+        fraction=("priority_exponent", "priority_correction"),
+        choices={
+            "target": ("q_learning", "expected_sarsa", "sarsa"),
+            "distribution": ("none", "categorical", "quantile"),
+            "loss": ("huber", "squared"),
+        },
+    )
 
     def __post_init__(self) -> None:
-        check_config(
-            self,
-            at_least_one=("unroll_length", "batch_size", "replay_capacity", "n_step", "target_period", "frame_stack"),
-            positive=("learning_rate", "max_grad_norm", "update_ratio"),
-            non_negative=("learning_starts", "exploration_start", "exploration_end"),
-            fraction=("gamma", "priority_exponent", "priority_correction", "target_rate", "exploration_fraction"),
-            choices={
-                "target": ("q_learning", "expected_sarsa", "sarsa"),
-                "distribution": ("none", "categorical", "quantile"),
-                "loss": ("huber", "squared"),
-                "exploration": ("epsilon_greedy", "boltzmann"),
-                "encoder": ENCODERS,
-            },
-            sizes=("hidden_sizes",),
-        )
-        if self.exploration == "epsilon_greedy":
-            check_config(self, fraction=("exploration_start", "exploration_end"))
+        super().__post_init__()
         if self.double and self.target != "q_learning":
             raise UsageError(
                 f"DQN: double chooses a greedy action, but target {self.target} takes the next one from the exploring "
@@ -160,12 +143,13 @@ class DQNConfig:
 
 
 class DQNState(NamedTuple):
-    """What DQN learns; its replay memory stands beside it (``agents.parts.with_replay.ReplayState``)."""
+    """What DQN learns; its replay memory stands beside it (``parts.with_replay.ReplayState``)."""
 
     params: PyTree  # q
     target: PyTree  # q^-
     optimiser: PyTree
     updates: jax.Array  # int32, gradient steps so far
+    steps: jax.Array  # uint32, environment steps learned from
 
 
 def dqn(
@@ -183,7 +167,7 @@ def dqn(
         schedule = {"beta": config.priority_correction, "beta_steps": budget or 0}
         common |= schedule | {"alpha": config.priority_exponent}
         buffer = prioritized(config.replay_capacity, config.batch_size, **common)
-    return with_replay(learner, buffer, ratio=config.update_ratio)
+    return with_replay(normalised(learner, config), buffer, ratio=config.update_ratio)
 
 
 def dqn_learner(
@@ -191,8 +175,7 @@ def dqn_learner(
 ) -> BatchLearner:
     """What ``dqn`` does with a batch, whatever memory it comes from."""
     check_discrete("DQN", spec, network)
-    has_mask = isinstance(spec.observation_space, spaces.Dict) and MASK in spec.observation_space.spaces
-    adam = clipped_adam(config.max_grad_norm)
+    adam = training.adam(max_grad_norm=config.max_grad_norm, eps=1e-5)
     output = q_outputs.scalar(config.loss == "huber")
     if config.distribution == "categorical":
         output = q_outputs.categorical(config.v_min, config.v_max, config.num_atoms)
@@ -203,14 +186,7 @@ def dqn_learner(
         if network is not None:
             return network(key, spec)
         return QNetwork(
-            spec,
-            hidden_sizes=config.hidden_sizes,
-            outputs=output.size,
-            dueling=config.dueling,
-            noisy=config.noisy,
-            encoder=config.encoder,
-            layer_norm=config.layer_norm,
-            key=key,
+            spec, **config.network, outputs=output.size, dueling=config.dueling, noisy=config.noisy, key=key
         )
 
     def apply(params: PyTree, obs: PyTree, key: Key | None) -> jax.Array:
@@ -221,25 +197,15 @@ def dqn_learner(
 
     def q_of(out: jax.Array, obs: PyTree) -> jax.Array:
         """Action values [N, A], those of illegal actions out of reach."""
-        q = output.q(out)
-        return masked(q, obs[MASK]) if has_mask else q
+        return common.legal(output.q(out), obs)
 
-    def explorer(q: jax.Array, obs: PyTree, level: jax.Array) -> Categorical:
-        policy = exploration.boltzmann if config.exploration == "boltzmann" else exploration.epsilon_greedy
-        return policy(q, level, obs[MASK] if has_mask else None)
-
-    def steps_of(updates: jax.Array) -> jax.Array:
-        """Environment steps, the random ones included, after some gradient steps."""
-        return updates.astype(jnp.float32) / config.update_ratio + float(config.learning_starts)
-
-    def level_of(updates: jax.Array) -> jax.Array:
-        """Epsilon, or the temperature."""
-        over = config.exploration_fraction * float(budget or 0)
-        return exploration.linear(steps_of(updates), config.exploration_start, config.exploration_end, over)
+    def explorer(state: DQNState, q: jax.Array, obs: PyTree) -> Any:
+        return common.explorer(config, q, obs, common.exploration_level(config, budget, state.steps))
 
     def init(key: Key, first_rollout: Rollout) -> DQNState:
-        params = make_network(key)
-        return DQNState(params, jax.tree.map(jnp.copy, params), adam.init(packed(params)[0]), jnp.zeros((), jnp.int32))
+        net = training.trained(adam, make_network(key))
+        began = jnp.asarray(config.learning_starts, jnp.uint32)
+        return DQNState(net.params, training.copied(net.params), net.optimiser, jnp.zeros((), jnp.int32), began)
 
     def act(state: DQNState, carry, obs: PyTree, first: jax.Array, key: Key, *, explore: bool = True):
         if not explore:
@@ -247,14 +213,14 @@ def dqn_learner(
         keys = shards.member_keys(key, first.shape[0])
         noise = jax.vmap(lambda k: jax.random.fold_in(k, 1))(keys) if config.noisy else None
         q = q_of(apply(state.params, obs, noise), obs)
-        policy = explorer(q, obs, level_of(state.updates))
+        policy = explorer(state, q, obs)
         return jax.vmap(lambda p, k: p.sample(k))(policy, keys), carry, {}
 
     def next_policy(state: DQNState, out: jax.Array, obs: PyTree, keys: Key) -> jax.Array:
         """pi(. | s') [N, A]: what the target averages over; ``out`` is the target network's."""
         q = q_of(out, obs)
         if config.target != "q_learning":
-            policy = explorer(q, obs, level_of(state.updates))
+            policy = explorer(state, q, obs)
             if config.target == "expected_sarsa":
                 return policy.probabilities()
             return trees.one_hot(policy.sample(keys[0]), q.shape[-1]).astype(jnp.float32)
@@ -274,22 +240,20 @@ def dqn_learner(
         keys = jax.random.split(key, 4)
         out_t = apply(state.target, sample.batch.next_obs, keys[2])
         policy_t = next_policy(state, out_t, sample.batch.next_obs, keys)
-        gradient, (priority, metrics) = jax.grad(loss, has_aux=True)(state.params, sample, out_t, policy_t, keys[3])
-        gradient, (vector, unpack) = packed(gradient)[0], packed(state.params)
-        direction, optimiser = adam.update(gradient, state.optimiser)
-        rate = jnp.asarray(config.learning_rate, jnp.float32)
-        if config.anneal_learning_rate and budget:
-            rate = exploration.linear(steps_of(state.updates), rate, 0.0, budget)
-        params = unpack(jax.tree.map(lambda p, d: p - rate * d, vector, direction))
+        rate = training.annealed(config, budget, state.steps)
+        net, (priority, metrics), norm = training.descend(
+            adam, loss, Trained(state.params, state.optimiser), rate, sample, out_t, policy_t, keys[3]
+        )
         updates = state.updates + 1
-
-        def moved(target: PyTree) -> PyTree:
-            return jax.tree.map(lambda old, new: old + config.target_rate * (new - old), target, params)
-
+        moved = lambda target: trees.polyak(target, net.params, config.tau)
         due = updates % config.target_period == 0
         every = config.target_period == 1
         target = moved(state.target) if every else jax.lax.cond(due, moved, lambda old: old, state.target)
-        metrics |= {"exploration": level_of(state.updates), "grad_norm": optax.tree.norm(gradient)}
-        return DQNState(params, target, optimiser, updates), priority, metrics
+        level = common.exploration_level(config, budget, state.steps)
+        metrics |= {"exploration": level, "grad_norm": norm, "learning_rate": rate}
+        return DQNState(net.params, target, net.optimiser, updates, state.steps), priority, metrics
 
-    return BatchLearner(init, lambda num_envs: (), act, learn)
+    def observe(state: DQNState, rollout: Rollout) -> DQNState:
+        return state._replace(steps=training.counted(state.steps, rollout))
+
+    return BatchLearner(init, lambda num_envs: (), act, learn, observe)

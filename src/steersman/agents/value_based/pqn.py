@@ -26,24 +26,30 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from steersman import shards
-from steersman.agents.parts.checks import check_config, check_discrete
-from steersman.agents.parts.minibatches import shuffled_minibatches
-from steersman.agents.parts.training import clipped_radam, packed
+from steersman.agents.parts import config as groups
+from steersman.agents.parts import training
+from steersman.agents.parts.checks import Rules, check_discrete
+from steersman.agents.parts.minibatches import epochs, shuffled_minibatches
+from steersman.agents.parts.training import Trained
 from steersman.agents.parts.wrappers import normalised
-from steersman.nets.encoders import ENCODERS
-from steersman.nets.layers.mlp import ACTIVATIONS
+from steersman.agents.value_based import common
 from steersman.nets.value import QNetwork, QNetworkFactory
-from steersman.spaces import MASK
-from steersman.theory import exploration, returns, trees
-from steersman.theory.distributions import masked
+from steersman.theory import returns, trees
 from steersman.types import Agent, EnvSpec, Key, Metrics, PyTree, Rollout
 
 
 @dataclass(frozen=True)
-class PQNConfig:
+class PQNConfig(
+    groups.ExplorationConfig,
+    groups.EpochsConfig,
+    groups.RewardScalingConfig,
+    groups.ObservationNormConfig,
+    groups.NetworkConfig,
+    groups.OptimiserConfig,
+    groups.RolloutConfig,
+):
     """Settings of PQN; the defaults are the paper's for MinAtar, with num_envs = 128."""
 
     unroll_length: int = 32
@@ -55,50 +61,27 @@ class PQNConfig:
     learning_rate: float = 5e-4
     """RAdam's step size at the start."""
     anneal_learning_rate: bool = True
-    """Let the learning rate fall linearly to zero over the run."""
-    gamma: float = 0.99
-    """Discount factor."""
+    """Let the step size fall linearly to zero over the run."""
+    max_grad_norm: float | None = 10.0
+    """Clip the norm of the whole gradient to this; none: as it is."""
     q_lambda: float = 0.65
     """Lambda of the targets: 0 is one-step Q-learning, 1 the Monte-Carlo return of what was played."""
-    epsilon_start: float = 1.0
-    """Probability of a random action at the start."""
-    epsilon_end: float = 0.05
-    """Probability of a random action after the schedule; evaluation is greedy."""
-    epsilon_fraction: float = 0.1
-    """Share of the run over which epsilon falls linearly; without a schedule it is epsilon_end throughout."""
-    max_grad_norm: float = 10.0
-    """Clip the norm of the whole gradient to this."""
-    normalize_observations: bool = False
-    """Standardise observations by running moments, saved with the policy."""
-    scale_rewards: bool = False
-    """Divide rewards by the running standard deviation of the discounted return."""
     hidden_sizes: tuple[int, ...] = (128, 128)
     """Widths of the hidden layers (after the convolutions, for images; may be empty there)."""
     activation: str = "relu"
     """Of the hidden layers: tanh, relu, elu, silu or gelu."""
-    encoder: str = "auto"
-    """What reads images: auto, flatten, nature, impala or minatar."""
     layer_norm: bool = True
     """Normalise every layer (LayerNorm); without it Q-learning without a target network diverges easily."""
 
-    def __post_init__(self) -> None:
-        check_config(
-            self,
-            at_least_one=("unroll_length", "num_epochs", "num_minibatches"),
-            positive=("learning_rate", "max_grad_norm"),
-            fraction=("gamma", "q_lambda", "epsilon_start", "epsilon_end", "epsilon_fraction"),
-            choices={"activation": tuple(ACTIVATIONS), "encoder": ENCODERS},
-            sizes=("hidden_sizes",),
-        )
+    rules = Rules(fraction=("q_lambda",))
 
 
 class PQNState(NamedTuple):
     """What PQN learns and remembers."""
 
     params: PyTree  # the network
-    optimiser: PyTree  # RAdam's moments, of the packed parameters
-    epsilon: jax.Array  # of the next rollout
-    updates: jax.Array  # int32, rollouts absorbed so far
+    optimiser: PyTree  # RAdam's moments
+    steps: jax.Array  # uint32, environment steps learned from
 
 
 class Batch(NamedTuple):
@@ -122,34 +105,18 @@ def pqn(
     def make_network(key: Key) -> PyTree:
         if network is not None:
             return network(key, spec)
-        return QNetwork(
-            spec,
-            hidden_sizes=config.hidden_sizes,
-            activation=config.activation,
-            encoder=config.encoder,
-            layer_norm=config.layer_norm,
-            key=key,
-        )
+        return QNetwork(spec, **config.network, key=key)
 
-    radam = clipped_radam(config.max_grad_norm)
-
-    def remaining(steps: jax.Array) -> jax.Array:
-        """The share of the schedule that is still ahead, from 1 to 0; 1 without a schedule."""
-        return 1.0 - jnp.clip(steps / budget, 0.0, 1.0) if budget else jnp.ones(())
-
-    def epsilon(steps: jax.Array) -> jax.Array:
-        over = config.epsilon_fraction * (budget or 0)
-        return exploration.linear(steps, config.epsilon_start, config.epsilon_end, over)
+    radam = training.radam(max_grad_norm=config.max_grad_norm)
 
     def init(key: Key, first_rollout: Rollout) -> PQNState:
-        params = make_network(key)
-        return PQNState(params, radam.init(packed(params)[0]), epsilon(jnp.float32(0.0)), jnp.zeros((), jnp.int32))
+        return PQNState(*training.trained(radam, make_network(key)), jnp.zeros((), jnp.uint32))
 
     def act(state: PQNState, carry, obs: PyTree, first: jax.Array, key: Key, *, explore: bool = True):
         q = jax.vmap(state.params)(obs)
         if not explore:
-            return jnp.argmax(legal(q, obs), axis=-1).astype(jnp.int32), carry, {}
-        policy = exploration.epsilon_greedy(q, state.epsilon, mask_of(obs))
+            return jnp.argmax(common.legal(q, obs), axis=-1).astype(jnp.int32), carry, {}
+        policy = common.explorer(config, q, obs, common.exploration_level(config, budget, state.steps))
         keys = shards.member_keys(key, first.shape[0])
         return jax.vmap(lambda p, k: p.sample(k))(policy, keys), carry, {}
 
@@ -157,7 +124,7 @@ def pqn(
         """max_a Q(obs, a), ``[T, B, ...] -> [T, B]``, a minibatch's worth at a time: images take memory."""
         length, num_envs = jax.tree.leaves(obs)[0].shape[:2]
         flat = jax.tree.map(lambda x: jnp.asarray(x).reshape(length * num_envs, *x.shape[2:]), obs)
-        value = lambda one: jnp.max(legal(params(one), one))
+        value = lambda one: jnp.max(common.legal(params(one), one))
         size = length * num_envs // config.num_minibatches
         return jax.lax.map(value, flat, batch_size=size).reshape(length, num_envs)
 
@@ -168,46 +135,25 @@ def pqn(
         return value, {"loss": value, "q": q.mean(), "td_error": jnp.abs(error).mean()}
 
     def update(state: PQNState, rollout: Rollout, key: Key) -> tuple[PQNState, Metrics]:
-        length, num_envs = rollout.reward.shape
-        taken = length * num_envs * shards.shard_count()
-        steps = state.updates.astype(jnp.float32) * taken
-        learning_rate = config.learning_rate * (remaining(steps) if config.anneal_learning_rate else jnp.ones(()))
-
+        rate = training.annealed(config, budget, state.steps)
         v_t = greedy_value(state.params, rollout.next_obs)
         discount_t = returns.discounts(rollout.terminated, config.gamma)
         lambda_t = returns.trace_decays(rollout.truncated, config.q_lambda)
         target = returns.lambda_returns(rollout.reward, discount_t, v_t, lambda_t)
         whole = Batch(rollout.obs, jnp.asarray(rollout.action), target)
 
-        def step(carry, batch: Batch):
-            params, optimiser = carry
-            gradient, metrics = jax.grad(loss, has_aux=True)(unpack(params), batch)
-            gradient, metrics = shards.cross_mean((packed(gradient)[0], metrics))
-            metrics["grad_norm"] = optax.tree.norm(gradient)
-            direction, optimiser = radam.update(gradient, optimiser)
-            params = jax.tree.map(lambda p, d: p - learning_rate * d, params, direction)
-            return (params, optimiser), metrics
+        def step(net: Trained, batch: Batch):
+            net, metrics, norm = training.descend(radam, loss, net, rate, batch)
+            return net, metrics | {"grad_norm": norm}
 
-        def epoch(carry, key: Key):
-            return jax.lax.scan(step, carry, shuffled_minibatches(key, whole, config.num_minibatches))
+        def minibatches(net: Trained, key: Key) -> Batch:
+            return shuffled_minibatches(key, whole, config.num_minibatches)
 
-        start, unpack = packed(state.params)
-        (params, optimiser), metrics = jax.lax.scan(
-            epoch, (start, state.optimiser), jax.random.split(key, config.num_epochs)
-        )
+        begun = training.packed(Trained(state.params, state.optimiser))
+        net, metrics = epochs(step, begun, minibatches, key, config.num_epochs)
         metrics = {name: value.mean() for name, value in metrics.items()}
-        metrics |= {"epsilon": state.epsilon, "learning_rate": learning_rate}
-        return PQNState(unpack(params), optimiser, epsilon(steps + taken), state.updates + 1), metrics
+        level = common.exploration_level(config, budget, state.steps)
+        metrics |= {"exploration": level, "learning_rate": rate}
+        return PQNState(*training.unpacked(net), training.counted(state.steps, rollout)), metrics
 
     return normalised(Agent(init, lambda num_envs: (), act, update), config)
-
-
-def mask_of(obs: PyTree) -> jax.Array | None:
-    """The legal actions of an observation that says them, ``[..., A]``; else None: all are."""
-    return obs[MASK] if isinstance(obs, dict) and MASK in obs else None
-
-
-def legal(q: jax.Array, obs: PyTree) -> jax.Array:
-    """Action values with those of illegal actions made impossible."""
-    mask = mask_of(obs)
-    return q if mask is None else masked(q, mask)

@@ -1,0 +1,184 @@
+"""Groups of settings that algorithms' configs are composed of, by inheritance: fields stay flat, one name is one thing.
+
+A config lists its groups, says other defaults where it has them, and adds fields of its own; the command line's help is
+grouped by the class that names a field first. A class's ``rules`` are the ranges of its fields, checked when a config
+is made.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from steersman.agents.parts.checks import Rules, check_config
+from steersman.nets.encoders import ENCODERS
+from steersman.nets.layers.mlp import ACTIVATIONS
+from steersman.theory.exploration import NOISES
+
+
+@dataclass(frozen=True)
+class Config:
+    """What every config is."""
+
+    rules: ClassVar[Rules] = Rules()  # of the fields that this class names; a subclass's own come on top
+
+    def __post_init__(self) -> None:
+        for part in reversed(type(self).__mro__):
+            check_config(self, **vars(part).get("rules", Rules())._asdict())
+
+
+@dataclass(frozen=True)
+class RolloutConfig(Config):
+    """Experience"""
+
+    unroll_length: int = 128
+    """Steps of each environment between two updates (T)."""
+    gamma: float = 0.99
+    """Discount factor."""
+
+    rules = Rules(at_least_one=("unroll_length",), fraction=("gamma",))
+
+
+@dataclass(frozen=True)
+class NetworkConfig(Config):
+    """Networks"""
+
+    hidden_sizes: tuple[int, ...] = (64, 64)
+    """Widths of the hidden layers of every network (after the convolutions, for images)."""
+    activation: str = "tanh"
+    """Of the hidden layers: tanh, relu, elu, silu or gelu."""
+    encoder: str = "auto"
+    """What reads images: auto, flatten, nature, impala or minatar."""
+    layer_norm: bool = False
+    """Normalise every hidden layer, of convolutions too (LayerNorm)."""
+
+    rules = Rules(choices={"activation": tuple(ACTIVATIONS), "encoder": ENCODERS}, sizes=("hidden_sizes",))
+
+    @property
+    def network(self) -> dict[str, Any]:
+        """The settings above, as the networks take them."""
+        names = ("hidden_sizes", "activation", "encoder", "layer_norm")
+        return {name: getattr(self, name) for name in names}
+
+
+@dataclass(frozen=True)
+class OptimiserConfig(Config):
+    """Optimiser"""
+
+    learning_rate: float = 3e-4
+    """The step size at the start."""
+    anneal_learning_rate: bool = False
+    """Let the step sizes fall linearly to zero over the run."""
+    max_grad_norm: float | None = None
+    """Clip the norm of a network's whole gradient to this; none: as it is."""
+
+    rules = Rules(positive=("learning_rate", "max_grad_norm"))
+
+
+@dataclass(frozen=True)
+class ObservationNormConfig(Config):
+    """Observations"""
+
+    normalize_observations: bool = False
+    """Standardise observations by running moments, saved with the policy."""
+
+
+@dataclass(frozen=True)
+class RewardScalingConfig(Config):
+    """Rewards"""
+
+    scale_rewards: bool = False
+    """Divide rewards by the running standard deviation of the discounted return."""
+
+
+@dataclass(frozen=True)
+class EpochsConfig(Config):
+    """Epochs"""
+
+    num_epochs: int = 4
+    """Passes over the rollout in one update."""
+    num_minibatches: int = 4
+    """Minibatches in one pass; it must divide unroll_length * num_envs."""
+
+    rules = Rules(at_least_one=("num_epochs", "num_minibatches"))
+
+
+@dataclass(frozen=True)
+class ReplayConfig(Config):
+    """Replay"""
+
+    update_ratio: float = 1.0
+    """Gradient steps per environment step; times unroll_length * num_envs it must be whole."""
+    batch_size: int = 256
+    """Transitions in one gradient step (N)."""
+    replay_capacity: int = 1_000_000
+    """Transitions that replay holds, over all environments; the oldest leave."""
+    learning_starts: int = 5_000
+    """Environment steps of a random policy that fill replay before learning starts."""
+    n_step: int = 1
+    """Rewards in a target before it bootstraps (n)."""
+    frame_stack: int = 1
+    """Frames in one image observation: above 1 each is stored once."""
+
+    rules = Rules(
+        at_least_one=("batch_size", "replay_capacity", "n_step", "frame_stack"),
+        positive=("update_ratio",),
+        non_negative=("learning_starts",),
+    )
+
+
+@dataclass(frozen=True)
+class ExplorationConfig(Config):
+    """Exploration"""
+
+    exploration: str = "epsilon_greedy"
+    """The exploring policy: epsilon_greedy or boltzmann."""
+    exploration_start: float = 1.0
+    """Epsilon, or the temperature, at the start."""
+    exploration_end: float = 0.05
+    """Epsilon, or the temperature, at the end; evaluation is greedy."""
+    exploration_fraction: float = 0.1
+    """The part of the run over which it falls linearly; without a budget it is exploration_end throughout."""
+
+    rules = Rules(
+        non_negative=("exploration_start", "exploration_end"),
+        fraction=("exploration_fraction",),
+        choices={"exploration": ("epsilon_greedy", "boltzmann")},
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.exploration == "epsilon_greedy":
+            check_config(self, fraction=("exploration_start", "exploration_end"))
+
+
+@dataclass(frozen=True)
+class NoiseConfig(Config):
+    """Exploration by noise"""
+
+    exploration_noise: str = "gaussian"
+    """Noise of the acting policy: gaussian (white), ou (Ornstein-Uhlenbeck) or pink."""
+
+    rules = Rules(choices={"exploration_noise": tuple(NOISES)})
+
+
+@dataclass(frozen=True)
+class TargetConfig(Config):
+    """Target networks"""
+
+    tau: float = 0.005
+    """How far the targets move towards the networks when they do: 1 copies, less averages (Polyak)."""
+
+    rules = Rules(fraction=("tau",))
+
+
+@dataclass(frozen=True)
+class ActorCriticLossConfig(Config):
+    """Loss"""
+
+    value_coefficient: float = 0.5
+    """c_v, weight of the value loss."""
+    entropy_coefficient: float = 0.0
+    """c_e, weight of the entropy bonus."""
+
+    rules = Rules(non_negative=("value_coefficient", "entropy_coefficient"))
