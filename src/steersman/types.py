@@ -135,6 +135,8 @@ class Agent(NamedTuple):
     begin(num_envs) -> Carry                 acting memory, leading axis [B]; () for the memoryless
     act(S, carry, obs, first, key, *, explore) -> (action, carry, extras)      obs [B, ...], first [B]
     update(S, rollout, key) -> (S, metrics)  absorb experience, return an improved state
+
+    What learns from recorded data alone is given that in place of a rollout: see ``Algorithm.data``.
     """
 
     init: Callable[[Key, Rollout], PyTree]
@@ -163,6 +165,8 @@ class Algorithm(NamedTuple):
     summary: str
     first_length: Callable[[Any, int], int] = lambda config, num_envs: 1  # T of the random-policy rollout for init
     check: Callable[[Any, int], None] = lambda config, num_envs: None  # UsageError where a shard cannot be cut so
-    data: str = "none"  # recorded transitions: it learns from "none", may "start" from them, or learns from them "only"
+    # Recorded transitions: it learns from "none", may "start" from them, or learns from them "only". Then ``update(S,
+    # memory, key)`` is one gradient step, on a batch drawn from the state of a ``memory.uniform`` that holds them.
+    data: str = "none"
     shardable: bool = True  # False: one seed trains on one device (replay); several seeds still go round the devices
     presets: Mapping[str, Mapping[str, Any]] = {}  # settings that are known to be good, by environment

@@ -61,8 +61,8 @@ def unroll(act: Act, envs: DeviceEnvs, acting: Acting, key: Key, length: int) ->
         )
         return Acting(state, seen.obs, ended, carry), (taken, finished(seen, jnp))
 
-    acting, (rollout, episodes) = jax.lax.scan(step, acting, jnp.arange(length, dtype=jnp.int32))
-    return acting, rollout, jax.tree.map(lambda x: x.sum(0), episodes)
+    now, (rollout, episodes) = jax.lax.scan(step, acting, jnp.arange(length, dtype=jnp.int32))
+    return now, rollout._replace(carry=acting.carry), jax.tree.map(lambda x: x.sum(0), episodes)
 
 
 def finished(seen: TimeStep, xp: Any) -> Episodes:

@@ -100,22 +100,6 @@ def vectorize(env: Env, num_envs: int) -> DeviceEnvs:
     return DeviceEnvs(spec, int(num_envs), reset, step)
 
 
-def still(spec: EnvSpec, num_envs: int) -> DeviceEnvs:
-    """Members in which nothing happens, whatever is done: for an agent that learns from recorded transitions alone.
-
-    Observations and rewards are 0, and no episode ends.
-    """
-    obs = lambda: jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), abstract(spec.observation_space, (num_envs,)))
-    number, count = jnp.zeros((num_envs,), jnp.float32), jnp.zeros((num_envs,), jnp.int32)
-    flag, costs = jnp.zeros((num_envs,), bool), jnp.zeros((num_envs, spec.num_costs), jnp.float32)
-
-    def step(state: PyTree, action: PyTree) -> tuple[PyTree, TimeStep]:
-        info = {"episode_return": number, "episode_length": count}
-        return state, TimeStep(obs(), number, flag, flag, obs(), costs, info)
-
-    return DeviceEnvs(spec, num_envs, lambda key, *, offset=0: ((), obs()), step)
-
-
 def _where(condition: jax.Array, x: jax.Array, y: jax.Array) -> jax.Array:
     """``jnp.where`` with a condition [B] over leaves [B, ...]."""
     return jnp.where(condition.reshape(condition.shape + (1,) * (x.ndim - 1)), x, y)

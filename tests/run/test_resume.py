@@ -214,6 +214,15 @@ def test_a_new_budget(tmp_path, settings):
     assert longer.summary["wall_seconds"] > first[-1]["seconds"]
 
 
+@pytest.mark.parametrize("place", PLACES)
+def test_nothing_is_played_to_learn_what_a_state_looks_like(place, tmp_path, settings, monkeypatch):
+    out = tmp_path / "run"
+    steersman.train("ppo", place, out=out, **(settings | {"steps": 320}))
+    for loop in ("compiled.CompiledLoop", "host_loop.HostLoop"):
+        monkeypatch.delattr(f"steersman.run.loops.{loop}.start")
+    assert steersman.resume(out, steps=640).summary["steps"] == 640
+
+
 def test_an_evaluation_that_was_interrupted_is_done_later(tmp_path, settings):
     class Interrupts(gymnasium.Wrapper):
         """Ctrl-C in the first step of the evaluation."""

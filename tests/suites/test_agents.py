@@ -9,13 +9,15 @@ import pytest
 
 from steersman import envs
 from steersman.agents import ALGORITHMS
+from steersman.memory import uniform
 from steersman.run.disk import checkpoint
 from steersman.run.disk.spec_json import transitions_like
+from steersman.run.loops.data_loop import DataLoop
 from steersman.run.loops.device_loop import DeviceLoop
 from steersman.run.loops.host_loop import HostLoop
 from steersman.run.loops.loop import LoopState
 from steersman.types import HostEnvs, TimeStep
-from steersman.unroll import begin, unroll
+from steersman.unroll import begin, random_policy, unroll
 
 T, B = 8, 4
 SMALL = {  # a config takes those that it has
@@ -71,22 +73,39 @@ def case(request):
     entry = ALGORITHMS[name]
     spec = envs.make(environment, 1).spec
     small = {k: v for k, v in SMALL.items() if k in entry.config.__dataclass_fields__}
-    return entry.factory(entry.config(**{**small, **settings}), spec, budget=1000), environment
+    return entry.factory(entry.config(**{**small, **settings}), spec, budget=1000), environment, entry.data == "only"
+
+
+@pytest.fixture
+def acts(case):
+    """Of an agent that learns from what it does itself."""
+    if case[-1]:
+        pytest.skip("learns from recorded data alone")
 
 
 @pytest.fixture(scope="module")
 def programs(case):
     """One compiled loop for single seeds, shared by the tests of a case."""
-    return loop_of(case), loop_of(case, shards=2), loop_of(case, seeds=[0, 1, 2])
+    loop = data_loop_of if case[-1] else loop_of
+    return loop(case), loop(case, shards=2), loop(case, seeds=[0, 1, 2])
 
 
 def loop_of(case, seeds=(0,), shards=1):
-    agent, environment = case
+    agent, environment, _ = case
     make = partial(envs.make, environment)
     loop = DeviceLoop(
         agent, make, num_envs=B, unroll_length=T, first_length=T, seeds=list(seeds), shards=shards, devices=2
     )
     return loop
+
+
+def data_loop_of(case, seeds=(0,), shards=1):
+    """Over a random policy's rollout; one seed trains on one device, whatever ``shards`` says."""
+    agent, environment, _ = case
+    made = envs.make(environment, B)
+    acting = begin(agent, made, jax.random.key(0))
+    _, data, _ = jax.jit(lambda now: unroll(random_policy(made.spec), made, now, jax.random.key(1), T))(acting)
+    return DataLoop(agent, uniform(2 * T * B, 1).init(data), first=data, seeds=list(seeds), devices=2)
 
 
 def numbers(tree):
@@ -139,9 +158,10 @@ def test_two_shards_equal_one(programs, request):
     states = []
     for loop in programs[:2]:
         state, totals = loop.advance(loop.start(), 2)
-        states.append((state.agent, totals.metrics, totals.episodes))
-    for x, y in zip(numbers(states[0]), numbers(states[1]), strict=True):
-        np.testing.assert_allclose(x, y, rtol=2e-4, atol=2e-5)  # sums are taken in another order
+        states.append({"agent": state.agent, "metrics": totals.metrics, "episodes": totals.episodes})
+    names = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(states[0])]
+    for name, x, y in zip(names, numbers(states[0]), numbers(states[1]), strict=True):
+        np.testing.assert_allclose(x, y, rtol=2e-4, atol=2e-5, err_msg=name)  # sums are taken in another order
 
 
 def test_checkpoint_round_trip(programs, tmp_path):
@@ -156,8 +176,8 @@ def test_checkpoint_round_trip(programs, tmp_path):
     assert_same_bits(a, b)
 
 
-def test_a_second_update_does_not_recompile(unlike, case):
-    agent, environment = case
+def test_a_second_update_does_not_recompile(acts, unlike, case):
+    agent, environment, _ = case
     made = envs.make(environment, B)
     first = transitions_like(made.spec, (T, B))
     state = jax.jit(agent.init)(jax.random.key(0), jax.tree.map(lambda s: np.zeros(s.shape, s.dtype), first))
@@ -174,7 +194,7 @@ def test_a_second_update_does_not_recompile(unlike, case):
 
 
 def test_members_act_differently_on_equal_observations(unlike, case):
-    agent, environment = case
+    agent, environment, _ = case
     made = envs.make(environment, 64)
     _, obs = made.reset(jax.random.key(0))
     obs = jax.tree.map(lambda x: np.broadcast_to(x[:1], x.shape), obs)
@@ -207,8 +227,8 @@ class CompiledAsHost(HostEnvs):
 
 
 @pytest.mark.parametrize("length", [1, T])
-def test_both_loops_collect_the_same_and_learn_the_same(unlike, case, programs, length):
-    agent, environment = case
+def test_both_loops_collect_the_same_and_learn_the_same(acts, unlike, case, programs, length):
+    agent, environment, _ = case
     made = partial(envs.make, environment)
     sizes = {"unroll_length": length, "first_length": T}
     device = programs[0] if length == T else DeviceLoop(agent, made, num_envs=B, seeds=[0], shards=1, **sizes)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from steersman.memory.buffer import Buffer, Sample, frozen, nbytes
+from steersman.memory.buffer import Buffer, Sample, nbytes
 from steersman.memory.hindsight import hindsight
 from steersman.memory.prioritized import prioritized
 from steersman.memory.uniform import uniform
 
-__all__ = ["Buffer", "Sample", "frozen", "hindsight", "nbytes", "prioritized", "uniform"]
+__all__ = ["Buffer", "Sample", "hindsight", "nbytes", "prioritized", "uniform"]

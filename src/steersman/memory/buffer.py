@@ -39,11 +39,6 @@ class Buffer(NamedTuple):
     update: Callable[[PyTree, Array, Array], PyTree]
 
 
-def frozen(buffer: Buffer) -> Buffer:
-    """A memory that keeps what ``init`` gave it: what an agent learns from that learns from recorded data alone."""
-    return buffer._replace(add=lambda memory, rollout: memory)
-
-
 def nbytes(tree: PyTree) -> int:
     """Bytes of a tree of arrays, or of the shapes that ``jax.eval_shape(buffer.init, rollout)`` gives.
 

@@ -99,6 +99,7 @@ def _play(policy: Policy, made: DeviceEnvs | HostEnvs, length: int, seed: int, e
     played = []
     for i in range(-(-length // piece)):
         acting, rollout = play(policy.state, acting, jax.random.fold_in(key, i))
+        rollout = rollout._replace(carry=())  # a dataset is of transitions, whoever acted
         played.append(jax.tree.map(np.array, rollout))  # copies: the rows of a host rollout are written again
     return jax.tree.map(lambda *x: np.concatenate(x)[:length], *played)
 

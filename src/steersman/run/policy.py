@@ -18,7 +18,7 @@ from steersman.memory import nbytes
 from steersman.run.disk import checkpoint, compile_cache, run_folder
 from steersman.run.disk.spec_json import spec_from_json, transitions_like
 from steersman.run.settings import RunConfig, reopened, split
-from steersman.types import Agent, EnvSpec, PyTree
+from steersman.types import Agent, EnvSpec, PyTree, Rollout
 
 
 class Policy:
@@ -99,8 +99,16 @@ def check_same_spaces(policy: EnvSpec, environment: EnvSpec) -> None:
 
 def state_bytes(agent: Agent, spec: EnvSpec, length: int, num_envs: int) -> int:
     """Bytes of the state that ``agent.init`` will make; nothing is allocated."""
-    state = jax.eval_shape(agent.init, jax.random.key(0), transitions_like(spec, (length, num_envs)))
-    return nbytes(state)
+    return nbytes(_state_like(agent, spec, length, num_envs))
+
+
+def _state_like(agent: Agent, spec: EnvSpec, length: int, num_envs: int) -> PyTree:
+    """Shapes and dtypes of the state that ``agent.init`` makes of a rollout [length, num_envs, ...]."""
+
+    def state(rollout: Rollout) -> PyTree:
+        return agent.init(jax.random.key(0), rollout._replace(carry=agent.begin(num_envs)))
+
+    return jax.eval_shape(state, transitions_like(spec, (length, num_envs)))
 
 
 def load(
@@ -152,7 +160,7 @@ def load_seeds(
 
 def saved_agent(agent: Agent, spec: EnvSpec, run: RunConfig) -> PyTree:
     """How the agent's state looks in a checkpoint of the run, without the replay memory: no policy acts on that."""
-    state = jax.eval_shape(agent.init, jax.random.key(0), transitions_like(spec, (1, run.num_envs)))
+    state = _state_like(agent, spec, 1, run.num_envs)
     is_replay = lambda part: isinstance(part, ReplayState)
     state = jax.tree.map(lambda part: part._replace(memory=()) if is_replay(part) else part, state, is_leaf=is_replay)
     rows = (run.seeds,) if run.seeds > 1 else ()

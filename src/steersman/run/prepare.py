@@ -3,28 +3,30 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
 import jax
-import numpy as np
 
 from steersman import envs
 from steersman.errors import UsageError
-from steersman.run.disk.dataset import check_fits, read_dataset
+from steersman.memory import nbytes, uniform
+from steersman.run.disk.checkpoint import parameters_sha256
+from steersman.run.disk.dataset import Dataset, check_fits, read_dataset
 from steersman.run.disk.spec_json import spec_to_json, transitions_like
 from steersman.run.evaluate import Evaluator, close, evaluator, fixed_size
+from steersman.run.loops.compiled import CompiledLoop
+from steersman.run.loops.data_loop import DataLoop
 from steersman.run.loops.device_loop import DeviceLoop
 from steersman.run.loops.devices import check_memory, in_units, shards_for
 from steersman.run.loops.host_loop import HostLoop
 from steersman.run.loops.loop import Loop
 from steersman.run.policy import state_bytes
 from steersman.run.settings import RunConfig
-from steersman.types import Agent, Algorithm, DeviceEnvs, EnvSpec, Rollout
-from steersman.vector import still
+from steersman.types import Agent, Algorithm, DeviceEnvs, EnvSpec, HostEnvs, Rollout
 
 
 @dataclass(frozen=True)
@@ -40,15 +42,16 @@ class Setup:
     loop: Loop
     checkpoint_updates: int
     state_bytes: int  # of the agent of one seed, its replay memory included
+    data_sha256: str | None  # of the recorded transitions that were read
     close: Callable[[], None]
 
     @property
     def seeds(self) -> list[int]:
-        return list(range(self.run.seed, self.run.seed + self.run.seeds))
+        return _seeds(self.run)
 
     @property
     def compiled(self) -> bool:
-        return isinstance(self.loop, DeviceLoop)
+        return isinstance(self.loop, CompiledLoop)
 
     @property
     def updates(self) -> int:
@@ -73,7 +76,7 @@ class Setup:
                 f"{self.algorithm.name} from {self.run.from_data}, for {self.spec.id}: {steps:,} gradient steps{seeds}"
             )
         where = "host"
-        if isinstance(self.loop, DeviceLoop):
+        if isinstance(self.loop, CompiledLoop):
             size = self.loop.mesh.size
             where = f"compiled, on {size} device{'s' if size > 1 else ''}"
         seeds = f" x {self.run.seeds} seeds" if self.run.seeds > 1 else ""
@@ -94,72 +97,91 @@ def prepare(
 ) -> Setup:
     """Make a run's parts; raises UsageError for a setting that is wrong, alone or with the others.
 
-    begun: a checkpoint holds the state, with what replay has of recorded data; the data itself is not needed any more.
+    begun: a checkpoint holds the state, with what replay has of recorded data; such data is not needed any more.
     """
     check_data(entry, environment, run)
-    offline = entry.data == "only"
+    offline = entry.data == "only"  # the environment is for its spaces, and to evaluate in
     if offline:
         run = dataclasses.replace(run, num_envs=fixed_size(environment) or 1)
     entry.check(config, run.num_envs)
     for wanted, package, extra in ((run.tensorboard, "tensorboardX", "tensorboard"), (run.wandb, "wandb", "wandb")):
         if wanted and not find_spec(package):
             raise UsageError(f"{package} is not installed. Install it with: pip install 'steersman[{extra}]'")
-    first_length = entry.first_length(config, run.num_envs)
     with ExitStack() as undo:
         made = _make(environment, run.num_envs, run)
         undo.callback(close, environment, made)
-        data = None
-        if run.from_data is not None:
-            data, capacity = _first_rollout(run, config, made.spec, offline, begun)
-            config = dataclasses.replace(config, replay_capacity=capacity)
-            first_length = len(data.reward)
-        if offline:
-            close(environment, made)
-            made = still(made.spec, run.num_envs)
-        agent = entry.factory(config, made.spec, budget=run.budget, network=network)
-        if isinstance(made, DeviceEnvs):
-            if run.overlap:
-                raise UsageError(
-                    f"overlap is for host environments, whose simulators can step while the learner computes; "
-                    f"{made.spec.id} is compiled into one program with it. Leave overlap out."
-                )
-            shards = 1
-            if entry.shardable and run.seeds == 1 and fixed_size(environment) is None:
-                shards = shards_for(run.num_envs, lambda n: entry.check(config, n), run.devices)
-            loop: Loop = DeviceLoop(
-                agent,
-                lambda n: made if n == run.num_envs else _make(environment, n, run),
-                num_envs=run.num_envs,
-                unroll_length=config.unroll_length,
-                first_length=first_length,
-                seeds=list(range(run.seed, run.seed + run.seeds)),
-                shards=shards,
-                devices=run.devices,
-                data=data,
-            )
-        elif run.seeds > 1:
+        spec, data = made.spec, None
+        if run.from_data is not None and (offline or not begun):
+            data = read_dataset(run.from_data)
+            check_fits(data, spec)
+        agent = entry.factory(config, spec, budget=run.budget, network=network)
+        loop = _loop(entry, environment, run, config, made, agent, data)
+        # Once the loop is made: it has settings of its own for JAX, which hold only before the devices are up.
+        size = state_bytes(agent, spec, entry.first_length(config, run.num_envs), run.num_envs)
+        check_memory(size * run.seeds, f"The state of {run.seeds} training(s) of {entry.name} on {spec.id}")
+        every = run.checkpoint_every or _checkpoint_every(run, None if isinstance(loop, CompiledLoop) else spec)
+        run = dataclasses.replace(run, checkpoint_every=every)
+        updates = max(1, round(every / loop.steps_per_update))
+        digest = None if data is None else parameters_sha256(data.transitions)
+        free = undo.pop_all().close
+        return Setup(entry, environment, run, config, spec, agent, loop, updates, size, digest, free)
+
+
+def _loop(
+    entry: Algorithm,
+    environment: Any,
+    run: RunConfig,
+    config: Any,
+    made: DeviceEnvs | HostEnvs,
+    agent: Agent,
+    data: Dataset | None,
+) -> Loop:
+    """The loop that drives the agent: over data, over host environments or over compiled ones."""
+    if entry.data == "only":
+        assert data is not None
+        close(environment, made)  # its spaces were all that was wanted
+        return _data_loop(agent, data, run)
+    first = _first_rollout(run, config, made.spec, data)
+    lengths = {"unroll_length": config.unroll_length, "first_length": entry.first_length(config, run.num_envs)}
+    if not isinstance(made, DeviceEnvs):
+        if run.seeds > 1:
             raise UsageError(
                 f"seeds = {run.seeds}: several seeds train side by side on compiled environments; {made.spec.id} runs "
                 "on the host. Start one run per seed (--seed 0, --seed 1, ...) and draw them together: steersman plot."
             )
-        else:
-            loop = HostLoop(
-                agent,
-                made,
-                unroll_length=config.unroll_length,
-                first_length=first_length,
-                seed=run.seed,
-                overlap=run.overlap,
-                data=data,
-            )
-        # Once the loop is made: it has settings of its own for JAX, which hold only before the devices are up.
-        size = state_bytes(agent, made.spec, first_length, run.num_envs)
-        check_memory(size * run.seeds, f"The state of {run.seeds} training(s) of {entry.name} on {made.spec.id}")
-        every = run.checkpoint_every or _checkpoint_every(run, None if isinstance(made, DeviceEnvs) else made.spec)
-        run = dataclasses.replace(run, checkpoint_every=every)
-        updates = max(1, round(every / loop.steps_per_update))
-        free = undo.pop_all().close
-        return Setup(entry, environment, run, config, made.spec, agent, loop, updates, size, free)
+        return HostLoop(agent, made, **lengths, seed=run.seed, overlap=run.overlap, data=first)
+    if run.overlap:
+        raise UsageError(
+            f"overlap is for host environments, whose simulators can step while the learner computes; "
+            f"{made.spec.id} is compiled into one program with it. Leave overlap out."
+        )
+    shards = 1
+    if entry.shardable and run.seeds == 1 and fixed_size(environment) is None:
+        shards = shards_for(run.num_envs, lambda n: entry.check(config, n), run.devices)
+    return DeviceLoop(
+        agent,
+        lambda n: made if n == run.num_envs else _make(environment, n, run),
+        num_envs=run.num_envs,
+        **lengths,
+        seeds=_seeds(run),
+        shards=shards,
+        devices=run.devices,
+        data=first,
+    )
+
+
+def _data_loop(agent: Agent, data: Dataset, run: RunConfig) -> Loop:
+    """The loop over data alone, which it holds as a memory to draw from: each observation once."""
+    if run.overlap:
+        raise UsageError("overlap is for host environments; learning from data alone steps none. Leave overlap out.")
+    rollout, memory = data.rollout(1), uniform(data.room, 1)
+    size = nbytes(jax.eval_shape(memory.init, rollout)) * min(run.seeds, run.devices or run.seeds, len(jax.devices()))
+    check_memory(size, f"What {run.from_data} holds, on every device", "Take less data, or fewer devices.")
+    return DataLoop(agent, jax.jit(memory.init)(rollout), first=rollout, seeds=_seeds(run), devices=run.devices)
+
+
+def _seeds(run: RunConfig) -> list[int]:
+    return list(range(run.seed, run.seed + run.seeds))
 
 
 def _checkpoint_every(run: RunConfig, host: EnvSpec | None) -> int:
@@ -190,23 +212,28 @@ def check_data(entry: Algorithm, environment: Any, run: RunConfig) -> None:
         )
 
 
-def _first_rollout(run: RunConfig, config: Any, spec: EnvSpec, offline: bool, begun: bool) -> tuple[Rollout, int]:
-    """-> (the recorded data as the first rollout, numpy; the replay_capacity of the run)"""
-    if begun:  # only its shapes matter, and of those only the number of environments
-        like = transitions_like(spec, (1, run.num_envs))
-        return jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), like), config.replay_capacity
-    assert run.from_data is not None
-    data = read_dataset(run.from_data)
-    check_fits(data, spec)
-    rollout = data.rollout(run.num_envs)
-    if offline:
-        return rollout, data.room
+def check_same_data(saved: Mapping[str, Any], setup: Setup) -> None:
+    """Raise UsageError where a run's data is not what its ``config.json`` says it began with."""
+    then, now = saved.get("data_sha256"), setup.data_sha256
+    if then is not None and now is not None and then != now:
+        raise UsageError(
+            f"The run learns from {setup.run.from_data}, which holds other transitions than when it began (SHA-256 "
+            f"{now[:12]}, not {then[:12]}). Put those back, or start a new run."
+        )
+
+
+def _first_rollout(run: RunConfig, config: Any, spec: EnvSpec, data: Dataset | None) -> Rollout | None:
+    """Recorded data as the first rollout, numpy; its shapes alone where a checkpoint has what came of it."""
+    if run.from_data is None:
+        return None
+    if data is None:
+        return transitions_like(spec, (1, run.num_envs))
     if config.replay_capacity < data.room:
         raise UsageError(
             f"replay_capacity = {config.replay_capacity:,} does not hold the {len(data):,} transitions of "
             f"{run.from_data} and the ends of their episodes. Set it to {data.room:,} or more."
         )
-    return rollout, config.replay_capacity
+    return data.rollout(run.num_envs)
 
 
 def _make(environment: Any, num_envs: int, run: RunConfig) -> Any:
@@ -217,10 +244,12 @@ def config_json(setup: Setup, network: Any) -> dict[str, Any]:
     """What ``config.json`` says of a run."""
     named = isinstance(setup.environment, str)
     extras = ({} if named else {"object": True}) | ({} if network is None else {"network": True})
+    data = {} if setup.data_sha256 is None else {"data_sha256": setup.data_sha256}
     return {
         "algorithm": setup.algorithm.name,
         "environment": setup.environment if named else setup.spec.id,
         "config": dataclasses.asdict(setup.config),
         "run": dataclasses.asdict(setup.run) | extras,
         "spec": spec_to_json(setup.spec),
+        **data,
     }

@@ -102,19 +102,18 @@ def updates_done(newest: checkpoint.Latest) -> int:
     return 0 if newest.path is None else int(_entry(newest.content.header, "updates", newest.path))
 
 
-def restore(
-    setup: Setup, run: run_folder.Run, newest: checkpoint.Latest, state: Any, began: float
-) -> tuple[Any, Progress]:
+def restore(setup: Setup, run: run_folder.Run, newest: checkpoint.Latest, began: float) -> tuple[Any, Progress]:
     """The state of the newest whole checkpoint, and the log cut back to it. Without one the run starts over.
 
     newest: read already, as ``checkpoint.latest(folder, checkpoint.read)`` does; its arrays go over into the state.
-    state: of a fresh start, which says how a state looks; its memory is freed before the checkpoint's is taken.
     """
     path = newest.path
     progress, steps = Progress(Row(setup.run.seeds), [], began=began), 0
-    if path is not None:
+    if path is None:
+        state = setup.loop.start()
+    else:
         header = newest.content.header
-        loaded = newest.content.state(setup.loop.emptied(state))
+        loaded = newest.content.state(setup.loop.shapes())
         steps = int(_entry(header, "steps", path))
         wall, compiling, training = (
             float(_entry(header, f"{k}_seconds", path)) for k in ("wall", "compile", "training")

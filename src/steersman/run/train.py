@@ -19,7 +19,7 @@ from steersman.run.disk.spec_json import spec_from_json
 from steersman.run.evaluate import Evaluation, Evaluator, fixed_size, pooled
 from steersman.run.loops.devices import use_all_cores
 from steersman.run.policy import Policy, agent_states, check_same_spaces, saved_agent
-from steersman.run.prepare import Setup, config_json, prepare
+from steersman.run.prepare import Setup, check_same_data, config_json, prepare
 from steersman.run.progress import Progress, Row, check_finite, history_of, restore, save, updates_done
 from steersman.run.settings import environment_of, preset_for, reopened, saved_settings, split
 from steersman.run.signals import Stop, stop_on_signals
@@ -123,6 +123,7 @@ def resume(
         setup = prepare(entry, place, *split(entry, settings), network, begun=newest.path is not None)
         stack.callback(setup.close)
         check_same_spaces(spec_from_json(run.config["spec"]), setup.spec)
+        check_same_data(run.config, setup)
         enough = updates_done(newest) >= setup.updates
         summary = run_folder.read_summary(run)
         if enough and summary is not None and summary.get("status") == "done":
@@ -149,11 +150,11 @@ def _run(setup: Setup, run: run_folder.Run | None, report: Report, newest: check
     began = time.perf_counter()
     with stop_on_signals() as stop:
         report("compiling", {"spec": setup.spec, "run": run.path if run else None, "setup": setup})
-        state = setup.loop.start()
-        progress = Progress(Row(setup.run.seeds), [], began=began)
         if run is not None and newest is not None:
-            state, progress = restore(setup, run, newest, state, began)
+            state, progress = restore(setup, run, newest, began)
             (run.path / "summary.json").unlink(missing_ok=True)
+        else:
+            state, progress = setup.loop.start(), Progress(Row(setup.run.seeds), [], began=began)
         state = _train(setup, run, report, state, progress, stop)
         policies = [Policy(setup.agent, s, setup.spec) for s in setup.loop.agents(state)]
         interrupted = progress.updates < setup.updates

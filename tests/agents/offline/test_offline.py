@@ -9,9 +9,9 @@ from gymnasium import spaces
 from steersman.agents.offline.bc import BCConfig, bc
 from steersman.agents.offline.iql import IQLConfig, iql
 from steersman.errors import UsageError
-from steersman.run.loops.device_loop import DeviceLoop
+from steersman.memory import uniform
+from steersman.run.loops.data_loop import DataLoop
 from steersman.types import EnvSpec, Rollout
-from steersman.vector import still
 
 SMALL = {"hidden_sizes": (32,), "learning_rate": 3e-3, "batch_size": 64}
 
@@ -39,21 +39,12 @@ def data_of(obs, action, reward=None, next_obs=None, terminated=None):
     return jax.tree.map(lambda x: x[:, None], rollout)
 
 
-def learned(agent, spec, data, updates):
-    loop = DeviceLoop(
-        agent,
-        lambda n: still(spec, n),
-        num_envs=1,
-        unroll_length=1,
-        first_length=1,
-        seeds=[0],
-        shards=1,
-        data=data,
-    )
+def learned(agent, data, updates):
+    memory = uniform(2 * len(data.reward), 1).init(data)
+    loop = DataLoop(agent, memory, first=data, seeds=[0])
     state, totals = loop.advance(loop.start(), updates)
-    assert loop.first_steps == 0
     assert totals.episodes.count == [0]
-    return state.agent.learner
+    return state.agent
 
 
 def test_bc_recovers_a_stochastic_policy_over_discrete_actions():
@@ -61,8 +52,7 @@ def test_bc_recovers_a_stochastic_policy_over_discrete_actions():
     spec, shares = spec_of(spaces.Discrete(2), spaces.Discrete(3)), np.array([[0.6, 0.3, 0.1], [0.0, 0.25, 0.75]])
     obs = np.repeat(np.arange(2, dtype=np.int32), 20)
     action = np.concatenate([np.repeat(np.arange(3), (20 * p).astype(int)) for p in shares]).astype(np.int32)
-    config = BCConfig(**SMALL, replay_capacity=80)
-    state = learned(bc(config, spec), spec, data_of(obs, action), 3000)
+    state = learned(bc(BCConfig(**SMALL), spec), data_of(obs, action), 3000)
     found = jax.vmap(state.actor.params)(jnp.arange(2, dtype=jnp.int32)).probabilities()
     np.testing.assert_allclose(found, shares, atol=0.03)
 
@@ -72,8 +62,7 @@ def test_bc_recovers_mean_and_spread_of_continuous_actions():
     spec, rng = spec_of(box, box), np.random.default_rng(0)
     obs = rng.uniform(-1, 1, (2000, 1)).astype(np.float32)
     action = (0.5 * obs + 0.1 * rng.normal(size=obs.shape)).astype(np.float32)
-    agent = bc(BCConfig(**SMALL, replay_capacity=4000), spec)
-    state = learned(agent, spec, data_of(obs, action), 2000)
+    state = learned(bc(BCConfig(**SMALL), spec), data_of(obs, action), 2000)
     seen = jnp.linspace(-0.9, 0.9, 7)[:, None]
     policy = jax.vmap(state.actor.params)(seen)
     np.testing.assert_allclose(policy.mode(), 0.5 * seen, atol=0.04)
@@ -84,8 +73,8 @@ def test_deterministic_data_leaves_the_likelihood_finite():
     box = spaces.Box(-1.0, 1.0, (1,))
     spec = spec_of(box, box)
     obs = np.ones((8, 1), np.float32)
-    agent = bc(BCConfig(**SMALL | {"learning_rate": 0.05}, replay_capacity=16), spec)
-    state = learned(agent, spec, data_of(obs, obs), 1500)
+    agent = bc(BCConfig(**SMALL | {"learning_rate": 0.05}), spec)
+    state = learned(agent, data_of(obs, obs), 1500)
     policy = state.actor.params(jnp.ones(1))
     assert float(policy.log_std[0]) == pytest.approx(-5.0)
     assert float(policy.mode()[0]) == pytest.approx(1.0, abs=0.01)
@@ -140,9 +129,9 @@ def test_the_oracle_nears_the_optimal_values():
 @pytest.mark.parametrize("tau", [0.7, 0.99])
 def test_iql_finds_the_values_that_its_expectile_defines(tau):
     spec = spec_of(spaces.Discrete(STATES), spaces.Discrete(2))
-    config = IQLConfig(**SMALL, replay_capacity=32, gamma=GAMMA, expectile=tau, tau=0.05, inverse_temperature=20.0)
+    config = IQLConfig(**SMALL, gamma=GAMMA, expectile=tau, tau=0.05, inverse_temperature=20.0)
     s, a, reward, after, ended = chain()
-    state = learned(iql(config, spec), spec, data_of(s, a, reward, after, ended), 6000)
+    state = learned(iql(config, spec), data_of(s, a, reward, after, ended), 6000)
     q, v = exact(tau)
     every = jnp.arange(STATES, dtype=jnp.int32)
     found = jax.vmap(lambda critic: jax.vmap(critic.critic)(every))(state.targets).min(0)

@@ -212,8 +212,8 @@ def test_a_sweep_is_one_program():
 
     def train(learning_rate, exploration_end, q_lambda):
         config = PQNConfig(
-            unroll_length=4, num_minibatches=1, hidden_sizes=(4,), learning_rate=learning_rate, exploration_end=exploration_end,
-            q_lambda=q_lambda,
+            unroll_length=4, num_minibatches=1, hidden_sizes=(4,), learning_rate=learning_rate,
+            exploration_end=exploration_end, q_lambda=q_lambda,
         )  # fmt: skip
         agent = pqn(config, made.spec, budget=100)
         rollout = jax.tree.map(jnp.asarray, zero_rollout(made.spec, 4, 4))

@@ -10,7 +10,7 @@ from steersman.agents import ALGORITHMS
 from steersman.errors import UsageError
 from steersman.run.disk import checkpoint
 from steersman.run.loops import devices
-from steersman.run.loops.device_loop import DeviceLoop
+from steersman.run.loops.compiled import CompiledLoop
 from steersman.run.loops.devices import in_units, memory_limit
 from steersman.run.prepare import prepare
 from steersman.run.settings import split
@@ -86,7 +86,7 @@ def test_the_memory_of_this_machine_is_known():
 def test_one_seed_trains_on_one_device_and_several_go_round():
     assert len(jax.devices()) > 1
     loops = [made().loop, made(seeds=2).loop]
-    assert [loop.mesh.size for loop in loops if isinstance(loop, DeviceLoop)] == [1, 2]
+    assert [loop.mesh.size for loop in loops if isinstance(loop, CompiledLoop)] == [1, 2]
 
 
 def test_a_rollout_beyond_the_memory_is_refused_before_anything_is_made():

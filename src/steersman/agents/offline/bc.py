@@ -47,7 +47,7 @@ class BCState(NamedTuple):
 def bc(
     config: BCConfig, spec: EnvSpec, *, budget: int | None = None, network: Callable[..., Any] | None = None
 ) -> Agent:
-    """Behaviour cloning as an agent whose first rollout is all it learns from.
+    """Behaviour cloning as an agent that learns from recorded data alone: ``update`` is given a memory of it.
 
     network: ``(key, spec) -> policy``, a module ``obs -> distribution``, in place of ``nets.actors.StochasticActor``.
     """

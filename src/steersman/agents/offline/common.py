@@ -1,7 +1,7 @@
 """What agents share that learn from recorded transitions alone: settings, a policy to imitate with, and its training.
 
-Such an agent is a learner from batches over a memory that never grows. The rollouts that a loop gives it after the
-first are left aside; the loop of ``run`` steps no environment for it.
+Such an agent is a learner from batches of a memory that never grows and is no part of its state: a loop over data holds
+it, and hands it to every update.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from steersman import shards
 from steersman.agents.off_policy.common import flat_actions, shaped
 from steersman.agents.parts import config as groups
 from steersman.agents.parts.checks import Rules, check_network
-from steersman.agents.parts.with_replay import BatchLearner, with_replay
-from steersman.memory import frozen, uniform
+from steersman.agents.parts.with_replay import BatchLearner
+from steersman.memory import uniform
 from steersman.nets.actors import StochasticActor
-from steersman.types import Agent, EnvSpec, Key, PyTree
+from steersman.types import Agent, EnvSpec, Key, Metrics, PyTree
 
 
 @dataclass(frozen=True)
@@ -30,21 +30,24 @@ class OfflineConfig(groups.ObservationNormConfig, groups.NetworkConfig, groups.O
 
     batch_size: int = 256
     """Transitions in one gradient step (N)."""
-    unroll_length: int = 1
-    """Gradient steps of one update."""
-    replay_capacity: int = 1_000_000
-    """Transitions that replay holds; a run sets it to what its data takes."""
     hidden_sizes: tuple[int, ...] = (256, 256)
     """Widths of the hidden layers of every network (after the convolutions, for images)."""
     activation: str = "relu"
     """Of the hidden layers: tanh, relu, elu, silu or gelu."""
 
-    rules = Rules(at_least_one=("unroll_length", "batch_size", "replay_capacity"))
+    rules = Rules(at_least_one=("batch_size",))
 
 
 def from_data(learner: BatchLearner, config: OfflineConfig, gamma: float = 1.0) -> Agent:
-    """The agent that takes one gradient step for each step of a rollout, on batches of what ``init`` was given."""
-    return with_replay(learner, frozen(uniform(config.replay_capacity, config.batch_size, gamma=gamma)))
+    """The agent whose ``update(S, memory, key)`` is one gradient step, on a batch out of a ``memory.uniform``."""
+    sample = uniform(1, config.batch_size, gamma=gamma).sample  # out of a memory of any capacity
+
+    def update(state: PyTree, memory: PyTree, key: Key) -> tuple[PyTree, Metrics]:
+        sample_key, learn_key = jax.random.split(key)
+        state, _, metrics = learner.learn(state, sample(memory, sample_key), learn_key)
+        return state, metrics
+
+    return Agent(learner.init, learner.begin, learner.act, update)
 
 
 def policy_maker(

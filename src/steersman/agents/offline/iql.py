@@ -78,7 +78,7 @@ class IQLState(NamedTuple):
 def iql(
     config: IQLConfig, spec: EnvSpec, *, budget: int | None = None, network: Callable[..., Any] | None = None
 ) -> Agent:
-    """IQL as an agent whose first rollout is all it learns from.
+    """IQL as an agent that learns from recorded data alone: ``update`` is given a memory of it.
 
     network: ``(key, spec) -> policy``, a module ``obs -> distribution``, in place of ``nets.actors.StochasticActor``.
     """

@@ -58,14 +58,11 @@ def memory_limit() -> int | None:
     return min(limits, default=None)
 
 
-def check_memory(size: int, what: str) -> None:
+def check_memory(size: int, what: str, remedy: str = "Lower replay_capacity, num_envs or seeds.") -> None:
     """Raise UsageError where ``what`` takes more bytes than there are, before any is taken."""
     limit = memory_limit()
     if limit is not None and size > limit:
-        raise UsageError(
-            f"{what} takes {in_units(size)}; there are {in_units(limit)} of memory here. Lower replay_capacity, "
-            "num_envs or seeds."
-        )
+        raise UsageError(f"{what} takes {in_units(size)}; there are {in_units(limit)} of memory here. {remedy}")
 
 
 def in_units(size: int) -> str:

@@ -6,16 +6,17 @@ import itertools
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from steersman import spaces
 from steersman.run.loops.devices import run_in_this_thread
 from steersman.run.loops.host_rollout import HostRollout
-from steersman.run.loops.loop import LoopState, Totals, released
+from steersman.run.loops.loop import LoopState, Totals
 from steersman.run.loops.packing import Bundle
 from steersman.types import Agent, HostEnvs, Key, PyTree, Rollout
 from steersman.unroll import Acting, Episodes, random_policy
@@ -104,56 +105,72 @@ class HostLoop:
             self.compile_seconds += time.perf_counter() - began
         return self._programs[name](*args)
 
-    def _buffer(self, act: Callable[..., Any], obs: PyTree, carry: PyTree, length: int) -> HostRollout:
+    @cached_property
+    def _carry(self) -> PyTree:
+        """The shapes of the acting memory."""
+        return jax.eval_shape(lambda: self.agent.begin(self.envs.num_envs))
+
+    def _buffer(self, act: Callable[..., Any], length: int) -> HostRollout:
         """Room for a rollout of what ``act``: (carry, obs, first, key) -> (action, carry, extras) gives."""
-        first = jax.ShapeDtypeStruct((self.envs.num_envs,), np.bool_)
-        action, _, extras = jax.eval_shape(act, carry, obs, first, jax.random.key(0))
-        costs = jax.ShapeDtypeStruct((self.envs.num_envs, self.envs.spec.num_costs), np.float32)
-        return HostRollout(obs, (action, extras), costs, length)
+        spec, num = self.envs.spec, self.envs.num_envs
+        obs, first = spaces.abstract(spec.observation_space, (num,)), jax.ShapeDtypeStruct((num,), np.bool_)
+        action, _, extras = jax.eval_shape(lambda *seen: act(*seen, jax.random.key(0)), self._carry, obs, first)
+        return HostRollout(obs, (action, extras), jax.ShapeDtypeStruct((num, spec.num_costs), np.float32), length)
+
+    def _first_buffer(self) -> HostRollout:
+        return self._buffer(random_policy(self.envs.spec), self.first_length)
+
+    def shapes(self) -> LoopState:
+        def state(first: Rollout, carry: PyTree) -> LoopState:
+            key = jax.random.key(0)
+            return LoopState(self.agent.init(key, first._replace(carry=carry)), (), key)
+
+        if self.data is not None:
+            return jax.eval_shape(state, self.data, self._carry)
+        buffer = self._first_buffer()
+        return jax.eval_shape(state, jax.eval_shape(buffer.rollout, buffer.rows, self._carry), self._carry)
 
     def start(self) -> LoopState:
         _, first_key, init_key, key = jax.random.split(jax.random.key(self.seed), 4)
-        policy, acting = random_policy(self.envs.spec), self._reset(0)
+        acting = self._reset(0)
         if self.data is not None:
-            agent = self._call("init", self.agent.init, init_key, self.data)
-            self._prepare(agent, acting)
+            agent = self._call("init", self.agent.init, init_key, self.data._replace(carry=acting.carry))
+            self._prepare(agent)
             return LoopState(agent, acting, key)
-        buffer = self._buffer(policy, acting.obs, acting.carry, self.first_length)
+        policy, buffer = random_policy(self.envs.spec), self._first_buffer()
 
         def choose(row: jax.Array, carry: PyTree):
             seen = buffer.seen.unpack(row)
             action, carry, extras = policy(carry, seen.obs, seen.first, jax.random.wrap_key_data(seen.key))
             return buffer.acted.pack((action, extras)), carry
 
-        def init(key: Key, rows: jax.Array) -> PyTree:
-            return self.agent.init(key, buffer.rollout(rows))
+        def init(key: Key, rows: jax.Array, carry: PyTree) -> PyTree:
+            return self.agent.init(key, buffer.rollout(rows, carry))
 
         random, keys = (
             partial(self._call, "random", choose),
             jax.random.key_data(_step_keys(first_key, self.first_length)),
         )
         acting, _ = buffer.unroll(random, self.envs, acting, random(buffer.begin(acting, keys), acting.carry))
-        agent = self._call("init", init, init_key, buffer.rows)
-        self._prepare(agent, acting)
+        agent = self._call("init", init, init_key, *buffer.played)
+        self._prepare(agent)
         return LoopState(agent, acting, key)
 
-    def _prepare(self, agent: PyTree, acting: Acting) -> None:
+    def _prepare(self, agent: PyTree) -> None:
         """Lay out the rollouts and write down the programs; each is compiled when it is first called.
 
         The agent's state travels in a ``Bundle``, made once an ``advance``; a key as its bits: both are handed over
         faster so. The metrics are summed on the way, in one vector.
         """
         act = partial(self.agent.act, explore=True)
-        buffers = [
-            self._buffer(partial(act, agent), acting.obs, acting.carry, self.length) for _ in range(1 + self.overlap)
-        ]
+        buffers = [self._buffer(partial(act, agent), self.length) for _ in range(1 + self.overlap)]
         buffer, bundle = buffers[0], Bundle(agent)
 
         update = jax.jit(self.agent.update)  # traced once
         wrap = jax.random.wrap_key_data
 
-        def learn(leaves: Any, sums: jax.Array, bits: jax.Array, rows: jax.Array):
-            state, metrics = update(bundle.unpack(leaves), buffer.rollout(rows), wrap(bits))
+        def learn(leaves: Any, sums: jax.Array, bits: jax.Array, rows: jax.Array, began: PyTree):
+            state, metrics = update(bundle.unpack(leaves), buffer.rollout(rows, began), wrap(bits))
             new = jnp.stack([jnp.asarray(x).astype(jnp.float32) for x in jax.tree.leaves(metrics)])
             return bundle.pack(state), sums + new
 
@@ -166,12 +183,12 @@ class HostLoop:
             given = dict(zip(self._acting, some, strict=True))
             return respond([given.get(i) for i in range(len(bundle))], row, carry)
 
-        def turn(leaves: Any, sums: jax.Array, bits: jax.Array, rows: jax.Array, carry: PyTree):
-            leaves, sums = learn(leaves, sums, bits, rows)
+        def turn(leaves: Any, sums: jax.Array, bits: jax.Array, rows: jax.Array, began: PyTree, carry: PyTree):
+            leaves, sums = learn(leaves, sums, bits, rows, began)
             return leaves, sums, respond(leaves, buffer.next_seen(rows), carry)
 
-        self._acting = _read(respond, bundle.pack(agent), buffer.first_seen, acting.carry)
-        rollout = jax.eval_shape(buffer.rollout, buffer.rows)
+        self._acting = _read(respond, jax.eval_shape(bundle.pack, agent), buffer.first_seen, self._carry)
+        rollout = jax.eval_shape(buffer.rollout, buffer.rows, self._carry)
         _, self._metrics = jax.eval_shape(update, agent, rollout, jax.random.key(0))
         donate = () if self.overlap and self.length > 1 else (0, 1)
         self._buffers, self._bundle = buffers, bundle
@@ -206,7 +223,7 @@ class HostLoop:
             row = buffer.begin(acting, now.act, following.act)
             chosen = chosen or choose(row, acting.carry)
             acting, new = buffer.unroll(choose, self.envs, acting, chosen, cut=cut and i == updates - 1)
-            leaves, sums, (acted, carry) = self._turn(leaves, sums, now.update, buffer.rows, acting.carry)
+            leaves, sums, (acted, carry) = self._turn(leaves, sums, now.update, *buffer.played, acting.carry)
             # Read before the rows are written again: a CPU program may still be reading them where they lie.
             chosen, now = (np.asarray(acted), carry), following
             episodes = episodes.plus(new)
@@ -220,13 +237,13 @@ class HostLoop:
             choose = partial(self._choose, [leaves[k] for k in self._acting])
             following = next(turns) if waiting else now  # what acts is one update ahead of what is learned
             chosen = choose(buffer.begin(acting, following.act), acting.carry)  # before the state is donated
-            learning = self._pool.submit(self._learn, leaves, sums, now.update, waiting.rows) if waiting else None
+            learning = self._pool.submit(self._learn, leaves, sums, now.update, *waiting.played) if waiting else None
             acting, new = buffer.unroll(choose, self.envs, acting, chosen, cut=cut and i == updates - 1)
             leaves, sums = learning.result() if learning else (leaves, sums)
             now = following
             episodes, waiting = episodes.plus(new), buffer
         if cut and waiting:
-            leaves, sums = self._learn(leaves, sums, now.update, waiting.rows)
+            leaves, sums = self._learn(leaves, sums, now.update, *waiting.played)
             now, waiting = next(turns), None
         return leaves, sums, now.before, acting._replace(envs=Ahead(None, waiting)), episodes
 
@@ -239,10 +256,8 @@ class HostLoop:
     def saved(self, state: LoopState) -> LoopState:
         return state._replace(acting=())  # a simulator's state cannot be saved: ``boundary`` resets it in every run
 
-    def emptied(self, state: LoopState) -> LoopState:
-        return jax.tree.map(released, self.saved(state))
-
     def restored(self, saved: LoopState, steps: int) -> LoopState:
+        self._prepare(saved.agent)
         return self.boundary(saved, steps)
 
     def close(self) -> None:

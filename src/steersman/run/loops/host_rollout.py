@@ -44,6 +44,7 @@ class HostRollout:
         *self._obs, self._first, self._key = self.seen.views(self.rows[:, : self._act])
         self._outcome = self.outcome.views(self.rows[:, self._out :])
         self._leaves = jax.tree.leaves if isinstance(obs, dict | tuple) else lambda obs: (obs,)
+        self.carry: PyTree = ()  # the acting memory before the first row
 
     def begin(self, acting: Acting, keys: Array, following: Array | None = None) -> np.ndarray:
         """Start anew, with the bits of a key for each step ``[T, ...]``; -> the first row of Seen.
@@ -53,6 +54,7 @@ class HostRollout:
         self._key[:-1] = keys
         if following is not None:
             self._key[-1] = following[0]
+        self.carry = acting.carry
         self._see(0, acting.obs, acting.first)
         return self.first_seen
 
@@ -101,19 +103,24 @@ class HostRollout:
         """The row of Seen that the rollout begins with."""
         return self.rows[0, : self._act]
 
+    @property
+    def played(self) -> tuple[np.ndarray, PyTree]:
+        """What ``rollout`` is given."""
+        return self.rows, self.carry
+
     # In compiled code.
 
     def next_seen(self, rows: jax.Array) -> jax.Array:
         """The row of Seen that follows the rollout."""
         return rows[-1, : self._act]
 
-    def rollout(self, rows: jax.Array) -> Rollout:
-        """``rows`` -> the rollout [T, B, ...]."""
+    def rollout(self, rows: jax.Array, carry: PyTree) -> Rollout:
+        """``rows``, and the ``carry`` before the first -> the rollout [T, B, ...]."""
         rows = rows[:-1]
         seen = self.seen.unpack(rows[:, : self._act])
         action, extras = self.acted.unpack(rows[:, self._act : self._out])
         reward, terminated, truncated, final_obs, costs = self.outcome.unpack(rows[:, self._out :])
-        return Rollout(seen.obs, action, reward, terminated, truncated, final_obs, seen.first, costs, extras)
+        return Rollout(seen.obs, action, reward, terminated, truncated, final_obs, seen.first, costs, extras, carry)
 
 
 def unroll_host(act: Callable[..., Any], envs: HostEnvs, length: int) -> Callable[..., tuple[Acting, Rollout]]:
@@ -142,6 +149,6 @@ def unroll_host(act: Callable[..., Any], envs: HostEnvs, length: int) -> Callabl
         choose = partial(programs["choose"], state)
         row = buffer.begin(acting, np.asarray(jax.random.key_data(steps)))
         acting, _ = buffer.unroll(choose, envs, acting, choose(row, acting.carry))
-        return acting, programs["rollout"](buffer.rows)
+        return acting, programs["rollout"](*buffer.played)
 
     return play
