@@ -11,11 +11,11 @@ if TYPE_CHECKING:
     from steersman.envs.registry import make_env as make_env
     from steersman.vector import vectorize as vectorize
 
-_WHERE = {"available": "registry", "make": "registry", "make_env": "registry", "vectorize": "vector"}
+_WHERE = dict.fromkeys(("available", "make", "make_env"), "steersman.envs.registry") | {"vectorize": "steersman.vector"}
 
 
 def __getattr__(name: str) -> Any:
     """Import on first use: listing names needs no JAX, and no simulator is imported before it is asked for."""
     if name not in _WHERE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_WHERE[name]}"), name)
+    return getattr(importlib.import_module(_WHERE[name]), name)
