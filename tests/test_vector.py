@@ -95,8 +95,29 @@ def test_members_end_apart():
 def test_info_of_the_environment_is_kept_and_native_reward_is_what_is_counted():
     env = count_env(info=lambda a: {"native_reward": 10 * a.astype(jnp.float32), "height": a})
     _, seen, _ = play(vectorize(env, 2), ACTIONS)
-    assert set(seen.info) == {"native_reward", "height", "episode_return", "episode_length"}
+    counted = {"episode_return", "episode_length", "episode_cost"}
+    assert set(seen.info) == {"native_reward", "height", *counted}
     np.testing.assert_array_equal(seen.info["episode_return"][:, 0], [10, 40, 90, 160, 160])
+
+
+def test_costs_are_summed_over_an_episode_each_for_itself():
+    plain = count_env(terminated=lambda n: n == 3)
+
+    def step(state, action, key):
+        state, seen = plain.step(state, action, key)
+        return state, seen._replace(costs=jnp.stack([seen.reward / 2, jnp.float32(1)]))
+
+    costly = PureEnv(replace(SPEC, num_costs=2), plain.reset_fn, step)
+    _, seen, state = play(vectorize(costly, 2), ACTIONS)
+    np.testing.assert_array_equal(seen.info["episode_cost"][:, 0], [[0.5, 1], [2, 2], [4.5, 3], [3.5, 1], [3.5, 2]])
+    np.testing.assert_array_equal(seen.info["episode_cost"][:, 1, 0], seen.info["episode_return"][:, 1] / 2)
+    assert state.episode_cost.dtype == jnp.float32
+
+
+def test_without_costs_the_state_is_what_it_was():
+    _, seen, state = play(vectorize(count_env(), 2), ACTIONS)
+    assert seen.info["episode_cost"].shape == (5, 2, 0)
+    assert state.episode_cost == ()  # no leaf: checkpoints of before costs were counted fit
 
 
 def test_no_key_is_ever_used_twice():

@@ -31,8 +31,8 @@ class TimeStep(NamedTuple):
     truncated: Array  # the clock stopped, not the task: bootstrap from final_obs, lambda_t = 0
     final_obs: PyTree  # the true successor, before any reset; equals obs elsewhere
     costs: Array  # [..., C]; C = 0 for most
-    # Fixed keys; from vectorised environments episode_return and episode_length, and episode_over where the episodes
-    # that are counted end elsewhere than those that are learned from (a game of several lives).
+    # Fixed keys; from vectorised environments episode_return, episode_length, episode_cost [..., C], and episode_over
+    # where the episodes that are counted end elsewhere than those that are learned from (a game of several lives).
     info: Mapping[str, Array]
 
     @property

@@ -31,9 +31,10 @@ class Episodes(NamedTuple):
     count: Any
     returns: Any
     lengths: Any
+    costs: Any  # [C]
 
     def plus(self, other: Episodes) -> Episodes:
-        return Episodes(self.count + other.count, self.returns + other.returns, self.lengths + other.lengths)
+        return Episodes(*(a + b for a, b in zip(self, other, strict=True)))
 
 
 def begin(agent: Agent, envs: DeviceEnvs, key: Key, **reset: Any) -> Acting:
@@ -68,12 +69,13 @@ def unroll(act: Act, envs: DeviceEnvs, acting: Acting, key: Key, length: int) ->
 def finished(seen: TimeStep, xp: Any) -> Episodes:
     """Sums over the members whose episode ended at this step."""
     ended = seen.over
-    returns, lengths = seen.info["episode_return"], seen.info["episode_length"]
+    returns, lengths, costs = (seen.info[f"episode_{what}"] for what in ("return", "length", "cost"))
     zero = xp.zeros((), returns.dtype)
     return Episodes(
         ended.sum(dtype=xp.int32),
         xp.where(ended, returns, zero).sum(),
         xp.where(ended, lengths, xp.zeros((), lengths.dtype)).sum(dtype=xp.int32),
+        xp.where(ended[:, None], costs, zero).sum(0),
     )
 
 

@@ -28,6 +28,7 @@ class VectorState(NamedTuple):
     steps: jax.Array  # uint32, since the batch was reset
     episode_return: jax.Array  # float32, of the running episode
     episode_length: jax.Array  # int32
+    episode_cost: PyTree = ()  # float32 [B, C]; () without costs
 
 
 def vectorize(env: Env, num_envs: int) -> DeviceEnvs:
@@ -36,8 +37,9 @@ def vectorize(env: Env, num_envs: int) -> DeviceEnvs:
     The TimeStep's ``obs`` is what the policy sees next (after a reset, the new episode's first observation),
     ``final_obs`` the true successor. ``info`` has the environment's own entries and
 
-    - ``episode_return`` float32 [B], ``episode_length`` int32 [B]: of the running episode, this step included. Where
-      the environment's info has ``native_reward``, that is what is summed (see ``wrappers.transform_reward``).
+    - ``episode_return`` float32 [B], ``episode_length`` int32 [B], ``episode_cost`` float32 [B, C]: of the running
+      episode, this step included. Where the environment's info has ``native_reward``, that is what the return sums
+      (see ``wrappers.transform_reward``).
 
     ``reset(key, offset=0)``: ``offset`` is the index of the first member in the whole batch, an int or an int32 scalar,
     for a batch cut into shards.
@@ -68,7 +70,8 @@ def vectorize(env: Env, num_envs: int) -> DeviceEnvs:
         zero = jnp.zeros((num_envs,), jnp.uint32)
         state, obs = jax.vmap(env.reset)(fold(keys, zero))
         _check(spec, "reset", {"obs": obs}, {"obs": abstract(spec.observation_space, (num_envs,))})
-        return VectorState(state, keys, zero, zero.astype(jnp.float32), zero.astype(jnp.int32)), obs
+        costs = jnp.zeros((num_envs, spec.num_costs), jnp.float32) if spec.num_costs else ()
+        return VectorState(state, keys, zero, zero.astype(jnp.float32), zero.astype(jnp.int32), costs), obs
 
     def step(state: VectorState, action: PyTree) -> tuple[VectorState, TimeStep]:
         steps = state.steps + np.uint32(1)
@@ -87,15 +90,17 @@ def vectorize(env: Env, num_envs: int) -> DeviceEnvs:
         inner, obs = jax.lax.cond(jnp.any(ended), fresh, lambda: (inner, seen.obs))
         reward = seen.info.get("native_reward", seen.reward)
         episode_return, episode_length = state.episode_return + reward, state.episode_length + np.int32(1)
-        info = {**seen.info, "episode_return": episode_return, "episode_length": episode_length}
+        episode_cost = state.episode_cost + seen.costs if spec.num_costs else jnp.asarray(seen.costs)
+        counted = {"episode_return": episode_return, "episode_length": episode_length, "episode_cost": episode_cost}
         running = VectorState(
             inner,
             state.key,
             steps,
             jnp.where(ended, jnp.zeros_like(episode_return), episode_return),
             jnp.where(ended, jnp.zeros_like(episode_length), episode_length),
+            _where(ended, jnp.zeros_like(episode_cost), episode_cost) if spec.num_costs else (),
         )
-        return running, seen._replace(obs=obs, info=info)
+        return running, seen._replace(obs=obs, info={**seen.info, **counted})
 
     return DeviceEnvs(spec, int(num_envs), reset, step)
 

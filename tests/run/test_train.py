@@ -272,7 +272,7 @@ def test_nan_from_a_compiled_environment_stops_the_run(small, tmp_path):
 def test_nan_from_a_host_environment_names_member_and_step(small, tmp_path, monkeypatch):
     out = tmp_path / "run"
     monkeypatch.setattr(Dots, "life", 0)
-    monkeypatch.setattr(Dots, "poison", {4 + 5 * 32 + 2: np.nan})
+    monkeypatch.setattr(Dots, "poison", {1 + 4 + 5 * 32 + 2: np.nan})
     with pytest.raises(EnvironmentFault, match=r"Dots \(member 1\) returned NaN as its reward, at step"):
         steersman.train("ppo", Dots, out=out, steps=640, checkpoint_every=64, **small)
     assert Dots.open == 0

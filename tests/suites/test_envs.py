@@ -4,8 +4,10 @@ Each is played once with random actions long enough for several episodes to end;
 """
 
 import functools
+from dataclasses import replace
 from typing import NamedTuple
 
+import gymnasium
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,12 +21,45 @@ from steersman.envs.probe import PROBES
 from steersman.spaces import abstract, canonical_action_space, sample_action, to_native
 from steersman.types import DeviceEnvs, HostEnvs, TimeStep
 
+
+def with_costs(env, *costs):
+    """Costs that are functions of the successor."""
+
+    def step(state, action, key):
+        state, seen = env.step(state, action, key)
+        return state, seen._replace(costs=jnp.stack([cost(seen.final_obs) for cost in costs]))
+
+    return wrappers.PureEnv(replace(env.spec, num_costs=len(costs)), env.reset, step)
+
+
+class Costly(gymnasium.Wrapper):
+    """The same on the host: one as a number, several as an array. The info of a reset has others."""
+
+    def __init__(self, env, *costs):
+        super().__init__(env)
+        self.costs = costs
+
+    def reset(self, **kwargs):
+        obs, info = self.env.reset(**kwargs)
+        return obs, info | {"cost": 99.0}
+
+    def step(self, action):
+        obs, *rest, info = self.env.step(action)
+        costs = [float(cost(obs)) for cost in self.costs]
+        return obs, *rest, info | {"cost": costs[0] if len(costs) == 1 else np.array(costs)}
+
+
+leaning, moving = lambda obs: abs(obs[2]), lambda obs: obs[1] ** 2 - 1.0  # of CartPole; a cost may be negative
 B = 4
 SPACES = {}  # by their repr: equal ones share their compiled actions
 pytestmark = pytest.mark.filterwarnings("ignore:.*precision lowered by casting:UserWarning")  # of EnvPool's own spaces
 CUSTOM = {
     "frames of CartPole": lambda: wrappers.frame_stack(classic.make("CartPole-v1"), 3),
     "CartPole cut at 12": lambda: wrappers.time_limit(classic.make("CartPole-v1"), 12),
+    "CartPole with a cost": lambda: with_costs(classic.make("CartPole-v1"), leaning),
+    "CartPole with two costs": lambda: with_costs(classic.make("CartPole-v1"), leaning, moving),
+    "host CartPole with a cost": lambda: lambda: Costly(gymnasium.make("CartPole-v1"), leaning),
+    "host CartPole with two costs": lambda: lambda: Costly(gymnasium.make("CartPole-v1"), leaning, moving),
     "scaled Pendulum": lambda: wrappers.transform_reward(classic.make("Pendulum-v1"), lambda r: r / 8),
 }
 HOST = ["gymnasium/CartPole-v1", "gymnasium/Pendulum-v1", "envpool/CartPole-v1", "atari/Pong,max_frames=400"]
@@ -124,6 +159,8 @@ def test_shapes_and_dtypes_are_the_specs(name):
     assert kinds(seen.costs) == jax.ShapeDtypeStruct((length, B, spec.num_costs), np.float32)
     assert kinds(seen.info["episode_return"]) == number
     assert kinds(seen.info["episode_length"]) == count
+    assert kinds(seen.info["episode_cost"]) == kinds(seen.costs)
+    assert spec.num_costs == {"with a cost": 1, "with two costs": 2}.get(name.partition("CartPole ")[2], 0)
     assert spec.id == name or name in CUSTOM
 
 
@@ -172,12 +209,22 @@ def test_the_two_ends_of_an_episode(name):
 def test_episode_statistics(name):
     _, (_, _, seen) = played(name)
     reward = seen.info.get("native_reward", seen.reward)
-    total, count = np.zeros(B), np.zeros(B, int)
+    total, cost, count = np.zeros(B), np.zeros(seen.costs.shape[1:]), np.zeros(B, int)
     for t in range(len(reward)):
-        total, count = total + reward[t], count + 1
+        total, cost, count = total + reward[t], cost + seen.costs[t], count + 1
         np.testing.assert_allclose(seen.info["episode_return"][t], total, rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(seen.info["episode_cost"][t], cost, rtol=1e-4, atol=1e-4)
         np.testing.assert_array_equal(seen.info["episode_length"][t], count)
-        total, count = np.where(ended(seen)[t], 0, total), np.where(ended(seen)[t], 0, count)
+        total, cost, count = (np.where(ended(seen)[t], 0, x.T).T for x in (total, cost, count))
+
+
+@pytest.mark.parametrize("name", [name for name in CUSTOM if name.endswith(("a cost", "two costs"))])
+def test_costs_are_of_the_step_that_was_taken(name):
+    _, (_, _, seen) = played(name)
+    assert ended(seen).any()
+    for i, cost in enumerate((leaning, moving)[: seen.costs.shape[-1]]):
+        costs = np.apply_along_axis(cost, -1, seen.final_obs)  # where an episode ended, not those of the next one
+        np.testing.assert_allclose(seen.costs[..., i], costs, rtol=1e-5, atol=1e-6)
 
 
 @every

@@ -37,6 +37,10 @@ def evaluation_rows(evaluation: dict[str, Any]) -> list[tuple[str, str]]:
         ("lowest, highest", f"{number(evaluation['min'])}, {number(evaluation['max'])}"),
         ("mean length", number(evaluation["mean_length"], 1)),
     ]
+    means = evaluation.get("mean_cost", [])
+    for i, (mean, (low, high)) in enumerate(zip(means, evaluation.get("cost_ci95", []), strict=True)):
+        name = "mean cost" if len(means) == 1 else f"mean cost {i}"
+        rows.insert(2 + i, (name, f"{number(mean)}   (95% interval {number(low)} to {number(high)})"))
     if evaluation["unfinished"]:
         rows.append(("cut unfinished", number(evaluation["unfinished"])))
     return rows

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,7 @@ from steersman.run.loops.devices import use_all_cores
 from steersman.run.policy import check_same_spaces, load_seeds
 from steersman.run.settings import environment_of
 from steersman.theory import statistics
-from steersman.types import Agent, DeviceEnvs, EnvSpec, HostEnvs, Key, PyTree
+from steersman.types import Agent, DeviceEnvs, EnvSpec, HostEnvs, Key, PyTree, TimeStep
 from steersman.unroll import begin
 
 LIMIT = 27_000  # steps of an evaluation episode in a task without a time limit
@@ -29,7 +29,7 @@ HOST_MEMBERS = 10  # host environments side by side in an evaluation
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Returns of whole episodes (undiscounted, in the environment's units) and their summary."""
+    """Returns and costs of whole episodes (undiscounted, in the environment's units) and their summary."""
 
     episodes: int
     mean: float
@@ -44,22 +44,28 @@ class Evaluation:
     unfinished: int  # episodes cut after LIMIT steps, counted with what they had
     returns: tuple[float, ...]
     lengths: tuple[int, ...]
+    mean_cost: tuple[float, ...] = ()  # of each cost; the same order everywhere
+    cost_ci95: tuple[tuple[float, float], ...] = ()  # of those means, bootstrap
+    costs: tuple[tuple[float, ...], ...] = ()  # of each episode
 
     def summary(self) -> dict[str, Any]:
-        """All but the single episodes, as JSON values."""
-        kept = {k: v for k, v in asdict(self).items() if k not in ("returns", "lengths")}
-        return kept | {"ci95": list(self.ci95), "chebyshev95": list(self.chebyshev95)}
+        """All but the single episodes, as JSON values; of costs only where there are any."""
+        left_out = {"returns", "lengths", "costs"} | (set() if self.mean_cost else {"mean_cost", "cost_ci95"})
+        return {k: _listed(v) for k, v in asdict(self).items() if k not in left_out}
 
     @classmethod
     def from_summary(cls, summary: Mapping[str, Any]) -> Evaluation:
         """The inverse of ``summary``, without the single episodes."""
-        pairs = {name: tuple(summary[name]) for name in ("ci95", "chebyshev95")}
-        return cls(**{**summary, **pairs, "returns": (), "lengths": ()})
+        lists = {k: _tupled(v) for k, v in summary.items() if isinstance(v, list)}
+        return cls(**{**summary, **lists, "returns": (), "lengths": ()})
 
 
-def summarise(returns: np.ndarray, lengths: np.ndarray, unfinished: int = 0) -> Evaluation:
-    """The statistics of some episodes' returns [N] and lengths [N]."""
+def summarise(
+    returns: np.ndarray, lengths: np.ndarray, unfinished: int = 0, costs: np.ndarray | None = None
+) -> Evaluation:
+    """The statistics of some episodes' returns [N], lengths [N] and costs [N, C]."""
     returns = np.asarray(returns, np.float64)
+    costs = np.zeros((len(returns), 0)) if costs is None else np.asarray(costs, np.float64)
     return Evaluation(
         episodes=len(returns),
         mean=float(returns.mean()),
@@ -74,6 +80,9 @@ def summarise(returns: np.ndarray, lengths: np.ndarray, unfinished: int = 0) -> 
         unfinished=unfinished,
         returns=tuple(map(float, returns)),
         lengths=tuple(map(int, lengths)),
+        mean_cost=tuple(map(float, costs.mean(0))),
+        cost_ci95=_intervals(costs),
+        costs=tuple(map(tuple, costs.tolist())),
     )
 
 
@@ -83,13 +92,28 @@ def pooled(evaluations: list[Evaluation]) -> Evaluation:
         np.concatenate([e.returns for e in evaluations]),
         np.concatenate([e.lengths for e in evaluations]),
         sum(e.unfinished for e in evaluations),
+        np.concatenate([e.costs for e in evaluations]),
     )
     means = np.asarray([e.mean for e in evaluations])
     return replace(
         whole,
         ci95=_pair(statistics.bootstrap_interval(means, np.mean, 0.95)),
         chebyshev95=_pair(statistics.chebyshev_interval(means, 0.95)),
+        cost_ci95=_intervals(np.asarray([e.mean_cost for e in evaluations])),
     )
+
+
+def _intervals(costs: np.ndarray) -> tuple[tuple[float, float], ...]:
+    """Of the mean of each column of [N, C]."""
+    return tuple(_pair(statistics.bootstrap_interval(column, np.mean, 0.95)) for column in costs.T)
+
+
+def _listed(value: Any) -> Any:
+    return [_listed(v) for v in value] if isinstance(value, tuple) else value
+
+
+def _tupled(value: Any) -> Any:
+    return tuple(_tupled(v) for v in value) if isinstance(value, list) else value
 
 
 def _pair(interval: Any) -> tuple[float, float]:
@@ -115,32 +139,32 @@ def device_evaluator(
         acting = begin(agent, envs, reset_key)
         zeros = jnp.zeros((envs.num_envs,), jnp.float32)
         counts = jnp.zeros((envs.num_envs,), jnp.int32)
+        costs = jnp.zeros((envs.num_envs, envs.spec.num_costs), jnp.float32)
 
         def going(loop):
             t, _, finished, *_ = loop
             return (t < limit) & ~finished.all()
 
         def step(loop):
-            t, now, finished, returns, lengths = loop
+            t, now, finished, *counted = loop
             action, carry, _ = agent.act(
                 state, now.carry, now.obs, now.first, jax.random.fold_in(key, t), explore=explore
             )
             env_state, seen = envs.step(now.envs, action)
             ended = seen.terminated | seen.truncated
-            returns = jnp.where(finished, returns, seen.info["episode_return"])
-            lengths = jnp.where(finished, lengths, seen.info["episode_length"])
-            return t + 1, type(now)(env_state, seen.obs, ended, carry), finished | seen.over, returns, lengths
+            counted = _first_episodes(finished, counted, seen, jnp)
+            return t + 1, type(now)(env_state, seen.obs, ended, carry), finished | seen.over, *counted
 
-        start = (jnp.zeros((), jnp.int32), acting, jnp.zeros((envs.num_envs,), bool), zeros, counts)
-        _, _, finished, returns, lengths = jax.lax.while_loop(going, step, start)
-        return returns, lengths, finished
+        start = (jnp.zeros((), jnp.int32), acting, jnp.zeros((envs.num_envs,), bool), zeros, counts, costs)
+        _, _, finished, *counted = jax.lax.while_loop(going, step, start)
+        return *counted, ~finished
 
     program = jax.jit(play)
 
     def evaluate(state: PyTree, seed: int) -> Evaluation:
         keys = jax.random.split(jax.random.key(seed), -(-wanted // envs.num_envs))
         played = jax.device_get([program(state, key) for key in keys])
-        return _summary_of([(*p[:2], ~p[2]) for p in played], wanted)
+        return _summary_of(played, wanted)
 
     return evaluate
 
@@ -154,21 +178,21 @@ def host_evaluator(agent: Agent, envs: HostEnvs, episodes: int, *, explore: bool
         )[:2]
     )
 
-    def one_round(state: PyTree, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def one_round(state: PyTree, seed: int) -> tuple[np.ndarray, ...]:
         num = envs.num_envs
         obs, first, carry = envs.reset(seed), np.ones(num, bool), agent.begin(num)
-        finished, returns, lengths = np.zeros(num, bool), np.zeros(num), np.zeros(num, int)
+        finished = np.zeros(num, bool)
+        counted = [np.zeros(num), np.zeros(num, int), np.zeros((num, envs.spec.num_costs))]
         key = jax.random.key(seed)
         for t in range(limit):
             action, carry = program(state, carry, obs, first, key, np.int32(t))
             seen = envs.step(jax.tree.map(np.asarray, action))
             obs, first = seen.obs, seen.terminated | seen.truncated
-            returns = np.where(finished, returns, seen.info["episode_return"])
-            lengths = np.where(finished, lengths, seen.info["episode_length"])
+            counted = _first_episodes(finished, counted, seen, np)
             finished |= seen.over
             if finished.all():
                 break
-        return returns, lengths, ~finished
+        return *counted, ~finished
 
     def evaluate(state: PyTree, seed: int) -> Evaluation:
         rounds = -(-episodes // envs.num_envs)
@@ -178,10 +202,20 @@ def host_evaluator(agent: Agent, envs: HostEnvs, episodes: int, *, explore: bool
     return evaluate
 
 
-def _summary_of(rounds: list[tuple[np.ndarray, np.ndarray, np.ndarray]], episodes: int) -> Evaluation:
-    """The first ``episodes`` of some rounds of (returns, lengths, unfinished), each [B]."""
-    returns, lengths, unfinished = (np.concatenate(parts)[:episodes] for parts in zip(*rounds, strict=True))
-    return summarise(returns, lengths, int(unfinished.sum()))
+def _first_episodes(finished: Any, counted: list[Any], seen: TimeStep, xp: Any) -> list[Any]:
+    """Returns [B], lengths [B] and costs [B, C] after a step: they go on where the first episode is not finished."""
+    returns, lengths, costs = counted
+    return [
+        xp.where(finished, returns, seen.info["episode_return"]),
+        xp.where(finished, lengths, seen.info["episode_length"]),
+        xp.where(finished[:, None], costs, seen.info["episode_cost"]),
+    ]
+
+
+def _summary_of(rounds: Sequence[tuple[np.ndarray, ...]], episodes: int) -> Evaluation:
+    """The first ``episodes`` of some rounds of (returns [B], lengths [B], costs [B, C], unfinished [B])."""
+    returns, lengths, costs, unfinished = (np.concatenate(parts)[:episodes] for parts in zip(*rounds, strict=True))
+    return summarise(returns, lengths, int(unfinished.sum()), costs)
 
 
 def evaluator(

@@ -28,16 +28,16 @@ class Row:
         self.updates += totals.updates
 
     def means(self) -> dict[str, Any]:
-        """A number each, or [seeds]; NaN for the return where no episode ended."""
+        """A number each, or [seeds]; NaN for what is of an episode where none ended."""
         assert self.totals is not None
         episodes, metrics = self.totals
         count = np.asarray(episodes.count, np.float64)
+        costs = np.asarray(episodes.costs).T
+        summed = {"episode_return": episodes.returns, "episode_length": episodes.lengths}
+        summed |= dict(zip(logs.cost_names(len(costs)), costs, strict=True))
         with np.errstate(invalid="ignore", divide="ignore"):
-            means = {
-                "episode_return": np.where(count > 0, episodes.returns / count, np.nan),
-                "episode_length": np.where(count > 0, episodes.lengths / count, np.nan),
-                "episodes": count,
-            }
+            means = {name: np.where(count > 0, total / count, np.nan) for name, total in summed.items()}
+        means["episodes"] = count
         means |= {name: np.asarray(value, np.float64) / self.updates for name, value in metrics.items()}
         return {k: float(v[0]) if self.seeds == 1 else v for k, v in means.items()}
 
@@ -55,6 +55,7 @@ class Row:
         row = cls(seeds)
         if content:
             arrays = {name: np.asarray(values, dtype) for name, (dtype, values) in content["totals"].items()}
+            arrays.setdefault("costs", np.full((seeds, 1), np.nan))  # a row from before they were counted
             episodes = Episodes(*(arrays.pop(name) for name in Episodes._fields))
             row.totals, row.updates = (episodes, arrays), int(content["updates"])
         return row
@@ -157,9 +158,10 @@ def _malformed(path: Any, name: str) -> UsageError:
 def check_finite(totals: Totals, steps: int, run: run_folder.Run | None) -> None:
     """Raise TrainingFault naming the first metric that is NaN or infinite."""
     bad = [name for name, value in totals.metrics.items() if not np.isfinite(value).all()]
-    returns = np.asarray(totals.episodes.returns)
-    if not np.isfinite(returns).all():
-        raise fault("episode_return", str(returns[~np.isfinite(returns)][0]), steps, run)
+    for name, total in (("episode_return", totals.episodes.returns), ("episode_cost", totals.episodes.costs)):
+        values = np.asarray(total)
+        if not np.isfinite(values).all():
+            raise fault(name, str(values[~np.isfinite(values)][0]), steps, run)
     if bad:
         name = "loss" if "loss" in bad else bad[0]
         values = np.asarray(totals.metrics[name])

@@ -93,7 +93,7 @@ def test_what_a_step_is_made_of():
     assert (seen.reward.dtype, seen.reward.shape) == (np.float32, (3,))
     assert seen.terminated.dtype == seen.truncated.dtype == bool
     assert (seen.costs.dtype, seen.costs.shape) == (np.float32, (3, 0))
-    assert set(seen.info) == {"episode_return", "episode_length"}
+    assert set(seen.info) == {"episode_return", "episode_length", "episode_cost"}
     assert (seen.info["episode_return"].dtype, seen.info["episode_length"].dtype) == (np.float32, np.int32)
     assert seen.final_obs is seen.obs  # nobody ended: no copy is made
 
@@ -271,6 +271,7 @@ def recorder(action_space):
 
     envs = scripted(play, num_envs=2, action_space=action_space)
     envs.reset(0)
+    got.clear()  # the action it was tried with
     return envs, got
 
 
@@ -373,6 +374,117 @@ def test_a_mask_that_goes_missing():
         envs.step(discrete())
 
 
+# --- costs ---
+
+
+def costly(costs, num_envs=1, ends=3):
+    """``costs(t)`` is the info's cost of step t; none where it is None. The infos of resets say 99."""
+
+    def play(t, _):
+        return number(t), 1.0, t == ends, False, {} if costs(t) is None else {"cost": costs(t)}
+
+    return scripted(play, num_envs=num_envs, start=lambda: (number(0), {"cost": 99.0}))
+
+
+def test_costs_by_hand():
+    envs = costly(lambda t: t / 2, num_envs=2)
+    assert envs.spec.num_costs == 1
+    envs.reset(0)
+    seen = [envs.step(discrete(2)) for _ in range(5)]
+    assert [s.costs.tolist() for s in seen] == [[[c]] * 2 for c in (0.5, 1.0, 1.5, 0.5, 1.0)]  # the last step's too
+    assert [s.info["episode_cost"].tolist() for s in seen] == [[[c]] * 2 for c in (0.5, 1.5, 3.0, 0.5, 1.5)]
+    assert (seen[0].costs.dtype, seen[0].info["episode_cost"].dtype) == (np.float32, np.float32)
+    assert envs.reset(0).tolist() == [[0], [0]]
+    assert envs.step(discrete(2)).info["episode_cost"].tolist() == [[0.5]] * 2
+
+
+@pytest.mark.parametrize("kind", [np.float64, np.float32, bool, lambda x: [x], lambda x: np.array([x], np.float32)])
+def test_one_cost_in_any_form(kind):
+    envs = costly(lambda t: kind(t == 2))
+    envs.reset(0)
+    assert [envs.step(discrete()).costs.tolist() for _ in range(2)] == [[[0.0]], [[1.0]]]
+
+
+def test_several_costs():
+    envs = costly(lambda t: [t, 0.25] if t % 2 else np.array([t, 0.25]))
+    assert envs.spec.num_costs == 2
+    envs.reset(0)
+    seen = [envs.step(discrete()) for _ in range(4)]
+    assert [s.info["episode_cost"][0].tolist() for s in seen] == [[1, 0.25], [3, 0.5], [6, 0.75], [1, 0.25]]
+
+
+def test_costs_are_summed_in_float64():
+    envs = costly(lambda t: 1e8 if t == 1 else 1.0, ends=100)
+    envs.reset(0)
+    assert [envs.step(discrete()).info["episode_cost"].item() for _ in range(9)][-1] == 1e8 + 8
+
+
+def test_a_cost_of_an_object_of_the_users_own():
+    env = Script(lambda t, _: (number(t), 1.0, False, False, {"cost": t}), ONE)
+    draws = spaces.Discrete(2, seed=7)
+    env.action_space.seed(7)
+    envs = make(env, 1)
+    assert envs.spec.num_costs == 1
+    assert [env.action_space.sample() for _ in range(20)] == [draws.sample() for _ in range(20)]  # its own, untouched
+    envs.reset(0)
+    assert envs.step(discrete()).costs.item() == 1
+
+
+def test_costs_of_an_environment_whose_illegal_actions_fail():
+    def play(t, action):
+        assert action == 1
+        return {"x": number(t), "action_mask": mask}, 0.0, False, False, {"cost": 1.0}
+
+    mask = np.array([0, 1], np.int8)
+    space = spaces.Dict({"x": ONE, "action_mask": spaces.MultiBinary(2)})
+    start = lambda: ({"x": number(0), "action_mask": mask}, {})
+    assert scripted(play, space, start=start).spec.num_costs == 1
+    start = lambda: (number(0), {"action_mask": mask})
+    play = lambda t, action: (number(t), 0.0, False, False, {"cost": 1 / int(action), "action_mask": mask})
+    assert scripted(play, start=start).spec.num_costs == 1
+
+
+FAULTY_COSTS = {
+    "missing": (None, "no cost in its info at step 3 of its episode; the step it was tried with had 1 cost"),
+    "two": ([1.0, 2.0], r"cost = \[1.0, 2.0\] in its info at step 3 .* had 1 cost\. Costs are a number"),
+    "text": ("much", "cost = 'much' in its info at step 3"),
+    "a tree": ({"a": 1.0}, "cost = {'a': 1.0} in its info at step 3"),
+    "ragged": ([1.0, [2.0]], r"cost = \[1.0, \[2.0\]\] in its info at step 3"),
+    "nan": (np.nan, "returned NaN as its cost, at step 3 of its episode"),
+    "inf": (-np.inf, "returned -Inf as its cost, at step 3"),
+    "too large": (1e39, "returned Inf as its cost, at step 3 .* in float32 too"),
+}
+
+
+@pytest.mark.filterwarnings("ignore:overflow encountered in cast")
+@pytest.mark.parametrize("name", FAULTY_COSTS)
+def test_faulty_costs_name_member_and_step(name):
+    value, words = FAULTY_COSTS[name]
+    calls = iter(range(100))
+    envs = costly(lambda t: value if t == 3 and next(calls) > 1 else 0.0, num_envs=2, ends=4)
+    with pytest.raises(EnvironmentFault, match=rf"Script \(member 1\) .*{words}"):
+        run(envs, 9)
+
+
+def test_costs_that_appear_only_later_and_such_as_are_none():
+    envs = costly(lambda t: None if t < 3 else 1.0)
+    assert envs.spec.num_costs == 0
+    envs.reset(0)
+    envs.step(discrete())
+    assert envs.step(discrete()).costs.shape == (1, 0)
+    with pytest.raises(EnvironmentFault, match=r"\(member 0\) gave cost = 1.0 in its info at step 3 .* had no costs"):
+        envs.step(discrete())
+    with pytest.raises(
+        EnvironmentFault, match=r"\(member 0\) gave cost = 'much' in its info at step 1 of its episode\."
+    ):
+        costly(lambda t: "much")
+
+
+def test_an_environment_that_fails_when_it_is_tried_fails_in_earnest():
+    said = fault(lambda t, _: {}["wheel"], num_envs=2)
+    assert "Script (member 0) raised KeyError in step at step 1 of its episode: 'wheel'" in said
+
+
 # --- environments that break their contract ---
 
 
@@ -468,7 +580,7 @@ def test_numbers_that_are_not_finite(value):
     at = iter(range(100))
 
     def play(t, _):
-        bad = next(at) == 5  # the second member's third step
+        bad = next(at) == 6  # after the step it is tried with, the second member's third step
         return np.array([0, value if bad else 0], np.float32), 0.0, False, False, {}
 
     said = fault(play, two, steps=9, num_envs=2)
@@ -495,7 +607,7 @@ def test_an_exception_names_member_and_step_and_is_chained():
     calls = iter(range(100))
 
     def play(t, _):
-        if next(calls) == 7:
+        if next(calls) == 8:  # the first is the one it is tried with
             raise ZeroDivisionError("the robot fell through the floor")
         return number(t), 0.0, t == 3, False, {}
 
@@ -709,6 +821,77 @@ def test_a_vector_environment_of_dicts():
         seen = envs.step(discrete(2))
     assert (seen.final_obs["t"].tolist(), seen.final_obs["x"].tolist()) == ([3, 3], [[3], [3]])
     assert (seen.obs["t"].tolist(), seen.obs["x"].tolist()) == ([0, 0], [[0], [0]])
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_costs_of_a_vector_environment(count):
+    def factory(ends):
+        give = lambda t: t / 2 if count == 1 else np.array([t / 2, ends])
+        play = lambda t, _: (number(t), 1.0, t == ends, False, {"cost": give(t)})
+        return lambda: Script(play, ONE, start=lambda: (number(0), {"cost": give(198)}))
+
+    factories = [factory(1), factory(2), factory(3)]  # the first ends at the step it is tried with
+    theirs, ours = make(SyncVectorEnv(factories, **SAME_STEP), 3), GymnasiumEnvs(factories)
+    assert theirs.spec.num_costs == ours.spec.num_costs == count
+    theirs.reset(0), ours.reset(0)
+    for _ in range(7):
+        one, other = theirs.step(discrete(3)), ours.step(discrete(3))
+        assert one.costs.max() <= 3
+        assert_array_equal(one.costs, other.costs)
+        assert_array_equal(one.info["episode_cost"], other.info["episode_cost"])
+    theirs.close()
+
+
+def test_faulty_costs_of_a_vector_environment():
+    def vector(costs, ends=9):
+        def factory(i):
+            play = lambda t, _: (number(t), 1.0, t == ends, False, {} if costs(i, t) is None else {"cost": costs(i, t)})
+            return lambda: Script(play, ONE)
+
+        envs = make(SyncVectorEnv([factory(0), factory(1)], **SAME_STEP), 2)
+        envs.reset(0)
+        return envs
+
+    def play(costs, ends=9):
+        envs = vector(costs, ends)
+        for _ in range(4):
+            envs.step(discrete(2))
+
+    with pytest.raises(EnvironmentFault, match=r"\(member 1\) gave no cost in its info at step 3 .* had 1 cost"):
+        play(lambda i, t: None if (i, t) == (1, 3) else 0.5)
+    with pytest.raises(EnvironmentFault, match=r"member 1\) gave no cost in its info at step 3"):
+        play(lambda i, t: None if (i, t) == (1, 3) else 0.5, ends=3)  # in what is told of the end
+    with pytest.raises(EnvironmentFault, match=r"member 0\) gave cost = .*1.0.* at step 2 .* had no costs"):
+        play(lambda i, t: 1.0 if t == 2 else None)
+    with pytest.raises(EnvironmentFault, match=r"member 1\) returned NaN as its cost\[1\], at step 2"):
+        play(lambda i, t: np.array([0.0, np.nan if (i, t) == (1, 2) else 0.0]))
+    with pytest.raises(EnvironmentFault, match=r"member 0\) gave cost = 'much' in its info at step 1"):
+        play(lambda i, t: "much")
+
+
+def test_costs_of_a_vector_environment_that_tells_of_all_members_in_one():
+    class Native(gymnasium.vector.VectorEnv):
+        metadata = {"autoreset_mode": AutoresetMode.SAME_STEP}  # noqa: RUF012
+        num_envs, single_observation_space, single_action_space = 2, ONE, spaces.Discrete(2)
+        observation_space, action_space = spaces.Box(-np.inf, np.inf, (2, 1)), spaces.MultiDiscrete([2, 2])
+
+        def reset(self, *, seed=None, options=None):
+            self.t = 0
+            return np.zeros((2, 1), np.float32), {}
+
+        def step(self, action):
+            self.t += 1
+            x, never = np.full((2, 1), self.t, np.float32), np.zeros(2, bool)
+            end = never | (self.t % 2 == 0)
+            return x, np.ones(2), end, never, {"cost": np.array([self.t, -1.0]), "final_obs": x}
+
+    envs = make(Native(), 2)
+    envs.reset(0)
+    assert [envs.step(discrete(2)).info["episode_cost"].tolist() for _ in range(3)] == [
+        [[1], [-1]],
+        [[3], [-2]],
+        [[3], [-1]],
+    ]
 
 
 def test_vector_environments_that_do_not_fit():

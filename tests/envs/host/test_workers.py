@@ -49,6 +49,18 @@ class Everything(gymnasium.Env):
         return obs, float(action) + self.np_random.random(), bool(end[0]), bool(end[1]), info
 
 
+class Costly(Everything):
+    """With two costs at every step; the info of a reset has others."""
+
+    def reset(self, *, seed=None, options=None):
+        obs, info = super().reset(seed=seed)
+        return obs, info | {"cost": [99.0, 99.0]}
+
+    def step(self, action):
+        *given, info = super().step(action)
+        return *given, info | {"cost": self.np_random.random(2)}
+
+
 class Faulty(gymnasium.Env):
     """Does what it is told at its third step."""
 
@@ -103,10 +115,11 @@ def assert_same(one, other):
         assert_array_equal(one, other)
 
 
-@pytest.mark.parametrize("workers", [1, 2, 5])
-def test_same_bits_for_any_number_of_workers(workers):
+@pytest.mark.parametrize(("workers", "place", "costs"), [(1, Everything, 0), (2, Costly, 2), (5, Costly, 2)])
+def test_same_bits_for_any_number_of_workers(workers, place, costs):
     actions = np.random.default_rng(0).integers(0, 3, (60, 5)).astype(np.int32)
-    here, there = make(Everything, 5), make(Everything, 5, workers=workers)
+    here, there = make(place, 5), make(place, 5, workers=workers)
+    assert here.spec.num_costs == costs
     assert here.spec == there.spec
     assert here.spec.observation_space["action_mask"].shape == (3,)
     whole = trace(here, 60, actions)
@@ -285,6 +298,20 @@ def test_faults_while_the_environments_are_made():
         make("CartPole-v1", 1, workers=1, no_such_argument=1)
     with pytest.raises(EnvironmentFault, match="exit code 4 while its environments were being made"):
         make(lambda: os._exit(4), 1, workers=1)
+
+
+@pytest.mark.parametrize(("cost", "words"), [({}, "gave no cost"), ({"cost": np.inf}, "returned Inf as its cost")])
+def test_faulty_costs(cost, words):
+    class Paying(Faulty):
+        def step(self, action):
+            *given, _ = super().step(0)
+            return *given, cost if action == 1 and self.t >= 3 else {"cost": 0.5}
+
+    for workers in (1, 2):
+        envs = make(lambda: Paying(None), 2, workers=workers)
+        with pytest.raises(EnvironmentFault, match=rf"Paying \(member 1\) {words}.* at step 3 of its episode"):
+            third_step(envs, only(1)[:2])
+        envs.close()
 
 
 def test_numbers_that_are_not_finite_and_shapes():

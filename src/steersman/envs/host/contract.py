@@ -5,7 +5,8 @@ Messages say what came, what the space says, and where to look. Imports no JAX: 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -62,6 +63,37 @@ def with_mask(obs: Any, info: Any) -> dict[str, Any]:
     if MASK not in info:
         raise KeyError(f"info has no {MASK!r}, but the info of the first reset had one")
     return {**obs, MASK: info[MASK]} if isinstance(obs, dict) else {"observation": obs, MASK: info[MASK]}
+
+
+def some_action(actions: spaces.Space, obs: Any = None, info: Mapping[str, Any] | None = None) -> Any:
+    """A legal action to try an environment with: always the same, drawn without touching the space's own generator."""
+    drawn = deepcopy(actions)
+    drawn.seed(0)
+    mask = {**(obs if isinstance(obs, dict) else {}), **(info or {})}.get(MASK)
+    if mask is None or not isinstance(drawn, spaces.Discrete):
+        return drawn.sample()
+    return drawn.sample(mask=np.asarray(mask, np.int8))
+
+
+def costs_in(info: Mapping[str, Any]) -> int | None:
+    """How many costs an info holds: 0 without any, 1 where it is a number; None where they are no numbers."""
+    if "cost" not in info:
+        return 0
+    try:
+        costs = np.asarray(info["cost"])
+    except ValueError:  # a ragged list
+        return None
+    return costs.size if costs.ndim <= 1 and costs.dtype.kind in "fiub" else None
+
+
+def wrong_costs(label: str, info: Mapping[str, Any], step: int, wanted: int | None = None) -> EnvironmentFault:
+    """What to say of an info whose costs are not as ``wanted``: so many, or (None) numbers at all."""
+    got = f"cost = {info['cost']!r}" if "cost" in info else "no cost"
+    first = "" if wanted is None else f"; the step it was tried with had {wanted or 'no'} cost{'s' * (wanted != 1)}"
+    return EnvironmentFault(
+        f"{label} gave {got} in its info at step {step} of its episode{first}. Costs are a number, or an array of "
+        "numbers, in the info of every step, equally many each time; 0.0 where nothing is to be paid."
+    )
 
 
 def check_reset(label: str, given: Any, leaves: Sequence[Leaf], mask: bool) -> None:

@@ -87,16 +87,16 @@ class GymnasiumEnvs(HostEnvs):
             look = _one_look(looks)
             native, mask = _with_mask(look)
             inside, canonical = inside_space(native), canonical_action_space(look.action_space)
-            name, limit = id or look.name, look.max_episode_steps
-            self.spec = EnvSpec(name, inside, canonical, look.action_space, limit, native_observation_space=native)
+            name, limit, costs = id or look.name, look.max_episode_steps, look.costs
+            self.spec = EnvSpec(name, inside, canonical, look.action_space, limit, costs, native)
             leaves, actions = leaves_of(native, inside), leaves_of(look.action_space, look.action_space)
             if isinstance(self._members, Members):
-                self._block = Block.allocate(leaves, self.num_envs)
+                self._block = Block.allocate(leaves, self.num_envs, costs)
                 self._members.attach(leaves, actions, mask, self._block)
             else:
                 from steersman.envs.host.worker_wire import Layout
 
-                self._block = self._members.attach(Layout(self.num_envs, workers, leaves, actions, mask))
+                self._block = self._members.attach(Layout(self.num_envs, workers, leaves, actions, mask, costs))
         except BaseException:
             self._members.close()
             raise
@@ -127,7 +127,7 @@ class GymnasiumEnvs(HostEnvs):
             final = [x.copy() for x in obs]
             for x, last in zip(final, block.final, strict=True):
                 x[rows] = last[rows]
-        return self._book.step(obs, block.reward, terminated, truncated, final, action)
+        return self._book.step(obs, block.reward, terminated, truncated, final, action, costs=block.costs)
 
     def render(self) -> Any:
         """A picture of member 0, as its ``render`` gives it: [height, width, 3] uint8 with ``render_mode="rgb_array"``.

@@ -9,6 +9,7 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
 
+from steersman.envs.host import contract
 from steersman.envs.host.contract import leaves_of
 from steersman.envs.host.timesteps import Bookkeeper, check_action, flatten, member_seeds
 from steersman.errors import EnvironmentFault, UsageError
@@ -41,8 +42,8 @@ class VectorEnvs(HostEnvs):
         limit = envs.spec.max_episode_steps if envs.spec is not None else None
         self.num_envs = num_envs
         canonical = canonical_action_space(actions)
-        self.spec = EnvSpec(id, inside, canonical, actions, limit, native_observation_space=native)
-        self._envs, self._native_space = envs, native
+        self._id, self._envs, self._native_space = id, envs, native
+        self.spec = EnvSpec(id, inside, canonical, actions, limit, self._try_costs(), native)
         self._native, self._leaves = native_map(actions), leaves_of(native, inside)
         self._book = Bookkeeper(self.spec, num_envs, self._leaves)
         self._ready, self._fresh = False, True
@@ -61,16 +62,16 @@ class VectorEnvs(HostEnvs):
                 raise UsageError("Call reset(seed) before the first step.")
             check_action(self.spec, self.num_envs, action)
             self._fresh = False
-        try:
-            obs, reward, terminated, truncated, infos = self._envs.step(self._native(action))
-        except Exception as error:
-            raise EnvironmentFault(f"{self.spec.id} raised {type(error).__name__} in step: {error}") from error
+        obs, reward, terminated, truncated, infos = self._step(self._native(action))
         terminated, truncated = np.array(terminated, bool), np.array(truncated, bool)
-        leaves, final = self._arrays(obs, "step"), None
+        leaves, final, ended = self._arrays(obs, "step"), None, np.zeros(0, int)
         if terminated.any() or truncated.any():
-            final = [x.copy() for x in leaves]
-            self._put_final(final, infos, np.flatnonzero(terminated | truncated))
-        return self._book.step(leaves, np.asarray(reward, np.float64), terminated, truncated, final, action)
+            final, ended = [x.copy() for x in leaves], np.flatnonzero(terminated | truncated)
+            self._put_final(final, infos, ended)
+        costs = self._costs(infos, ended)
+        return self._book.step(
+            leaves, np.asarray(reward, np.float64), terminated, truncated, final, action, costs=costs
+        )
 
     def render(self) -> Any:
         """What ``render`` of member 0 gives."""
@@ -80,6 +81,35 @@ class VectorEnvs(HostEnvs):
     def close(self) -> None:
         self._ready, self._fresh = False, True
         self._envs.close()
+
+    def _step(self, action: Any) -> Any:
+        try:
+            return self._envs.step(action)
+        except Exception as error:
+            raise EnvironmentFault(f"{self._id} raised {type(error).__name__} in step: {error}") from error
+
+    def _try_costs(self) -> int:
+        """How many costs a step of member 0 has, by one step of all members."""
+        self._envs.reset(seed=0)
+        *_, terminated, truncated, infos = self._step(contract.some_action(self._envs.action_space))
+        info = _costs_of(infos, 0, bool(terminated[0] or truncated[0]))
+        costs = contract.costs_in(info)
+        if costs is None:
+            raise contract.wrong_costs(f"{self._id} (member 0)", info, 1)
+        return costs
+
+    def _costs(self, infos: dict[str, Any], ended: np.ndarray) -> np.ndarray | None:
+        """The costs of this step [B, C]."""
+        count, over = self.spec.num_costs, set(ended.tolist())
+        if not count and "cost" not in infos and "cost" not in infos.get("final_info", ()):
+            return None
+        costs = np.zeros((self.num_envs, count))
+        for i in range(self.num_envs):
+            info = _costs_of(infos, i, i in over)
+            if contract.costs_in(info) != count:
+                raise contract.wrong_costs(f"{self._id} (member {i})", info, self._book.step_of(i), count)
+            costs[i] = info.get("cost", ())
+        return costs
 
     def _arrays(self, obs: Any, where: str) -> list[np.ndarray]:
         """Arrays of our own, in the inside form."""
@@ -104,6 +134,13 @@ class VectorEnvs(HostEnvs):
                 final, flatten(self.spec.observation_space, to_inside(self._native_space, one)), strict=True
             ):
                 x[i] = leaf
+
+
+def _costs_of(infos: dict[str, Any], i: int, ended: bool) -> dict[str, Any]:
+    """The costs in the info of member ``i``'s own step: once its episode has ended, ``infos`` has the reset's."""
+    given = infos.get("final_info", infos) if ended else infos
+    there = "cost" in given and bool(given.get("_cost", {i: True})[i])
+    return {"cost": given["cost"][i]} if there else {}
 
 
 def _member(space: spaces.Space, given: Any, i: int) -> Any:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import reduce
 from typing import Any, NamedTuple
 
@@ -32,6 +33,7 @@ class Look(NamedTuple):
     action_space: spaces.Space
     max_episode_steps: int | None
     mask: bool  # infos carry an action_mask
+    costs: int  # how many, infos of step carry
 
 
 class Block(NamedTuple):
@@ -42,17 +44,18 @@ class Block(NamedTuple):
     reward: np.ndarray  # float64: statistics are summed in the environment's own precision
     terminated: np.ndarray
     truncated: np.ndarray
+    costs: np.ndarray  # float64 [n, C]
     at: Any  # at[0]: the member being stepped now, or -1; so that a death has a name
 
     @staticmethod
-    def allocate(leaves: Sequence[Leaf], n: int) -> Block:
+    def allocate(leaves: Sequence[Leaf], n: int, costs: int) -> Block:
         obs, final = ([np.zeros((n, *leaf.shape), leaf.dtype) for leaf in leaves] for _ in range(2))
-        return Block(obs, final, np.zeros(n), np.zeros(n, bool), np.zeros(n, bool), [-1])
+        return Block(obs, final, np.zeros(n), np.zeros(n, bool), np.zeros(n, bool), np.zeros((n, costs)), [-1])
 
     def rows(self, start: int, stop: int, at: Any) -> Block:
         cut = slice(start, stop)
-        flags = self.reward[cut], self.terminated[cut], self.truncated[cut]
-        return Block([x[cut] for x in self.obs], [x[cut] for x in self.final], *flags, at)
+        others = self.reward[cut], self.terminated[cut], self.truncated[cut], self.costs[cut]
+        return Block([x[cut] for x in self.obs], [x[cut] for x in self.final], *others, at)
 
 
 class Members:
@@ -83,7 +86,10 @@ class Members:
         self.name = _name(self.envs[0])
 
     def look(self) -> Look:
-        """The spaces and the limit, equal for all members. Resets the first one to see whether infos carry a mask."""
+        """The spaces and the limit, equal for all members.
+
+        Resets the first one, for whether infos carry a mask, and steps it once, for whether they carry costs.
+        """
         env = self.envs[0]
         if len({id(env) for env in self.envs}) < len(self.envs):
             raise UsageError(f"The factory gave the same {self.name} twice; it is to make a new one at every call.")
@@ -94,17 +100,28 @@ class Members:
                         f"All members have to have the same spaces: the {what} of member {self.first} is "
                         f"{getattr(env, what)}, that of member {self.first + i} is {getattr(other, what)}."
                     )
-        mask = False
-        if isinstance(env.action_space, spaces.Discrete):
-            mask = contract.has_mask(self._call(0, env.reset, {"seed": 0}, "reset"))
+        given = self._call(0, env.reset, {"seed": 0}, "reset")
+        mask = isinstance(env.action_space, spaces.Discrete) and contract.has_mask(given)
         spec = env.spec
         limit = self._limits[0] if self._limits[0] != math.inf else (spec.max_episode_steps if spec else None)
-        return Look(self.name, env.observation_space, env.action_space, None if limit is None else int(limit), mask)
+        limit = None if limit is None else int(limit)
+        costs = self._try_costs(given)
+        return Look(self.name, env.observation_space, env.action_space, limit, mask, costs)
+
+    def _try_costs(self, start: Any) -> int:
+        """How many costs a step of the first member has, by one step after ``start``, what its reset gave."""
+        info: Any = {}
+        with suppress(Exception):  # a step that fails does so again in earnest, and is named then
+            info = self._steps[0](contract.some_action(self.envs[0].action_space, *start))[4]
+        costs = contract.costs_in(info) if isinstance(info, dict) else 0
+        if costs is None:
+            raise contract.wrong_costs(self._label(0), info, 1)
+        return costs
 
     def attach(self, leaves: Sequence[Leaf], actions: Sequence[Leaf], mask: bool, block: Block) -> None:
         """Say how observations and actions are laid out, and where to write."""
         self._deal = _deal(actions)
-        self._leaves, self._mask, self._block = leaves, mask, block
+        self._leaves, self._mask, self._costs, self._block = leaves, mask, block.costs.shape[1], block
         block.at[0] = -1
         n = len(self.envs)
         flat = [_flat(x, leaf) for x, leaf in zip(block.obs, leaves, strict=True)]
@@ -134,7 +151,7 @@ class Members:
         if self._unchecked:
             steps = [self._checked(i, step) for i, step in enumerate(steps)]
             self._unchecked = False
-        at, first, mask, deadline = self._block.at, self.first, self._mask, self._deadline
+        at, first, mask, costs, deadline = self._block.at, self.first, self._mask, self._costs, self._deadline
         all_obs, all_reward = self._obs, self._reward
         self._now = now = self._now + 1
         if self._marked:
@@ -146,6 +163,8 @@ class Members:
                 obs, all_reward[i], terminated, truncated, info = step(action)
                 if mask:
                     obs = contract.with_mask(obs, info)
+                if costs or "cost" in info:
+                    self._keep_costs(i, info)
                 if terminated or truncated or now >= deadline[i]:
                     obs = self._end(i, obs, bool(terminated), bool(truncated) or now >= deadline[i])
                 all_obs[i] = obs
@@ -180,6 +199,11 @@ class Members:
     def _start(self, i: int) -> None:
         self._began[i] = self._now
         self._deadline[i] = self._now + self._limits[i]
+
+    def _keep_costs(self, i: int, info: Mapping[str, Any]) -> None:
+        if contract.costs_in(info) != self._costs:
+            raise contract.wrong_costs(self._label(i), info, self._now - self._began[i], self._costs)
+        self._block.costs[i] = info.get("cost", ())
 
     def _end(self, i: int, obs: Any, terminated: bool, truncated: bool) -> Any:
         """Keep the last observation, start the next episode; -> its first observation."""

@@ -64,15 +64,16 @@ def check_action(spec: EnvSpec, num_envs: int, action: PyTree) -> None:
 class Bookkeeper:
     """Makes TimeSteps out of the arrays that simulators give, and keeps the statistics of the running episodes.
 
-    Returns are summed in float64, in the environment's own reward, and given as float32.
+    Returns are summed in float64, in the environment's own reward, and given as float32; so are costs.
     """
 
     def __init__(self, spec: EnvSpec, num_envs: int, leaves: Sequence[Leaf]):
         self._id, self._leaves, self._num_envs = spec.id, leaves, num_envs
         self._tree = unflatten(spec.observation_space)
         self._single = len(leaves) == 1 and not leaves[0].path
-        self._costs = np.zeros((num_envs, spec.num_costs), np.float32)
-        self._costs.flags.writeable = False
+        self._num_costs = spec.num_costs
+        self._no_costs = np.zeros((num_envs, 0), np.float32)
+        self._finite_costs = b"\1" * (num_envs * spec.num_costs)
         self._none = b"\1" * num_envs
         floats = [np.dtype(leaf.dtype).kind == "f" for leaf in leaves]
         self._floats = [
@@ -82,11 +83,13 @@ class Bookkeeper:
         ]
         self._returns = np.zeros(num_envs, np.float64)
         self._lengths = np.zeros(num_envs, np.int32)
+        self._episode_costs = np.zeros((num_envs, spec.num_costs), np.float64)
 
     def reset(self, obs: Sequence[np.ndarray]) -> PyTree:
         """Every member opens an episode with these leaves ``[B, ...]``; -> the observation."""
         self._returns[:] = 0
         self._lengths[:] = 0
+        self._episode_costs[:] = 0
         self._watch(obs, "observation", None)
         return self._tree(obs)
 
@@ -99,14 +102,16 @@ class Bookkeeper:
         final: Sequence[np.ndarray] | None,
         action: PyTree,
         *,
+        costs: np.ndarray | None = None,
         native_reward: np.ndarray | None = None,
         over: np.ndarray | None = None,
     ) -> TimeStep:
         """One step. ``final`` are the true successors, or None where no episode ended; all arrays become the caller's.
 
-        reward: float64 [B]. action: only to say, if a number is not finite, whether the action was. native_reward: what
-        returns are counted in, where the reward to learn from is another. over: where the episode that is counted
-        ends, if what is learned from ends elsewhere too (``info["episode_over"]``).
+        reward: float64 [B]. action: only to say, if a number is not finite, whether the action was. costs: float64
+        [B, C], where the spec has some. native_reward: what returns are counted in, where the reward to learn from is
+        another. over: where the episode that is counted ends, if what is learned from ends elsewhere too
+        (``info["episode_over"]``).
         """
         reward32 = reward.astype(np.float32)
         if np.isfinite(reward32).tobytes() != self._none:
@@ -115,8 +120,20 @@ class Bookkeeper:
             self._watch(final, "last observation of an episode", action)
         self._watch(obs, "observation", action)
         self._returns += reward if native_reward is None else native_reward
+        costs32 = episode_cost = self._no_costs
+        if self._num_costs:
+            assert costs is not None
+            costs32 = costs.astype(np.float32)
+            if np.isfinite(costs32).tobytes() != self._finite_costs:
+                self._fault(costs32[:, 0] if self._num_costs == 1 else costs32, "cost", action)
+            self._episode_costs += costs
+            episode_cost = self._episode_costs.astype(np.float32)
         self._lengths += 1
-        info = {"episode_return": self._returns.astype(np.float32), "episode_length": self._lengths.copy()}
+        info = {
+            "episode_return": self._returns.astype(np.float32),
+            "episode_length": self._lengths.copy(),
+            "episode_cost": episode_cost,
+        }
         ended = over
         if over is not None:
             info["episode_over"] = over
@@ -128,7 +145,13 @@ class Bookkeeper:
         if ended is not None:
             self._returns[ended] = 0
             self._lengths[ended] = 0
-        return TimeStep(tree, reward32, terminated, truncated, last, self._costs, info)
+            if self._num_costs:
+                self._episode_costs[ended] = 0
+        return TimeStep(tree, reward32, terminated, truncated, last, costs32, info)
+
+    def step_of(self, member: int) -> int:
+        """Which step of its episode a member takes next, from 1."""
+        return int(self._lengths[member]) + 1
 
     def _watch(self, obs: Sequence[np.ndarray], what: str, action: PyTree) -> None:
         # isfinite into a scratch array and one comparison of bytes: 0.3 us, where .all() takes 1.3.
@@ -139,14 +162,14 @@ class Bookkeeper:
     def _fault(self, x: np.ndarray, what: str, action: PyTree) -> None:
         member, *entry = np.argwhere(~np.isfinite(x))[0].tolist()
         where = f"{what}[{', '.join(map(str, entry))}]" if entry else what
-        when = "reset" if action is None else f"step {self._lengths[member] + 1} of its episode"
+        when = "reset" if action is None else f"step {self.step_of(member)} of its episode"
         given = [] if action is None else [np.asarray(a)[member] for a in _arrays(action)]
         finite = all(np.all(np.isfinite(a)) for a in given)
         hint = "" if finite else " The action it was given was not finite either: look at the policy first."
         value = {"nan": "NaN", "inf": "Inf", "-inf": "-Inf"}[str(x[(member, *entry)])]
         raise EnvironmentFault(
-            f"{self._id} (member {member}) returned {value} as its {where}, at {when}. Rewards and float observations "
-            f"have to be finite, in float32 too.{hint}"
+            f"{self._id} (member {member}) returned {value} as its {where}, at {when}. Rewards, costs and float "
+            f"observations have to be finite, in float32 too.{hint}"
         )
 
 

@@ -43,12 +43,14 @@ class Layout(NamedTuple):
     obs: list[Leaf]
     action: list[Leaf]
     mask: bool
+    costs: int
 
     def arrays(self) -> list[tuple[tuple[int, ...], str]]:
         n = self.num_envs
         obs = [((n, *leaf.shape), leaf.dtype) for leaf in self.obs]
         action = [((n, *leaf.shape), leaf.native) for leaf in self.action]
-        return [((self.workers * ENTRIES,), "<i8"), ((n,), "<f8"), ((n,), "|b1"), ((n,), "|b1"), *obs, *obs, *action]
+        outcome = [((n,), "<f8"), ((n,), "|b1"), ((n,), "|b1"), ((n, self.costs), "<f8")]
+        return [((self.workers * ENTRIES,), "<i8"), *outcome, *obs, *obs, *action]
 
     def patience(self) -> float:
         """Seconds that either side watches a counter before it sleeps: none where others need the core."""
@@ -65,8 +67,8 @@ class Layout(NamedTuple):
             views.append(np.ndarray(shape, dtype, memory, offset))
             offset += _padded(shape, dtype)
         n = len(self.obs)
-        counters, reward, terminated, truncated, *rest = views
-        block = Block(rest[:n], rest[n : 2 * n], reward, terminated, truncated, [-1])
+        counters, reward, terminated, truncated, costs, *rest = views
+        block = Block(rest[:n], rest[n : 2 * n], reward, terminated, truncated, costs, [-1])
         return memoryview(counters), block, rest[2 * n :]
 
 

@@ -40,6 +40,7 @@ class Outcome:
     steps_per_second: float
     series: list[tuple[np.ndarray, np.ndarray]]  # per seed: steps, mean return of the training episodes
     runs: list[Path]
+    mean_cost: list[Estimate]  # of each cost, as ``mean``
 
     @property
     def reached(self) -> int:
@@ -54,6 +55,8 @@ class Outcome:
         if self.median_steps is not None:
             reached = {"seeds": self.threshold_steps, "reached": self.reached, **_estimate(self.median_steps, "median")}
             content["steps_to_threshold"] = reached
+        if self.mean_cost:
+            content["mean_cost"] = [_estimate(cost) for cost in self.mean_cost]
         return plain(content)
 
 
@@ -121,7 +124,9 @@ def outcome_of(
             window = min(WINDOW, max(1, int(episodes.sum() / 10)))
             if threshold is not None:
                 solved.append(theory.steps_to_threshold(steps, returns, episodes, threshold, window))
-    scores = np.array([e["mean"] for summary, _ in done for e in summary["evaluations"] or [summary["evaluation"]]])
+    evaluations = [e for summary, _ in done for e in summary["evaluations"] or [summary["evaluation"]]]
+    scores = np.array([e["mean"] for e in evaluations])
+    costs = np.array([e.get("mean_cost", []) for e in evaluations], float)
     heights = [_height(x, y) for x, y in series if len(x)]
     each = done[0][0]["steps"]
     return Outcome(
@@ -141,6 +146,7 @@ def outcome_of(
         each * len(scores) / max(total("training_seconds"), 1e-9),
         series,
         places,
+        [theory.stratified_bootstrap(column) for column in costs.T],
     )
 
 

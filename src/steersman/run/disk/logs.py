@@ -32,6 +32,15 @@ class Sink(Protocol):
         ...
 
 
+def cost_names(count: int) -> list[str]:
+    """What the costs of an episode are called in a row.
+
+    >>> cost_names(0), cost_names(1), cost_names(2)
+    ([], ['episode_cost'], ['episode_cost_0', 'episode_cost_1'])
+    """
+    return ["episode_cost"] if count == 1 else [f"episode_cost_{i}" for i in range(count)]
+
+
 class JsonLines:
     """``metrics.jsonl``: one object per line, ``steps`` first. NaN and infinities become null, arrays lists.
 

@@ -164,7 +164,8 @@ class CompiledLoop:
     def advance(self, state: Any, updates: int, *, cut: bool = False) -> tuple[Any, Totals]:
         self._compile("advance")
         done = [self._programs["advance"](part, np.int32(updates), self._data) for part in self._rounds(state)]
-        join = lambda *x: np.concatenate([np.atleast_1d(np.asarray(part)) for part in x])[: len(self.seeds)]
+        row = lambda part: np.asarray(part) if self.many else np.asarray(part)[None]
+        join = lambda *x: np.concatenate([row(part) for part in x])[: len(self.seeds)]
         episodes, metrics = jax.tree.map(join, *(sums for _, *sums in done))
         return self._state([part for part, *_ in done]), Totals(episodes, metrics, updates)
 

@@ -29,7 +29,7 @@ def DataLoop(
     def update(state: LoopState, data: PyTree) -> tuple[LoopState, Episodes, Metrics]:
         _, update_key, key = jax.random.split(state.key, 3)
         learned, metrics = agent.update(state.agent, data, update_key)
-        none = Episodes(jnp.zeros((), jnp.int32), jnp.zeros((), jnp.float32), jnp.zeros((), jnp.int32))
+        none = Episodes(jnp.int32(0), jnp.float32(0.0), jnp.int32(0), jnp.zeros((0,), jnp.float32))
         return LoopState(learned, (), key), none, metrics
 
     return CompiledLoop(

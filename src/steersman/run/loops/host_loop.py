@@ -211,11 +211,14 @@ class HostLoop:
         sums = jnp.zeros((len(jax.tree.leaves(self._metrics)),), jnp.float32)
         leaves, sums, bits, acting, episodes = play(leaves, sums, turns, state.acting, updates, cut)
         metrics = jax.tree.unflatten(jax.tree.structure(self._metrics), list(np.asarray(sums)[:, None]))
-        totals = Totals(jax.tree.map(np.atleast_1d, episodes), metrics, updates)
+        totals = Totals(jax.tree.map(lambda x: np.asarray(x)[None], episodes), metrics, updates)
         return LoopState(self._bundle.unpack(leaves), acting, jax.random.wrap_key_data(jnp.asarray(bits))), totals
 
+    def _no_episodes(self) -> Episodes:
+        return Episodes(0, 0.0, 0, np.zeros(self.envs.spec.num_costs))
+
     def _in_turn(self, leaves: Any, sums: Any, turns: Iterator[Turn], acting: Acting, updates: int, cut: bool):
-        buffer, episodes = self._buffers[0], Episodes(0, 0.0, 0)
+        buffer, episodes = self._buffers[0], self._no_episodes()
         chosen, now = acting.envs.chosen if acting.envs else None, next(turns)
         for i in range(updates):
             choose = partial(self._choose, [leaves[k] for k in self._acting])
@@ -231,7 +234,7 @@ class HostLoop:
 
     def _overlapping(self, leaves: Any, sums: Any, turns: Iterator[Turn], acting: Acting, updates: int, cut: bool):
         assert self._pool is not None
-        episodes, waiting, now = Episodes(0, 0.0, 0), acting.envs.rollout if acting.envs else None, next(turns)
+        episodes, waiting, now = self._no_episodes(), acting.envs.rollout if acting.envs else None, next(turns)
         for i in range(updates):
             buffer = self._buffers[waiting is self._buffers[0]]
             choose = partial(self._choose, [leaves[k] for k in self._acting])

@@ -33,7 +33,7 @@ class HostRollout:
     """
 
     def __init__(self, obs: PyTree, acted: tuple[PyTree, PyTree], costs: Any, length: int):
-        num = costs.shape[0]
+        num, self._no_costs = costs.shape[0], np.zeros(costs.shape[1])
         number, flag = jax.ShapeDtypeStruct((num,), np.float32), jax.ShapeDtypeStruct((num,), np.bool_)
         seen = Seen(obs, flag, jax.eval_shape(lambda: jax.random.key_data(jax.random.key(0))))
         self.length, self.seen, self.acted, self._action = length, Packing(seen), Packing(acted), Packing(acted[0])
@@ -67,7 +67,7 @@ class HostRollout:
         cut: end every episode at the last step as a truncation, because the environments are about to be reset (a
         checkpoint).
         """
-        count, total_return, total_length = 0, 0.0, 0
+        count, total_return, total_length, total_costs = 0, 0.0, 0, self._no_costs
         step, first, carry, action = None, acting.first, acting.carry, self._action
         rows, act, out, last = self.rows, self._act, self._out, self.length - 1
         reward, terminated, truncated, *final_obs, costs = self._outcome
@@ -84,11 +84,13 @@ class HostRollout:
                 count += int(episodes.count)
                 total_return += float(episodes.returns)
                 total_length += int(episodes.lengths)
+                total_costs = total_costs + episodes.costs
             if t == last:
                 if cut:
                     truncated[t] |= ~step.terminated
                 self._see(t + 1, step.obs, first)
-                return Acting((), step.obs, first, carry), Episodes(count, total_return, total_length)
+                episodes = Episodes(count, total_return, total_length, total_costs)
+                return Acting((), step.obs, first, carry), episodes
             self._see(t + 1, step.obs, first)
             chosen = choose(rows[t + 1, :act], carry)
         raise ValueError("an unroll has at least one step")

@@ -23,6 +23,7 @@ _LABELS = {
     "seconds": "wall time (s)",
     "episode_return": "episode return (sum of rewards)",
     "episode_length": "episode length (steps)",
+    "episode_cost": "episode cost",
 }
 _POINTS = 400  # on the common grid, when the runs were not logged at the same places
 _RESAMPLES = 2000
@@ -49,6 +50,8 @@ def learning_curve(
 ) -> Path:
     """Draw run folders into one picture; -> its path. The suffix of ``out`` says which kind: .png, .svg, .pdf.
 
+    Under the return, each cost that the runs count has a panel of its own.
+
     Runs of one algorithm on one environment are seeds of one group; a comparison's folder stands for its runs, grouped
     by its labels; a mapping label -> runs groups them otherwise. A run that trained several seeds counts as so many.
     Seeds logged at different places are interpolated to a common grid; a group is shown where at least half of its
@@ -62,16 +65,32 @@ def learning_curve(
     groups, environment = _grouped(runs)
     if not groups:
         raise UsageError("There is no run to plot. Give at least one run folder.")
-    gathered = {label: [s for path in paths for s in _series(Path(path), x, y)] for label, paths in groups.items()}
-    curves = {label: curve(series, confidence) for label, series in gathered.items() if series}
-    if not curves:
+    tables = {label: [_table(Path(path), x, y) for path in paths] for label, paths in groups.items()}
+    panels = {name: _curves(tables, x, name, confidence) for name in [y, *_below(y, tables)]}
+    if not panels[y]:
         raise UsageError(
             f"{y} has no values yet in {_list(groups)}: no episode ended. Train longer, or plot another metric."
         )
-    figure = _draw(curves, _label(x), _label(y), environment if title is None else title, confidence)
+    shown = {_label(name): curves for name, curves in panels.items() if curves}
+    figure = _draw(shown, list(groups), _label(x), environment if title is None else title, confidence)
     if x == "steps":
-        in_steps(figure.axes[0].xaxis)
+        in_steps(figure.axes[-1].xaxis)
     return save(figure, out)
+
+
+Tables = Mapping[str, Sequence[Mapping[str, np.ndarray]]]  # per group, of each run: name -> column
+
+
+def _below(y: str, tables: Tables) -> list[str]:
+    """What is drawn under a metric: the costs under the return."""
+    names = sorted({name for group in tables.values() for table in group for name in table})
+    return [name for name in names if name.startswith("episode_cost")] if y == "episode_return" else []
+
+
+def _curves(tables: Tables, x: str, y: str, confidence: float) -> dict[str, Curve]:
+    """Of the groups that have values."""
+    gathered = {label: [s for table in group for s in _series(table, x, y)] for label, group in tables.items()}
+    return {label: curve(series, confidence) for label, series in gathered.items() if series}
 
 
 def curve(series: Sequence[tuple[np.ndarray, np.ndarray]], confidence: float = 0.95) -> Curve:
@@ -118,14 +137,19 @@ def _grouped(
     return {f"{a}, {e}": paths for (a, e), paths in found.items()}, ""
 
 
-def _series(run: Path, x: str, y: str) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Per seed of a run: places and values, without the gaps; seeds with no value are left out."""
+def _table(run: Path, x: str, y: str) -> dict[str, np.ndarray]:
+    """The columns of a run's log, x and y among them; {} before its first row."""
     table = columns(read_metrics(run / "metrics.jsonl"))
     for name in (x, y):
         if table and name not in table:
             offer = nearest(name, table) or f"There are {', '.join(table)}."
             raise UsageError(f"{run} has no metric {name!r}. {offer}")
-    if not table:
+    return table
+
+
+def _series(table: Mapping[str, np.ndarray], x: str, y: str) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Per seed of a run: places and values, without the gaps; seeds with no value are left out."""
+    if y not in table:
         return []
     along = table[x] if table[x].ndim == 1 else np.nanmean(table[x], axis=1)
     found = []
@@ -262,18 +286,22 @@ def spread(places: Sequence[float], gap: float, low: float = 0.0, high: float = 
     return [float(f) for f in found]
 
 
-def _draw(curves: Mapping[str, Curve], x: str, y: str, title: str, confidence: float) -> Any:
-    figure = blank(7.5, max(4.3, 1.5 + 0.17 * len(curves)))
-    axes = figure.add_subplot()
-    draw_curves(axes, curves)
-    tidy(axes, x, y)
+def _draw(panels: Mapping[str, Mapping[str, Curve]], groups: list[str], x: str, title: str, confidence: float) -> Any:
+    """Panels by their labels, the first one largest; a group looks the same in each."""
+    curves, more = next(iter(panels.values())), len(panels) - 1
+    figure = blank(7.5, max(4.3, 1.5 + 0.17 * len(curves)) + 2.4 * more)
+    all_axes = figure.subplots(1 + more, sharex=True, squeeze=False, height_ratios=[1.0, *[0.6] * more])[:, 0]
+    for axes, (y, part) in zip(all_axes, panels.items(), strict=True):
+        draw_curves(axes, part, [groups.index(label) for label in part])
+        tidy(axes, x if axes is all_axes[-1] else "", y)
     counts = {c.seeds for c in curves.values()}
     count = f"{counts.pop()} seed" if len(counts) == 1 else ""
     count += "s" if count and count != "1 seed" else ""
     banded = any(np.isfinite(c.low).any() for c in curves.values())
     about = [f"mean with its {100 * confidence:g}% bootstrap interval" if banded else "", count]
     figure.suptitle(plain_text(title) or None, x=0.01, ha="left", fontsize="large", fontweight="bold")
-    axes.set_title(", ".join(filter(None, about)), loc="left", fontsize="small", color="0.35")
+    all_axes[0].set_title(", ".join(filter(None, about)), loc="left", fontsize="small", color="0.35")
     names = {n: n if count else f"{n} ({c.seeds} seed{'s' if c.seeds > 1 else ''})" for n, c in curves.items()}
-    label_ends(axes, [(names[n], c.x[-1], c.mean[-1], style(i)[0]) for i, (n, c) in enumerate(curves.items())])
+    for axes, part in zip(all_axes, panels.values(), strict=True):
+        label_ends(axes, [(names[n], c.x[-1], c.mean[-1], style(groups.index(n))[0]) for n, c in part.items()])
     return figure
