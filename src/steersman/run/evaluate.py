@@ -20,7 +20,7 @@ from steersman.run.loops.devices import use_all_cores
 from steersman.run.policy import check_same_spaces, load
 from steersman.run.settings import environment_of
 from steersman.theory import statistics
-from steersman.types import Agent, DeviceEnvs, EnvSpec, HostEnvs, Key, PyTree
+from steersman.types import Agent, Algorithm, DeviceEnvs, EnvSpec, HostEnvs, Key, PyTree
 from steersman.unroll import begin
 
 LIMIT = 27_000  # steps of an evaluation episode in a task without a time limit
@@ -246,6 +246,7 @@ def evaluate_run(
     seed_index: int | None = None,
     explore: bool = False,
     environment: Any = None,
+    algorithm: str | Algorithm | None = None,
     network: Any = None,
 ) -> Evaluation:
     """Play whole episodes with a run's policy in environments of its own.
@@ -261,7 +262,7 @@ def evaluate_run(
     chosen = range(count) if seed_index is None else [seed_index]
     played = []
     for index in chosen:
-        policy = load(run, seed_index=index, network=network)
+        policy = load(run, seed_index=index, algorithm=algorithm, network=network)
         fits = partial(check_same_spaces, policy.spec)
         play = evaluator(policy.agent, place, episodes, explore=explore, fits=fits)
         played.append(play(policy.state, seed + index))

@@ -9,13 +9,14 @@ from typing import Any
 import jax
 import numpy as np
 
-from steersman import agents, spaces
+from steersman import spaces
 from steersman.errors import UsageError
 from steersman.memory import nbytes
+from steersman.run import plugins
 from steersman.run.disk import checkpoint, run_folder
 from steersman.run.disk.spec_json import spec_from_json, transitions_like
 from steersman.run.settings import saved_settings, split
-from steersman.types import Agent, EnvSpec, PyTree
+from steersman.types import Agent, Algorithm, EnvSpec, PyTree
 
 
 class Policy:
@@ -101,11 +102,17 @@ def state_bytes(agent: Agent, spec: EnvSpec, length: int, num_envs: int) -> int:
 
 
 def load(
-    run: str | Path, *, checkpoint_path: str | Path | None = None, seed_index: int = 0, network: Any = None
+    run: str | Path,
+    *,
+    checkpoint_path: str | Path | None = None,
+    seed_index: int = 0,
+    algorithm: str | Algorithm | None = None,
+    network: Any = None,
 ) -> Policy:
     """The policy of a finished, stopped or running run, from its newest whole checkpoint; numpy in, numpy out.
 
-    seed_index: which of a run's several seeds. network: the factory, where the run was trained with one of the user's.
+    seed_index: which of a run's several seeds. algorithm, network: the user's own again, where the run was trained by
+    such a one: the object, or its name ``package.module:NAME``.
     Nothing of the environment is needed or imported. Raises UsageError where the folder is not a run or is damaged.
 
     >>> policy = load("runs/cartpole")  # doctest: +SKIP
@@ -113,12 +120,11 @@ def load(
     1
     """
     opened = run_folder.open_run(run)
-    algorithm = agents.algorithm(opened.config["algorithm"])
-    if opened.config["run"].get("network") and network is None:
-        raise UsageError(f"{run} was trained with a network of your own; give it: load({str(run)!r}, network=...).")
-    run_config, config = split(algorithm, saved_settings(opened.config))
+    entry = plugins.algorithm_of(opened.config, algorithm, run)
+    network = plugins.network_of(opened.config, network, run)
+    run_config, config = split(entry, saved_settings(opened.config))
     spec = spec_from_json(opened.config["spec"])
-    agent = algorithm.factory(config, spec, budget=run_config.budget, network=network)
+    agent = plugins.make_agent(entry, config, spec, run_config.budget, network)
     path, note = (Path(checkpoint_path), "") if checkpoint_path else checkpoint.latest(opened.checkpoints)
     run_folder.warn(note)
     if path is None:

@@ -1,9 +1,9 @@
-"""A run's parts, made from its settings: everything that can fail on a wrong one fails here, before time is spent."""
+"""A run's parts, made from its plan: everything that can fail on a wrong one fails here, before time is spent."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -14,6 +14,7 @@ import numpy as np
 
 from steersman import envs
 from steersman.errors import UsageError
+from steersman.run import plugins
 from steersman.run.disk.dataset import check_fits, read_dataset
 from steersman.run.disk.spec_json import spec_to_json, transitions_like
 from steersman.run.evaluate import Evaluator, close, evaluator, fixed_size
@@ -21,6 +22,7 @@ from steersman.run.loops.device_loop import DeviceLoop
 from steersman.run.loops.devices import check_memory, in_units, shards_for
 from steersman.run.loops.host_loop import HostLoop
 from steersman.run.loops.loop import Loop
+from steersman.run.plan import Plan
 from steersman.run.policy import state_bytes
 from steersman.run.settings import RunConfig
 from steersman.types import Agent, Algorithm, DeviceEnvs, EnvSpec, Rollout
@@ -89,13 +91,12 @@ class Setup:
         return evaluator(self.agent, self.environment, episodes, explore=explore, workers=self.run.workers)
 
 
-def prepare(
-    entry: Algorithm, environment: Any, run: RunConfig, config: Any, network: Any, *, begun: bool = False
-) -> Setup:
+def prepare(plan: Plan, *, begun: bool = False) -> Setup:
     """Make a run's parts; raises UsageError for a setting that is wrong, alone or with the others.
 
     begun: a checkpoint holds the state, with what replay has of recorded data; the data itself is not needed any more.
     """
+    entry, environment, run, config = plan.algorithm, plan.environment, plan.run, plan.config
     check_data(entry, environment, run)
     offline = entry.data == "only"
     if offline:
@@ -116,7 +117,7 @@ def prepare(
         if offline:
             close(environment, made)
             made = still(made.spec, run.num_envs)
-        agent = entry.factory(config, made.spec, budget=run.budget, network=network)
+        agent = plugins.make_agent(entry, config, made.spec, run.budget, plan.network)
         if isinstance(made, DeviceEnvs):
             if run.overlap:
                 raise UsageError(
@@ -151,6 +152,7 @@ def prepare(
                 seed=run.seed,
                 overlap=run.overlap,
                 data=data,
+                programs=plan.programs,
             )
         # Once the loop is made: it has settings of its own for JAX, which hold only before the devices are up.
         size = state_bytes(agent, made.spec, first_length, run.num_envs)
@@ -213,10 +215,10 @@ def _make(environment: Any, num_envs: int, run: RunConfig) -> Any:
     return envs.make(environment, num_envs, **({} if run.workers is None else {"workers": run.workers}))
 
 
-def config_json(setup: Setup, network: Any) -> dict[str, Any]:
-    """What ``config.json`` says of a run."""
+def config_json(setup: Setup, origins: Mapping[str, Any]) -> dict[str, Any]:
+    """What ``config.json`` says of a run. origins: how the user's own algorithm and network were named."""
     named = isinstance(setup.environment, str)
-    extras = ({} if named else {"object": True}) | ({} if network is None else {"network": True})
+    extras = ({} if named else {"object": True}) | dict(origins)
     return {
         "algorithm": setup.algorithm.name,
         "environment": setup.environment if named else setup.spec.id,

@@ -27,6 +27,7 @@ import jax.numpy as jnp
 from steersman.agents.off_policy import common
 from steersman.agents.off_policy.sac import SACConfig
 from steersman.agents.parts import training
+from steersman.agents.parts.algorithms import replayed
 from steersman.agents.parts.checks import check_config
 from steersman.agents.parts.training import Trained
 from steersman.agents.parts.training import adam as make_adam
@@ -176,3 +177,6 @@ def crossq_learner(config: CrossQConfig, spec: EnvSpec, *, network: Any = None) 
         return after, jnp.abs(error).mean(0), metrics
 
     return BatchLearner(init, noise.begin, act, learn)
+
+
+ALGORITHM = replayed("crossq", CrossQConfig, crossq, "CrossQ: SAC with batch renormalisation, without target networks")

@@ -26,6 +26,7 @@ import jax.numpy as jnp
 from steersman.agents.off_policy import common
 from steersman.agents.off_policy.common import NetworkFactory, OffPolicyConfig
 from steersman.agents.parts import training
+from steersman.agents.parts.algorithms import replayed
 from steersman.agents.parts.checks import check_config
 from steersman.agents.parts.training import Trained
 from steersman.agents.parts.training import adam as make_adam
@@ -109,3 +110,6 @@ def ddpg_learner(config: DDPGConfig, spec: EnvSpec, *, network: NetworkFactory |
 
     begin, act = common.noisy_acting(spec, config.exploration, config.exploration_std)
     return BatchLearner(init, begin, act, learn)
+
+
+ALGORITHM = replayed("ddpg", DDPGConfig, ddpg, "deep deterministic policy gradient: continuous actions, replay")

@@ -35,6 +35,7 @@ from steersman import shards
 from steersman.agents.off_policy import common
 from steersman.agents.off_policy.common import NetworkFactory, OffPolicyConfig
 from steersman.agents.parts import training
+from steersman.agents.parts.algorithms import replayed
 from steersman.agents.parts.checks import check_config
 from steersman.agents.parts.training import Trained
 from steersman.agents.parts.training import adam as make_adam
@@ -220,3 +221,6 @@ def soft_learner(
         return after, jnp.sqrt(2.0 * each.mean(0)), metrics
 
     return BatchLearner(init, begin, act, learn)
+
+
+ALGORITHM = replayed("sac", SACConfig, sac, "soft actor-critic: continuous or discrete actions, replay")

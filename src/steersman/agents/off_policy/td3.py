@@ -27,6 +27,7 @@ from steersman.agents.off_policy import common
 from steersman.agents.off_policy.common import NetworkFactory
 from steersman.agents.off_policy.ddpg import DDPGConfig
 from steersman.agents.parts import training
+from steersman.agents.parts.algorithms import replayed
 from steersman.agents.parts.checks import check_config
 from steersman.agents.parts.training import Trained
 from steersman.agents.parts.training import adam as make_adam
@@ -126,3 +127,6 @@ def td3_learner(config: TD3Config, spec: EnvSpec, *, network: NetworkFactory | N
 
     begin, act = common.noisy_acting(spec, config.exploration, config.exploration_std)
     return BatchLearner(init, begin, act, learn)
+
+
+ALGORITHM = replayed("td3", TD3Config, td3, "twin delayed DDPG: continuous actions, replay")

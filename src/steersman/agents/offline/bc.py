@@ -25,6 +25,7 @@ import jax.numpy as jnp
 from steersman.agents.offline import common
 from steersman.agents.offline.common import OfflineConfig
 from steersman.agents.parts import training
+from steersman.agents.parts.algorithms import offline
 from steersman.agents.parts.training import Trained
 from steersman.agents.parts.training import adam as make_adam
 from steersman.agents.parts.with_replay import BatchLearner
@@ -72,3 +73,6 @@ def bc_learner(config: BCConfig, spec: EnvSpec, *, network: Callable[..., Any] |
         return BCState(actor), jnp.abs(log_prob), {"loss": value, "entropy": entropy}
 
     return BatchLearner(init, lambda num_envs: (), common.acting(spec), learn)
+
+
+ALGORITHM = offline("bc", BCConfig, bc, "behaviour cloning: imitates recorded actions, any action space")

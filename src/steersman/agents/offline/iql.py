@@ -30,6 +30,7 @@ from steersman.agents.off_policy import common as off_policy
 from steersman.agents.offline import common
 from steersman.agents.offline.common import OfflineConfig
 from steersman.agents.parts import training
+from steersman.agents.parts.algorithms import offline
 from steersman.agents.parts.checks import check_config
 from steersman.agents.parts.training import Trained
 from steersman.agents.parts.training import adam as make_adam
@@ -135,3 +136,6 @@ def iql_learner(config: IQLConfig, spec: EnvSpec, *, network: Callable[..., Any]
         return IQLState(actor, critics, targets, value), jnp.abs(error).mean(0), metrics
 
     return BatchLearner(init, lambda num_envs: (), common.acting(spec), learn)
+
+
+ALGORITHM = offline("iql", IQLConfig, iql, "implicit Q-learning: the best policy that recorded transitions support")

@@ -34,6 +34,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
 from steersman import shards
+from steersman.agents.parts.algorithms import on_policy
 from steersman.agents.parts.checks import check_config
 from steersman.agents.parts.training import clipped_adam
 from steersman.agents.parts.wrappers import normalised
@@ -196,3 +197,11 @@ def actor_critic(
         return ActorCriticState(unravel(vector), optimiser, traces, state.updates + 1), metrics
 
     return normalised(Agent(init, lambda num_envs: (), common.act, update), config)
+
+
+ALGORITHM = on_policy(
+    "actor_critic",
+    ActorCriticConfig,
+    actor_critic,
+    "online actor-critic: one transition at a time, Q or TD-error form, eligibility traces",
+)

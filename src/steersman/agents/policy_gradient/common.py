@@ -79,11 +79,6 @@ class LearnerState(NamedTuple):
     updates: jax.Array  # int32, rollouts absorbed so far
 
 
-def first_length(config: OnPolicyConfig, num_envs: int) -> int:
-    """Steps of the random-policy rollout: one, or a whole unroll where it seeds a normaliser."""
-    return config.unroll_length if config.normalize_observations or config.scale_rewards else 1
-
-
 def network_maker(
     name: str, config: OnPolicyConfig, spec: EnvSpec, network: ActorCriticFactory | None
 ) -> Callable[[Key], PyTree]:

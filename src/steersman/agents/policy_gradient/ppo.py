@@ -30,6 +30,7 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
+from steersman.agents.parts.algorithms import on_policy, whole_minibatches
 from steersman.agents.parts.checks import check_config
 from steersman.agents.parts.minibatches import shuffled_minibatches, standardise
 from steersman.agents.parts.training import clipped_adam
@@ -192,3 +193,8 @@ def ppo(
         return PPOState(unravel(vector), optimiser, beta, state.updates + 1), metrics
 
     return normalised(Agent(init, lambda num_envs: (), common.act, update), config)
+
+
+ALGORITHM = on_policy(
+    "ppo", PPOConfig, ppo, "proximal policy optimisation: clipped or KL-penalised, any action space", whole_minibatches
+)

@@ -31,6 +31,7 @@ import jax
 import jax.numpy as jnp
 
 from steersman import shards
+from steersman.agents.parts.algorithms import on_policy
 from steersman.agents.parts.checks import check_config
 from steersman.agents.parts.wrappers import normalised
 from steersman.agents.policy_gradient.common import (
@@ -156,3 +157,12 @@ def reinforce(
     longest = check_episodes(config, spec)
     make = network_maker("REINFORCE", config, spec, network)
     return normalised(policy_gradient_agent(config, make, estimator(config, longest), budget), config)
+
+
+ALGORITHM = on_policy(
+    "reinforce",
+    ReinforceConfig,
+    reinforce,
+    "Monte-Carlo policy gradient: whole returns or reward-to-go, with or without a baseline",
+    check_environments,
+)

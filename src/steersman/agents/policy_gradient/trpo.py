@@ -29,6 +29,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
 from steersman import shards
+from steersman.agents.parts.algorithms import on_policy, whole_minibatches
 from steersman.agents.parts.checks import check_config
 from steersman.agents.parts.minibatches import shuffled_minibatches, standardise
 from steersman.agents.parts.training import clipped_adam
@@ -170,3 +171,12 @@ def trpo(
         return LearnerState(unravel(vector), optimiser, state.updates + 1), metrics
 
     return normalised(Agent(init, lambda num_envs: (), common.act, update), config)
+
+
+ALGORITHM = on_policy(
+    "trpo",
+    TRPOConfig,
+    trpo,
+    "trust region policy optimisation, natural policy gradient: an exact limit on the KL of each update",
+    whole_minibatches,
+)

@@ -37,6 +37,7 @@ import optax
 from gymnasium import spaces
 
 from steersman import shards
+from steersman.agents.parts.algorithms import replayed
 from steersman.agents.parts.checks import check_config, check_discrete
 from steersman.agents.parts.training import clipped_adam, packed
 from steersman.agents.parts.with_replay import BatchLearner, with_replay
@@ -293,3 +294,6 @@ def dqn_learner(
         return DQNState(params, target, optimiser, updates), priority, metrics
 
     return BatchLearner(init, lambda num_envs: (), act, learn)
+
+
+ALGORITHM = replayed("dqn", DQNConfig, dqn, "deep Q-learning, all of Rainbow as switches: discrete actions, replay")

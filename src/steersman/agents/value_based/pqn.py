@@ -29,6 +29,7 @@ import jax.numpy as jnp
 import optax
 
 from steersman import shards
+from steersman.agents.parts.algorithms import on_policy, whole_minibatches
 from steersman.agents.parts.checks import check_config, check_discrete
 from steersman.agents.parts.minibatches import shuffled_minibatches
 from steersman.agents.parts.training import clipped_radam, packed
@@ -211,3 +212,12 @@ def legal(q: jax.Array, obs: PyTree) -> jax.Array:
     """Action values with those of illegal actions made impossible."""
     mask = mask_of(obs)
     return q if mask is None else masked(q, mask)
+
+
+ALGORITHM = on_policy(
+    "pqn",
+    PQNConfig,
+    pqn,
+    "parallelised Q-network: Q(lambda) from many environments, no replay, no target network; discrete actions",
+    whole_minibatches,
+)
