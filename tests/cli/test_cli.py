@@ -181,7 +181,7 @@ def test_what_is_shown_and_how_a_run_goes_on(capsys, own, flags, tmp_path):
     line = ["train", "ppo", f"{own}:interrupted", "--steps", "640", "--checkpoint-every", "64", *flags]
     out, err = said(capsys, [*line, "--out", tmp_path / "run"], 130)
     assert f"{own}:interrupted (host): 4 environments, 644 steps (640 rounded up to whole rollouts)" in err
-    assert "given: steps=640, num_envs=4" in err
+    assert "given: steps=640, schedule_steps=1000, num_envs=4" in err
     assert f"run folder: {tmp_path / 'run'}" in err
     assert "ppo on own_places:interrupted: interrupted" in out
     assert "cannot be saved midway: the run goes on from its last checkpoint, at 196 steps" in " ".join(err.split())
