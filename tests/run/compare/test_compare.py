@@ -14,6 +14,7 @@ from steersman.run.compare import compare as module
 from steersman.run.compare.compare import compare
 from steersman.run.compare.entries import read_entries, resolve
 from steersman.run.compare.results import Compared, improvement_of
+from steersman.run.disk.logs import read_metrics
 from steersman.run.disk.run_folder import open_run
 from steersman.run.events import Compiling, Trained
 from steersman.run.show import plots
@@ -277,6 +278,20 @@ def test_host_environments_train_seed_by_seed_and_entries_are_added(tmp_path):
     assert begun_and_done(said) == [("done", "ppo"), ("begun", "half"), ("begun", "half"), ("done", "half")]
     assert list(two.outcomes) == ["ppo", "half"]
     np.testing.assert_array_equal(two.outcomes["ppo"].scores, first.outcomes["ppo"].scores)
+
+
+def test_seeds_on_a_host_environment_share_one_compilation(tmp_path):
+    settings = SMALL | {"steps": 96, "hidden_sizes": (7,)}  # programs of its own
+    result = compare(["ppo"], "gymnasium/CartPole-v1", seeds=2, seed=3, out=tmp_path / "x", **settings)
+    first, second = result.outcomes["ppo"].runs
+    seconds = [json.loads((run / "summary.json").read_text())["compile_seconds"] for run in (first, second)]
+    assert seconds[0] > 0
+    assert seconds[1] == 0
+    alone = steersman.train("ppo", "gymnasium/CartPole-v1", seed=4, **settings)
+    assert alone.summary["compile_seconds"] > 0
+    assert alone.evaluation.mean == result.outcomes["ppo"].scores[1]
+    rows = [[row["loss"] for row in history] for history in (alone.history, read_metrics(second / "metrics.jsonl"))]
+    assert rows[0] == rows[1]
 
 
 def test_a_training_that_fails_does_not_end_the_others(monkeypatch, tmp_path):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from steersman.agents.parts.checks import check_minibatches
@@ -18,13 +19,14 @@ def on_policy(
     factory: Factory,
     summary: str,
     check: Callable[[Any, int], None] = lambda config, num_envs: None,
+    presets: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
 ) -> Algorithm:
     """An algorithm that learns from each rollout once it is there, and then leaves it."""
 
     def first_length(c: Any, num_envs: int) -> int:
         return c.unroll_length if c.normalize_observations or c.scale_rewards else 1  # they seed a normaliser
 
-    return Algorithm(name, config, factory, summary, first_length, check)
+    return Algorithm(name, config, factory, summary, first_length, check, presets=presets)
 
 
 def whole_minibatches(config: Any, num_envs: int) -> None:
