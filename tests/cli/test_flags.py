@@ -1,4 +1,4 @@
-"""Flags made from settings: grouped by the classes that give them, in the words of their docstrings, parsed to values."""
+"""Flags made from settings: grouped by the classes that give them, with their docstrings, parsed to plain values."""
 
 from dataclasses import dataclass
 
