@@ -27,6 +27,7 @@ import steersman
 from steersman import envs
 from steersman.agents.policy_gradient.actor_critic import ActorCriticConfig
 from steersman.nets.actor_critic import ActorCritic
+from steersman.run.events import Trained
 
 SETTINGS = {"learning_rate": 3e-4, "anneal_learning_rate": False, "gamma": 0.99, "hidden_sizes": (64, 64)}
 CASES = {  # environments, whether the plain loop's acting is jitted too, the ratio to reach
@@ -45,15 +46,15 @@ def compiled(num_envs: int, steps: int) -> float:
     """Steps per second of ``steersman.train``, from the end of its first chunk to the end of its last."""
     marks: list[tuple[float, int]] = []
 
-    def report(phase: str, numbers: dict[str, Any]) -> None:
-        if phase == "training":
-            marks.append((time.perf_counter(), numbers["steps"]))
+    def mark(event: Any) -> None:
+        if isinstance(event, Trained):
+            marks.append((time.perf_counter(), event.steps))
 
     steersman.train(
         "actor_critic",
         "CartPole-v1",
         preset=False,
-        report=report,
+        callbacks=[mark],
         evaluation_episodes=0,
         devices=1,
         num_envs=num_envs,

@@ -9,10 +9,12 @@ import importlib.metadata
 import json
 import os
 import time
+from typing import Any
 
 import jax
 
 import steersman
+from steersman.run.events import Trained
 
 ON_POLICY = {  # the shape's name of a setting -> ours
     "num_envs": "num_envs",
@@ -74,16 +76,16 @@ else:
 marks: list[tuple[float, int]] = []
 
 
-def report(phase: str, numbers: dict) -> None:
-    if phase == "training":
-        marks.append((time.perf_counter(), numbers["steps"]))
+def mark(event: Any) -> None:
+    if isinstance(event, Trained):
+        marks.append((time.perf_counter(), event.steps))
 
 
 result = steersman.train(
     algorithm,
     environment,
     preset=False,
-    report=report,
+    callbacks=[mark],
     evaluation_episodes=0,
     seeds=args.seeds,
     workers=args.workers,

@@ -15,6 +15,7 @@ from steersman.cli import display, main
 from steersman.cli.main import run as cli
 from steersman.run.disk import checkpoint
 from steersman.run.disk.run_folder import RunWarning
+from steersman.run.events import Compiling, Evaluating, Trained
 
 SUMMARY = {"steps", "wall_seconds", "compile_seconds", "steps_per_second", "evaluation", "status", "run"}
 EVALUATION = {"episodes", "mean", "median", "iqm", "ci95"}
@@ -180,7 +181,7 @@ def test_what_is_shown_and_how_a_run_goes_on(capsys, own, flags, tmp_path):
     line = ["train", "ppo", f"{own}:interrupted", "--steps", "640", "--checkpoint-every", "64", *flags]
     out, err = said(capsys, [*line, "--out", tmp_path / "run"], 130)
     assert f"{own}:interrupted (host): 4 environments, 644 steps (640 rounded up to whole rollouts)" in err
-    assert "given: steps=640, num_envs=4" in err
+    assert "given: steps=640, schedule_steps=1000, num_envs=4" in err
     assert f"run folder: {tmp_path / 'run'}" in err
     assert "ppo on own_places:interrupted: interrupted" in out
     assert "cannot be saved midway: the run goes on from its last checkpoint, at 196 steps" in " ".join(err.split())
@@ -204,10 +205,10 @@ def test_interrupted_and_saved(capsys, monkeypatch, trained, tmp_path):
     """A compiled run is saved wherever it stops."""
     show = display.TrainingDisplay.__call__
 
-    def interrupting(self, phase, numbers):
-        if phase == "training" and numbers["steps"] < numbers["total"]:
+    def interrupting(self, event):
+        if isinstance(event, Trained) and event.steps < event.total:
             signal.raise_signal(signal.SIGINT)
-        show(self, phase, numbers)
+        show(self, event)
 
     run = tmp_path / "run"
     with monkeypatch.context() as patched:
@@ -317,17 +318,16 @@ def test_the_bar_fits_80_columns():
     bar = display.TrainingDisplay(["preset of CartPole-v1: " + ", ".join(f"some_setting_{i}={i}" for i in range(20))])
     screen = io.StringIO()
     bar.console.file, bar.console._width, bar.console._force_terminal = screen, 80, True
-    numbers = {"steps": 123_456_789, "total": 200_000_000, "steps_per_second": 1_234_567.8, "episode_return": -1234.5}
-    setup = SimpleNamespace(describe=lambda: "ppo on CartPole-v1 (compiled)")
-    bar("compiling", {"setup": setup, "run": "runs/a"})
-    bar("training", numbers)
+    training = SimpleNamespace(folder="runs/a", within=None)
+    bar(Compiling(training, "ppo on CartPole-v1 (compiled)", 200_000_000))
+    bar(Trained(training, 123_456_789, 200_000_000, 1_234_567.8, -1234.5, None))
     shown = Console(file=io.StringIO(), width=80)
     shown.print(bar.progress.get_renderable())
     line = shown.file.getvalue().rstrip("\n")
     assert "\n" not in line
     for part in ("training", "123M/200M", "1.23M steps/s", "return -1,234.5"):
         assert part in line
-    bar("evaluating", {"episodes": 100})
+    bar(Evaluating(training, 100))
     text = screen.getvalue()
     assert "run folder: runs/a" in text
     assert max(map(len, text.splitlines())) <= 80

@@ -13,6 +13,7 @@ from steersman.cli import compare as module
 from steersman.cli import display
 from steersman.cli.main import run as cli
 from steersman.run.compare.compare import compare
+from steersman.run.events import Compiling, Evaluating, Trained, Within
 
 SET = ["num_envs=4", "unroll_length=8", "num_minibatches=2", "num_epochs=1", "hidden_sizes=8"]
 SET = [*SET, "schedule_steps=1000"]
@@ -115,16 +116,21 @@ def test_an_environment_of_ones_own_is_named_again(capsys, own, tmp_path):
     assert "steps to 4" in again
 
 
-@pytest.mark.parametrize("phase", ["training", "evaluating", "compiling"])
-def test_the_bar_fits_80_columns(phase):
+@pytest.mark.parametrize(
+    ("kind", "numbers"),
+    [
+        (Trained, (123_456_789, 200_000_000, 1_234_567.8, -1234.5, None)),
+        (Evaluating, (100,)),
+        (Compiling, ("ppo on CartPole-v1 (compiled)", 200_000_000)),
+    ],
+)
+def test_the_bar_fits_80_columns(kind, numbers):
     shown = display.ComparisonDisplay()
     screen = io.StringIO()
     console = shown.bar.console
     console.file, console._width, console._force_terminal = screen, 80, True
-    setup = SimpleNamespace(describe=lambda: "ppo on CartPole-v1 (compiled)", algorithm=SimpleNamespace(name="ppo"))
-    numbers = {"steps": 123_456_789, "total": 200_000_000, "steps_per_second": 1_234_567.8, "episode_return": -1234.5}
-    numbers |= {"entry": "ppo objective=penalty", "index": 9, "entries": 10, "runs": 1, "episodes": 100}
-    shown(phase, numbers | {"setup": setup, "run": None, "run_number": 0})
+    within = Within("ppo objective=penalty", 9, 10, 0, 1)
+    shown(kind(SimpleNamespace(folder=None, within=within, algorithm="ppo"), *numbers))
     page = Console(file=io.StringIO(), width=80)
     page.print(shown.bar.progress.get_renderable())
     line = page.file.getvalue().rstrip("\n")

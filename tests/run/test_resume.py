@@ -13,8 +13,10 @@ import pytest
 
 import steersman
 from steersman.errors import UsageError
+from steersman.run import events
 from steersman.run.disk import checkpoint, logs, run_folder, tensors
 from steersman.run.disk.run_folder import RunWarning
+from steersman.run.events import Trained
 from steersman.run.signals import stop_on_signals
 
 STEPS = 1312  # a first rollout and 40 updates of 32 steps; a checkpoint every 3, a row every 2
@@ -61,14 +63,14 @@ def assert_same_run(run, whole):
 
 
 class Stopping:
-    """A report that sends this process a signal once a training has come so far."""
+    """A callback that sends this process a signal once a training has come so far."""
 
     def __init__(self, number, at, times=1):
-        self.number, self.at, self.times, self.phases = number, at, times, []
+        self.number, self.at, self.times, self.seen = number, at, times, []
 
-    def __call__(self, phase, numbers):
-        self.phases.append(phase)
-        if phase == "training" and numbers["steps"] >= self.at and self.times:
+    def __call__(self, event):
+        self.seen.append(type(event))
+        if isinstance(event, Trained) and event.steps >= self.at and self.times:
             self.times -= 1
             signal.raise_signal(self.number)
 
@@ -77,10 +79,10 @@ def test_stopped_twice_and_resumed(whole, tmp_path, settings):
     reference, place = whole
     out = tmp_path / "run"
     stop = Stopping(signal.SIGINT, 400)
-    stopped = steersman.train("ppo", place, out=out, report=stop, **settings)
+    stopped = steersman.train("ppo", place, out=out, callbacks=[stop], **settings)
     assert stopped.interrupted
     assert stopped.evaluation is None
-    assert stop.phases[-2:] == ["stopping", "done"]
+    assert [kind for kind in stop.seen if kind is not events.Saved][-2:] == [events.Stopping, events.Done]
     at = stopped.summary["steps"]
     assert 400 <= at < 400 + STEPS // 2
     kept = checkpoint.saved(out / "checkpoints")[-1][0]
@@ -90,7 +92,7 @@ def test_stopped_twice_and_resumed(whole, tmp_path, settings):
         assert kept <= at  # the newest scheduled one: an off-schedule cut would change the run
         assert (kept - 32) % 96 == 0
     assert json.loads((out / "summary.json").read_text())["status"] == "interrupted"
-    assert steersman.resume(out, report=Stopping(signal.SIGTERM, at + 300)).interrupted
+    assert steersman.resume(out, callbacks=[Stopping(signal.SIGTERM, at + 300)]).interrupted
     result = steersman.resume(out)
     assert not result.interrupted
     assert_same_run(out, reference.run)
@@ -102,12 +104,13 @@ def test_killed_and_resumed(whole, tmp_path, settings):
     out = tmp_path / "run"
     code = f"""
 import os, signal, steersman
+from steersman.run.events import Trained
 from steersman.run.prepare import Setup
 Setup.log_updates = 2
-def report(phase, numbers):
-    if phase == "training" and numbers["steps"] >= 700:
+def kill(event):
+    if isinstance(event, Trained) and event.steps >= 700:
         os.kill(os.getpid(), signal.SIGKILL)
-steersman.train("ppo", {place!r}, out={str(out)!r}, report=report, **{settings!r})
+steersman.train("ppo", {place!r}, out={str(out)!r}, callbacks=[kill], **{settings!r})
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
     assert done.returncode == -signal.SIGKILL, done.stderr
@@ -120,7 +123,7 @@ def test_overlapping_stopped_and_resumed(tmp_path, settings):
     place, settings = "gymnasium/CartPole-v1", {**settings, "steps": 320, "overlap": True}
     reference = steersman.train("ppo", place, out=tmp_path / "whole", **settings)
     out = tmp_path / "run"
-    assert steersman.train("ppo", place, out=out, report=Stopping(signal.SIGINT, 200), **settings).interrupted
+    assert steersman.train("ppo", place, out=out, callbacks=[Stopping(signal.SIGINT, 200)], **settings).interrupted
     steersman.resume(out)
     assert_same_run(out, reference.run)
 
@@ -141,7 +144,7 @@ def test_a_second_signal_stops_at_once():
 def test_stopped_before_the_first_checkpoint(whole, tmp_path, settings):
     reference, place = whole
     out = tmp_path / "run"
-    stopped = steersman.train("ppo", place, out=out, report=Stopping(signal.SIGINT, 1), **settings)
+    stopped = steersman.train("ppo", place, out=out, callbacks=[Stopping(signal.SIGINT, 1)], **settings)
     assert stopped.interrupted
     assert [s for s, _ in checkpoint.saved(out / "checkpoints")] == ([64] if place == "CartPole-v1" else [])
     steersman.resume(out)
@@ -151,7 +154,7 @@ def test_stopped_before_the_first_checkpoint(whole, tmp_path, settings):
 def test_a_damaged_checkpoint_costs_what_came_after_the_one_before(whole, tmp_path, settings):
     reference, place = whole
     out = tmp_path / "run"
-    stopped = steersman.train("ppo", place, out=out, report=Stopping(signal.SIGINT, 600), **settings)
+    stopped = steersman.train("ppo", place, out=out, callbacks=[Stopping(signal.SIGINT, 600)], **settings)
     assert stopped.interrupted
     (before, _), (at, newest) = checkpoint.saved(out / "checkpoints")
     newest.write_bytes(newest.read_bytes()[:-100])
@@ -190,9 +193,9 @@ def contents(run):
 @pytest.mark.parametrize("steps", [None, 100, STEPS])
 def test_a_run_that_is_done_is_left_as_it_is(whole, steps):
     reference, _ = whole
-    before, phases = contents(reference.run), []
-    again = steersman.resume(reference.run, steps=steps, report=lambda phase, numbers: phases.append(phase))
-    assert phases == ["done already"]
+    before, seen = contents(reference.run), []
+    again = steersman.resume(reference.run, steps=steps, callbacks=[seen.append])
+    assert [type(event) for event in seen] == [events.AlreadyDone]
     assert contents(reference.run) == before
     assert again.summary == json.loads((reference.run / "summary.json").read_text())
     assert again.evaluation.mean == reference.evaluation.mean

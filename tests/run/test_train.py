@@ -16,6 +16,7 @@ from steersman.errors import EnvironmentFault, TrainingFault, UsageError
 from steersman.nets.actor_critic import ActorCritic
 from steersman.run.disk import checkpoint, logs
 from steersman.run.disk.run_folder import open_run
+from steersman.run.events import Compiled, Compiling, Done, Evaluated, Evaluating, Trained
 from steersman.run.prepare import _checkpoint_every
 from steersman.run.settings import RunConfig
 from steersman.types import EnvSpec, TimeStep
@@ -151,20 +152,25 @@ def test_host_environments_are_closed(small):
 
 def test_what_happens_is_reported_in_order(small):
     seen = []
-    steersman.train("ppo", Dots, steps=100, report=lambda phase, numbers: seen.append((phase, numbers)), **small)
-    phases = [phase for phase, _ in seen]
-    assert phases == ["compiling", *["training"] * (len(seen) - 3), "evaluating", "done"]
-    assert "Dots (host): 4 environments, 100 steps" in seen[0][1]["setup"].describe()
-    assert [n["steps"] for p, n in seen if p == "training"] == [36, 68, 100]
-    assert seen[-2][1] == {"episodes": 4}
-    assert seen[-3][1]["episode_return"] == 5.0
+    result = steersman.train("ppo", Dots, steps=100, callbacks=[seen.append], **small)
+    kinds = [type(event) for event in seen]
+    assert kinds == [Compiling, Compiled, *[Trained] * 3, Evaluating, Evaluated, Done]
+    assert "Dots (host): 4 environments, 100 steps" in seen[0].description
+    assert seen[0].total == 100
+    trained = seen[2:5]
+    assert [event.steps for event in trained] == [36, 68, 100]
+    np.testing.assert_equal([event.row for event in trained], result.history)
+    assert trained[-1].episode_return == 5.0
+    assert seen[-3].episodes == 4
+    assert seen[-2].evaluation == result.evaluation
+    assert (seen[-1].summary, seen[-1].history) == (result.summary, result.history)
 
 
 def test_a_budget_that_is_not_met_exactly_is_said(small):
     seen = []
-    result = steersman.train("ppo", Dots, steps=65, report=lambda *args: seen.append(args), **small)
+    result = steersman.train("ppo", Dots, steps=65, callbacks=[seen.append], **small)
     assert result.summary["steps"] == 68
-    assert "68 steps (65 rounded up to whole rollouts)" in seen[0][1]["setup"].describe()
+    assert "68 steps (65 rounded up to whole rollouts)" in seen[0].description
 
 
 def test_it_runs_outside_the_main_thread(small):

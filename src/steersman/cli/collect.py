@@ -32,6 +32,10 @@ class Collect:
     """Which of a run's several seeds."""
     environment: str | None = None
     """Another environment with the same spaces; for package.module:factory runs, its name again."""
+    algorithm: str | None = None
+    """package.module:ALGORITHM, named again for a run by an algorithm of your own."""
+    network: str | None = None
+    """package.module:factory, named again for a run with a network of your own."""
     json: tyro.conf.FlagCreatePairsOff[bool] = False
     """Print one JSON object."""
 
@@ -48,6 +52,8 @@ def run(arguments: list[str]) -> int:
         seed=chosen.seed,
         seed_index=chosen.seed_index,
         environment=chosen.environment,
+        algorithm=chosen.algorithm,
+        network=chosen.network,
     )
     told = {"transitions": len(data), **{k: data.origin[k] for k in ("whole_episodes", "mean_return")}}
     if chosen.json:

@@ -28,7 +28,7 @@ class Compare:
 
     entries: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="ENTRY")] = ()
     """Algorithms, or variants: [LABEL=]ALGORITHM[:SETTING=VALUE,...], as in ppo, ppo:objective=penalty,
-    wide=ppo:hidden_sizes=256,256."""
+    wide=ppo:hidden_sizes=256,256, package.module:ALGORITHM:gamma=0.9, mine=ppo:network=package.module:factory."""
     env: Annotated[str | None, tyro.conf.arg(aliases=["--environment"])] = None
     """The environment: a name (steersman list), or package.module:factory."""
     steps: int | None = None
@@ -73,7 +73,7 @@ def run(arguments: list[str]) -> int:
             evaluation_episodes=asked.evaluation_episodes,
             out=out,
             preset=asked.preset,
-            report=display,
+            callbacks=[] if display is None else [display],
             **settings_in(asked.set, "--set"),
         )
     if asked.json:

@@ -10,7 +10,17 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 from rich.table import Table
 
+from steersman.run.compare.results import Compared, Failed
 from steersman.run.disk.files import plain
+from steersman.run.events import (
+    AlreadyDone,
+    Compiling,
+    Evaluating,
+    Event,
+    Stopping,
+    Trained,
+    Within,
+)
 
 
 def print_json(content: Any) -> None:
@@ -69,7 +79,7 @@ def print_columns(title: str, header: list[str], rows: list[list[str]]) -> None:
 
 
 class TrainingDisplay:
-    """The ``report`` of ``steersman.train`` on a terminal: what runs, a bar with steps/s, return and time left."""
+    """A listener that shows a training on a terminal: what runs, a bar with steps/s, return and time left."""
 
     def __init__(self, notes: list[str], bar_width: int = 12) -> None:
         self.notes = notes
@@ -96,36 +106,42 @@ class TrainingDisplay:
     def __exit__(self, *error: object) -> None:
         self.progress.stop()
 
-    def __call__(self, phase: str, numbers: dict[str, Any]) -> None:
-        if phase == "compiling":
-            lines = [numbers["setup"].describe(), *self.notes, f"run folder: {numbers['run']}"]
-            for line in lines if numbers["run"] else lines[:-1]:
-                self.console.print(line, soft_wrap=not self.console.is_terminal)
-            self._show(f"{self.name}: compiling" if self.name else "compiling", total=None)
-        elif phase == "training":
-            self._show(
-                self.name or "training",
-                completed=numbers["steps"],
-                total=numbers["total"],
-                steps=f"{short(numbers['steps'])}/{short(numbers['total'])}",
-                speed=f"{short(numbers['steps_per_second'])} steps/s",
-                score=f"return {number(float(numbers['episode_return']), 1)}",
-                left=_left(self.progress.tasks[0].time_remaining),
-            )
-        elif phase == "stopping":
-            self._show("stopping; once more to stop at once")
-        elif phase == "evaluating":
-            what = f"evaluating, {numbers['episodes']} episodes"
-            self._show(f"{self.name}: {what}" if self.name else what, total=None, speed="", steps="", left="")
-        elif phase == "done already":
-            self.console.print("This run is done already. Train it for longer with --steps N.")
+    def __call__(self, event: Any) -> None:
+        named = lambda what: f"{self.name}: {what}" if self.name else what
+        match event:
+            case Compiling():
+                folder = event.training.folder
+                lines = [event.description, *self.notes, *([f"run folder: {folder}"] if folder else [])]
+                for line in lines if event.training.within is None else ():
+                    self.console.print(line, soft_wrap=not self.console.is_terminal)
+                self._show(named("compiling"), total=None)
+            case Trained():
+                self._show(
+                    self.name or "training",
+                    completed=event.steps,
+                    total=event.total,
+                    steps=f"{short(event.steps)}/{short(event.total)}",
+                    speed=f"{short(event.steps_per_second)} steps/s",
+                    score=f"return {number(event.episode_return, 1)}",
+                    left=_left(self.progress.tasks[0].time_remaining),
+                )
+            case Stopping(why="a signal"):
+                self._show("stopping; once more to stop at once")
+            case Stopping():
+                self.console.print(f"Stopped early by {event.why}.")
+            case Evaluating():
+                self._show(named(f"evaluating, {event.episodes} episodes"), total=None, speed="", steps="", left="")
+            case AlreadyDone():
+                self.console.print(
+                    f"This run is {event.summary['status']} already. Train it for longer with --steps N."
+                )
 
     def _show(self, what: str, **numbers: Any) -> None:
         self.progress.update(self.task, description=what, **numbers)
 
 
 class ComparisonDisplay:
-    """The ``report`` of ``steersman.compare`` on a terminal: the bar of the run that trains, a line per entry done."""
+    """A listener that shows a comparison on a terminal: the bar of the run that trains, a line per entry done."""
 
     def __init__(self) -> None:
         self.bar = TrainingDisplay([], bar_width=6)  # its name takes the place
@@ -137,25 +153,28 @@ class ComparisonDisplay:
     def __exit__(self, *error: object) -> None:
         self.bar.__exit__(*error)
 
-    def __call__(self, phase: str, numbers: dict[str, Any]) -> None:
-        label = numbers["entry"] if len(numbers["entry"]) <= 14 else numbers["entry"][:13] + "…"
-        self.bar.name = f"{label} {numbers['index'] + 1}/{numbers['entries']}"
-        if numbers["runs"] > 1 and phase not in ("compared", "failed"):
-            self.bar.name = f"{label} seed {numbers['run_number'] + 1}/{numbers['runs']}"
-        if phase == "compiling" and numbers.get("run_number", 0) == 0:
-            setup = numbers["setup"]
-            prefix = "" if numbers["entry"] == setup.algorithm.name else f"{numbers['entry']}: "
-            self.bar.console.print(prefix + setup.describe(), soft_wrap=not self.bar.console.is_terminal)
-        if phase == "compiling":
-            self.bar._show(f"{self.bar.name}: compiling", total=None)
-        elif phase == "compared":
-            mean = numbers["outcome"].mean
-            interval = "" if math.isnan(mean.low) else f" ({number(mean.low)} to {number(mean.high)})"
-            self.bar.console.print(f"{numbers['entry']}: mean return {number(mean.value)}{interval}")
-        elif phase == "failed":
-            self.bar.console.print(f"{numbers['entry']}: failed. {numbers['error']}", style="red")
-        elif phase != "done already":
-            self.bar(phase, numbers)
+    def __call__(self, event: Any) -> None:
+        match event:
+            case Compared():
+                mean = event.outcome.mean
+                interval = "" if math.isnan(mean.low) else f" ({number(mean.low)} to {number(mean.high)})"
+                self.bar.console.print(f"{event.entry}: mean return {number(mean.value)}{interval}")
+            case Failed():
+                self.bar.console.print(f"{event.entry}: failed. {event.error}", style="red")
+            case Event(training=training) if training.within is not None:
+                self._place(training.within)
+                if isinstance(event, Compiling) and training.within.run_number == 0:
+                    entry = training.within.entry
+                    prefix = "" if entry == training.algorithm else f"{entry}: "
+                    self.bar.console.print(prefix + event.description, soft_wrap=not self.bar.console.is_terminal)
+                self.bar(event)
+
+    def _place(self, within: Within) -> None:
+        """Name the bar after the run that trains."""
+        label = within.entry if len(within.entry) <= 14 else within.entry[:13] + "…"
+        self.bar.name = f"{label} {within.entry_number + 1}/{within.entries}"
+        if within.runs > 1:
+            self.bar.name = f"{label} seed {within.run_number + 1}/{within.runs}"
 
 
 def _left(seconds: float | None) -> str:

@@ -28,6 +28,10 @@ class Evaluate:
     """Sample actions as in training, instead of taking the most likely one."""
     environment: str | None = None
     """Another environment with the same spaces; for package.module:factory runs, its name again."""
+    algorithm: str | None = None
+    """package.module:ALGORITHM, named again for a run by an algorithm of your own."""
+    network: str | None = None
+    """package.module:factory, named again for a run with a network of your own."""
     json: tyro.conf.FlagCreatePairsOff[bool] = False
     """Print one JSON object."""
 
@@ -42,6 +46,8 @@ def run(arguments: list[str]) -> int:
         seed_index=chosen.seed_index,
         explore=chosen.explore,
         environment=chosen.environment,
+        algorithm=chosen.algorithm,
+        network=chosen.network,
     )
     if chosen.json:
         print_json(evaluation.summary())

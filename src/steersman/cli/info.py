@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import tyro
 
 from steersman.cli.display import evaluation_rows, number, print_json, print_table
+from steersman.run import plugins
 from steersman.run.disk import checkpoint, compile_cache, run_folder
 
 
@@ -27,11 +28,11 @@ def run(arguments: list[str]) -> int:
     """-> exit code."""
     chosen = tyro.cli(Info, args=arguments, prog="steersman info")
     if chosen.run is None:
-        versions = run_folder.versions(devices=True)
+        versions = run_folder.versions(devices=True) | {"installed_algorithms": sorted(plugins.installed())}
         if chosen.json:
             print_json({**versions, "compile_cache": _cache()})
         else:
-            rows = [(k, ", ".join(v) if isinstance(v, list) else str(v)) for k, v in versions.items()]
+            rows = [(k, ", ".join(v) if isinstance(v, list) else str(v)) for k, v in versions.items() if v != []]
             print_table("versions", rows)
             print(f"\n{_about_cache()}")
         return 0

@@ -10,6 +10,7 @@ import tyro
 
 from steersman import agents, envs
 from steersman.cli.display import print_json
+from steersman.run import plugins
 from steersman.run.settings import presets
 
 EVERY = "all that the package itself lists"
@@ -28,18 +29,23 @@ def run(arguments: list[str]) -> int:
     chosen = tyro.cli(List, args=arguments, prog="steersman list")
     found = envs.available()
     known = {name: sorted(presets(name)) for name in agents.ALGORITHMS}
+    others = plugins.installed()
     if chosen.json:
         print_json(
             {
                 "algorithms": {a.name: a.summary for a in agents.ALGORITHMS.values()},
                 "environments": [row._asdict() for row in found],
                 "presets": known,
+                "installed": others,
             }
         )
         return 0
     print("ALGORITHMS")
     for algorithm in agents.ALGORITHMS.values():
         _paragraph(f"{algorithm.name}: {algorithm.summary}")
+    for name, place in others.items():
+        taken = "; its name is taken, give its place instead" if name in agents.ALGORITHMS else ""
+        _paragraph(f"{name}: installed, {place}{taken}")
     print("\nENVIRONMENTS (* with a preset)")
     tuned = {name for names in known.values() for name in names}
     groups: dict[tuple[str, bool], list[str]] = {}
@@ -52,6 +58,7 @@ def run(arguments: list[str]) -> int:
         _paragraph(_title(family, kinds[family], installed), 2)
         _paragraph("  ".join(sorted(names)), 6)
     print("\nEvery other id of Gymnasium works too, and PACKAGE.MODULE:FACTORY of your own.")
+    print("An algorithm of your own: PACKAGE.MODULE:ALGORITHM.")
     return 0
 
 

@@ -39,12 +39,14 @@ TRAIN_USAGE = """usage: steersman train ALGORITHM ENVIRONMENT [--SETTING VALUE .
        steersman train --resume DIR [--steps N]
        steersman train --config RUN/config.json [--SETTING VALUE ...]
 
+  ALGORITHM       a name (steersman list), or package.module:ALGORITHM
   ENVIRONMENT     a name (steersman list), or package.module:factory
   --steps N       environment steps to train for
   --seed N        the seed; --seeds N trains N of them side by side
   --num-envs N    environments stepped side by side
   --out DIR       the run folder (default: a new one in runs/)
   --from-data D   learn, or start, from recorded data (steersman collect)
+  --network F     your own network, package.module:factory
   --resume DIR    go on with a run that was stopped, or train it for longer
   --config FILE   repeat a run, in a new folder
   --no-preset     leave the environment's preset aside

@@ -30,6 +30,10 @@ class Record:
     """Which of a run's several seeds."""
     environment: str | None = None
     """For package.module:factory runs: its name again."""
+    algorithm: str | None = None
+    """package.module:ALGORITHM, named again for a run by an algorithm of your own."""
+    network: str | None = None
+    """package.module:factory, named again for a run with a network of your own."""
     json: tyro.conf.FlagCreatePairsOff[bool] = False
     """Print one JSON object."""
 
@@ -45,6 +49,8 @@ def run(arguments: list[str]) -> int:
         seed=chosen.seed,
         seed_index=chosen.seed_index,
         environment=chosen.environment,
+        algorithm=chosen.algorithm,
+        network=chosen.network,
     )
     if chosen.json:
         print_json({"video": str(path), "returns": returns})

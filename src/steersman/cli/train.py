@@ -2,48 +2,43 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import tyro
 
 from steersman import agents
 from steersman.cli.display import TrainingDisplay, evaluation_rows, number, print_json, print_table
+from steersman.cli.flags import parse, whole
 from steersman.cli.main import TRAIN_USAGE
 from steersman.errors import UsageError
+from steersman.run import plugins
+from steersman.run.callbacks import StopAtReturn
 from steersman.run.disk import checkpoint, run_folder
-from steersman.run.settings import RunConfig, environment_of, preset_for, saved_settings, split, translated
-from steersman.run.train import Report, Result, resume, train
-
-C = TypeVar("C")
+from steersman.run.events import Callback
+from steersman.run.settings import environment_of, known_settings, preset_for, saved_settings, translated
+from steersman.run.train import Result, resume, train
 
 
 @dataclass(frozen=True)
 class Output:
-    """Where results go and what is shown."""
+    """Where results go, what is shown, and what else the run is given."""
 
     out: Path | None = None
     """The run folder; none: a new one in runs/."""
+    network: str | None = None
+    """package.module:factory, a function (key, spec) -> module, in place of the algorithm's own networks."""
+    stop_at_return: float | None = None
+    """Stop early, once the mean return of training episodes reaches this."""
     quiet: tyro.conf.FlagCreatePairsOff[bool] = False
     """Show nothing but errors."""
     json: tyro.conf.FlagCreatePairsOff[bool] = False
     """Print the summary as one JSON object."""
-
-
-@dataclass(frozen=True)
-class Train(Generic[C]):
-    """Every setting of a training; what is not given keeps the default shown, which is the environment's preset where
-    there is one (--no-preset leaves it aside, --config RUN/config.json takes another run's settings)."""
-
-    output: Output
-    run: RunConfig
-    algorithm: C
 
 
 @dataclass(frozen=True)
@@ -56,6 +51,12 @@ class Resume:
     """A new budget of environment steps."""
     environment: str | None = None
     """package.module:factory, named again for a run on an environment of your own."""
+    algorithm: str | None = None
+    """package.module:ALGORITHM, named again for a run by an algorithm of your own."""
+    network: str | None = None
+    """package.module:factory, named again for a run with a network of your own."""
+    stop_at_return: float | None = None
+    """Stop early, once the mean return of training episodes reaches this."""
     quiet: tyro.conf.FlagCreatePairsOff[bool] = False
     """Show nothing but errors."""
     json: tyro.conf.FlagCreatePairsOff[bool] = False
@@ -76,37 +77,32 @@ class Asked:
 def run(arguments: list[str]) -> int:
     """-> exit code: 0 done, 130 interrupted."""
     if any(a == "--resume" or a.startswith("--resume=") for a in arguments):
-        again = _parse(Resume, arguments, prog="steersman train")
-        work = lambda report: resume(again.resume, steps=again.steps, environment=again.environment, report=report)
-        return _finish(_shown(again.quiet or again.json, work), again.environment, again.quiet, again.json)
+        again = tyro.cli(Resume, args=[*map(whole, arguments)], prog="steersman train")
+        own = {"environment": again.environment, "algorithm": again.algorithm, "network": again.network}
+        work = lambda callbacks: resume(again.resume, steps=again.steps, callbacks=callbacks, **own)
+        return _finish(_shown(again, work), own, again)
     asked = _asked(arguments)
-    name, environment = asked.algorithm, asked.environment
-    entry = agents.algorithm(name)
-    run_config, config = split(entry, asked.base)
-    default = Train(Output(), run_config, config)
-    _check_names(asked.flags, {**_fields(run_config), **_fields(config)})
-    title = f"steersman train {name} {environment or 'ENVIRONMENT'}"
-    chosen = _parse(Train[entry.config], asked.flags, default=default, prog=title)
+    named, environment = asked.algorithm, asked.environment
+    entry = plugins.algorithm(named)
+    _check_names(asked.flags, known_settings(entry))
+    title = f"steersman train {named} {environment or 'ENVIRONMENT'}"
+    output, settings, defaults = parse(entry, Output, asked.base, asked.flags, title)
     if environment is None:
-        raise UsageError(f"Name an environment: steersman train {name} CartPole-v1. Known ones: steersman list")
-    out = chosen.output.out or run_folder.default_path(name, environment, chosen.run.seed)
-    settings = {**_fields(chosen.run), **_fields(chosen.algorithm)}
-    notes = _notes(asked, settings, {**_fields(run_config), **_fields(config)})
-    work = lambda report: train(name, environment, out=out, preset=False, report=report, **settings)
-    silent = chosen.output.quiet or chosen.output.json
-    return _finish(_shown(silent, work, notes), environment, chosen.output.quiet, chosen.output.json)
+        raise UsageError(f"Name an environment: steersman train {named} CartPole-v1. Known ones: steersman list")
+    out = output.out or run_folder.default_path(entry.name, environment, settings["seed"])
+    rest: dict[str, Any] = {"network": output.network, "out": out, "preset": False}
+    work = lambda callbacks: train(named, environment, callbacks=callbacks, **rest, **settings)
+    own = {"environment": environment if ":" in environment else None, "network": output.network}
+    own["algorithm"] = None if named in agents.ALGORITHMS else named
+    return _finish(_shown(output, work, _notes(asked, settings, defaults)), own, output)
 
 
-def _check_names(flags: list[str], known: dict[str, Any]) -> None:
+def _check_names(flags: list[str], known: Mapping[str, Any]) -> None:
     """Say what a setting of another library is called here; all else the parser of flags says."""
     for flag in (f.partition("=")[0] for f in flags if f.startswith("--")):
         name = flag.removeprefix("--").replace("-", "_")
         if name not in known and (ours := translated(name)) in known:
             raise UsageError(f"There is no {flag}. Here it is called --{ours.replace('_', '-')}.")
-
-
-def _fields(config: Any) -> dict[str, Any]:
-    return {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
 
 
 def _asked(arguments: list[str]) -> Asked:
@@ -120,12 +116,12 @@ def _asked(arguments: list[str]) -> Asked:
     if not names:
         raise UsageError(f"Name an algorithm and an environment.\n\n{TRAIN_USAGE}")
     name, environment = names[0], names[1] if len(names) == 2 else None
-    if name not in agents.ALGORITHMS and (environment in agents.ALGORITHMS or re.search(r"/|:|-v\d+$", name)):
+    if name not in agents.ALGORITHMS and (environment in agents.ALGORITHMS or re.search(r"/|-v\d+$", name)):
         raise UsageError(f"The algorithm comes first: steersman train {environment or 'ppo'} {name}")
-    agents.algorithm(name)
+    entry = plugins.algorithm(name)
     if "--no-preset" in flags:
         return Asked(name, environment, {}, "", [f for f in flags if f != "--no-preset"])
-    preset = preset_for(name, environment or "")
+    preset = preset_for(entry, environment)
     return Asked(name, environment, preset, f"preset of {environment}" if preset else "", flags)
 
 
@@ -133,13 +129,18 @@ def _repeated(file: str, names: list[str], flags: list[str]) -> Asked:
     """The settings of another run, by its config.json or its folder; names, where given, win."""
     path = Path(file) / "config.json" if Path(file).is_dir() else Path(file)
     saved = run_folder.read_config(path)
-    if saved["run"].get("network"):
+    own = saved["run"].get("foreign")
+    if own and not names:
+        again = own if isinstance(own, str) else "PACKAGE.MODULE:ALGORITHM"
         raise UsageError(
-            f"{path} is of a run with a network of your own, which the command line cannot give. Repeat it in Python: "
-            "steersman.train(..., network=...)."
+            f"{path} is of a run by an algorithm of your own, {saved['algorithm']}, and a file does not decide what is "
+            f"imported. Name it: steersman train {again} --config {path}"
         )
-    if names and names[0] != saved["algorithm"]:
-        raise UsageError(f"{path} is of a run of {saved['algorithm']}, not of {names[0]}.")
+    if saved["run"].get("network") and not any(f.partition("=")[0] == "--network" for f in flags):
+        raise UsageError(f"{path} is of a run with a network of your own. Name it: --network PACKAGE.MODULE:FACTORY")
+    name = names[0] if names else saved["algorithm"]
+    if plugins.algorithm(name).name != saved["algorithm"]:
+        raise UsageError(f"{path} is of a run of {saved['algorithm']}, not of {name}.")
     if len(names) == 2:
         environment = names[1]
     else:
@@ -148,10 +149,10 @@ def _repeated(file: str, names: list[str], flags: list[str]) -> Asked:
         except UsageError:
             raise UsageError(
                 f"{path} is of a run on an environment of your own, {saved['environment']}, and a file does not decide "
-                f"what is imported. Name it: steersman train {saved['algorithm']} PACKAGE.MODULE:FACTORY "
+                f"what is imported. Name it: steersman train {name} PACKAGE.MODULE:FACTORY "
                 f"--config {path}"
             ) from None
-    return Asked(saved["algorithm"], environment, saved_settings(saved), str(path), flags)
+    return Asked(name, environment, saved_settings(saved), str(path), flags)
 
 
 def _taken(flag: str, arguments: list[str]) -> tuple[str | None, list[str]]:
@@ -181,34 +182,25 @@ def _notes(asked: Asked, settings: dict[str, Any], before: dict[str, Any]) -> li
     return notes
 
 
-def _parse(kind: Any, arguments: list[str], **options: Any) -> Any:
-    return tyro.cli(kind, args=[_whole(a) for a in arguments], config=(tyro.conf.OmitArgPrefixes,), **options)
-
-
-def _whole(argument: str) -> str:
-    """A count as people write it, in digits: ``1e6`` and ``--steps=2.5e5`` too."""
-    found = re.fullmatch(r"(--[\w-]+=)?(\d+(?:\.\d+)?[eE]\+?\d)", argument)
-    if not found or not float(found[2]).is_integer():
-        return argument
-    return (found[1] or "") + str(int(float(found[2])))
-
-
-def _shown(silent: bool, work: Callable[[Report | None], Result], notes: list[str] | None = None) -> Result:
-    display = None if silent else TrainingDisplay(notes or [])
+def _shown(output: Output | Resume, work: Callable[[list[Callback]], Result], notes: list[str] | None = None) -> Result:
+    display = None if output.quiet or output.json else TrainingDisplay(notes or [])
+    callbacks: list[Callback] = [] if display is None else [display]
+    if output.stop_at_return is not None:
+        callbacks.append(StopAtReturn(output.stop_at_return))
     with display or nullcontext():
-        return work(display)
+        return work(callbacks)
 
 
-def _finish(result: Result, environment: str | None, quiet: bool, as_json: bool) -> int:
+def _finish(result: Result, own: Mapping[str, str | None], output: Output | Resume) -> int:
     summary = result.summary
-    if as_json:
+    if output.json:
         print_json({**summary, "run": str(result.run) if result.run else None})
-    elif not quiet:
+    elif not output.quiet:
         print_table(f"{summary['algorithm']} on {summary['environment']}: {summary['status']}", _rows(result))
     if not result.interrupted:
         return 0
-    if not quiet and result.run:
-        print(_how_to_go_on(result.run, summary["steps"], environment), file=sys.stderr)
+    if not output.quiet and result.run:
+        print(_how_to_go_on(result.run, summary["steps"], own), file=sys.stderr)
     return 130
 
 
@@ -220,6 +212,8 @@ def _rows(result: Result) -> list[tuple[str, str]]:
         ("time", f"{summary['wall_seconds']:.1f} s, {summary['compile_seconds']:.1f} s of it compiling"),
         ("speed", f"{number(summary['steps_per_second'], 0)} steps/s while training"),
     ]
+    if summary["status"] == "stopped early":
+        rows.insert(1, ("stopped by", ": ".join(filter(None, summary["stopped"].values()))))
     if summary["evaluation"]:
         rows += evaluation_rows(summary["evaluation"])
     for seed, evaluation in zip(summary["seeds"], summary["evaluations"], strict=False):
@@ -231,7 +225,7 @@ def _rows(result: Result) -> list[tuple[str, str]]:
     return rows
 
 
-def _how_to_go_on(path: Path, steps: int, environment: str | None) -> str:
+def _how_to_go_on(path: Path, steps: int, own: Mapping[str, str | None]) -> str:
     saved = checkpoint.saved(path / "checkpoints")
     at = saved[-1][0] if saved else 0
     if at == steps:
@@ -243,5 +237,5 @@ def _how_to_go_on(path: Path, steps: int, environment: str | None) -> str:
         )
     else:
         what = f"Interrupted at {steps:,} steps, before the first checkpoint: the run starts anew."
-    again = f" --environment {environment}" if environment and ":" in environment else ""
+    again = "".join(f" --{what} {name}" for what, name in own.items() if name)
     return f"{what}\nGo on with: steersman train --resume {path}{again}"

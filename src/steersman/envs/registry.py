@@ -10,19 +10,17 @@ A name may go on with the environment's own arguments: ``atari/Pong,sticky=0``, 
 
 from __future__ import annotations
 
-import importlib
 import inspect
-import os
 import reprlib
-import sys
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial, reduce
+from functools import partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from steersman.envs.classic import TWINS
 from steersman.envs.families import FAMILIES, split_name
+from steersman.envs.importing import load_object
 from steersman.errors import EnvironmentFault, UsageError, nearest, raised_at
 
 if TYPE_CHECKING:
@@ -81,7 +79,7 @@ def make(environment: Any, num_envs: int, *, workers: int = 0, **kwargs: Any) ->
 
         return host.make(rest if head == "gymnasium" else name, num_envs, workers=workers, **kwargs)
     if ":" in name:
-        return _named(_from_object(_load(name), num_envs, workers, kwargs, name), name)
+        return _named(_from_object(load_object(name, "the environment"), num_envs, workers, kwargs, name), name)
     raise _unknown(name)
 
 
@@ -117,7 +115,7 @@ def make_env(environment: Any, **kwargs: Any) -> Env:
             )
         if ":" not in environment:
             raise _unknown(environment)
-        environment = _load(environment)
+        environment = load_object(environment, "the environment")
     made = _made(environment, kwargs, label)
     if isinstance(made, DeviceEnvs | HostEnvs) or not isinstance(getattr(made, "spec", None), EnvSpec):
         raise UsageError(f"{label} is a {type(made).__name__}, not one compiled steersman Env.")
@@ -251,29 +249,6 @@ def _call(factory: Callable[..., Any], kwargs: dict[str, Any], label: str) -> An
         raise EnvironmentFault(
             f"{label} could not be made: {type(error).__name__}: {error}{raised_at(error)}"
         ) from error
-
-
-def _load(path: str) -> Any:
-    """The object at ``package.module:name``. Modules of the working directory are found, as with ``python -m``."""
-    where, _, name = path.partition(":")
-    if os.getcwd() not in sys.path and "" not in sys.path:
-        sys.path.insert(0, os.getcwd())
-    try:
-        module = importlib.import_module(where)
-    except (ImportError, SyntaxError, ValueError, TypeError) as error:
-        raise UsageError(
-            f"Cannot import {where!r} for the environment {path}: {error}. It is to be package.module:factory, of a "
-            "module that Python finds (installed, or in the working directory)."
-        ) from error
-    except Exception as error:  # what the module's own code raises
-        raise UsageError(
-            f"Cannot import {where!r} for the environment {path}: {type(error).__name__}: {error}{raised_at(error)}"
-        ) from error
-    try:
-        return reduce(getattr, name.split("."), module)
-    except AttributeError:
-        names = [n for n in vars(module) if not n.startswith("_")]
-        raise UsageError(f"The module {where} has no {name!r}, asked for in {path}. {nearest(name, names)}") from None
 
 
 def _vectorize(env: Env, num_envs: int, workers: int) -> DeviceEnvs:

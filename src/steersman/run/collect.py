@@ -19,7 +19,7 @@ from steersman.run.loops.devices import use_all_cores
 from steersman.run.loops.host_rollout import unroll_host
 from steersman.run.policy import Policy, check_same_spaces, load
 from steersman.run.settings import environment_of
-from steersman.types import DeviceEnvs, HostEnvs, Rollout
+from steersman.types import Algorithm, DeviceEnvs, HostEnvs, Rollout
 from steersman.unroll import Acting, begin, unroll
 
 PIECE = 1000  # steps of each environment between two reads from the device
@@ -35,6 +35,7 @@ def collect(
     seed: int = 3_000_000,
     seed_index: int = 0,
     environment: Any = None,
+    algorithm: str | Algorithm | None = None,
     network: Any = None,
 ) -> Dataset:
     """Record ``steps`` transitions of a run's policy into the folder ``out``; ``read_dataset`` reads it.
@@ -53,7 +54,7 @@ def collect(
         opened = run_folder.open_run(run)
         place = environment_of(opened.config, environment, run)
         run_folder.warn(opened.warning)
-        policy = load(run, seed_index=seed_index, network=network)
+        policy = load(run, seed_index=seed_index, algorithm=algorithm, network=network)
         made = envs.make(place, fixed_size(place) or min(num_envs, steps))
         try:
             check_same_spaces(policy.spec, made.spec)

@@ -20,7 +20,7 @@ from steersman.run.loops.devices import use_all_cores
 from steersman.run.policy import check_same_spaces, load_seeds
 from steersman.run.settings import environment_of
 from steersman.theory import statistics
-from steersman.types import Agent, DeviceEnvs, EnvSpec, HostEnvs, Key, PyTree, TimeStep
+from steersman.types import Agent, Algorithm, DeviceEnvs, EnvSpec, HostEnvs, Key, PyTree, TimeStep
 from steersman.unroll import begin
 
 LIMIT = 27_000  # steps of an evaluation episode in a task without a time limit
@@ -280,6 +280,7 @@ def evaluate_run(
     seed_index: int | None = None,
     explore: bool = False,
     environment: Any = None,
+    algorithm: str | Algorithm | None = None,
     network: Any = None,
 ) -> Evaluation:
     """Play whole episodes with a run's policy in environments of its own.
@@ -291,7 +292,8 @@ def evaluate_run(
     opened = run_folder.open_run(run)
     place = environment_of(opened.config, environment, run)
     run_folder.warn(opened.warning)
-    policies = load_seeds(run, None if seed_index is None else [seed_index], network=network)
+    chosen = None if seed_index is None else [seed_index]
+    policies = load_seeds(run, chosen, algorithm=algorithm, network=network)
     fits = partial(check_same_spaces, policies[0].spec)
     play = evaluator(policies[0].agent, place, episodes, explore=explore, fits=fits)
     played = [play(policy.state, seed + index) for index, policy in enumerate(policies, seed_index or 0)]

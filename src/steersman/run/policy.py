@@ -11,14 +11,15 @@ from typing import Any
 import jax
 import numpy as np
 
-from steersman import agents, spaces
+from steersman import spaces
 from steersman.agents.parts.with_replay import ReplayState
 from steersman.errors import UsageError
 from steersman.memory import nbytes
+from steersman.run import plugins
 from steersman.run.disk import checkpoint, compile_cache, run_folder
 from steersman.run.disk.spec_json import spec_from_json, transitions_like
 from steersman.run.settings import RunConfig, reopened, split
-from steersman.types import Agent, EnvSpec, PyTree, Rollout
+from steersman.types import Agent, Algorithm, EnvSpec, PyTree, Rollout
 
 
 class Policy:
@@ -112,36 +113,47 @@ def _state_like(agent: Agent, spec: EnvSpec, length: int, num_envs: int) -> PyTr
 
 
 def load(
-    run: str | Path, *, checkpoint_path: str | Path | None = None, seed_index: int = 0, network: Any = None
+    run: str | Path,
+    *,
+    checkpoint_path: str | Path | None = None,
+    seed_index: int = 0,
+    algorithm: str | Algorithm | None = None,
+    network: Any = None,
 ) -> Policy:
     """The policy of a finished, stopped or running run, from its newest whole checkpoint; numpy in, numpy out.
 
-    seed_index: which of a run's several seeds. network: the factory, where the run was trained with one of the user's.
+    seed_index: which of a run's several seeds. algorithm, network: the user's own again, where the run was trained by
+    such a one: the object, or its name ``package.module:NAME``.
     Nothing of the environment is needed or imported. Raises UsageError where the folder is not a run or is damaged.
 
     >>> policy = load("runs/cartpole")  # doctest: +SKIP
     >>> policy(np.zeros(4))  # doctest: +SKIP
     1
     """
-    return load_seeds(run, [seed_index], checkpoint_path=checkpoint_path, network=network)[0]
+    given: Any = {"algorithm": algorithm, "network": network}
+    return load_seeds(run, [seed_index], checkpoint_path=checkpoint_path, **given)[0]
 
 
 def load_seeds(
-    run: str | Path, chosen: Sequence[int] | None = None, *, checkpoint_path: Any = None, network: Any = None
+    run: str | Path,
+    chosen: Sequence[int] | None = None,
+    *,
+    checkpoint_path: str | Path | None = None,
+    algorithm: str | Algorithm | None = None,
+    network: Any = None,
 ) -> list[Policy]:
     """``load`` for several of a run's seeds, all by default: the checkpoint is read once."""
     compile_cache.enable()
     opened = run_folder.open_run(run)
-    algorithm = agents.algorithm(opened.config["algorithm"])
-    if opened.config["run"].get("network") and network is None:
-        raise UsageError(f"{run} was trained with a network of your own; give it: load({str(run)!r}, network=...).")
-    run_config, config = split(algorithm, reopened(algorithm, opened.config))
+    entry = plugins.algorithm_of(opened.config, algorithm, run)
+    network = plugins.network_of(opened.config, network, run)
+    run_config, config = split(entry, reopened(entry, opened.config))
     chosen = range(run_config.seeds) if chosen is None else chosen
     for index in chosen:
         if not 0 <= index < run_config.seeds:
             raise UsageError(f"{run} has {run_config.seeds} seed(s), counted from 0; there is no number {index}.")
     spec = spec_from_json(opened.config["spec"])
-    agent = algorithm.factory(config, spec, budget=run_config.budget, network=network)
+    agent = plugins.make_agent(entry, config, spec, run_config.budget, network)
     like = saved_agent(agent, spec, run_config)
     read = partial(checkpoint.read, like=like)
     if checkpoint_path is None:

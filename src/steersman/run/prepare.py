@@ -1,4 +1,4 @@
-"""A run's parts, made from its settings: everything that can fail on a wrong one fails here, before time is spent."""
+"""A run's parts, made from its plan: everything that can fail on a wrong one fails here, before time is spent."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import jax
 from steersman import envs
 from steersman.errors import UsageError
 from steersman.memory import nbytes, uniform
+from steersman.run import plugins
 from steersman.run.disk.checkpoint import parameters_sha256
 from steersman.run.disk.dataset import Dataset, check_fits, read_dataset
 from steersman.run.disk.spec_json import spec_to_json, transitions_like
@@ -24,6 +25,7 @@ from steersman.run.loops.device_loop import DeviceLoop
 from steersman.run.loops.devices import check_memory, in_units, shards_for
 from steersman.run.loops.host_loop import HostLoop
 from steersman.run.loops.loop import Loop
+from steersman.run.plan import Plan
 from steersman.run.policy import state_bytes
 from steersman.run.settings import RunConfig
 from steersman.types import Agent, Algorithm, DeviceEnvs, EnvSpec, HostEnvs, Rollout
@@ -92,13 +94,12 @@ class Setup:
         return evaluator(self.agent, self.environment, episodes, explore=explore, workers=self.run.workers)
 
 
-def prepare(
-    entry: Algorithm, environment: Any, run: RunConfig, config: Any, network: Any, *, begun: bool = False
-) -> Setup:
+def prepare(plan: Plan, *, begun: bool = False) -> Setup:
     """Make a run's parts; raises UsageError for a setting that is wrong, alone or with the others.
 
     begun: a checkpoint holds the state, with what replay has of recorded data; such data is not needed any more.
     """
+    entry, environment, run, config = plan.algorithm, plan.environment, plan.run, plan.config
     check_data(entry, environment, run)
     offline = entry.data == "only"  # the environment is for its spaces, and to evaluate in
     if offline:
@@ -114,8 +115,8 @@ def prepare(
         if run.from_data is not None and (offline or not begun):
             data = read_dataset(run.from_data)
             check_fits(data, spec)
-        agent = entry.factory(config, spec, budget=run.budget, network=network)
-        loop = _loop(entry, environment, run, config, made, agent, data)
+        agent = plugins.make_agent(entry, config, spec, run.budget, plan.network)
+        loop = _loop(plan, run, config, made, agent, data)
         # Once the loop is made: it has settings of its own for JAX, which hold only before the devices are up.
         size = state_bytes(agent, spec, entry.first_length(config, run.num_envs), run.num_envs)
         check_memory(size * run.seeds, f"The state of {run.seeds} training(s) of {entry.name} on {spec.id}")
@@ -128,15 +129,10 @@ def prepare(
 
 
 def _loop(
-    entry: Algorithm,
-    environment: Any,
-    run: RunConfig,
-    config: Any,
-    made: DeviceEnvs | HostEnvs,
-    agent: Agent,
-    data: Dataset | None,
+    plan: Plan, run: RunConfig, config: Any, made: DeviceEnvs | HostEnvs, agent: Agent, data: Dataset | None
 ) -> Loop:
     """The loop that drives the agent: over data, over host environments or over compiled ones."""
+    entry, environment = plan.algorithm, plan.environment
     if entry.data == "only":
         assert data is not None
         close(environment, made)  # its spaces were all that was wanted
@@ -149,7 +145,8 @@ def _loop(
                 f"seeds = {run.seeds}: several seeds train side by side on compiled environments; {made.spec.id} runs "
                 "on the host. Start one run per seed (--seed 0, --seed 1, ...) and draw them together: steersman plot."
             )
-        return HostLoop(agent, made, **lengths, seed=run.seed, overlap=run.overlap, data=first)
+        sort: Any = {"seed": run.seed, "overlap": run.overlap, "programs": plan.programs}
+        return HostLoop(agent, made, **lengths, **sort, data=first)
     if run.overlap:
         raise UsageError(
             f"overlap is for host environments, whose simulators can step while the learner computes; "
@@ -240,10 +237,10 @@ def _make(environment: Any, num_envs: int, run: RunConfig) -> Any:
     return envs.make(environment, num_envs, **({} if run.workers is None else {"workers": run.workers}))
 
 
-def config_json(setup: Setup, network: Any) -> dict[str, Any]:
-    """What ``config.json`` says of a run."""
+def config_json(setup: Setup, origins: Mapping[str, Any]) -> dict[str, Any]:
+    """What ``config.json`` says of a run. origins: how the user's own algorithm and network were named."""
     named = isinstance(setup.environment, str)
-    extras = ({} if named else {"object": True}) | ({} if network is None else {"network": True})
+    extras = ({} if named else {"object": True}) | dict(origins)
     data = {} if setup.data_sha256 is None else {"data_sha256": setup.data_sha256}
     return {
         "algorithm": setup.algorithm.name,

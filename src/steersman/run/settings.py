@@ -68,17 +68,22 @@ class RunConfig:
         return self.steps if self.schedule_steps is None else self.schedule_steps
 
 
-def presets(algorithm: str) -> dict[str, dict[str, Any]]:
-    """Known-good settings of an algorithm, by environment id."""
-    file = resources.files("steersman.run") / "presets" / f"{algorithm}.toml"
-    return tomllib.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+def presets(algorithm: str | Algorithm) -> dict[str, dict[str, Any]]:
+    """Known-good settings of an algorithm, by environment id: of ours, files; somebody else's brings its own."""
+    name, own = (algorithm, {}) if isinstance(algorithm, str) else (algorithm.name, algorithm.presets)
+    file = resources.files("steersman.agents") / "presets" / f"{name}.toml"
+    if file.is_file():
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    return {place: dict(settings) for place, settings in own.items()}
 
 
-def preset_for(algorithm: str, environment: str) -> dict[str, Any]:
+def preset_for(algorithm: str | Algorithm, environment: Any) -> dict[str, Any]:
     """The preset of an environment; the original behind ``gymnasium/`` shares its twin's. {} if there is none.
 
     Arguments that follow the name (``,key=value``) are left aside.
     """
+    if not isinstance(environment, str):
+        return {}
     known, name = presets(algorithm), environment.partition(",")[0]
     return dict(known.get(name) or known.get(name.removeprefix("gymnasium/")) or {})
 
@@ -128,15 +133,28 @@ def translated(name: str) -> str:
     return _ELSEWHERE.get(name, name)
 
 
-def split(algorithm: Algorithm, settings: Mapping[str, Any]) -> tuple[RunConfig, Any]:
-    """Settings by name -> (the run's, the algorithm's).
+def annotation(field: dataclasses.Field[Any]) -> str:
+    """A field's annotation as it is written: ``int | None``."""
+    return field.type.__name__ if isinstance(field.type, type) else str(field.type)
 
-    Whole numbers may be written as floats (``steps=1e6``) and tuples as lists. Raises UsageError for a name that
-    neither has, with the nearest, and for a value of another type or out of range.
+
+def known_settings(algorithm: Algorithm) -> dict[str, dataclasses.Field[Any]]:
+    """The run's settings and the algorithm's, by name; UsageError where one name is both."""
+    of_run, of_algorithm = ({f.name: f for f in dataclasses.fields(c)} for c in (RunConfig, algorithm.config))
+    both = sorted(of_run.keys() & of_algorithm.keys())
+    if both:
+        raise UsageError(
+            f"{algorithm.name}: {', '.join(both)} is a setting of every run already. Give the algorithm's another name."
+        )
+    return of_run | of_algorithm
+
+
+def typed(algorithm: Algorithm, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings by name as plain values: whole numbers may come as floats (``steps=1e6``), tuples as lists.
+
+    Raises UsageError for a name that neither the run nor the algorithm has, with the nearest, and for another type.
     """
-    of_run = {f.name: f for f in dataclasses.fields(RunConfig)}
-    of_algorithm = {f.name: f for f in dataclasses.fields(algorithm.config)}
-    known = of_run | of_algorithm
+    known = known_settings(algorithm)
     for name in settings:
         if name not in known:
             ours = translated(name)
@@ -145,16 +163,28 @@ def split(algorithm: Algorithm, settings: Mapping[str, Any]) -> tuple[RunConfig,
                 f"{algorithm.name} has no setting {name!r}. {near + ' ' if near else ''}All settings: "
                 f"steersman train {algorithm.name} --help"
             )
-    typed = {name: _typed(known[name], value) for name, value in settings.items()}
+    return {name: _plain(known[name], value) for name, value in settings.items()}
+
+
+def split(algorithm: Algorithm, settings: Mapping[str, Any]) -> tuple[RunConfig, Any]:
+    """Settings by name -> (the run's, the algorithm's). UsageError as ``typed``, and for a value out of range."""
+    plain, of_run = typed(algorithm, settings), {f.name for f in dataclasses.fields(RunConfig)}
     return (
-        RunConfig(**{k: v for k, v in typed.items() if k in of_run}),
-        algorithm.config(**{k: v for k, v in typed.items() if k in of_algorithm}),
+        RunConfig(**{k: v for k, v in plain.items() if k in of_run}),
+        algorithm.config(**{k: v for k, v in plain.items() if k not in of_run}),
     )
+
+
+def values_of(*configs: Any) -> dict[str, Any]:
+    """The fields of configs by name, as they are."""
+    return {f.name: getattr(config, f.name) for config in configs for f in dataclasses.fields(config)}
 
 
 def saved_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of a run by name, from its ``config.json``."""
-    settings = {k: v for k, v in {**config["run"], **config["config"]}.items() if k not in ("network", "object")}
+    settings = {
+        k: v for k, v in {**config["run"], **config["config"]}.items() if k not in ("network", "object", "foreign")
+    }
     if settings.get("schedule_steps") == 0:  # format 1.0 had it among the algorithm's settings, 0 for the run's steps
         settings["schedule_steps"] = None
     return settings
@@ -192,11 +222,12 @@ def environment_of(config: Mapping[str, Any], given: Any, run: Any) -> Any:
     return named
 
 
-def _typed(field: dataclasses.Field, value: Any) -> Any:
+def _plain(field: dataclasses.Field[Any], value: Any) -> Any:
     """A value as the field's annotation says (``int``, ``float | None``, ``tuple[int, ...]``), or UsageError."""
-    wanted = str(field.type).removesuffix(" | None")
+    written = annotation(field)
+    wanted = written.removesuffix(" | None")
     value = value.item() if isinstance(value, np.generic) else value
-    if value is None and wanted != field.type:
+    if value is None and wanted != written:
         return None
     match wanted, value:
         case ("bool", bool()) | ("str", str()):
@@ -214,7 +245,7 @@ def _typed(field: dataclasses.Field, value: Any) -> Any:
         case "tuple[int, ...]", int():
             return (value,)
     kinds = {"int": "a whole number", "float": "a number", "bool": "True or False", "str": "a text"}
-    optional = " or None" if wanted != field.type else ""
+    optional = " or None" if wanted != written else ""
     raise UsageError(
         f"{field.name} = {value!r}; it must be {kinds.get(wanted, 'some whole numbers, as in (64, 64)')}{optional}."
     )

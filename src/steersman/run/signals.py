@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 
-class Stop:
+class Interruption:
     """Whether a stop was asked for; ``at_once`` is set where nothing can be lost any more: then it interrupts."""
 
     requested = False
@@ -16,12 +16,12 @@ class Stop:
 
 
 @contextmanager
-def stop_on_signals() -> Iterator[Stop]:
-    """Turn SIGINT and SIGTERM into ``Stop.requested`` for the length of the block (in the main thread only).
+def stop_on_signals() -> Iterator[Interruption]:
+    """Turn SIGINT and SIGTERM into ``Interruption.requested`` for the length of the block (in the main thread only).
 
     A second signal, or the first one ``at_once``, raises KeyboardInterrupt.
     """
-    stop = Stop()
+    stop = Interruption()
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return

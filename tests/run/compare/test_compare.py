@@ -13,8 +13,10 @@ from steersman.errors import TrainingFault, UsageError
 from steersman.run.compare import compare as module
 from steersman.run.compare.compare import compare
 from steersman.run.compare.entries import read_entries, resolve
-from steersman.run.compare.results import improvement_of
+from steersman.run.compare.results import Compared, improvement_of
+from steersman.run.disk.logs import read_metrics
 from steersman.run.disk.run_folder import open_run
+from steersman.run.events import Compiling, Trained
 from steersman.run.show import plots
 from steersman.theory.comparison import improvement
 
@@ -29,7 +31,7 @@ def compared(tmp_path_factory):
     """A finished comparison of two variants over two seeds on a compiled environment."""
     out = tmp_path_factory.mktemp("compared") / "two"
     said = []
-    result = compare(["ppo", HALF], "CartPole-v1", seeds=2, out=out, report=lambda *a: said.append(a), **NORMAL)
+    result = compare(["ppo", HALF], "CartPole-v1", seeds=2, out=out, callbacks=[said.append], **NORMAL)
     return result, said
 
 
@@ -38,8 +40,18 @@ def trains_nothing(monkeypatch):
     def never(*args, **options):
         raise AssertionError("trained")
 
-    monkeypatch.setattr(module, "train", never)
-    monkeypatch.setattr(module, "resume", never)
+    monkeypatch.setattr(module, "run", never)
+
+
+def begun_and_done(events):
+    """In order: the trainings that began and the entries that are done."""
+    told = []
+    for event in events:
+        if isinstance(event, Compiling):
+            told.append(("begun", event.training.within.entry))
+        if isinstance(event, Compared):
+            told.append(("done", event.entry))
+    return told
 
 
 # Entries
@@ -49,7 +61,7 @@ def test_entries_are_read():
     made = read_entries(["ppo", "ppo:objective=penalty", "wide=ppo:hidden-sizes=256,128,clip=0.1,share_trunk=true"])
     assert [e.label for e in made] == ["ppo", "ppo objective=penalty", "wide"]
     assert [e.folder for e in made] == ["ppo", "ppo-objective-penalty", "wide"]
-    assert [e.algorithm for e in made] == ["ppo"] * 3
+    assert [e.algorithm.name for e in made] == ["ppo"] * 3
     assert made[1].given == {"objective": "penalty"}
     assert made[2].given == {"hidden_sizes": (256, 128), "clip": 0.1, "share_trunk": True}
     (one,) = read_entries("ppo:gamma=.9,stop_kl=none,learning_rate=1e-3")
@@ -163,8 +175,7 @@ def test_the_folder_and_the_result_tell_the_same(compared):
         assert outcome.threshold_steps.tolist() == [np.inf, np.inf]
         assert saved["results"][label]["steps_to_threshold"]["seeds"] == [None, None]
         assert (outcome.reached, outcome.median_steps.value) == (0, np.inf)
-    phases = [(phase, numbers["entry"]) for phase, numbers in said if phase in ("compiling", "compared")]
-    assert phases == [("compiling", "ppo"), ("compared", "ppo"), ("compiling", "half"), ("compared", "half")]
+    assert begun_and_done(said) == [("begun", "ppo"), ("done", "ppo"), ("begun", "half"), ("done", "half")]
 
 
 def test_what_is_said_of_which_is_better(compared):
@@ -231,20 +242,20 @@ def test_an_interrupted_comparison_goes_on_to_the_same_end(compared, tmp_path):
     result, _ = compared
     out = tmp_path / "stopped"
 
-    def stopping(phase, numbers):
-        if phase == "training" and numbers["entry"] == "half":
+    def stopping(event):
+        if isinstance(event, Trained) and event.training.within.entry == "half":
             signal.raise_signal(signal.SIGINT)
 
     asked = {"environment": "CartPole-v1", "seeds": 2, "out": out, **NORMAL}
-    stopped = compare(["ppo", HALF], report=stopping, **asked)
+    stopped = compare(["ppo", HALF], callbacks=[stopping], **asked)
     assert stopped.interrupted
     assert stopped.unfinished == ["half"]
     assert list(stopped.outcomes) == ["ppo"]
     saved = json.loads((out / "comparison.json").read_text())
     assert (saved["status"], saved["unfinished"]) == ("interrupted", ["half"])
     said = []
-    whole = compare(out=out, report=lambda *a: said.append(a))
-    assert "compiling" not in [phase for phase, numbers in said if numbers["entry"] == "ppo"]
+    whole = compare(out=out, callbacks=[said.append])
+    assert begun_and_done(said) == [("done", "ppo"), ("begun", "half"), ("done", "half")]
     assert not whole.interrupted
     for label, outcome in result.outcomes.items():
         np.testing.assert_array_equal(whole.outcomes[label].scores, outcome.scores)
@@ -262,22 +273,36 @@ def test_host_environments_train_seed_by_seed_and_entries_are_added(tmp_path):
     assert all((out / "ppo" / f"seed-{s}" / "summary.json").exists() for s in (5, 6))
     assert (first.compiled, first.seeds, first.threshold) == (False, [5, 6], 475)
     assert len(first.outcomes["ppo"].scores) == 2
-    trained = []
-    two = compare([HALF], report=lambda p, n: trained.append(n["entry"]) if p == "compiling" else None, **asked)
-    assert trained == ["half", "half"]
+    said = []
+    two = compare([HALF], callbacks=[said.append], **asked)
+    assert begun_and_done(said) == [("done", "ppo"), ("begun", "half"), ("begun", "half"), ("done", "half")]
     assert list(two.outcomes) == ["ppo", "half"]
     np.testing.assert_array_equal(two.outcomes["ppo"].scores, first.outcomes["ppo"].scores)
 
 
+def test_seeds_on_a_host_environment_share_one_compilation(tmp_path):
+    settings = SMALL | {"steps": 96, "hidden_sizes": (7,)}  # programs of its own
+    result = compare(["ppo"], "gymnasium/CartPole-v1", seeds=2, seed=3, out=tmp_path / "x", **settings)
+    first, second = result.outcomes["ppo"].runs
+    seconds = [json.loads((run / "summary.json").read_text())["compile_seconds"] for run in (first, second)]
+    assert seconds[0] > 0
+    assert seconds[1] == 0
+    alone = steersman.train("ppo", "gymnasium/CartPole-v1", seed=4, **settings)
+    assert alone.summary["compile_seconds"] > 0
+    assert alone.evaluation.mean == result.outcomes["ppo"].scores[1]
+    rows = [[row["loss"] for row in history] for history in (alone.history, read_metrics(second / "metrics.jsonl"))]
+    assert rows[0] == rows[1]
+
+
 def test_a_training_that_fails_does_not_end_the_others(monkeypatch, tmp_path):
-    real = module.train
+    real = module.run
 
-    def failing(algorithm, environment, **options):
-        if options["steps"] == 320:
+    def failing(plan):
+        if plan.run.steps == 320:
             raise TrainingFault("Training stopped near step 64: loss is nan.")
-        return real(algorithm, environment, **options)
+        return real(plan)
 
-    monkeypatch.setattr(module, "train", failing)
+    monkeypatch.setattr(module, "run", failing)
     result = compare([HALF, "ppo"], "CartPole-v1", seeds=2, out=tmp_path / "x", **NORMAL)
     assert result.failures == {"half": "Training stopped near step 64: loss is nan."}
     assert list(result.outcomes) == ["ppo"]

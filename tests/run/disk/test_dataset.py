@@ -15,6 +15,7 @@ from steersman.errors import UsageError
 from steersman.run.disk import checkpoint, dataset, tensors
 from steersman.run.disk.dataset import Dataset, check_fits
 from steersman.run.disk.spec_json import transitions_like
+from steersman.run.events import Trained
 from steersman.types import EnvSpec
 
 SMALL = {"hidden_sizes": (8,), "evaluation_episodes": 2, "preset": False}
@@ -114,13 +115,13 @@ def test_replay_starts_as_the_data_and_resume_is_exact_without_it(recorded, run,
     np.testing.assert_array_equal(frames[slots, envs], expected.obs)
     np.testing.assert_array_equal(frames[slots + 1, envs], expected.next_obs)
 
-    def stop(phase, numbers):
-        if phase == "training" and numbers["steps"] >= 80 and not stop.done:
+    def stop(event):
+        if isinstance(event, Trained) and event.steps >= 80 and not stop.done:
             stop.done = True
             signal.raise_signal(signal.SIGINT)
 
     stop.done = False
-    assert steersman.train("dqn", place, out=tmp_path / "run", report=stop, **settings).interrupted
+    assert steersman.train("dqn", place, out=tmp_path / "run", callbacks=[stop], **settings).interrupted
     data.unlink()
     assert not steersman.resume(tmp_path / "run").interrupted
     final = [checkpoint.stored_sha256(checkpoint.latest(tmp_path / r / "checkpoints")[0]) for r in ("whole", "run")]

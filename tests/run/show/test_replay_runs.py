@@ -6,14 +6,14 @@ import jax
 import pytest
 
 import steersman
-from steersman.agents import ALGORITHMS
 from steersman.errors import UsageError
 from steersman.run.disk import checkpoint
+from steersman.run.events import Trained
 from steersman.run.loops import devices
 from steersman.run.loops.compiled import CompiledLoop
 from steersman.run.loops.devices import in_units, memory_limit
+from steersman.run.plan import planned
 from steersman.run.prepare import prepare
-from steersman.run.settings import split
 
 SETTINGS = {
     "num_envs": 2,
@@ -30,7 +30,6 @@ SETTINGS = {
     "steps": 640,
     "checkpoint_every": 96,
     "evaluation_episodes": 2,
-    "preset": False,
 }
 
 
@@ -40,15 +39,15 @@ def final(run):
 
 @pytest.mark.parametrize("place", ["CartPole-v1", "gymnasium/CartPole-v1"])
 def test_resume_is_exact(place, tmp_path):
-    whole = steersman.train("dqn", place, out=tmp_path / "whole", **SETTINGS)
+    whole = steersman.train("dqn", place, preset=False, out=tmp_path / "whole", **SETTINGS)
 
-    def stop(phase, numbers):
-        if phase == "training" and numbers["steps"] >= 300 and not stop.done:
+    def stop(event):
+        if isinstance(event, Trained) and event.steps >= 300 and not stop.done:
             stop.done = True
             signal.raise_signal(signal.SIGINT)
 
     stop.done = False
-    stopped = steersman.train("dqn", place, out=tmp_path / "run", report=stop, **SETTINGS)
+    stopped = steersman.train("dqn", place, out=tmp_path / "run", preset=False, callbacks=[stop], **SETTINGS)
     assert stopped.interrupted
     resumed = steersman.resume(tmp_path / "run")
     assert not resumed.interrupted
@@ -59,9 +58,7 @@ def test_resume_is_exact(place, tmp_path):
 
 
 def made(environment="CartPole-v1", **settings):
-    entry = ALGORITHMS["dqn"]
-    known = {k: v for k, v in SETTINGS.items() if k != "preset"}
-    return prepare(entry, environment, *split(entry, known | settings), None)
+    return prepare(planned("dqn", environment, SETTINGS | settings, preset=False))
 
 
 def test_bytes_are_said_and_what_does_not_fit_is_refused(monkeypatch):

@@ -27,6 +27,7 @@ import jax.numpy as jnp
 from steersman.agents.off_policy import common
 from steersman.agents.off_policy.sac import SoftConfig
 from steersman.agents.parts import training
+from steersman.agents.parts.algorithms import replayed
 from steersman.agents.parts.checks import Rules
 from steersman.agents.parts.training import Trained
 from steersman.agents.parts.with_replay import BatchLearner
@@ -177,3 +178,6 @@ def crossq_learner(
         return after, jnp.abs(error).mean(0), metrics
 
     return BatchLearner(init, noise.begin, act, learn, common.observe)
+
+
+ALGORITHM = replayed("crossq", CrossQConfig, crossq, "CrossQ: SAC with batch renormalisation, without target networks")

@@ -26,6 +26,7 @@ import jax.numpy as jnp
 from steersman.agents.off_policy import common
 from steersman.agents.off_policy.common import NetworkFactory, OffPolicyConfig
 from steersman.agents.parts import training
+from steersman.agents.parts.algorithms import replayed
 from steersman.agents.parts.checks import Rules
 from steersman.agents.parts.config import TargetConfig
 from steersman.agents.parts.training import Trained
@@ -112,3 +113,6 @@ def ddpg_learner(
 
     begin, act = common.noisy_acting(spec, config.exploration_noise, config.exploration_std)
     return BatchLearner(init, begin, act, learn, common.observe)
+
+
+ALGORITHM = replayed("ddpg", DDPGConfig, ddpg, "deep deterministic policy gradient: continuous actions, replay")

@@ -35,6 +35,7 @@ from steersman import shards
 from steersman.agents.off_policy import common
 from steersman.agents.off_policy.common import NetworkFactory, OffPolicyConfig
 from steersman.agents.parts import training
+from steersman.agents.parts.algorithms import replayed
 from steersman.agents.parts.checks import Rules
 from steersman.agents.parts.config import TargetConfig
 from steersman.agents.parts.training import Trained
@@ -234,3 +235,6 @@ def soft_learner(
         return after, jnp.sqrt(2.0 * each.mean(0)), metrics
 
     return BatchLearner(init, begin, act, learn, common.observe)
+
+
+ALGORITHM = replayed("sac", SACConfig, sac, "soft actor-critic: continuous or discrete actions, replay")

@@ -27,6 +27,7 @@ from steersman.agents.off_policy import common
 from steersman.agents.off_policy.common import NetworkFactory
 from steersman.agents.off_policy.ddpg import DDPGConfig
 from steersman.agents.parts import training
+from steersman.agents.parts.algorithms import replayed
 from steersman.agents.parts.checks import Rules
 from steersman.agents.parts.training import Trained
 from steersman.agents.parts.with_replay import BatchLearner
@@ -124,3 +125,6 @@ def td3_learner(
 
     begin, act = common.noisy_acting(spec, config.exploration_noise, config.exploration_std)
     return BatchLearner(init, begin, act, learn, common.observe)
+
+
+ALGORITHM = replayed("td3", TD3Config, td3, "twin delayed DDPG: continuous actions, replay")

@@ -26,6 +26,7 @@ import jax.numpy as jnp
 from steersman.agents.off_policy import common
 from steersman.agents.off_policy.common import NetworkFactory
 from steersman.agents.off_policy.sac import SACConfig, continuous_parts, soft_learner
+from steersman.agents.parts.algorithms import replayed
 from steersman.agents.parts.checks import Rules
 from steersman.agents.parts.with_replay import BatchLearner
 from steersman.errors import UsageError
@@ -78,3 +79,6 @@ def tqc_learner(
         value=lambda z: z.mean((0, 2)),
     )
     return soft_learner(config, spec, network, parts, outputs=config.num_quantiles, budget=budget)
+
+
+ALGORITHM = replayed("tqc", TQCConfig, tqc, "truncated quantile critics: SAC with return distributions")

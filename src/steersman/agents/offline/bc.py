@@ -25,6 +25,7 @@ import jax.numpy as jnp
 from steersman.agents.offline import common
 from steersman.agents.offline.common import OfflineConfig
 from steersman.agents.parts import training
+from steersman.agents.parts.algorithms import offline
 from steersman.agents.parts.training import Trained
 from steersman.agents.parts.with_replay import BatchLearner
 from steersman.agents.parts.wrappers import with_observation_norm
@@ -78,3 +79,6 @@ def bc_learner(
         return BCState(actor, state.steps + 1), jnp.abs(log_prob), {"loss": value, "entropy": entropy}
 
     return BatchLearner(init, lambda num_envs: (), common.acting(spec), learn)
+
+
+ALGORITHM = offline("bc", BCConfig, bc, "behaviour cloning: imitates recorded actions, any action space")

@@ -30,6 +30,7 @@ from steersman.agents.off_policy import common as off_policy
 from steersman.agents.offline import common
 from steersman.agents.offline.common import OfflineConfig
 from steersman.agents.parts import training
+from steersman.agents.parts.algorithms import offline
 from steersman.agents.parts.checks import Rules
 from steersman.agents.parts.config import RewardScalingConfig, TargetConfig
 from steersman.agents.parts.training import Trained
@@ -139,3 +140,6 @@ def iql_learner(
         return IQLState(actor, critics, targets, value, state.steps + 1), jnp.abs(error).mean(0), metrics
 
     return BatchLearner(init, lambda num_envs: (), common.acting(spec), learn)
+
+
+ALGORITHM = offline("iql", IQLConfig, iql, "implicit Q-learning: the best policy that recorded transitions support")

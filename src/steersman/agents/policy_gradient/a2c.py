@@ -22,6 +22,7 @@ from dataclasses import dataclass
 
 import jax
 
+from steersman.agents.parts.algorithms import on_policy
 from steersman.agents.parts.checks import Rules
 from steersman.agents.parts.config import ActorCriticLossConfig
 from steersman.agents.parts.wrappers import normalised
@@ -81,3 +82,8 @@ def a2c(
     """
     make = network_maker("A2C", config, spec, network)
     return normalised(policy_gradient_agent(config, make, estimator(config), budget), config)
+
+
+ALGORITHM = on_policy(
+    "a2c", A2CConfig, a2c, "advantage actor-critic: one gradient step a rollout, lambda- or n-step advantages"
+)

@@ -35,6 +35,7 @@ from jax.flatten_util import ravel_pytree
 
 from steersman import shards
 from steersman.agents.parts import training
+from steersman.agents.parts.algorithms import on_policy
 from steersman.agents.parts.checks import Rules
 from steersman.agents.parts.config import ActorCriticLossConfig
 from steersman.agents.parts.training import Trained
@@ -184,3 +185,11 @@ def actor_critic(
         return ActorCriticState(*after, traces, training.counted(state.steps, rollout)), metrics
 
     return normalised(Agent(init, lambda num_envs: (), common.act, update), config)
+
+
+ALGORITHM = on_policy(
+    "actor_critic",
+    ActorCriticConfig,
+    actor_critic,
+    "online actor-critic: one transition at a time, Q or TD-error form, eligibility traces",
+)

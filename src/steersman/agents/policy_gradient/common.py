@@ -63,11 +63,6 @@ class LearnerState(NamedTuple):
     steps: jax.Array  # uint32, environment steps learned from
 
 
-def first_length(config: OnPolicyConfig, num_envs: int) -> int:
-    """Steps of the random-policy rollout: one, or a whole unroll where it seeds a normaliser."""
-    return config.unroll_length if config.normalize_observations or config.scale_rewards else 1
-
-
 def adam(config: OnPolicyConfig) -> training.Optimiser:
     """The optimiser of the on-policy agents."""
     return training.adam(max_grad_norm=config.max_grad_norm, eps=1e-5)

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 
 import jax
 
+from steersman.agents.parts.algorithms import on_policy
 from steersman.agents.parts.checks import Rules
 from steersman.agents.parts.config import ActorCriticLossConfig
 from steersman.agents.parts.wrappers import normalised, with_lag
@@ -89,3 +90,8 @@ def impala(
     """
     make = network_maker("IMPALA", config, spec, network)
     return normalised(with_lag(policy_gradient_agent(config, make, estimator(config), budget), config.lag), config)
+
+
+ALGORITHM = on_policy(
+    "impala", ImpalaConfig, impala, "actor-critic with V-trace: learns from a policy some updates old"
+)

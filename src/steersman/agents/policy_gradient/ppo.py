@@ -31,6 +31,7 @@ import jax.numpy as jnp
 
 from steersman import shards
 from steersman.agents.parts import training
+from steersman.agents.parts.algorithms import on_policy, whole_minibatches
 from steersman.agents.parts.checks import Rules
 from steersman.agents.parts.config import ActorCriticLossConfig, EpochsConfig
 from steersman.agents.parts.minibatches import epochs, shuffled_minibatches, standardise
@@ -167,3 +168,8 @@ def ppo(
         return PPOState(*training.unpacked(net), beta, training.counted(state.steps, rollout)), metrics
 
     return normalised(Agent(init, lambda num_envs: (), common.act, update), config)
+
+
+ALGORITHM = on_policy(
+    "ppo", PPOConfig, ppo, "proximal policy optimisation: clipped or KL-penalised, any action space", whole_minibatches
+)

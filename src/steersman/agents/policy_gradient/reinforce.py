@@ -31,6 +31,7 @@ import jax
 import jax.numpy as jnp
 
 from steersman import shards
+from steersman.agents.parts.algorithms import on_policy
 from steersman.agents.parts.checks import Rules
 from steersman.agents.parts.config import ActorCriticLossConfig
 from steersman.agents.parts.wrappers import normalised
@@ -147,3 +148,12 @@ def reinforce(
     longest = check_episodes(config, spec)
     make = network_maker("REINFORCE", config, spec, network)
     return normalised(policy_gradient_agent(config, make, estimator(config, longest), budget), config)
+
+
+ALGORITHM = on_policy(
+    "reinforce",
+    ReinforceConfig,
+    reinforce,
+    "Monte-Carlo policy gradient: whole returns or reward-to-go, with or without a baseline",
+    check_environments,
+)

@@ -30,6 +30,7 @@ from jax.flatten_util import ravel_pytree
 
 from steersman import shards
 from steersman.agents.parts import training
+from steersman.agents.parts.algorithms import on_policy, whole_minibatches
 from steersman.agents.parts.checks import Rules
 from steersman.agents.parts.minibatches import epochs, shuffled_minibatches, standardise
 from steersman.agents.parts.training import Trained
@@ -169,3 +170,12 @@ def trpo(
         return LearnerState(*training.unpacked(net), training.counted(state.steps, rollout)), metrics
 
     return normalised(Agent(init, lambda num_envs: (), common.act, update), config)
+
+
+ALGORITHM = on_policy(
+    "trpo",
+    TRPOConfig,
+    trpo,
+    "trust region policy optimisation, natural policy gradient: an exact limit on the KL of each update",
+    whole_minibatches,
+)

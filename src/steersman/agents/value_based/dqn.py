@@ -37,6 +37,7 @@ import jax.numpy as jnp
 from steersman import shards
 from steersman.agents.parts import config as groups
 from steersman.agents.parts import training
+from steersman.agents.parts.algorithms import replayed
 from steersman.agents.parts.checks import Rules, check_discrete
 from steersman.agents.parts.training import Trained
 from steersman.agents.parts.with_replay import BatchLearner, with_replay
@@ -257,3 +258,6 @@ def dqn_learner(
         return state._replace(steps=training.counted(state.steps, rollout))
 
     return BatchLearner(init, lambda num_envs: (), act, learn, observe)
+
+
+ALGORITHM = replayed("dqn", DQNConfig, dqn, "deep Q-learning, all of Rainbow as switches: discrete actions, replay")

@@ -30,6 +30,7 @@ import jax.numpy as jnp
 from steersman import shards
 from steersman.agents.parts import config as groups
 from steersman.agents.parts import training
+from steersman.agents.parts.algorithms import on_policy, whole_minibatches
 from steersman.agents.parts.checks import Rules, check_discrete
 from steersman.agents.parts.minibatches import epochs, shuffled_minibatches
 from steersman.agents.parts.training import Trained
@@ -157,3 +158,12 @@ def pqn(
         return PQNState(*training.unpacked(net), training.counted(state.steps, rollout)), metrics
 
     return normalised(Agent(init, lambda num_envs: (), act, update), config)
+
+
+ALGORITHM = on_policy(
+    "pqn",
+    PQNConfig,
+    pqn,
+    "parallelised Q-network: Q(lambda) from many environments, no replay, no target network; discrete actions",
+    whole_minibatches,
+)

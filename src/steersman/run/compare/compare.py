@@ -1,4 +1,4 @@
-"""Algorithms side by side: each trained by ``train`` over the same seeds, then what these say of which is better.
+"""Algorithms side by side: each trained by ``train.run`` over the same seeds, then what these say of which is better.
 
 A comparison's folder::
 
@@ -14,20 +14,23 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from steersman import agents, envs
+from steersman import envs
 from steersman.envs.registry import reward_threshold
 from steersman.errors import TrainingFault, UsageError
-from steersman.run.compare.entries import Entry, check_same, from_json, read_entries, resolve, to_json
+from steersman.run.compare.entries import Entry, check_same, from_json, listed, read_entries, resolve, to_json
 from steersman.run.compare.picture import comparison_picture
-from steersman.run.compare.results import Comparison, Outcome, improvement_of, outcome_of
+from steersman.run.compare.results import Compared, Comparison, Failed, Outcome, improvement_of, outcome_of
 from steersman.run.disk import compile_cache, run_folder
 from steersman.run.disk.files import TEMPORARY, explained, lock, read_json, write_json
 from steersman.run.evaluate import close, fixed_size
+from steersman.run.events import FINISHED, Callback, Within
 from steersman.run.loops.devices import use_all_cores
+from steersman.run.plan import Plan
 from steersman.run.prepare import prepare
 from steersman.run.progress import history_of
-from steersman.run.settings import environment_of, saved_settings, split
-from steersman.run.train import Report, resume, train
+from steersman.run.session import tell_all
+from steersman.run.settings import environment_of, saved_settings, values_of
+from steersman.run.train import run
 from steersman.types import DeviceEnvs
 
 FORMAT = "1.0"
@@ -45,13 +48,14 @@ def compare(
     evaluation_episodes: int | None = None,
     out: str | Path | None = None,
     preset: bool = True,
-    report: Report | None = None,
+    callbacks: Sequence[Callback] = (),
     **settings: Any,
 ) -> Comparison:
     """Train several algorithms, or variants of one, over the same seeds, and say which is better and how surely.
 
-    entries: texts ``[LABEL=]ALGORITHM[:SETTING=VALUE,...]``, or a mapping label -> such a text or ``{"algorithm":
-    name, setting: value, "network": factory}``. environment: as for ``train``. steps: the budget of each seed; without
+    entries: texts ``[LABEL=]ALGORITHM[:SETTING=VALUE,...]``, or a mapping label -> such a text, an ``Algorithm``, or
+    ``{"algorithm": name or Algorithm, setting: value, "network": factory}``. environment, callbacks: as for ``train``;
+    an event's ``training.within`` says of which entry it is. steps: the budget of each seed; without
     it the largest of the entries' presets, the same for all. seeds: how many, 10 by default; side by side on compiled
     environments, one after another on host ones. threshold: the return that counts as solved, by default the one that
     Gymnasium registers. settings: for all entries, under their own. out: the comparison's folder; without one nothing
@@ -87,8 +91,8 @@ def compare(
     compiled, name = _look(environment) if before is None else (before["compiled"], before["environment"])
     if threshold is None:
         threshold = before["threshold"] if before else reward_threshold(name)
-    plan = [(entry, _runs(entry, path, compiled)) for entry in chosen]
-    _check(plan, environment)
+    jobs = [_plans(entry, i, len(chosen), environment, path, compiled, callbacks) for i, entry in enumerate(chosen)]
+    _check(jobs)
     with ExitStack() as stack:
         content: dict[str, Any] = {}
         if path is not None:
@@ -99,12 +103,12 @@ def compare(
             content = {"format": FORMAT, "environment": name, **objects, "compiled": compiled, "threshold": threshold}
             content["entries"] = {entry.label: to_json(entry) for entry in chosen}
             write_json(path / FILE, content | {"status": "running", "versions": run_folder.versions()})
-        outcomes, failures = _trained(plan, environment, threshold, report or (lambda phase, numbers: None))
+        outcomes, failures = _trained(list(zip(chosen, jobs, strict=True)), threshold, callbacks)
         result = Comparison(
             name,
             compiled,
             _seeds(chosen[0]),
-            chosen[0].settings["evaluation_episodes"],
+            chosen[0].run.evaluation_episodes,
             threshold,
             outcomes,
             improvement_of(outcomes),
@@ -147,27 +151,23 @@ def _chosen(
     preset: bool,
 ) -> list[Entry]:
     """Every entry with all its settings: those the folder has, as they were, and the new ones."""
-    kept = {label: from_json(label, content) for label, content in (before or {}).get("entries", {}).items()}
+    kept = dict((before or {}).get("entries", {}))
     if not entries and not kept:
         raise UsageError("Name at least one algorithm to compare: steersman compare a2c ppo --env CartPole-v1")
-    if before is not None:
-        one = next(iter(kept.values())).settings
+    if kept:
+        one = next(iter(kept.values()))["settings"]
         shared = {name: one[name] for name in ("seeds", "seed", "evaluation_episodes")} | shared
-        budgets = [e.settings["steps"] for e in kept.values() if "steps" not in e.given]
+        budgets = [content["settings"]["steps"] for content in kept.values() if "steps" not in content["given"]]
         steps = max(budgets, default=None) if steps is None else steps
     found = resolve(entries, environment, shared | settings, steps=steps, preset=preset)
     new = {entry.label: entry for entry in found}
     everyone = shared | settings | ({} if steps is None else {"steps": steps})
-    for label, entry in kept.items():
-        content = before["entries"][label] if before else {}
-        again = new.get(label) or replace(entry, settings=entry.settings | everyone | entry.given)
-        if label not in new and content.get("network"):
-            raise UsageError(
-                f"{label} was compared with a network of your own; give the entry again, with that network."
-            )
-        check_same(label, content, to_json(again))
-    chosen = list((kept | new).values())
-    if chosen[0].settings["evaluation_episodes"] < 1:
+    for label, content in kept.items():
+        asked = {"settings": content["settings"] | listed(everyone) | content["given"]}
+        check_same(label, content, to_json(new[label]) if label in new else content | asked)
+    again = {label: new.get(label) or from_json(label, content) for label, content in kept.items()}
+    chosen = list((again | new).values())
+    if chosen[0].run.evaluation_episodes < 1:
         raise UsageError("evaluation_episodes = 0; a comparison is made of final evaluations. The usual number is 100.")
     return chosen
 
@@ -182,83 +182,84 @@ def _look(environment: Any) -> tuple[bool, str]:
 
 
 def _seeds(entry: Entry) -> list[int]:
-    return [entry.settings["seed"] + i for i in range(entry.settings["seeds"])]
+    return [entry.run.seed + i for i in range(entry.run.seeds)]
 
 
-Job = tuple[Path | None, dict[str, Any]]  # a run: its folder, its settings
-
-
-def _runs(entry: Entry, path: Path | None, compiled: bool) -> list[Job]:
+def _plans(
+    entry: Entry,
+    index: int,
+    entries: int,
+    environment: Any,
+    path: Path | None,
+    compiled: bool,
+    callbacks: Sequence[Callback],
+) -> list[Plan]:
+    """The runs of an entry: one of all seeds side by side, or one for each, which share their compiled programs."""
     place = None if path is None else path / entry.folder
-    if compiled:
-        return [(place, entry.settings)]
-    inside = lambda seed: None if place is None else place / f"seed-{seed}"
-    return [(inside(seed), entry.settings | {"seed": seed, "seeds": 1}) for seed in _seeds(entry)]
+    runs = [(place, entry.run)]
+    if not compiled:
+        inside = lambda seed: None if place is None else place / f"seed-{seed}"
+        runs = [(inside(seed), replace(entry.run, seed=seed, seeds=1)) for seed in _seeds(entry)]
+    plan = Plan(entry.algorithm, environment, entry.run, entry.config, entry.network, entry.origins)
+    within = lambda number: Within(entry.label, index, entries, number, len(runs))
+    return [replace(plan, run=run, out=out, within=within(i), callbacks=callbacks) for i, (out, run) in enumerate(runs)]
 
 
-def _check(plan: list[tuple[Entry, list[Job]]], environment: Any) -> None:
+def _check(jobs: list[list[Plan]]) -> None:
     """Make the parts of every training that is still to come, and let them go: what is wrong is said now."""
-    for entry, runs in plan:
-        algorithm = agents.algorithm(entry.algorithm)
-        settings = next((settings for place, settings in runs if _finished(place, settings) is None), None)
-        if settings is not None:
+    for plans in jobs:
+        plan = next((plan for plan in plans if _finished(plan) is None), None)
+        if plan is not None:
             try:
-                prepare(algorithm, environment, *split(algorithm, settings), entry.network).close()
+                prepare(plan).close()
             except UsageError as error:
-                raise UsageError(f"{entry.label}: {error}") from None
+                raise UsageError(f"{plan.within.entry if plan.within else ''}: {error}") from None
 
 
-def _finished(place: Path | None, settings: Mapping[str, Any]) -> tuple[dict[str, Any], list[dict[str, Any]]] | None:
+def _finished(plan: Plan) -> tuple[dict[str, Any], list[dict[str, Any]]] | None:
     """The summary and the log of a run that is done; None where it is to be trained or resumed."""
-    if place is None or not (place / "config.json").is_file():
+    if plan.out is None or not (plan.out / "config.json").is_file():
         return None
-    run = run_folder.open_run(place)
-    listed = {k: list(v) if isinstance(v, tuple) else v for k, v in settings.items() if v is not None}
+    run = run_folder.open_run(plan.out)
+    wanted = {k: v for k, v in listed(values_of(plan.run, plan.config)).items() if v is not None}
     saved = saved_settings(run.config)
-    other = [f"{k} is {saved.get(k)!r}, not {v!r}" for k, v in listed.items() if saved.get(k) != v]
+    other = [f"{k} is {saved.get(k)!r}, not {v!r}" for k, v in wanted.items() if saved.get(k) != v]
     if other:
         raise UsageError(
-            f"{place} holds a run of other settings than its comparison: {'; '.join(other[:3])}. Remove that folder to "
-            "train it again."
+            f"{plan.out} holds a run of other settings than its comparison: {'; '.join(other[:3])}. Remove that folder "
+            "to train it again."
         )
     summary = run_folder.read_summary(run)
-    return (summary, history_of(run)) if summary is not None and summary.get("status") == "done" else None
+    return (summary, history_of(run)) if summary is not None and summary.get("status") in FINISHED else None
 
 
 def _trained(
-    plan: list[tuple[Entry, list[Job]]], environment: Any, threshold: float | None, report: Report
+    jobs: list[tuple[Entry, list[Plan]]], threshold: float | None, callbacks: Sequence[Callback]
 ) -> tuple[dict[str, Outcome], dict[str, str]]:
     """Train what is not done yet; -> (outcomes, failures), both without what an interruption left undone."""
     outcomes, failures = {}, {}
-    for i, (entry, runs) in enumerate(plan):
-        where = {"entry": entry.label, "index": i, "entries": len(plan), "runs": len(runs)}
+    for entry, plans in jobs:
         done = []
-        for number, (place, settings) in enumerate(runs):
-            now = where | {"run_number": number}
-            say = lambda phase, numbers, now=now: report(phase, now | numbers)
+        for plan in plans:
             try:
-                found = _finished(place, settings) or _train(entry, environment, place, settings, say)
+                found = _finished(plan) or _train(plan)
             except TrainingFault as error:
                 failures[entry.label] = str(error)
-                report("failed", where | {"error": str(error)})
+                tell_all(callbacks, Failed(entry.label, str(error)))
                 break
             if found is None:
                 return outcomes, failures
             done.append(found)
-        if len(done) == len(runs):
-            outcome = outcome_of(entry, done, threshold, [place for place, _ in runs if place is not None])
-            outcomes[entry.label] = outcome
-            report("compared", where | {"outcome": outcome})
+        if len(done) == len(plans):
+            places = [plan.out for plan in plans if plan.out is not None]
+            outcomes[entry.label] = outcome = outcome_of(entry, done, threshold, places)
+            tell_all(callbacks, Compared(entry.label, outcome))
     return outcomes, failures
 
 
-def _train(
-    entry: Entry, environment: Any, place: Path | None, settings: dict[str, Any], report: Report
-) -> tuple[dict[str, Any], list[dict[str, Any]]] | None:
+def _train(plan: Plan) -> tuple[dict[str, Any], list[dict[str, Any]]] | None:
     """Train or resume one run; -> its summary and log, None if it was interrupted."""
-    options = {"network": entry.network, "report": report}
-    if place is not None and (place / "config.json").is_file():
-        result = resume(place, environment=environment, **options)
-    else:
-        result = train(entry.algorithm, environment, out=place, preset=False, **options, **settings)
+    if plan.out is not None and (plan.out / "config.json").is_file():
+        plan = replace(plan, resumed=run_folder.open_run(plan.out))
+    result = run(plan)
     return None if result.interrupted else (result.summary, result.history)

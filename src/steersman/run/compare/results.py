@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -58,6 +58,20 @@ class Outcome:
         if self.mean_cost:
             content["mean_cost"] = [_estimate(cost) for cost in self.mean_cost]
         return plain(content)
+
+
+class Compared(NamedTuple):
+    """The event of an entry that is done."""
+
+    entry: str  # its label
+    outcome: Outcome
+
+
+class Failed(NamedTuple):
+    """The event of an entry that could not go on."""
+
+    entry: str  # its label
+    error: str
 
 
 def _estimate(estimate: Estimate, name: str = "value") -> dict[str, Any]:
@@ -131,7 +145,7 @@ def outcome_of(
     each = done[0][0]["steps"]
     return Outcome(
         entry.label,
-        entry.algorithm,
+        entry.algorithm.name,
         entry.settings,
         each,
         scores,

@@ -81,6 +81,7 @@ class HostLoop:
         seed: int,
         overlap: bool = False,
         data: Rollout | None = None,
+        programs: dict[str, Any] | None = None,
     ):
         run_in_this_thread()
         self.agent, self.envs, self.seed, self.overlap = agent, envs, seed, overlap
@@ -89,7 +90,8 @@ class HostLoop:
         self.first_steps = first_length * envs.num_envs if data is None else 0
         self.steps_per_update = unroll_length * envs.num_envs
         self.compile_seconds = 0.0
-        self._programs: dict[str, Any] = {}
+        # Compiled ones by name; a loop that differs in its seed alone may be given those of another.
+        self._programs: dict[str, Any] = {} if programs is None else programs
         self._pool = ThreadPoolExecutor(1) if overlap else None
 
     def _reset(self, steps: int) -> Acting:

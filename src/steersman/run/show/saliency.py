@@ -23,7 +23,7 @@ from steersman.run.policy import Policy, load
 from steersman.run.settings import environment_of
 from steersman.run.show import video
 from steersman.run.show.frames import captioned, channels_first, checked_film, enlarged, picture_of, write_video
-from steersman.types import PyTree
+from steersman.types import Algorithm, PyTree
 
 _GREY = np.array([0.299, 0.587, 0.114], np.float32)
 _GAP = 6  # pixels between pictures
@@ -58,6 +58,7 @@ def saliency_run(
     seed: int = 2_000_000,
     seed_index: int = 0,
     environment: Any = None,
+    algorithm: str | Algorithm | None = None,
     network: Any = None,
 ) -> Saliency:
     """Play with a run's policy and draw the saliency of its two streams: a strip (.png) and a film (.mp4, .gif).
@@ -77,7 +78,7 @@ def saliency_run(
         )
     if shots < 1 or steps < 1 or episodes < 1:
         raise UsageError(f"shots = {shots}, steps = {steps}, episodes = {episodes}; each must be 1 or more.")
-    policy = load(run, seed_index=seed_index, network=network)
+    policy = load(run, seed_index=seed_index, algorithm=algorithm, network=network)
     look = lens(policy)
     env = video.renderable(place)
     returns: list[float] = []

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import gymnasium
 
     from steersman.run.policy import Policy
+    from steersman.types import Algorithm
 
 _EXTRAS = {
     "classic_control": "classic",
@@ -160,8 +161,9 @@ def _make(name: str) -> Any:
     """A Gymnasium environment, or the factory that a name stands for."""
     import gymnasium
 
-    from steersman.envs import families, registry
+    from steersman.envs import families
     from steersman.envs.host import gymnasium_ids
+    from steersman.envs.importing import load_object
 
     whole, (name, arguments) = name, families.split_name(name)
     family, _, rest = name.partition("/")
@@ -175,7 +177,7 @@ def _make(name: str) -> Any:
     here = rest if family == "gymnasium" and rest else name
     module, _, inside = here.partition(":")
     if module and inside.replace(".", "_").isidentifier():
-        return registry._load(here)
+        return load_object(here, "the environment")
     known = here in gymnasium.registry
     if not known and not inside:
         original = f" Film it in Gymnasium's: --environment {rest}." if rest in gymnasium.registry else ""
@@ -261,6 +263,7 @@ def record_run(
     seed: int = 2_000_000,
     seed_index: int = 0,
     environment: Any = None,
+    algorithm: str | Algorithm | None = None,
     network: Any = None,
 ) -> tuple[Path, list[float]]:
     """Film a run's policy; -> (the film, the return of each episode that was filmed).
@@ -271,6 +274,6 @@ def record_run(
     opened = run_folder.open_run(run)
     place = environment_of(opened.config, environment, run)
     run_folder.warn(opened.warning)
-    policy = load(run, seed_index=seed_index, network=network)
+    policy = load(run, seed_index=seed_index, algorithm=algorithm, network=network)
     path = Path(out) if out is not None else opened.path / "video.mp4"
     return path, record(place, policy, path, episodes=episodes, steps=steps, seed=seed)

@@ -1,0 +1,52 @@
+"""What is asked for: one plan, whether by Python, the command line or a comparison. ``train.run`` carries it out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from steersman.run import plugins
+from steersman.run.disk.run_folder import Run
+from steersman.run.evaluate import fixed_size
+from steersman.run.events import Callback, Within
+from steersman.run.settings import RunConfig, preset_for, split
+from steersman.types import Algorithm
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A training as it is asked for, by Python, the command line or a comparison: settings are typed and in range."""
+
+    algorithm: Algorithm
+    environment: Any  # a name, or the user's object
+    run: RunConfig
+    config: Any
+    network: Callable[..., Any] | None = None
+    origins: Mapping[str, Any] = field(default_factory=dict)  # how the user's own were named: ``plugins.origins``
+    out: Path | None = None
+    resumed: Run | None = None  # the folder of a run to go on with
+    more: bool = False  # with a new budget of steps
+    callbacks: Sequence[Callback] = ()
+    within: Within | None = None  # of a comparison
+    programs: dict[str, Any] = field(default_factory=dict)  # of a host loop: shared by runs that differ in their seed
+
+
+def planned(
+    algorithm: str | Algorithm,
+    environment: Any,
+    settings: Mapping[str, Any],
+    *,
+    preset: bool = True,
+    network: Any = None,
+    out: str | Path | None = None,
+    callbacks: Sequence[Callback] = (),
+) -> Plan:
+    """A plan from names and settings; what is not given comes from the environment's preset, then from the defaults."""
+    entry, size = plugins.algorithm(algorithm), fixed_size(environment)
+    given = (preset_for(entry, environment) if preset else {}) | ({} if size is None else {"num_envs": size})
+    origins = plugins.origins(entry, algorithm, network)
+    place = None if out is None else Path(out)
+    parts = split(entry, given | dict(settings))
+    return Plan(entry, environment, *parts, plugins.network(network), origins, place, callbacks=callbacks)

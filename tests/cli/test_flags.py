@@ -1,0 +1,101 @@
+"""Flags made from settings: grouped by the classes that give them, with their docstrings, parsed to plain values."""
+
+from dataclasses import dataclass
+
+import pytest
+
+from steersman.agents import ALGORITHMS
+from steersman.agents.policy_gradient.ppo import PPOConfig
+from steersman.cli.flags import documented, groups, parse
+from steersman.cli.main import run as cli
+from steersman.errors import UsageError
+from steersman.types import Algorithm
+
+
+@dataclass(frozen=True)
+class Steering:
+    """How it steers. More of it."""
+
+    rudder: float = 0.5
+    """Of the rudder,
+    in radians."""
+    sails: int = 2
+    """How many sails."""
+
+
+@dataclass(frozen=True)
+class Winds:
+    """Where the wind is from."""
+
+    wind: str = "west"
+    """Its name."""
+
+
+@dataclass(frozen=True)
+class BoatConfig(Steering, Winds):
+    """Settings of a boat."""
+
+    unroll_length: int = 8
+    """T."""
+    sails: int = 3
+    """Sails of a boat."""
+
+
+@dataclass(frozen=True)
+class Output:
+    """What comes out."""
+
+    quiet: bool = False
+    """Nothing."""
+
+
+BOAT = Algorithm("boat", BoatConfig, lambda config, spec, **rest: None, "")
+
+
+def test_a_group_is_the_class_that_first_names_a_setting():
+    assert groups(BoatConfig) == [
+        (BoatConfig, ["unroll_length"]),
+        (Steering, ["rudder", "sails"]),
+        (Winds, ["wind"]),
+    ]
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_every_setting_of_ours_is_in_one_group_and_has_a_docstring(name):
+    config = ALGORITHMS[name].config
+    found = [setting for _, names in groups(config) for setting in names]
+    assert sorted(found) == sorted(config.__dataclass_fields__)
+    assert documented(config).keys() == config.__dataclass_fields__.keys()
+
+
+def test_the_docstring_nearest_to_the_class_counts():
+    assert documented(BoatConfig) == {
+        "unroll_length": "T.",
+        "sails": "Sails of a boat.",
+        "rudder": "Of the rudder, in radians.",
+        "wind": "Its name.",
+    }
+
+
+def test_values_by_name_with_what_they_start_from():
+    flags = ["--steps", "1e3", "--rudder=0.25", "--quiet"]
+    output, settings, defaults = parse(BOAT, Output, {"wind": "north", "seeds": 2.0}, flags, "boat")
+    assert output == Output(quiet=True)
+    assert (settings["steps"], settings["rudder"], settings["wind"], settings["seeds"]) == (1000, 0.25, "north", 2)
+    assert {k for k in settings if settings[k] != defaults[k]} == {"steps", "rudder"}
+    assert (defaults["sails"], defaults["wind"]) == (3, "north")
+    with pytest.raises(UsageError, match="boat has no setting 'winds'. Did you mean wind"):
+        parse(BOAT, Output, {"winds": "north"}, [], "boat")
+
+
+def test_the_help_shows_the_groups(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
+    assert cli(["train", "ppo", "CartPole-v1", "--help"]) == 0
+    out = capsys.readouterr().out
+    assert out.index("Where results go") < out.index("Settings of PPO") < out.index("How a run goes")
+    assert out.index("Settings of PPO") < out.index("--clip ") < out.index("--learning-rate ")
+    assert "--learning-rate" in out[out.index(documented_first_line(groups(PPOConfig)[1][0])) :]
+
+
+def documented_first_line(kind):
+    return kind.__doc__.splitlines()[0][:40]
