@@ -10,34 +10,29 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
-from jax.flatten_util import ravel_pytree
 
 import steersman
+from steersman.agents.parts import training
 from steersman.agents.parts.algorithms import on_policy, whole_minibatches
-from steersman.agents.parts.minibatches import shuffled_minibatches, standardise
-from steersman.agents.parts.training import clipped_adam
+from steersman.agents.parts.config import EpochsConfig
+from steersman.agents.parts.minibatches import epochs, shuffled_minibatches, standardise
 from steersman.agents.policy_gradient import common
 from steersman.types import Agent
 
 
 @dataclass(frozen=True)
-class AWRConfig(common.OnPolicyConfig):
+class AWRConfig(EpochsConfig, common.OnPolicyConfig):
     """Settings of AWR."""
 
     temperature: float = 1.0
     """Beta: the smaller, the more the best actions count."""
-    num_epochs: int = 4
-    """Passes over the rollout in one update."""
-    num_minibatches: int = 4
-    """Minibatches in one pass."""
 
 
 def awr(config, spec, *, budget=None, network=None):
-    make, adam = common.network_maker("AWR", config, spec, network), clipped_adam(config.max_grad_norm)
+    make, adam = common.network_maker("AWR", config, spec, network), common.adam(config)
 
     def init(key, first_rollout):
-        params = make(key)
-        return common.LearnerState(params, adam.init(ravel_pytree(params)[0]), jnp.int32(0))
+        return common.start(config, make(key))
 
     def loss(params, obs, action, weight, target):
         policy, value = jax.vmap(params)(obs)
@@ -48,18 +43,17 @@ def awr(config, spec, *, budget=None, network=None):
         _, value, next_value = common.evaluate(state.params, rollout)
         target = common.lambda_targets(rollout, next_value, config.gamma, 0.95)
         weight = jnp.minimum(jnp.exp(standardise(target - value) / config.temperature), 20.0)
-        batch, (vector, unravel) = (rollout.obs, rollout.action, weight, target), ravel_pytree(state.params)
-        step = common.descend(adam, loss, unravel, common.learning_rate(config, budget, state.updates, rollout))
+        batch, rate = (rollout.obs, rollout.action, weight, target), training.annealed(config, budget, state.steps)
 
-        def learn(learner, minibatch):
-            *learner, metrics = step(*learner, *minibatch)
-            return learner, metrics
+        def step(net, minibatch):
+            net, metrics, _ = training.descend(adam, loss, net, rate, *minibatch)
+            return net, metrics
 
-        def epoch(learner, key):
-            return jax.lax.scan(learn, learner, shuffled_minibatches(key, batch, config.num_minibatches))
-
-        learner, metrics = jax.lax.scan(epoch, [vector, state.optimiser], jax.random.split(key, config.num_epochs))
-        return common.LearnerState(unravel(learner[0]), learner[1], state.updates + 1), jax.tree.map(jnp.mean, metrics)
+        minibatches = lambda net, key: shuffled_minibatches(key, batch, config.num_minibatches)
+        begun = training.packed(training.Trained(state.params, state.optimiser))
+        net, metrics = epochs(step, begun, minibatches, key, config.num_epochs)
+        after = common.LearnerState(*training.unpacked(net), training.counted(state.steps, rollout))
+        return after, jax.tree.map(jnp.mean, metrics)
 
     return Agent(init, lambda num_envs: (), common.act, update)
 

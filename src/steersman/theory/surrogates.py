@@ -75,11 +75,14 @@ def value_loss(v: Array, target: Array) -> jax.Array:
     return 0.5 * jnp.square(jnp.asarray(v) - jnp.asarray(target))
 
 
-def clipped_value_loss(v: Array, v_old: Array, target: Array, clip: Scalar) -> jax.Array:
+def clipped_value_loss(v: Array, v_old: Array, target: Array, clip: Scalar | None) -> jax.Array:
     """max((v - target)^2, (v_old + clip(v - v_old, -eps, eps) - target)^2) / 2; clip is eps in the units of v.
 
-    Pessimistic as the policy's clip is: no credit for a step beyond eps. Huang et al. (2022), detail 9.
+    Pessimistic as the policy's clip is: no credit for a step beyond eps. Without a clip it is ``value_loss``. Huang et
+    al. (2022), detail 9.
     """
+    if clip is None:
+        return value_loss(v, target)
     v, v_old = jnp.asarray(v), jnp.asarray(v_old)
     return jnp.maximum(value_loss(v, target), value_loss(v_old + jnp.clip(v - v_old, -clip, clip), target))
 

@@ -35,7 +35,6 @@ from steersman.agents.parts.algorithms import on_policy, whole_minibatches
 from steersman.agents.parts.checks import Rules
 from steersman.agents.parts.config import ActorCriticLossConfig, EpochsConfig
 from steersman.agents.parts.minibatches import epochs, shuffled_minibatches, standardise
-from steersman.agents.parts.training import Trained
 from steersman.agents.parts.wrappers import normalised
 from steersman.agents.policy_gradient import common
 from steersman.agents.policy_gradient.common import OnPolicyConfig
@@ -128,10 +127,7 @@ def ppo(
             policy_loss, kl = surrogates.ppo_penalty_loss(log_ratio, batch.advantage, exact, beta).mean(), exact.mean()
         else:
             policy_loss = surrogates.ppo_clip_loss(log_ratio, batch.advantage, clip).mean()
-        if config.value_clip is None:
-            value_loss = surrogates.value_loss(value, batch.target).mean()
-        else:
-            value_loss = surrogates.clipped_value_loss(value, batch.old_value, batch.target, config.value_clip).mean()
+        value_loss = surrogates.clipped_value_loss(value, batch.old_value, batch.target, config.value_clip).mean()
         entropy = policy.entropy().mean()
         total = policy_loss + config.value_coefficient * value_loss - config.entropy_coefficient * entropy
         metrics = {"loss": total, "policy_loss": policy_loss, "value_loss": value_loss, "entropy": entropy, "kl": kl}
@@ -142,7 +138,7 @@ def ppo(
         clip = config.clip * (training.remaining(budget, state.steps) if config.anneal_clip else jnp.ones(()))
         whole = None if config.recompute_advantages else prepare(state.params, rollout)
 
-        def step(carry: tuple[Trained, jax.Array], batch: Batch):
+        def step(carry: tuple[training.Trained, jax.Array], batch: Batch):
             net, going = carry
             after, metrics, norm = training.descend(adam, loss, net, rate, batch, clip, state.kl_coefficient)
             if config.stop_kl is not None:
@@ -150,14 +146,14 @@ def ppo(
                 after = jax.tree.map(partial(jnp.where, going), after, net)
             return (after, going), metrics | {"grad_norm": norm}
 
-        def minibatches(carry: tuple[Trained, jax.Array], key: Key) -> Batch:
+        def minibatches(carry: tuple[training.Trained, jax.Array], key: Key) -> Batch:
             batch = prepare(carry[0].network, rollout) if whole is None else whole
             batch = shuffled_minibatches(key, batch, config.num_minibatches)
             if not config.normalize_advantages:
                 return batch
             return batch._replace(advantage=standardise(batch.advantage, axis=-1))
 
-        begun = training.packed(Trained(state.params, state.optimiser)), jnp.ones((), bool)
+        begun = training.packed(training.Trained(state.params, state.optimiser)), jnp.ones((), bool)
         (net, going), metrics = epochs(step, begun, minibatches, key, config.num_epochs)
         beta = state.kl_coefficient
         if penalty:
@@ -170,6 +166,4 @@ def ppo(
     return normalised(Agent(init, lambda num_envs: (), common.act, update), config)
 
 
-ALGORITHM = on_policy(
-    "ppo", PPOConfig, ppo, "proximal policy optimisation: clipped or KL-penalised, any action space", whole_minibatches
-)
+ALGORITHM = on_policy("ppo", PPOConfig, ppo, "proximal policy optimisation, clipped or KL-penalised", whole_minibatches)
