@@ -136,7 +136,7 @@ def test_offline_agents_count_gradient_steps_and_resume(recorded, run, tmp_path)
     assert whole.summary["steps"] == 50
     assert whole.evaluation.episodes == 2
     with tensors.opened(checkpoint.latest(tmp_path / "whole" / "checkpoints")[0]) as file:
-        assert {"/".join(name.split("/")[:2]) for name in file.entries} == {"agent/actor", "key"}  # and no data
+        assert {"/".join(name.split("/")[:2]) for name in file.entries} == {"agent/actor", "agent/steps", "key"}
     steersman.train("bc", place, out=tmp_path / "run", **settings | {"steps": 30})
     resumed = steersman.resume(tmp_path / "run", steps=50)
     final = [checkpoint.stored_sha256(checkpoint.latest(tmp_path / r / "checkpoints")[0]) for r in ("whole", "run")]
