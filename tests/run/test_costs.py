@@ -12,6 +12,8 @@ from gymnasium import spaces
 import steersman
 from steersman.cli.display import evaluation_rows
 from steersman.errors import TrainingFault
+from steersman.run.compare.entries import Entry
+from steersman.run.compare.results import outcome_of
 from steersman.run.disk import checkpoint, logs
 from steersman.run.loops.loop import Totals
 from steersman.run.progress import Row
@@ -124,6 +126,12 @@ def test_the_curve_has_a_panel_for_each_cost(run, tmp_path, monkeypatch):
     ]
     assert [axes.get_xlabel() for axes in figures[0].axes] == [*[""] * len(names), "environment steps"]
     np.testing.assert_array_equal(figures[0].axes[1].lines[0].get_ydata(), 10.0)
+
+
+def test_a_comparison_has_them_over_seeds(run):
+    names, result = run
+    outcome = outcome_of(Entry("ppo", "ppo", {}), [(result.summary, result.history)] * 2, None, [])
+    assert [cost["value"] for cost in outcome.summary()["mean_cost"]] == [10.0, 5.0][: len(names)]
 
 
 def test_a_resumed_run_counts_what_the_uninterrupted_one_counts(small, tmp_path):
