@@ -7,6 +7,7 @@ import pytest
 from gymnasium import spaces
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
 from steersman.errors import UsageError
 from steersman.spaces import (
@@ -15,6 +16,7 @@ from steersman.spaces import (
     from_native,
     inside_space,
     native_map,
+    random_log_prob,
     sample_action,
     space_from_json,
     space_to_json,
@@ -196,3 +198,19 @@ def test_json_nested_without_end_is_refused():
         space_from_json(data)
     with pytest.raises(UsageError, match="Cannot save"):
         space_to_json(spaces.Text(3))
+
+
+def test_the_random_policy_knows_its_probabilities():
+    """Against SciPy for each entry; of a masked Discrete space, one over the legal actions."""
+    box = spaces.Box(np.float32([-1, 0, -np.inf, -np.inf]), np.float32([3, np.inf, 2, np.inf]))
+    action = sample_action(box, jax.random.key(0), 50)
+    x = np.asarray(action, np.float64)
+    expected = stats.uniform(-1, 4).logpdf(x[:, 0]) + stats.expon().logpdf(x[:, 1])
+    expected += stats.expon().logpdf(2 - x[:, 2]) + stats.norm().logpdf(x[:, 3])
+    np.testing.assert_allclose(random_log_prob(box, action), expected, rtol=1e-5)
+    several = spaces.Dict(a=spaces.MultiDiscrete([2, 5]), b=spaces.Tuple([spaces.MultiBinary(3), spaces.Discrete(7)]))
+    action = sample_action(several, jax.random.key(1), 4)
+    np.testing.assert_allclose(random_log_prob(several, action), np.full(4, -np.log(2 * 5 * 8 * 7)), rtol=1e-6)
+    mask = np.array([[1, 0, 1], [0, 1, 0]])
+    action = sample_action(spaces.Discrete(3), jax.random.key(2), 2, mask)
+    np.testing.assert_allclose(random_log_prob(spaces.Discrete(3), action, mask), [-np.log(2), 0], atol=1e-6)

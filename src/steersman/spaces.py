@@ -222,6 +222,36 @@ def sample_action(space: spaces.Space, key: Key, num: int, mask: Array | None = 
     raise _unsupported(space, "act in")
 
 
+def random_log_prob(space: spaces.Space, action: PyTree, mask: Array | None = None) -> jax.Array:
+    """log p of actions ``[num, ...]`` that ``sample_action`` drew, float32 ``[num]``: a density where a Box is in it.
+
+    >>> random_log_prob(spaces.Discrete(4), jnp.zeros(2, jnp.int32), jnp.array([[1, 1, 0, 0], [1, 1, 1, 1]])).tolist()
+    [-0.6931471824645996, -1.3862943649291992]
+    """
+    match space:
+        case spaces.Discrete() if mask is not None:
+            return -jnp.log((mask > 0).sum(-1).astype(jnp.float32))
+        case spaces.Dict():
+            return sum((random_log_prob(s, action[name]) for name, s in space.spaces.items()), jnp.float32(0.0))
+        case spaces.Tuple():
+            parts = zip(space.spaces, action, strict=True)
+            return sum((random_log_prob(s, part) for s, part in parts), jnp.float32(0.0))
+        case spaces.Box():
+            low, high = (x[None] for x in (space.low, space.high))
+            size = np.where(_bounded(space), high - low, 1.0)
+            beyond = jnp.where(np.isfinite(low), action - low, high - action)  # of an exponential
+            half, free = np.isfinite(low) != np.isfinite(high), ~np.isfinite(low) & ~np.isfinite(high)
+            log_p = -np.log(size).astype(np.float32) - jnp.where(half, beyond, 0.0)
+            log_p = log_p + jnp.where(free, jax.scipy.stats.norm.logpdf(action), 0.0)
+            return log_p.reshape(action.shape[0], -1).sum(-1)
+    counts = {spaces.Discrete: lambda s: s.n, spaces.MultiDiscrete: lambda s: s.nvec, spaces.MultiBinary: lambda s: 2}
+    for kind, count in counts.items():
+        if isinstance(space, kind):
+            of_one = -np.log(np.broadcast_to(count(space), space.shape or ())).sum()
+            return jnp.full(jnp.shape(action)[:1], of_one, jnp.float32)
+    raise _unsupported(space, "act in")
+
+
 # --- the parts of the above ---
 
 

@@ -88,6 +88,8 @@ def random_policy(spec: EnvSpec) -> Callable[..., Any]:
         return jax.tree.map(lambda x: x[0], spaces.sample_action(spec.action_space, key, 1, mask))
 
     def act(carry: PyTree, obs: PyTree, first: jax.Array, key: Key):
-        return jax.vmap(one)(obs, shards.member_keys(key, first.shape[0])), carry, {}
+        action = jax.vmap(one)(obs, shards.member_keys(key, first.shape[0]))
+        mask = obs[spaces.MASK] if masked else None
+        return action, carry, {"log_prob": spaces.random_log_prob(spec.action_space, action, mask)}
 
     return act

@@ -39,7 +39,7 @@ class OffPolicyConfig(
     groups.OptimiserConfig,
     groups.RolloutConfig,
 ):
-    """Actors and critics"""
+    """Settings of every off-policy agent of continuous control; the defaults are those usual for MuJoCo."""
 
     unroll_length: int = 1
     """Steps of each environment between two visits to the learner (T)."""

@@ -49,7 +49,7 @@ from steersman.types import Agent, EnvSpec, Key, Metrics, PyTree, Rollout
 
 @dataclass(frozen=True)
 class SoftConfig(OffPolicyConfig):
-    """Entropy and critics"""
+    """Settings of SAC and of those made of it."""
 
     num_critics: int = 2
     """Critics in the ensemble (K); the target is their minimum."""

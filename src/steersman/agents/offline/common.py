@@ -26,7 +26,7 @@ from steersman.types import Agent, EnvSpec, Key, Metrics, PyTree
 
 @dataclass(frozen=True)
 class OfflineConfig(groups.ObservationNormConfig, groups.NetworkConfig, groups.OptimiserConfig):
-    """Data"""
+    """Settings of every agent that learns from recorded transitions alone."""
 
     batch_size: int = 256
     """Transitions in one gradient step (N)."""

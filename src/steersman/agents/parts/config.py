@@ -29,7 +29,7 @@ class Config:
 
 @dataclass(frozen=True)
 class RolloutConfig(Config):
-    """Experience"""
+    """How much is played between updates, and how far ahead it counts."""
 
     unroll_length: int = 128
     """Steps of each environment between two updates (T)."""
@@ -41,7 +41,7 @@ class RolloutConfig(Config):
 
 @dataclass(frozen=True)
 class NetworkConfig(Config):
-    """Networks"""
+    """How networks are built."""
 
     hidden_sizes: tuple[int, ...] = (64, 64)
     """Widths of the hidden layers of every network (after the convolutions, for images)."""
@@ -63,7 +63,7 @@ class NetworkConfig(Config):
 
 @dataclass(frozen=True)
 class OptimiserConfig(Config):
-    """Optimiser"""
+    """How parameters move."""
 
     learning_rate: float = 3e-4
     """The step size at the start."""
@@ -77,7 +77,7 @@ class OptimiserConfig(Config):
 
 @dataclass(frozen=True)
 class ObservationNormConfig(Config):
-    """Observations"""
+    """What is made of observations."""
 
     normalize_observations: bool = False
     """Standardise observations by running moments, saved with the policy."""
@@ -85,7 +85,7 @@ class ObservationNormConfig(Config):
 
 @dataclass(frozen=True)
 class RewardScalingConfig(Config):
-    """Rewards"""
+    """What is made of rewards."""
 
     scale_rewards: bool = False
     """Divide rewards by the running standard deviation of the discounted return."""
@@ -93,7 +93,7 @@ class RewardScalingConfig(Config):
 
 @dataclass(frozen=True)
 class EpochsConfig(Config):
-    """Epochs"""
+    """How often a rollout is gone over."""
 
     num_epochs: int = 4
     """Passes over the rollout in one update."""
@@ -105,7 +105,7 @@ class EpochsConfig(Config):
 
 @dataclass(frozen=True)
 class ReplayConfig(Config):
-    """Replay"""
+    """What is remembered, and how often it is learned from."""
 
     update_ratio: float = 1.0
     """Gradient steps per environment step; times unroll_length * num_envs it must be whole."""
@@ -129,7 +129,7 @@ class ReplayConfig(Config):
 
 @dataclass(frozen=True)
 class ExplorationConfig(Config):
-    """Exploration"""
+    """Which actions are tried, where they can be counted."""
 
     exploration: str = "epsilon_greedy"
     """The exploring policy: epsilon_greedy or boltzmann."""
@@ -154,7 +154,7 @@ class ExplorationConfig(Config):
 
 @dataclass(frozen=True)
 class NoiseConfig(Config):
-    """Exploration by noise"""
+    """Which actions are tried, where they are continuous."""
 
     exploration_noise: str = "gaussian"
     """Noise of the acting policy: gaussian (white), ou (Ornstein-Uhlenbeck) or pink."""
@@ -164,7 +164,7 @@ class NoiseConfig(Config):
 
 @dataclass(frozen=True)
 class TargetConfig(Config):
-    """Target networks"""
+    """The slow copies that targets are made with."""
 
     tau: float = 0.005
     """How far the targets move towards the networks when they do: 1 copies, less averages (Polyak)."""
@@ -174,7 +174,7 @@ class TargetConfig(Config):
 
 @dataclass(frozen=True)
 class ActorCriticLossConfig(Config):
-    """Loss"""
+    """The terms of the loss."""
 
     value_coefficient: float = 0.5
     """c_v, weight of the value loss."""

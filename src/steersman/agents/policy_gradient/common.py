@@ -28,7 +28,7 @@ Scalar = float | jax.Array
 
 @dataclass(frozen=True)
 class PolicyConfig(groups.Config):
-    """The policy's network"""
+    """How the policy's and the value's networks are built."""
 
     share_trunk: bool = False
     """One trunk for policy and value."""
