@@ -272,6 +272,13 @@ def test_import_is_light():
     assert loaded_by("import steersman, steersman.errors, steersman.envs, steersman.run") == set()
 
 
+def test_the_list_of_algorithms_is_light():
+    code = (
+        "from steersman.agents import ALGORITHMS; assert 'ppo' in ALGORITHMS and len([*ALGORITHMS]) == len(ALGORITHMS)"
+    )
+    assert loaded_by(code) == set()
+
+
 def test_help_is_light():
     assert loaded_by("from steersman.cli.main import run; run(['--help']); run(['--version']); run(['trian'])") == set()
 

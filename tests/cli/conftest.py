@@ -22,7 +22,12 @@ import jax.numpy as jnp
 import numpy as np
 from gymnasium import spaces
 
+from steersman.nets.actor_critic import ActorCritic
 from steersman.types import EnvSpec, TimeStep
+
+
+def network(key, spec):
+    return ActorCritic(spec, hidden_sizes=(3,), key=key)
 
 
 class Dots(gymnasium.Env):

@@ -232,6 +232,23 @@ def test_nan_is_exit_code_1_and_a_dying_environment_is_2(capsys, own, flags, tmp
     assert checkpoint.saved(tmp_path / "dead" / "checkpoints")
 
 
+def test_stopped_early_with_a_network_of_ones_own(capsys, own, flags, tmp_path):
+    run, network = tmp_path / "run", ["--network", f"{own}:network"]
+    line = ["train", "ppo", "CartPole-v1", "--steps", "640", "--stop-at-return", "1", "--out", run, *flags]
+    out, err = said(capsys, [*line, *network])
+    assert "stopped early" in out
+    assert "stopped by" in out
+    assert "Stopped early by StopAtReturn: a mean return of" in err
+    for command in (["evaluate", run], ["train", "--resume", run], ["record", run]):
+        assert f"--network {own}:network" in said(capsys, command, 2)[1]
+    assert json.loads(said(capsys, ["evaluate", run, "--episodes", "2", "--json", *network])[0])["episodes"] == 2
+    assert "stopped early already" in said(capsys, ["train", "--resume", run, *network])[1]
+    again = ["train", "--config", run, "--out", tmp_path / "again", "--quiet"]
+    assert "--network PACKAGE.MODULE:FACTORY" in said(capsys, again, 2)[1]
+    said(capsys, [*again, *network])
+    assert json.loads((tmp_path / "again" / "summary.json").read_text())["status"] == "done"
+
+
 # The other commands
 
 
@@ -257,6 +274,16 @@ def test_info_of_this_machine(capsys):
     assert found["steersman"] == steersman.__version__
     assert found["devices"]
     assert found["jax"] in said(capsys, ["info"])[0]
+    assert found["installed_algorithms"] == []
+
+
+def test_installed_algorithms_are_listed(capsys, monkeypatch):
+    monkeypatch.setattr("steersman.run.plugins.installed", lambda: {"awr": "nowhere:ALGORITHM", "ppo": "nowhere:PPO"})
+    assert json.loads(said(capsys, ["list", "--json"])[0])["installed"]["awr"] == "nowhere:ALGORITHM"
+    out = said(capsys, ["list"])[0]
+    assert "awr: installed, nowhere:ALGORITHM" in out
+    assert "ppo: installed, nowhere:PPO; its name is taken" in out
+    assert "awr, ppo" in said(capsys, ["info"])[0]
 
 
 def test_evaluate(capsys, trained):

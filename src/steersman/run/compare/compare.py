@@ -30,7 +30,7 @@ from steersman.run.prepare import prepare
 from steersman.run.progress import history_of
 from steersman.run.session import tell_all
 from steersman.run.settings import environment_of, saved_settings, values_of
-from steersman.run.train import run
+from steersman.run.train import resumption, run
 from steersman.types import DeviceEnvs
 
 FORMAT = "1.0"
@@ -260,6 +260,8 @@ def _trained(
 def _train(plan: Plan) -> tuple[dict[str, Any], list[dict[str, Any]]] | None:
     """Train or resume one run; -> its summary and log, None if it was interrupted."""
     if plan.out is not None and (plan.out / "config.json").is_file():
-        plan = replace(plan, resumed=run_folder.open_run(plan.out))
+        shared: dict[str, Any] = {"callbacks": plan.callbacks, "within": plan.within, "programs": plan.programs}
+        opened = run_folder.open_run(plan.out)
+        plan = resumption(opened, plan.environment, plan.algorithm, plan.network, **shared)
     result = run(plan)
     return None if result.interrupted else (result.summary, result.history)
