@@ -114,8 +114,8 @@ def actor_critic(
     """The online actor-critic as an agent for an environment.
 
     network: ``(key, spec) -> module``, the module mapping one observation to ``(distribution, value)``; by default
-    ``nets.actor_critic.ActorCritic`` as the config describes it. The q form has a second one, ``nets.critics.ActionValue``. Raises
-    UsageError for an action space that no policy head serves.
+    ``nets.actor_critic.ActorCritic`` as the config says. The q form has a second one, ``nets.critics.ActionValue``.
+    Raises UsageError for an action space that no policy head serves.
     """
     make_network = common.network_maker("actor_critic", config, spec, network)
     adam = common.adam(config)

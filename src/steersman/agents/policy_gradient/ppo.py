@@ -102,7 +102,7 @@ def ppo(
     """PPO as an agent for an environment.
 
     network: ``(key, spec) -> module``, the module mapping one observation to ``(distribution, value)``; by default
-    ``nets.actor_critic.ActorCritic`` as the config describes it. Raises UsageError for an action space that no policy head serves.
+    ``nets.actor_critic.ActorCritic`` as the config says. Raises UsageError for actions that no policy head serves.
     """
     make_network = common.network_maker("PPO", config, spec, network)
     adam, penalty = common.adam(config), config.objective == "penalty"

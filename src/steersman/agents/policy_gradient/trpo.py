@@ -100,8 +100,8 @@ def trpo(
     """TRPO as an agent for an environment.
 
     network: ``(key, spec) -> module``, the module mapping one observation to ``(distribution, value)``, the two without
-    common parameters; by default ``nets.actor_critic.ActorCritic`` as the config describes it. Raises UsageError for an action space
-    that no policy head serves.
+    common parameters; by default ``nets.actor_critic.ActorCritic`` as the config says. Raises UsageError for an action
+    space that no policy head serves.
     """
     make_network = common.network_maker("TRPO", config, spec, network)
     adam = common.adam(config)
