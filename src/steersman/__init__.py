@@ -6,8 +6,8 @@
     action = policy(obs)
 
 The lower level: ``steersman.agents`` (an agent is four pure functions), ``steersman.envs`` (``make``),
-``steersman.vector`` (``vectorize``), ``steersman.unroll``, ``steersman.run`` (loops, ``evaluate``), ``steersman.theory``
-(the equations).
+``steersman.vector`` (``vectorize``), ``steersman.unroll``, ``steersman.run`` (loops, ``evaluate``),
+``steersman.theory`` (the equations).
 """
 
 from __future__ import annotations
