@@ -177,7 +177,7 @@ def actor_critic(
             net, metrics, norm = training.descend(adam, loss, net, rate, step, err, along)
             return (net, traces), metrics | {"grad_norm": norm}
 
-        start = training.packed(Trained(state.params, state.optimiser)), state.traces
+        start = training.packed(adam, Trained(state.params, state.optimiser)), state.traces
         times = jnp.arange(rollout.reward.shape[0], dtype=jnp.int32)
         (net, traces), metrics = jax.lax.scan(learn, start, (rollout._replace(carry=()), times))
         metrics = {name: value.mean() for name, value in metrics.items()} | {"learning_rate": rate}

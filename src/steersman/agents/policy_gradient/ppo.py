@@ -153,7 +153,7 @@ def ppo(
                 return batch
             return batch._replace(advantage=standardise(batch.advantage, axis=-1))
 
-        begun = training.packed(training.Trained(state.params, state.optimiser)), jnp.ones((), bool)
+        begun = training.packed(adam, training.Trained(state.params, state.optimiser)), jnp.ones((), bool)
         (net, going), metrics = epochs(step, begun, minibatches, key, config.num_epochs)
         beta = state.kl_coefficient
         if penalty:

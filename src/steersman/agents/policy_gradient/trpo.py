@@ -164,7 +164,7 @@ def trpo(
         def minibatches(net: Trained, key: Key):
             return shuffled_minibatches(key, (rollout.obs, target), config.num_minibatches)
 
-        net = training.packed(Trained(unravel(vector), state.optimiser))
+        net = training.packed(adam, Trained(unravel(vector), state.optimiser))
         net, fitted = epochs(step, net, minibatches, key, config.value_epochs)
         metrics |= {name: value.mean() for name, value in fitted.items()} | {"learning_rate": rate}
         return LearnerState(*training.unpacked(net), training.counted(state.steps, rollout)), metrics
