@@ -5,7 +5,7 @@
 
 One update of an agent, compiled, on one device: all that it does with a rollout that is there. The two forms take turns
 within a round, and the ratio is formed round by round. ``agents.parts.training.FLAT`` is the number of parameters up to
-which agents train a vector.
+which a network that trains by itself is a vector; the actors and critics of continuous control stay trees.
 """
 
 from __future__ import annotations
@@ -43,7 +43,6 @@ ROWS: dict[str, tuple[str, spaces.Space, spaces.Space, dict[str, Any], int]] = {
         f"dqn {n} wide": ("dqn", VECTOR, spaces.Discrete(6), {"replay_capacity": 4096, "update_ratio": 0.25} | w, 8)
         for n, w in WIDTHS.items()
     },
-    **{f"sac {n} wide": ("sac", VECTOR, BOX, {"replay_capacity": 4096} | w, 8) for n, w in WIDTHS.items()},
 }
 
 
@@ -72,9 +71,7 @@ def prepared(name: str, flat: int) -> tuple[Any, int]:
         box[0], _ = update(box[0], rollout, jax.random.key(1))
         jax.block_until_ready(box[0])
 
-    learner = getattr(state, "learner", state)
-    net = learner.params if hasattr(learner, "params") else learner.critics.params
-    return once, sum(x.size for x in jax.tree.leaves(net))
+    return once, sum(x.size for x in jax.tree.leaves(getattr(state, "learner", state).params))
 
 
 def milliseconds(once: Any, seconds: float) -> float:

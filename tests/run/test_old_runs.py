@@ -178,3 +178,17 @@ def test_settings_that_nothing_has_any_more(old):
     current["hue_of_the_replay"] = 3
     with pytest.raises(UsageError, match="no setting 'hue_of_the_replay'"):
         split(entry, reopened(entry, config | {"config": current, "format": "1.1"}))
+
+
+def test_moments_that_are_one_vector_now(tmp_path):
+    """In the order of the parameters, whatever order the file has them in."""
+    before = {
+        "agent/actor/params/w": np.arange(4, dtype=np.float32).reshape(2, 2),
+        "agent/actor/params/b": np.arange(2, dtype=np.float32),
+        "agent/actor/optimiser/mu/b": np.float32([5, 6]),
+        "agent/actor/optimiser/mu/w": np.float32([[1, 2], [3, 4]]),
+    }
+    kinds = {name: (np.dtype(np.float32), x.shape) for name, x in before.items() if "params" in name}
+    wanted = {**kinds, "agent/actor/optimiser/mu": (np.dtype(np.float32), (6,))}
+    arrays, _ = migrate.renewed(dict(before), {}, wanted, {})
+    np.testing.assert_array_equal(arrays["agent/actor/optimiser/mu"], [1, 2, 3, 4, 5, 6])

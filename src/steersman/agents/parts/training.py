@@ -18,7 +18,7 @@ from jax.flatten_util import ravel_pytree
 from steersman import shards
 from steersman.types import PyTree, Rollout
 
-FLAT = 50_000  # parameters up to which one vector is faster, of a network that trains by itself
+FLAT = 500_000  # parameters up to which one vector is as fast or faster, of a network that trains by itself
 
 
 class Optimiser(NamedTuple):

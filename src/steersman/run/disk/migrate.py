@@ -1,7 +1,8 @@
 """Checkpoints of version 1 read into the states of today: what was moved, what was ravelled, what nobody kept.
 
-Version 1 kept offline agents inside a replay state, some optimisers' moments as one vector that are a tree now, and no
-count of environment steps but in the header. What it holds besides, and nobody wants any more, is left out.
+Version 1 kept offline agents inside a replay state, some optimisers' moments as one vector that are a tree now and the
+other way round, and no count of environment steps but in the header. What it holds besides, and nobody wants any more,
+is left out.
 """
 
 from __future__ import annotations
@@ -65,9 +66,24 @@ def renewed(
     for name, (dtype, shape) in wanted.items():
         if name in new:
             continue
-        if name.split("/")[-1] == "steps" and isinstance(header.get("steps"), int) and dtype.kind in "iu":
+        if joined := _joined(name, arrays, wanted):
+            new[name] = np.concatenate(joined, axis=-1)
+        elif name.split("/")[-1] == "steps" and isinstance(header.get("steps"), int) and dtype.kind in "iu":
             new[name] = np.minimum(_steps(name, arrays, header["steps"], shape), np.iinfo(dtype).max).astype(dtype)
     return new, kinds
+
+
+def _joined(
+    name: str, arrays: Mapping[str, np.ndarray], wanted: Mapping[str, tuple[Any, tuple[int, ...]]]
+) -> list[np.ndarray]:
+    """The parts of moments that are one vector now, in the order of the network's parameters; [] if there are none."""
+    net, is_moment, moment = name.partition("/optimiser/")
+    order = [n.removeprefix(f"{net}/params/") for n in wanted if n.startswith(f"{net}/params/")]
+    parts = [f"{net}/optimiser/{moment}/{leaf}" for leaf in order] if is_moment else []
+    if not parts or any(part not in arrays for part in parts):
+        return []
+    lead = wanted[name][1][:-1]
+    return [arrays[part].reshape(*lead, -1) for part in parts]
 
 
 def _steps(name: str, arrays: Mapping[str, np.ndarray], steps: int, shape: tuple[int, ...]) -> np.ndarray:
