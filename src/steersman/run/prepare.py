@@ -12,6 +12,7 @@ from typing import Any
 import jax
 
 from steersman import envs
+from steersman.agents.parts.config import ReplayConfig
 from steersman.errors import UsageError
 from steersman.memory import nbytes, uniform
 from steersman.run import plugins
@@ -103,19 +104,19 @@ def prepare(plan: Plan, *, begun: bool = False) -> Setup:
     check_data(entry, environment, run)
     offline = entry.data == "only"  # the environment is for its spaces, and to evaluate in
     if offline:
-        run = dataclasses.replace(run, num_envs=fixed_size(environment) or 1)
+        run = dataclasses.replace(run, num_envs=1)  # the columns of its data
     entry.check(config, run.num_envs)
     for wanted, package, extra in ((run.tensorboard, "tensorboardX", "tensorboard"), (run.wandb, "wandb", "wandb")):
         if wanted and not find_spec(package):
             raise UsageError(f"{package} is not installed. Install it with: pip install 'steersman[{extra}]'")
     with ExitStack() as undo:
-        made = _make(environment, run.num_envs, run)
+        made = _make(environment, (fixed_size(environment) or 1) if offline else run.num_envs, run)
         undo.callback(close, environment, made)
         spec, data = made.spec, None
         if run.from_data is not None and (offline or not begun):
             data = read_dataset(run.from_data)
             check_fits(data, spec)
-        agent = plugins.make_agent(entry, config, spec, run.budget, plan.network)
+        agent = plugins.make_agent(entry, _counted(run, config), spec, run.budget, plan.network)
         loop = _loop(plan, run, config, made, agent, data)
         # Once the loop is made: it has settings of its own for JAX, which hold only before the devices are up.
         size = state_bytes(agent, spec, entry.first_length(config, run.num_envs), run.num_envs)
@@ -217,6 +218,13 @@ def check_same_data(saved: Mapping[str, Any], setup: Setup) -> None:
             f"The run learns from {setup.run.from_data}, which holds other transitions than when it began (SHA-256 "
             f"{now[:12]}, not {then[:12]}). Put those back, or start a new run."
         )
+
+
+def _counted(run: RunConfig, config: Any) -> Any:
+    """The settings that the agent is made with: recorded data takes the place of random steps, so it counts from 0."""
+    if run.from_data is None or not isinstance(config, ReplayConfig):
+        return config
+    return dataclasses.replace(config, learning_starts=0)
 
 
 def _first_rollout(run: RunConfig, config: Any, spec: EnvSpec, data: Dataset | None) -> Rollout | None:
