@@ -14,8 +14,8 @@ from steersman.errors import UsageError
 from steersman.memory import uniform
 from steersman.run.disk import checkpoint
 from steersman.run.disk.spec_json import transitions_like
-from steersman.run.loops.data_loop import DataLoop
-from steersman.run.loops.device_loop import DeviceLoop
+from steersman.run.loops.data_loop import data_loop
+from steersman.run.loops.device_loop import device_loop
 from steersman.run.loops.host_loop import HostLoop
 from steersman.run.loops.loop import LoopState
 from steersman.types import HostEnvs, TimeStep
@@ -44,11 +44,11 @@ SPECIAL = [
     ("impala", "CartPole-v1", {"lag": 2}),
     ("pqn", "CartPole-v1", {"scale_rewards": True}),
     ("pqn", "probe/mask", {"exploration_end": 0.5, "normalize_observations": True}),
-    ("dqn", "CartPole-v1", {}),
+    ("dqn", "CartPole-v1", {"normalize_observations": True, "scale_rewards": True, "n_step": 2}),
     ("dqn", "probe/mask", {"prioritized": True, "noisy": True, "distribution": "categorical", "n_step": 2}),
     ("ddpg", "Pendulum-v1", {"exploration_noise": "ou"}),
-    ("td3", "Pendulum-v1", {"exploration_noise": "pink"}),
-    ("sac", "goal/point", {"hindsight": 0.8, "policy_delay": 2}),
+    ("td3", "Pendulum-v1", {"exploration_noise": "pink", "anneal_learning_rate": True, "max_grad_norm": 1.0}),
+    ("sac", "goal/point", {"hindsight": 0.8, "policy_delay": 2, "normalize_observations": True, "scale_rewards": True}),
     ("bc", "probe/mask", {}),
     ("iql", "Pendulum-v1", {}),
 ]
@@ -110,7 +110,7 @@ def programs(case):
 def loop_of(case, seeds=(0,), shards=1):
     agent, environment, _ = case
     make = partial(envs.make, environment)
-    loop = DeviceLoop(
+    loop = device_loop(
         agent, make, num_envs=B, unroll_length=T, first_length=T, seeds=list(seeds), shards=shards, devices=2
     )
     return loop
@@ -122,7 +122,7 @@ def data_loop_of(case, seeds=(0,), shards=1):
     made = envs.make(environment, B)
     acting = begin(agent, made, jax.random.key(0))
     _, data, _ = jax.jit(lambda now: unroll(random_policy(made.spec), made, now, jax.random.key(1), T))(acting)
-    return DataLoop(agent, uniform(2 * T * B, 1).init(data), first=data, seeds=list(seeds), devices=2)
+    return data_loop(agent, uniform(2 * T * B, 1).init(data), first=data, seeds=list(seeds), devices=2)
 
 
 def numbers(tree):
@@ -249,7 +249,7 @@ def test_both_loops_collect_the_same_and_learn_the_same(acts, unlike, case, prog
     agent, environment, _ = case
     made = partial(envs.make, environment)
     sizes = {"unroll_length": length, "first_length": T}
-    device = programs[0] if length == T else DeviceLoop(agent, made, num_envs=B, seeds=[0], shards=1, **sizes)
+    device = programs[0] if length == T else device_loop(agent, made, num_envs=B, seeds=[0], shards=1, **sizes)
     host = HostLoop(agent, CompiledAsHost(made(B)), seed=0, **sizes)
     a, _ = device.advance(device.start(), 3)
     b, _ = host.advance(host.start(), 1)

@@ -12,7 +12,7 @@ from steersman.agents import ALGORITHMS
 from steersman.envs.probe import known_values
 from steersman.errors import UsageError
 from steersman.run.evaluate import device_evaluator
-from steersman.run.loops.device_loop import DeviceLoop
+from steersman.run.loops.device_loop import device_loop
 
 GAMMA = 0.9
 # What an algorithm has of these; one that needs nothing else is probed by being listed.
@@ -46,7 +46,7 @@ def learn(algorithm, name):
     config = entry.config(**known)
     length, first = config.unroll_length, entry.first_length(config, 16)
     agent = entry.factory(config, made(1).spec, budget=updates * length * 16)
-    loop = DeviceLoop(agent, made, num_envs=16, unroll_length=length, first_length=first, seeds=[0], shards=1)
+    loop = device_loop(agent, made, num_envs=16, unroll_length=length, first_length=first, seeds=[0], shards=1)
     state, _ = loop.advance(loop.start(), updates)
     return agent, jax.tree.map(np.asarray, state.agent), made
 

@@ -49,7 +49,7 @@ class Critic(eqx.Module):
         if isinstance(space, spaces.Discrete):
             outputs = int(space.n)
         else:
-            self.action_encoder = Encoder(space, key=keys[1])
+            self.action_encoder = Encoder(space, "flatten", key=keys[1])  # of rank 3: no picture
             size += self.action_encoder.out_size
         self.trunk = MLP(size, hidden_sizes, activation=activation, layer_norm=layer_norm, key=keys[1])
         self.head = orthogonal_linear(self.trunk.out_size, outputs, keys[2], gain=1.0)

@@ -12,6 +12,7 @@ from typing import Any
 import jax
 
 from steersman import envs
+from steersman.agents.parts.config import ReplayConfig
 from steersman.errors import UsageError
 from steersman.memory import nbytes, uniform
 from steersman.run import plugins
@@ -20,8 +21,8 @@ from steersman.run.disk.dataset import Dataset, check_fits, read_dataset
 from steersman.run.disk.spec_json import spec_to_json, transitions_like
 from steersman.run.evaluate import Evaluator, close, evaluator, fixed_size
 from steersman.run.loops.compiled import CompiledLoop
-from steersman.run.loops.data_loop import DataLoop
-from steersman.run.loops.device_loop import DeviceLoop
+from steersman.run.loops.data_loop import data_loop
+from steersman.run.loops.device_loop import device_loop
 from steersman.run.loops.devices import check_memory, in_units, shards_for
 from steersman.run.loops.host_loop import HostLoop
 from steersman.run.loops.loop import Loop
@@ -103,19 +104,19 @@ def prepare(plan: Plan, *, begun: bool = False) -> Setup:
     check_data(entry, environment, run)
     offline = entry.data == "only"  # the environment is for its spaces, and to evaluate in
     if offline:
-        run = dataclasses.replace(run, num_envs=fixed_size(environment) or 1)
+        run = dataclasses.replace(run, num_envs=1)  # the columns of its data
     entry.check(config, run.num_envs)
     for wanted, package, extra in ((run.tensorboard, "tensorboardX", "tensorboard"), (run.wandb, "wandb", "wandb")):
         if wanted and not find_spec(package):
             raise UsageError(f"{package} is not installed. Install it with: pip install 'steersman[{extra}]'")
     with ExitStack() as undo:
-        made = _make(environment, run.num_envs, run)
+        made = _make(environment, (fixed_size(environment) or 1) if offline else run.num_envs, run)
         undo.callback(close, environment, made)
         spec, data = made.spec, None
         if run.from_data is not None and (offline or not begun):
             data = read_dataset(run.from_data)
             check_fits(data, spec)
-        agent = plugins.make_agent(entry, config, spec, run.budget, plan.network)
+        agent = plugins.make_agent(entry, _counted(run, config), spec, run.budget, plan.network)
         loop = _loop(plan, run, config, made, agent, data)
         # Once the loop is made: it has settings of its own for JAX, which hold only before the devices are up.
         size = state_bytes(agent, spec, entry.first_length(config, run.num_envs), run.num_envs)
@@ -155,7 +156,7 @@ def _loop(
     shards = 1
     if entry.shardable and run.seeds == 1 and fixed_size(environment) is None:
         shards = shards_for(run.num_envs, lambda n: entry.check(config, n), run.devices)
-    return DeviceLoop(
+    return device_loop(
         agent,
         lambda n: made if n == run.num_envs else _make(environment, n, run),
         num_envs=run.num_envs,
@@ -174,7 +175,7 @@ def _data_loop(agent: Agent, data: Dataset, run: RunConfig) -> Loop:
     rollout, memory = data.rollout(1), uniform(data.room, 1)
     size = nbytes(jax.eval_shape(memory.init, rollout)) * min(run.seeds, run.devices or run.seeds, len(jax.devices()))
     check_memory(size, f"What {run.from_data} holds, on every device", "Take less data, or fewer devices.")
-    return DataLoop(agent, jax.jit(memory.init)(rollout), first=rollout, seeds=_seeds(run), devices=run.devices)
+    return data_loop(agent, jax.jit(memory.init)(rollout), first=rollout, seeds=_seeds(run), devices=run.devices)
 
 
 def _seeds(run: RunConfig) -> list[int]:
@@ -217,6 +218,13 @@ def check_same_data(saved: Mapping[str, Any], setup: Setup) -> None:
             f"The run learns from {setup.run.from_data}, which holds other transitions than when it began (SHA-256 "
             f"{now[:12]}, not {then[:12]}). Put those back, or start a new run."
         )
+
+
+def _counted(run: RunConfig, config: Any) -> Any:
+    """The settings that the agent is made with: recorded data takes the place of random steps, so it counts from 0."""
+    if run.from_data is None or not isinstance(config, ReplayConfig):
+        return config
+    return dataclasses.replace(config, learning_starts=0)
 
 
 def _first_rollout(run: RunConfig, config: Any, spec: EnvSpec, data: Dataset | None) -> Rollout | None:

@@ -19,6 +19,7 @@ from steersman.agents.off_policy.td3 import TD3Config, td3_learner
 from steersman.agents.off_policy.tqc import TQCConfig, tqc_learner
 from steersman.errors import UsageError
 from steersman.memory import Sample, uniform
+from steersman.memory.stream import Last
 from steersman.nets.actors import Actor
 from steersman.nets.critics import Critic
 from steersman.run.disk.spec_json import transitions_like
@@ -80,7 +81,7 @@ def first_rollout(action=UNIT):
 
 def one_step_traced(learner, one):
     """-> (the state before, after, the metrics with the priorities among them)"""
-    before = learner.init(jax.random.key(0), first_rollout())
+    before = learner.init(jax.random.key(0), jax.tree.map(lambda x: x[:, None], one.batch))
     after, priority, metrics = learner.learn(before, one, jax.random.key(1))
     return before, after, {**metrics, "priority": priority}
 
@@ -318,6 +319,57 @@ def test_acting_with_and_without_noise():
     assert np.abs(noisy).max() <= 1
 
 
+# Pictures.
+
+
+@pytest.mark.parametrize("name", ["ddpg", "td3", "sac", "tqc", "crossq"])
+def test_pictures_are_read_by_the_encoder_that_is_asked_for(name):
+    spec, entry = spec_of(UNIT, spaces.Box(0, 255, (36, 36, 1), np.uint8)), ALGORITHMS[name]
+    rollout = transitions_like(spec, (1, 1))
+    for encoder, features in {"auto": 512, "nature": 512, "impala": 256, "minatar": 128, "flatten": 36 * 36}.items():
+        agent = entry.factory(entry.config(**TINY, encoder=encoder), spec)
+        state = jax.eval_shape(agent.init, jax.random.key(0), rollout).learner
+        for net in (state.actor.params, state.critics.params):
+            assert net.encoder.out_size == features
+    blind = entry.factory(entry.config(**TINY, encoder="nature"), spec_of())
+    with pytest.raises(UsageError, match="encoder = 'nature' reads images"):
+        jax.eval_shape(blind.init, jax.random.key(0), first_rollout())
+
+
+@pytest.mark.parametrize("name", ["sac", "td3", "crossq"])
+def test_learns_from_pictures(name):
+    """SAC of a stack of frames, each kept once, the others of a grid of floats; every part of the actor moves."""
+    frames, grid = spaces.Box(0, 255, (8, 8, 4), np.uint8), spaces.Box(0, 1, (6, 6, 2))
+    spec, rng = spec_of(UNIT, frames if name == "sac" else grid), np.random.default_rng(0)
+    settings = {"encoder": "minatar", "hidden_sizes": (8,), "batch_size": 3, "replay_capacity": 16}
+    settings |= {"update_ratio": 1 / 8, "frame_stack": 4 if name == "sac" else 1}
+    settings |= {"critic_sizes": (8,)} if name == "crossq" else {}
+    entry = ALGORITHMS[name]
+    agent = entry.factory(entry.config(**settings), spec)
+
+    def fill(shape):
+        whole = shape.dtype.kind in "iu"
+        return (rng.integers(0, 255, shape.shape) if whole else rng.uniform(0, 1, shape.shape)).astype(shape.dtype)
+
+    rollout = jax.tree.map(fill, transitions_like(spec, (8, 1)))
+
+    state = jax.jit(agent.init)(jax.random.key(0), rollout)
+    assert isinstance(state.memory.frames, Last) == (name == "sac")
+    after, metrics = jax.jit(agent.update)(state, rollout, jax.random.key(1))
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves((after.learner, metrics)))
+    actors = jax.tree.map(np.asarray, (state.learner.actor.params, after.learner.actor.params))
+    assert all((a != b).any() for a, b in zip(*map(jax.tree.leaves, actors), strict=True))
+
+
+def test_an_action_of_rank_three_is_no_picture():
+    """Its shape is that of a grid, which ``auto`` would read by convolutions."""
+    space = spaces.Box(-1, 1, (5, 5, 2))
+    learner = sac_learner(SACConfig(**TINY), spec_of(space))
+    shapes = jax.eval_shape(lambda: one_step_traced(learner, sample(action=space)))
+    assert shapes[0].actor.params.head.bias.shape == (100,)
+    assert shapes[0].critics.params.action_encoder.out_size == 50
+
+
 # Refusals.
 
 
@@ -396,3 +448,14 @@ def test_hindsight_needs_goals_a_clock_and_a_reward():
     state = jax.eval_shape(agent.init, jax.random.key(0), rollout)
     with pytest.raises(UsageError, match="has no goal_reward"):
         jax.eval_shape(agent.update, state, rollout, jax.random.key(0))
+
+
+def test_the_share_of_hindsight_can_be_swept():
+    entry, spec = ALGORITHMS["sac"], goal_spec()
+    rollout = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), transitions_like(spec, (4, 2)))
+
+    def swept(share):
+        agent = entry.factory(entry.config(**TINY, hindsight=share, update_ratio=1 / 8), spec)
+        return agent.update(agent.init(jax.random.key(0), rollout), rollout, jax.random.key(1))[1]["critic_loss"]
+
+    assert jax.eval_shape(jax.vmap(swept), jnp.ones(3)).shape == (3,)

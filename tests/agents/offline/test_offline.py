@@ -10,7 +10,7 @@ from steersman.agents.offline.bc import BCConfig, bc
 from steersman.agents.offline.iql import IQLConfig, iql
 from steersman.errors import UsageError
 from steersman.memory import uniform
-from steersman.run.loops.data_loop import DataLoop
+from steersman.run.loops.data_loop import data_loop
 from steersman.types import EnvSpec, Rollout
 
 SMALL = {"hidden_sizes": (32,), "learning_rate": 3e-3, "batch_size": 64}
@@ -41,7 +41,7 @@ def data_of(obs, action, reward=None, next_obs=None, terminated=None):
 
 def learned(agent, data, updates):
     memory = uniform(2 * len(data.reward), 1).init(data)
-    loop = DataLoop(agent, memory, first=data, seeds=[0])
+    loop = data_loop(agent, memory, first=data, seeds=[0])
     state, totals = loop.advance(loop.start(), updates)
     assert totals.episodes.count == [0]
     return state.agent

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from steersman.agents.parts.minibatches import shuffled_minibatches, standardise
+from steersman.agents.parts.minibatches import epochs, shuffled_minibatches, standardise
 from steersman.errors import UsageError
 
 
@@ -40,3 +40,26 @@ def test_standardise_counts_each_entry_by_its_weight():
     np.testing.assert_allclose([kept.mean(), kept.std()], [0.0, 1.0], atol=1e-5)
     plain = np.asarray(standardise(x))
     np.testing.assert_allclose([plain.mean(), plain.std()], [0.0, 1.0], atol=1e-5)
+
+
+def test_epochs_see_every_transition_once_each_and_carry_the_carry():
+    """The minibatches of an epoch are made from what the epochs before it have left."""
+    whole = jnp.arange(24, dtype=jnp.int32).reshape(8, 3)
+
+    def minibatches(carry, key):
+        return shuffled_minibatches(key, (whole, jnp.full_like(whole, carry["steps"])), 4)
+
+    def step(carry, batch):
+        seen, began = batch
+        carry = {"steps": carry["steps"] + 1, "sum": carry["sum"] + seen.sum()}
+        return carry, {"seen": seen, "began": began[0], "steps": carry["steps"]}
+
+    carry, metrics = epochs(step, {"steps": jnp.int32(0), "sum": jnp.int32(0)}, minibatches, jax.random.key(0), 3)
+    seen = np.asarray(metrics["seen"])
+    assert seen.shape == (3, 4, 6)
+    np.testing.assert_array_equal(np.sort(seen.reshape(3, -1)), np.tile(np.arange(24), (3, 1)))
+    assert (seen[0] != seen[1]).any()
+    assert (seen[1] != seen[2]).any()
+    np.testing.assert_array_equal(metrics["steps"], 1 + np.arange(12).reshape(3, 4))
+    np.testing.assert_array_equal(metrics["began"], np.repeat([[0], [4], [8]], 4, axis=1))
+    assert {name: int(value) for name, value in carry.items()} == {"steps": 12, "sum": 3 * 276}

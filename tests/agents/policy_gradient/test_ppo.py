@@ -14,7 +14,7 @@ from steersman.agents.policy_gradient.ppo import PPOConfig, ppo
 from steersman.envs.probe import known_values
 from steersman.errors import UsageError
 from steersman.run.evaluate import device_evaluator
-from steersman.run.loops.device_loop import DeviceLoop
+from steersman.run.loops.device_loop import device_loop
 from steersman.types import EnvSpec, Rollout
 
 LEARNER = PPOConfig(
@@ -33,7 +33,7 @@ LEARNER = PPOConfig(
 def learn(name, config=LEARNER, updates=200, **env):
     made = partial(envs.make, name, **env)
     agent = ppo(config, made(1).spec, budget=200 * 16 * 16)
-    loop = DeviceLoop(agent, made, num_envs=16, unroll_length=16, first_length=16, seeds=[0], shards=1)
+    loop = device_loop(agent, made, num_envs=16, unroll_length=16, first_length=16, seeds=[0], shards=1)
     state, totals = loop.advance(loop.start(), updates)
     return agent, jax.tree.map(np.asarray, state.agent), totals, made
 

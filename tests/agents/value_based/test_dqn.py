@@ -16,7 +16,7 @@ from steersman.agents.value_based.dqn import DQNConfig, dqn, dqn_learner
 from steersman.envs.probe import known_values
 from steersman.errors import UsageError
 from steersman.memory import Sample
-from steersman.run.loops.device_loop import DeviceLoop
+from steersman.run.loops.device_loop import device_loop
 from steersman.spaces import abstract
 from steersman.tabular import from_successors
 from steersman.tabular.planning.dynamic_programming import value_iteration
@@ -83,7 +83,7 @@ def train(env, config, updates, num_envs=8):
     make = partial(vectorize, env) if not isinstance(env, str) else partial(envs.make, env)
     agent, first = dqn(config, make(1).spec, budget=10_000), -(-config.learning_starts // num_envs)
     length = config.unroll_length
-    loop = DeviceLoop(agent, make, num_envs=num_envs, unroll_length=length, first_length=first, seeds=[0], shards=1)
+    loop = device_loop(agent, make, num_envs=num_envs, unroll_length=length, first_length=first, seeds=[0], shards=1)
     state, _ = loop.advance(loop.start(), updates)
     return jax.tree.map(np.asarray, state.agent.learner)
 

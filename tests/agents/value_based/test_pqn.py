@@ -15,7 +15,7 @@ from steersman.envs.probe import known_values
 from steersman.errors import UsageError
 from steersman.nets.value import QNetwork
 from steersman.run.evaluate import device_evaluator
-from steersman.run.loops.device_loop import DeviceLoop
+from steersman.run.loops.device_loop import device_loop
 from steersman.spaces import abstract
 from steersman.tabular.planning.dynamic_programming import value_iteration
 from steersman.tabular.problems.classics import random_mdp
@@ -38,7 +38,7 @@ LEARNER = PQNConfig(
 def learn(name, config=LEARNER, updates=200, **env):
     made = partial(envs.make, name, **env)
     agent = pqn(config, made(1).spec, budget=200 * 16 * 16)
-    loop = DeviceLoop(agent, made, num_envs=16, unroll_length=16, first_length=16, seeds=[0], shards=1)
+    loop = device_loop(agent, made, num_envs=16, unroll_length=16, first_length=16, seeds=[0], shards=1)
     state, totals = loop.advance(loop.start(), updates)
     return agent, jax.tree.map(np.asarray, state.agent), totals, made
 
@@ -73,7 +73,7 @@ def test_exact_action_values_of_a_random_problem(hidden_sizes, limit):
     )  # fmt: skip
     agent = pqn(config, mdp.spec, budget=400 * 16 * 64)
     make = lambda num_envs: vectorize(mdp, num_envs)
-    loop = DeviceLoop(agent, make, num_envs=64, unroll_length=16, first_length=1, seeds=[0], shards=1)
+    loop = device_loop(agent, make, num_envs=64, unroll_length=16, first_length=1, seeds=[0], shards=1)
     state, _ = loop.advance(loop.start(), 400)
     alive = ~mdp.terminal
     q = np.asarray(jax.vmap(state.agent.params)(jnp.arange(5, dtype=jnp.int32)))

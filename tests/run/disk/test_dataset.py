@@ -11,11 +11,15 @@ import pytest
 from gymnasium import spaces
 
 import steersman
+from steersman import envs
 from steersman.errors import UsageError
 from steersman.run.disk import checkpoint, dataset, tensors
 from steersman.run.disk.dataset import Dataset, check_fits
 from steersman.run.disk.spec_json import transitions_like
 from steersman.run.events import Trained
+from steersman.run.plan import planned
+from steersman.run.policy import saved_agent
+from steersman.run.prepare import prepare
 from steersman.types import EnvSpec
 
 SMALL = {"hidden_sizes": (8,), "evaluation_episodes": 2, "preset": False}
@@ -127,6 +131,11 @@ def test_replay_starts_as_the_data_and_resume_is_exact_without_it(recorded, run,
     final = [checkpoint.stored_sha256(checkpoint.latest(tmp_path / r / "checkpoints")[0]) for r in ("whole", "run")]
     assert final[0] == final[1]
     assert json.loads((tmp_path / "run" / "config.json").read_text())["run"]["from_data"] == str(data)
+    # No random steps were played, so none are counted: epsilon starts at 1 and is half-way down after 8 steps of 160.
+    assert [row["exploration"] for row in whole.history[:3]] == pytest.approx([0.525, 0.05, 0.05])
+    assert int(whole.policies[0].state.learner.steps) == 160
+    saved = json.loads((tmp_path / "whole" / "config.json").read_text())["config"]
+    assert saved["learning_starts"] == 1000  # the setting is as it was
 
 
 def test_offline_agents_count_gradient_steps_and_resume(recorded, run, tmp_path):
@@ -164,6 +173,40 @@ def test_other_data_is_not_gone_on_with(recorded, run, tmp_path):
     data.symlink_to(run.parent / "data")
     assert steersman.resume(tmp_path / "run", steps=40).summary["steps"] == 40
     assert len(whole.policies) == 1
+
+
+def test_what_is_saved_has_the_columns_of_the_data_not_of_the_environment(recorded, run):
+    """The return that each column stands at, for scaled rewards; these environments are three, and cannot be fewer."""
+    made = envs.make("CartPole-v1", 3)
+    settings = {"from_data": run.parent / "data", "steps": 5, "scale_rewards": True, "hidden_sizes": (8,)}
+    setup = prepare(planned("iql", made, settings))
+    like = saved_agent(setup.agent, setup.spec, setup.run)["agent"]
+    assert [x.shape for x in jax.tree.leaves(like)] == [x.shape for x in jax.tree.leaves(setup.loop.shapes().agent)]
+
+
+def test_a_comparison_of_what_learns_from_data_goes_on(recorded, run, tmp_path):
+    settings = {"steps": 20, "from_data": run.parent / "data", "seeds": 1, "out": tmp_path / "compared", **SMALL}
+    one, again = (steersman.compare(["bc"], "CartPole-v1", **settings) for _ in range(2))
+    assert len(one.outcomes) == len(again.outcomes) == 1
+    with pytest.raises(UsageError, match="compared with other settings: hidden_sizes"):
+        steersman.compare(["bc"], "CartPole-v1", **settings | {"hidden_sizes": (9,)})
+
+
+def test_normalisers_start_from_the_data(recorded, run):
+    """Of all rows alike, the data's and those played after it; a discounted return starts at 0 after every end."""
+    settings = {"steps": 8, "from_data": run.parent / "data", "normalize_observations": True, "scale_rewards": True}
+    result = steersman.train("dqn", "CartPole-v1", **settings, **REPLAY, **SMALL | {"evaluation_episodes": 0})
+    state = result.policy.state
+    rows, memory = 101 + 4, state.memory
+    obs = np.asarray(memory.frames)[np.asarray(memory.steps.slot[:rows]), np.arange(2)[None]]
+    np.testing.assert_array_equal(obs[:101], recorded.rollout(2).obs)
+    np.testing.assert_allclose(state.learner.moments.mean, obs.mean((0, 1)), rtol=1e-4, atol=1e-6)
+    running, returns = np.zeros(2), []
+    for reward, *ends in zip(*(np.asarray(x[:rows]) for x in memory.steps[1:4]), strict=True):
+        returns.append(running := reward + 0.99 * running)
+        running = np.where(np.any(ends, axis=0), 0.0, running)
+    np.testing.assert_allclose(state.learner.agent.moments.variance, np.var(returns), rtol=1e-4)
+    np.testing.assert_allclose(state.learner.agent.returns.value, running, rtol=1e-4)
 
 
 def test_several_seeds_learn_from_the_same_data(run):

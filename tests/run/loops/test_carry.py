@@ -9,7 +9,7 @@ import pytest
 
 from steersman import envs
 from steersman.run.collect import _play
-from steersman.run.loops.device_loop import DeviceLoop
+from steersman.run.loops.device_loop import device_loop
 from steersman.run.loops.host_loop import HostLoop
 from steersman.run.loops.host_rollout import unroll_host
 from steersman.run.policy import Policy
@@ -49,7 +49,7 @@ def remembering():
 def compiled(length=T, **options):
     options = {"seeds": [0], "shards": 1, "devices": 2} | options
     make = partial(envs.make, COMPILED)
-    return DeviceLoop(remembering(), make, num_envs=B, unroll_length=length, first_length=FIRST, **options)
+    return device_loop(remembering(), make, num_envs=B, unroll_length=length, first_length=FIRST, **options)
 
 
 def on_host(length=T, **options):

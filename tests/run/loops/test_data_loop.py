@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from steersman.run.loops.data_loop import DataLoop
+from steersman.run.loops.data_loop import data_loop
 from steersman.types import Agent, Rollout
 
 N = 7
@@ -32,7 +32,7 @@ def summing():
 
 
 def loop_of(*seeds, devices=None):
-    return DataLoop(summing(), DATA, first=first(), seeds=list(seeds), devices=devices)
+    return data_loop(summing(), DATA, first=first(), seeds=list(seeds), devices=devices)
 
 
 def test_an_update_is_a_step_on_the_data():

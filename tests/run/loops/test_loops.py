@@ -9,7 +9,7 @@ import pytest
 
 from steersman import envs, shards
 from steersman.agents.value_based.dqn import DQNConfig, dqn
-from steersman.run.loops.device_loop import DeviceLoop
+from steersman.run.loops.device_loop import device_loop
 from steersman.run.loops.host_loop import HostLoop
 from steersman.types import Agent, PerEnv
 
@@ -24,7 +24,7 @@ def agent():
 
 def loop_on(agent, devices):
     make = partial(envs.make, "CartPole-v1")
-    return DeviceLoop(agent, make, num_envs=B, unroll_length=T, first_length=T, seeds=SEEDS, shards=1, devices=devices)
+    return device_loop(agent, make, num_envs=B, unroll_length=T, first_length=T, seeds=SEEDS, shards=1, devices=devices)
 
 
 def bits(state):
@@ -81,7 +81,7 @@ def shard_metrics():
 def loops_of(agent):
     make = partial(envs.make, "CartPole-v1")
     sizes = {"unroll_length": T, "first_length": 2 * T}
-    device = partial(DeviceLoop, agent, make, num_envs=B, devices=2, **sizes)
+    device = partial(device_loop, agent, make, num_envs=B, devices=2, **sizes)
     return {
         "one": lambda: device(seeds=[3], shards=1),
         "shards": lambda: device(seeds=[3], shards=2),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, NamedTuple
 
 import jax
@@ -80,7 +81,7 @@ def replayed(learner: BatchLearner, config: OffPolicyConfig, spec: EnvSpec) -> A
     """The agent that learns from uniform, or hindsight, replay as the config says."""
     size = config.replay_capacity, config.batch_size
     memory = uniform(*size, n_step=config.n_step, gamma=config.gamma, frame_stack=config.frame_stack)
-    if config.hindsight:
+    if not (isinstance(config.hindsight, Real) and config.hindsight == 0):  # a swept one may be any
         if config.n_step > 1:
             raise UsageError(f"hindsight replaces the goal of single steps: n_step = {config.n_step} must be 1.")
         if config.frame_stack > 1:

@@ -59,6 +59,14 @@ class CrossQConfig(SoftConfig):
 
     rules = Rules(non_negative=("norm_warm_up",), fraction=("adam_b1",), sizes=("critic_sizes",))
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.layer_norm:
+            raise UsageError(
+                "CrossQ: layer_norm = True, but batch renormalisation takes its place: it is the algorithm. Leave "
+                "layer_norm out, or train sac."
+            )
+
 
 class Net(eqx.Module):
     """An encoder, then an MLP with batch renormalisation: a batch of (obs, extra numbers) -> [N, outputs]."""
@@ -103,7 +111,7 @@ def crossq_learner(
     def make(sizes: tuple[int, ...], extra: int, outputs: int, gain: float) -> Callable[[Key], Net]:
         def one(key: Key) -> Net:
             encoder_key, mlp_key = jax.random.split(key)
-            encoder = Encoder(spec.observation_space, key=encoder_key)
+            encoder = Encoder(spec.observation_space, config.encoder, key=encoder_key)
             options: Any = {"activation": config.activation, "gain": gain, "warm_up": config.norm_warm_up}
             return Net(encoder, NormedMLP(encoder.out_size + extra, sizes, outputs, key=mlp_key, **options))
 

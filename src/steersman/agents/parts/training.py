@@ -16,7 +16,8 @@ import optax
 from jax.flatten_util import ravel_pytree
 
 from steersman import shards
-from steersman.types import PyTree, Rollout
+from steersman.errors import UsageError
+from steersman.types import Array, PyTree, Rollout
 
 FLAT = 500_000  # parameters up to which one vector is as fast or faster, of a network that trains by itself
 
@@ -50,7 +51,18 @@ class Trained(NamedTuple):
 
 
 def trained(optimiser: Optimiser, params: PyTree) -> Trained:
-    """A network at the start; the moments are laid out as they are trained, a vector or a tree."""
+    """A network at the start; the moments are laid out as they are trained, a vector or a tree.
+
+    Raises UsageError for a leaf that is no array of floating numbers.
+    """
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        if not (isinstance(leaf, Array) and jnp.issubdtype(leaf.dtype, jnp.floating)):
+            what = leaf.dtype if isinstance(leaf, Array) else f"a {type(leaf).__name__}"
+            raise UsageError(
+                f"A network's leaf {jax.tree_util.keystr(path)} is {what}; each must be an array of floating numbers. "
+                "Mark what is not learned eqx.field(static=True). For eqx.nn.MLP, whose activation is a leaf, stands "
+                "steersman.nets.layers.mlp.MLP."
+            )
     return Trained(params, optimiser.init(_few(optimiser, params)[0]))
 
 
@@ -132,7 +144,7 @@ def counted(steps: jax.Array, rollout: Rollout) -> jax.Array:
 
 def remaining(budget: int | None, steps: jax.Array) -> jax.Array:
     """The share of the budget of environment steps that is still ahead, from 1 to 0; 1 without a budget."""
-    return 1.0 - jnp.clip(steps.astype(jnp.float32) / budget, 0.0, 1.0) if budget else jnp.ones(())
+    return 1.0 - jnp.clip(steps.astype(jnp.float32) / float(budget), 0.0, 1.0) if budget else jnp.ones(())
 
 
 def annealed(config: Any, budget: int | None, steps: jax.Array, rate: Any = None) -> jax.Array:

@@ -48,23 +48,32 @@ def with_replay(learner: BatchLearner, buffer: Buffer, *, ratio: float = 1.0) ->
     ratio: gradient steps per environment step; ratio * T * B is a whole number of 1 or more, or UsageError. ``init``
     puts the whole first rollout into the memory: it is what learning starts from. Metrics are means over the steps.
     What ``learner.keeps`` names is stored too; a first rollout that has not recorded it, of a random policy or of
-    recorded data, has zeros there.
+    recorded data, has zeros there. UsageError, from ``init``, where acting does not record it.
     """
 
     def stored(rollout: Rollout) -> Rollout:
         """A rollout as rows that stand alone: without the acting memory, which belongs to whole rollouts."""
         return rollout._replace(extras={name: rollout.extras[name] for name in learner.keeps}, carry=())
 
+    def kept(state: PyTree, rollout: Rollout, key: Key) -> dict[str, Any]:
+        """The extras of a first rollout that are kept; what it has not recorded, as zeros of what acting records."""
+        if not learner.keeps:
+            return {}
+        length, num_envs = rollout.reward.shape
+        obs, carry = jax.tree.map(lambda x: x[0], rollout.obs), learner.begin(num_envs)
+        _, _, acted = jax.eval_shape(partial(learner.act, explore=True), state, carry, obs, rollout.first[0], key)
+        if unknown := [name for name in learner.keeps if name not in acted]:
+            raise UsageError(
+                f"The learner keeps {unknown[0]!r}, but its act records {', '.join(sorted(acted)) or 'nothing'}. Let "
+                "act return it among its extras, or leave it out of keeps."
+            )
+        zeros = partial(jax.tree.map, lambda x: jnp.zeros((length, *x.shape), x.dtype))
+        had = rollout.extras
+        return {name: had[name] if name in had else zeros(acted[name]) for name in learner.keeps}
+
     def init(key: Key, first_rollout: Rollout) -> ReplayState:
         state = learner.init(key, first_rollout)
-        if missing := [name for name in learner.keeps if name not in first_rollout.extras]:
-            length, num_envs = first_rollout.reward.shape
-            obs, carry = jax.tree.map(lambda x: x[0], first_rollout.obs), learner.begin(num_envs)
-            acted = jax.eval_shape(partial(learner.act, explore=True), state, carry, obs, first_rollout.first[0], key)
-            zeros = {
-                name: jax.tree.map(lambda x: jnp.zeros((length, *x.shape), x.dtype), acted[2][name]) for name in missing
-            }
-            first_rollout = first_rollout._replace(extras={**first_rollout.extras, **zeros})
+        first_rollout = first_rollout._replace(extras=kept(state, first_rollout, key))
         return ReplayState(state, buffer.init(stored(first_rollout)))
 
     def act(state: ReplayState, carry: PyTree, obs: PyTree, first: jax.Array, key: Key, *, explore: bool = True):

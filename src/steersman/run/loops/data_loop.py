@@ -11,7 +11,7 @@ from steersman.types import Agent, Key, Metrics, PyTree, Rollout
 from steersman.unroll import Episodes
 
 
-def DataLoop(
+def data_loop(
     agent: Agent, data: PyTree, *, first: Rollout, seeds: list[int], devices: int | None = None
 ) -> CompiledLoop:
     """The loop in which an update is one gradient step, ``agent.update(S, data, key)``; such a step is what it counts.

@@ -14,7 +14,7 @@ from steersman.types import Agent, DeviceEnvs, Key, Metrics, Rollout
 from steersman.unroll import Episodes, begin, random_policy, unroll
 
 
-def DeviceLoop(
+def device_loop(
     agent: Agent,
     make_envs: Callable[[int], DeviceEnvs],
     *,
