@@ -245,6 +245,36 @@ def convolutions(result: dict[str, Any]) -> str:
     return f"## Convolutions on CPUs\n\n{text}\n\n{table(header, rows)}\n\n{origin(result)}"
 
 
+def ravelled(result: dict[str, Any]) -> str:
+    rows = [
+        [name, f"{r['parameters']:,}", f"{r['vector']:.2f}", f"{r['tree']:.2f}", f"{r['ratio']:.2f}"]
+        for name, r in result["rows"].items()
+    ]
+    header = ["milliseconds of an update", "parameters", "as one vector", "as a tree", "vector / tree"]
+    return f"## One vector or a tree\n\n{table(header, rows)}\n\n{origin(result)}"
+
+
+def warm_start(result: dict[str, Any]) -> str:
+    middle = lambda kind, name: statistics.median(r[kind][name] for r in result["rounds"])
+    rows = [
+        [what, *(f"{middle(kind, name):.1f}" for kind in ("cold", "warm")), f"**{result[f'{name} warm / cold']:.2f}**"]
+        for what, name in (("compiling", "compile_seconds"), ("the whole command", "process_seconds"))
+    ]
+    same = all(r["same bits"] for r in result["rounds"])
+    text = f"The bits of the result are {'the same' if same else 'NOT the same'}, warm and cold."
+    header = ["seconds", "cache empty", "cache filled", "ratio"]
+    return f"## Warm starts\n\n{table(header, rows)}\n\n{text}\n\n{origin(result)}"
+
+
+def checkouts(result: dict[str, Any]) -> str:
+    rows = [
+        [name, f"{r['here']:,.0f}", f"{r['other']:,.0f}", f"**{r['ratio']:.3f}**", ", ".join(map(str, r["ratios"]))]
+        for name, r in result["rows"].items()
+    ]
+    header = ["steps per second", "this checkout", f"commit {result['other']}", "ratio", "round by round"]
+    return f"## Against an earlier version\n\n{table(header, rows)}\n\n{origin(result)}"
+
+
 def first_run(result: dict[str, Any]) -> str:
     rows = []
     for name, runs in result["runs"].items():
@@ -441,6 +471,8 @@ def render() -> str:
     parts += [gradients(r) for r in load("gradients.json")] + [online(r) for r in load("online.json")]
     parts += [compared(r) for r in load("compare-*.json")]
     parts += [resume(r) for r in load("resume.json")] + [first_run(r) for r in load("first_run.json")]
+    parts += [warm_start(r) for r in load("warm-start.json")] + [checkouts(r) for r in load("checkouts.json")]
+    parts += [ravelled(r) for r in load("ravelled.json")]
     parts += [planning(r) for r in load("tabular-planning.json")]
     parts += [q_learning(r) for r in load("tabular-q-learning.json")]
     if found := load("continuous-*.json"):
