@@ -50,7 +50,7 @@ def awr(config, spec, *, budget=None, network=None):
             return net, metrics
 
         minibatches = lambda net, key: shuffled_minibatches(key, batch, config.num_minibatches)
-        begun = training.packed(training.Trained(state.params, state.optimiser))
+        begun = training.packed(adam, training.Trained(state.params, state.optimiser))
         net, metrics = epochs(step, begun, minibatches, key, config.num_epochs)
         after = common.LearnerState(*training.unpacked(net), training.counted(state.steps, rollout))
         return after, jax.tree.map(jnp.mean, metrics)

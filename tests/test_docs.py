@@ -19,6 +19,7 @@ from steersman.cli.main import COMMANDS, run
 from steersman.run.settings import presets
 
 ROOT = Path(__file__).parents[1]
+SRC = ROOT / "src" / "steersman"
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 IDS = [str(page.relative_to(ROOT)) for page in PAGES]
 README = (ROOT / "README.md").read_text()
@@ -210,6 +211,28 @@ def test_included_examples_exist(page):
     for line in page.read_text().splitlines():
         if "--8" in line:  # a formatter of code that takes this line for Python breaks it
             assert (ROOT / re.fullmatch(r'--8<-- "([^"]+)"', line)[1]).is_file()
+
+
+def test_the_tree_is_that_of_the_folders():
+    (tree, *_) = blocks((ROOT / "docs" / "architecture.md").read_text(), "text")
+    above, folders, files = [SRC], set(), set()
+    for line in tree.splitlines()[1:]:
+        depth = (len(line) - len(line.lstrip())) // 2
+        for name in re.findall(r"\w+/|\w+\.py", line):
+            place = above[depth - 1] / name
+            assert place.exists(), line
+            (folders if place.is_dir() else files).add(place)
+            above = [*above[:depth], place]
+    parts = {path.parent for path in SRC.rglob("*.*") if path.suffix in (".py", ".toml")} - {SRC}
+    assert folders == parts
+    assert files == set(SRC.glob("*.py")) - {SRC / "__init__.py"}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=IDS)
+def test_files_named_exist(page):
+    """Paths from the root, and from the package; what has capitals (FAMILY/NAME.py) stands for any."""
+    spans = re.findall(r"`([a-z_.][a-z0-9_./-]*/[a-z0-9_.-]+\.(?:py|toml|md|yml))`", FENCE.sub("", page.read_text()))
+    assert [span for span in spans if not ((ROOT / span).exists() or (SRC / span).exists())] == []
 
 
 def test_every_page_is_in_the_navigation():

@@ -5,8 +5,9 @@
     policy = steersman.load("runs/cartpole")
     action = policy(obs)
 
-The lower level: ``steersman.agents`` (an agent is four pure functions), ``steersman.envs`` (``vectorize``, ``make``),
-``steersman.run`` (``unroll``, ``evaluate``), ``steersman.theory`` (the equations).
+The lower level: ``steersman.agents`` (an agent is four pure functions), ``steersman.envs`` (``make``),
+``steersman.vector`` (``vectorize``), ``steersman.unroll``, ``steersman.run`` (loops, ``evaluate``),
+``steersman.theory`` (the equations).
 """
 
 from __future__ import annotations

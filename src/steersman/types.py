@@ -97,7 +97,7 @@ class Env(Protocol):
 
 
 class DeviceEnvs(NamedTuple):
-    """Environments stepped inside compiled code, made by ``envs.vectorize``. Keys live in the state."""
+    """Environments stepped inside compiled code, made by ``vector.vectorize``. Keys live in the state."""
 
     spec: EnvSpec
     num_envs: int

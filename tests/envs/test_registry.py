@@ -11,6 +11,7 @@ from gymnasium import spaces
 
 from steersman import envs
 from steersman.envs import classic, registry
+from steersman.envs import host as host_envs
 from steersman.envs.classic.cartpole import CartPole
 from steersman.envs.probe import PROBES
 from steersman.errors import EnvironmentFault, UsageError
@@ -60,11 +61,11 @@ class Fake(HostEnvs):
 @pytest.fixture
 def host(monkeypatch):
     """The Gymnasium and EnvPool adapters replaced by one that records what it is asked for."""
-    for name in ("gymnasium", "envpool"):
-        module = type(sys)(f"steersman.envs.{name}")
+    for package, name in ((host_envs, "gymnasium"), (envs, "envpool")):
+        module = type(sys)(f"{package.__name__}.{name}")
         module.make = Fake
         monkeypatch.setitem(sys.modules, module.__name__, module)
-        monkeypatch.setattr(envs, name, module, raising=False)
+        monkeypatch.setattr(package, name, module, raising=False)
 
 
 @pytest.fixture

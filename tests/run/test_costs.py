@@ -10,6 +10,7 @@ import pytest
 from gymnasium import spaces
 
 import steersman
+from steersman.agents import ALGORITHMS
 from steersman.cli.display import evaluation_rows
 from steersman.errors import TrainingFault
 from steersman.run.compare.entries import Entry
@@ -130,7 +131,12 @@ def test_the_curve_has_a_panel_for_each_cost(run, tmp_path, monkeypatch):
 
 def test_a_comparison_has_them_over_seeds(run):
     names, result = run
-    outcome = outcome_of(Entry("ppo", "ppo", {}), [(result.summary, result.history)] * 2, None, [])
+    outcome = outcome_of(
+        Entry("ppo", ALGORITHMS["ppo"], {}, config=ALGORITHMS["ppo"].config()),
+        [(result.summary, result.history)] * 2,
+        None,
+        [],
+    )
     assert [cost["value"] for cost in outcome.summary()["mean_cost"]] == [10.0, 5.0][: len(names)]
 
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-NAMES = ["returns", "values", "policies", "distributions", "distributional", "exploration", "statistics"]
+NAMES = ["returns", "values", "surrogates", "distributions", "distributional", "exploration", "statistics"]
 NAMES += ["comparison", "estimators", "natural", "trees"]
 
 

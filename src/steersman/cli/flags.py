@@ -53,9 +53,9 @@ def unique(names: Sequence[str]) -> list[str]:
 def groups(config: type) -> list[tuple[type, list[str]]]:
     """The dataclasses that a config is composed of, its own first, each with the fields it is the first to name."""
     found: list[tuple[type, list[str]]] = []
-    seen, settings = set[str](), {field.name for field in dataclasses.fields(config)}
+    seen: set[str] = set()
     for kind in [k for k in reversed(config.__mro__) if dataclasses.is_dataclass(k)]:
-        own = [name for name in inspect.get_annotations(kind) if name in settings - seen]
+        own = [name for name in inspect.get_annotations(kind) if name not in seen]
         seen.update(own)
         found.append((kind, own))
     return [(kind, own) for kind, own in reversed(found) if own]

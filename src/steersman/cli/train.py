@@ -21,7 +21,7 @@ from steersman.run import plugins
 from steersman.run.callbacks import StopAtReturn
 from steersman.run.disk import checkpoint, run_folder
 from steersman.run.events import Callback
-from steersman.run.settings import environment_of, known_settings, preset_for, saved_settings, translated
+from steersman.run.settings import environment_of, known_settings, preset_for, reopened, translated
 from steersman.run.train import Result, resume, train
 
 
@@ -139,7 +139,8 @@ def _repeated(file: str, names: list[str], flags: list[str]) -> Asked:
     if saved["run"].get("network") and not any(f.partition("=")[0] == "--network" for f in flags):
         raise UsageError(f"{path} is of a run with a network of your own. Name it: --network PACKAGE.MODULE:FACTORY")
     name = names[0] if names else saved["algorithm"]
-    if plugins.algorithm(name).name != saved["algorithm"]:
+    entry = plugins.algorithm(name)
+    if entry.name != saved["algorithm"]:
         raise UsageError(f"{path} is of a run of {saved['algorithm']}, not of {name}.")
     if len(names) == 2:
         environment = names[1]
@@ -152,7 +153,7 @@ def _repeated(file: str, names: list[str], flags: list[str]) -> Asked:
                 f"what is imported. Name it: steersman train {name} PACKAGE.MODULE:FACTORY "
                 f"--config {path}"
             ) from None
-    return Asked(name, environment, saved_settings(saved), str(path), flags)
+    return Asked(name, environment, reopened(entry, saved), str(path), flags)
 
 
 def _taken(flag: str, arguments: list[str]) -> tuple[str | None, list[str]]:

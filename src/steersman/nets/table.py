@@ -17,8 +17,8 @@ from steersman.types import EnvSpec, Key
 class Table(eqx.Module):
     """``state -> (Categorical(logits[state]), values[state])``: a softmax policy with a parameter for each pair.
 
-    logits [S, A]; values [S]. Its exact gradient is ``tabular.objectives.policy_gradient``. Give ``Table.zeros`` as
-    ``network=`` to any agent that takes one, on environments of Discrete observations and actions.
+    logits [S, A]; values [S]. Its exact gradient is ``tabular.planning.objectives.policy_gradient``. Give
+    ``Table.zeros`` as ``network=`` to any agent that takes one, on environments of Discrete observations and actions.
     """
 
     logits: jax.Array

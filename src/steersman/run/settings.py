@@ -182,23 +182,27 @@ def values_of(*configs: Any) -> dict[str, Any]:
 
 def saved_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of a run by name, from its ``config.json``."""
-    settings = {
-        k: v for k, v in {**config["run"], **config["config"]}.items() if k not in ("network", "object", "foreign")
-    }
-    if settings.get("schedule_steps") == 0:  # format 1.0 had it among the algorithm's settings, 0 for the run's steps
-        settings["schedule_steps"] = None
-    return settings
+    both = {**config["run"], **config["config"]}
+    return {name: value for name, value in both.items() if name not in ("network", "object", "foreign")}
 
 
 def reopened(algorithm: Algorithm, config: Mapping[str, Any]) -> dict[str, Any]:
-    """``saved_settings`` of a run to be opened again; of format 1.0 without those that nothing has any more."""
+    """``saved_settings`` of a run to be opened again, by today's names."""
     settings = saved_settings(config)
-    if config["format"] != "1.0":
-        return settings
+    return renewed(algorithm, settings) if config["format"] == "1.0" else settings
+
+
+def renewed(algorithm: Algorithm, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of format 1.0 by today's names, without those that nothing has any more."""
     renamed = _RENAMED.get(algorithm.name, {})
-    settings = {renamed.get(name, name): value for name, value in settings.items()}
-    known = {f.name for kind in (RunConfig, algorithm.config) for f in dataclasses.fields(kind)}
-    return {name: value for name, value in settings.items() if name in known}
+    new = {
+        renamed.get(name, name): value
+        for name, value in settings.items()
+        if name in {**known_settings(algorithm), **renamed}
+    }
+    if new.get("schedule_steps") == 0:  # it was among the algorithm's settings, 0 for the run's steps
+        new["schedule_steps"] = None
+    return new
 
 
 def environment_of(config: Mapping[str, Any], given: Any, run: Any) -> Any:

@@ -31,7 +31,7 @@ Function = Callable[[jax.Array], Array]  # event -> a scalar
 def score_function_surrogate(log_prob: Array, value: Array, baseline: Array | float = 0.0) -> jax.Array:
     """log p_theta(x) (f(x) - b), no gradient through f and b: its gradient is the score-function estimate.
 
-    All [...]; minus it is ``policies.policy_gradient_loss``. Williams (1992).
+    All [...]; minus it is ``surrogates.policy_gradient_loss``. Williams (1992).
     """
     return jnp.asarray(log_prob) * jax.lax.stop_gradient(jnp.asarray(value) - baseline)
 

@@ -58,7 +58,7 @@ class OffPolicyConfig(
 
 def adam(config: OffPolicyConfig, *, b1: float = 0.9) -> Optimiser:
     """The optimiser of each of their networks."""
-    return training.adam(max_grad_norm=config.max_grad_norm, b1=b1)
+    return training.adam(max_grad_norm=config.max_grad_norm, b1=b1, flat=0)
 
 
 def rates(config: OffPolicyConfig, budget: int | None, steps: jax.Array) -> tuple[jax.Array, jax.Array]:

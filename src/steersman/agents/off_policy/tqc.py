@@ -8,7 +8,7 @@ pools the K M atoms of the target critics at (s', a'), a' ~ pi(. | s'), and leav
     actor:    mean [alpha log pi(a | s) - mean_km z_km(s, a)]
 
 How many atoms are dropped steers the over- or underestimation more finely than a minimum does. Everything else, the
-temperature included, is SAC's (``agents.sac``). One critic, one atom, none dropped: SAC with one critic and a Huber
+temperature included, is SAC's (``off_policy.sac``). One critic, one atom, none dropped: SAC with one critic and a Huber
 loss of half the weight.
 
 Why TQC stands beside SAC here: with the same networks and one update per step it has the higher published returns in

@@ -61,7 +61,7 @@ def bc_learner(
 ) -> BatchLearner:
     """Behaviour cloning as a learner from batches."""
     make = common.policy_maker("Behaviour cloning", config, spec, network)
-    adam = training.adam(max_grad_norm=config.max_grad_norm)
+    adam = training.adam(max_grad_norm=config.max_grad_norm, flat=0)
 
     def init(key: Key, first_rollout: Rollout) -> BCState:
         return BCState(training.trained(adam, make(key)), jnp.zeros((), jnp.uint32))

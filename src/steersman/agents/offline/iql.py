@@ -93,7 +93,7 @@ def iql_learner(
 ) -> BatchLearner:
     """IQL as a learner from batches."""
     make, shape = common.policy_maker("IQL", config, spec, network), config.network
-    adam = training.adam(max_grad_norm=config.max_grad_norm)
+    adam = training.adam(max_grad_norm=config.max_grad_norm, flat=0)
 
     def init(key: Key, first_rollout: Rollout) -> IQLState:
         actor_key, critic_key, value_key = jax.random.split(key, 3)

@@ -8,7 +8,7 @@ is made.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 from steersman.agents.parts.checks import Rules, check_config
 from steersman.nets.encoders import ENCODERS
@@ -20,7 +20,7 @@ from steersman.theory.exploration import NOISES
 class Config:
     """What every config is."""
 
-    rules: ClassVar[Rules] = Rules()  # of the fields that this class names; a subclass's own come on top
+    rules = Rules()  # of the fields that this class names; a subclass's own come on top
 
     def __post_init__(self) -> None:
         for part in reversed(type(self).__mro__):

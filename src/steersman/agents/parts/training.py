@@ -19,11 +19,13 @@ from steersman import shards
 from steersman.errors import UsageError
 from steersman.types import Array, PyTree, Rollout
 
-FLAT = 50_000  # parameters up to which one vector is faster
+FLAT = 500_000  # parameters up to which one vector is as fast or faster, of a network that trains by itself
 
 
 class Optimiser(NamedTuple):
     """Two pure functions of parameters, a vector ``[P]`` or a tree, and of their gradient."""
+
+    flat: int  # parameters up to which they are a vector
 
     init: Callable[[Any], PyTree]  # parameters -> moments
     update: Callable[[Any, PyTree], tuple[Any, PyTree]]  # (gradient, moments) -> (direction, moments)
@@ -61,12 +63,12 @@ def trained(optimiser: Optimiser, params: PyTree) -> Trained:
                 "Mark what is not learned eqx.field(static=True). For eqx.nn.MLP, whose activation is a leaf, stands "
                 "steersman.nets.layers.mlp.MLP."
             )
-    return Trained(params, optimiser.init(_few(params)[0]))
+    return Trained(params, optimiser.init(_few(optimiser, params)[0]))
 
 
-def packed(net: Trained) -> Trained:
+def packed(optimiser: Optimiser, net: Trained) -> Trained:
     """The same, held as it is trained, for a loop of many steps: packed and unpacked once, not at each of them."""
-    vector, unravel = _few(net.network)
+    vector, unravel = _few(optimiser, net.network)
     return net if unravel is None else net._replace(params=Flat(vector, unravel))
 
 
@@ -83,9 +85,9 @@ def descend(
 
     The gradient is the mean over the shards; ``aux`` is this shard's own.
     """
-    inside = net if isinstance(net.params, Flat) else packed(net)
+    inside = net if isinstance(net.params, Flat) else packed(optimiser, net)
     gradient, aux = jax.grad(loss, has_aux=True)(net.network, *batch)
-    gradient = shards.cross_mean(_few(gradient)[0])  # few: one collective and a few large operations
+    gradient = shards.cross_mean(_few(optimiser, gradient)[0])  # few: one collective and a few large operations
     direction, moments = optimiser.update(gradient, net.optimiser)
     down = lambda params: jax.tree.map(lambda p, d: p - rate * d, params, direction)
     if isinstance(inside.params, Flat):
@@ -95,19 +97,20 @@ def descend(
     return after if inside is net else unpacked(after), aux, optax.tree.norm(gradient)
 
 
-def _few(params: PyTree) -> tuple[Any, Callable[[jax.Array], PyTree] | None]:
+def _few(optimiser: Optimiser, params: PyTree) -> tuple[Any, Callable[[jax.Array], PyTree] | None]:
     """-> (one vector and the way back, if they are few; else the tree, and None)"""
     leaves = jax.tree.leaves(params)
-    few = len(leaves) > 1 and sum(x.size for x in leaves) <= FLAT
+    few = len(leaves) > 1 and sum(x.size for x in leaves) <= optimiser.flat
     return ravel_pytree(params) if few else (params, None)
 
 
-def adam(*, max_grad_norm: Any = None, b1: float = 0.9, eps: float = 1e-8) -> Optimiser:
+def adam(*, max_grad_norm: Any = None, b1: float = 0.9, eps: float = 1e-8, flat: int | None = None) -> Optimiser:
     """Adam's direction, of the gradient clipped to ``max_grad_norm``; the caller scales it by minus the learning rate.
 
-    b1: the decay of the first moment.
+    b1: the decay of the first moment. flat: 0 where several networks train in turn and each is asked after its step: a
+    vector brings them nothing; none: ``FLAT``.
     """
-    return _optimiser(max_grad_norm, optax.scale_by_adam(b1=b1, eps=eps))
+    return _optimiser(max_grad_norm, optax.scale_by_adam(b1=b1, eps=eps), flat)
 
 
 def radam(*, max_grad_norm: Any = None, eps: float = 1e-8) -> Optimiser:
@@ -118,7 +121,7 @@ def radam(*, max_grad_norm: Any = None, eps: float = 1e-8) -> Optimiser:
     return _optimiser(max_grad_norm, optax.scale_by_radam(eps=eps))
 
 
-def _optimiser(max_grad_norm: Any, transform: optax.GradientTransformation) -> Optimiser:
+def _optimiser(max_grad_norm: Any, transform: optax.GradientTransformation, flat: int | None = None) -> Optimiser:
     """optax raises floats to integer powers, which strict dtype promotion forbids: its own code runs under the standard
     rules."""
     chain = transform if max_grad_norm is None else optax.chain(optax.clip_by_global_norm(max_grad_norm), transform)
@@ -127,7 +130,7 @@ def _optimiser(max_grad_norm: Any, transform: optax.GradientTransformation) -> O
         with jax.numpy_dtype_promotion("standard"):
             return chain.update(gradient, moments)
 
-    return Optimiser(chain.init, update)
+    return Optimiser(FLAT if flat is None else flat, chain.init, update)
 
 
 # Schedules: environment steps are counted in the learner's state, over all shards, the random ones included.

@@ -114,8 +114,8 @@ def actor_critic(
     """The online actor-critic as an agent for an environment.
 
     network: ``(key, spec) -> module``, the module mapping one observation to ``(distribution, value)``; by default
-    ``nets.ActorCritic`` as the config describes it. The q form has a second one, ``nets.critics.ActionValue``. Raises
-    UsageError for an action space that no policy head serves.
+    ``nets.actor_critic.ActorCritic`` as the config says. The q form has a second one, ``nets.critics.ActionValue``.
+    Raises UsageError for an action space that no policy head serves.
     """
     make_network = common.network_maker("actor_critic", config, spec, network)
     adam = common.adam(config)
@@ -177,7 +177,7 @@ def actor_critic(
             net, metrics, norm = training.descend(adam, loss, net, rate, step, err, along)
             return (net, traces), metrics | {"grad_norm": norm}
 
-        start = training.packed(Trained(state.params, state.optimiser)), state.traces
+        start = training.packed(adam, Trained(state.params, state.optimiser)), state.traces
         times = jnp.arange(rollout.reward.shape[0], dtype=jnp.int32)
         (net, traces), metrics = jax.lax.scan(learn, start, (rollout._replace(carry=()), times))
         metrics = {name: value.mean() for name, value in metrics.items()} | {"learning_rate": rate}

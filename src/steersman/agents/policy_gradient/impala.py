@@ -86,7 +86,7 @@ def impala(
     """IMPALA as an agent for an environment.
 
     network: ``(key, spec) -> module``, the module mapping one observation to ``(distribution, value)``; by default
-    ``nets.ActorCritic`` as the config describes it. Raises UsageError for an action space that no policy head serves.
+    ``nets.actor_critic.ActorCritic`` as the config says. Raises UsageError for actions that no policy head serves.
     """
     make = network_maker("IMPALA", config, spec, network)
     return normalised(with_lag(policy_gradient_agent(config, make, estimator(config), budget), config.lag), config)

@@ -102,7 +102,7 @@ def ppo(
     """PPO as an agent for an environment.
 
     network: ``(key, spec) -> module``, the module mapping one observation to ``(distribution, value)``; by default
-    ``nets.ActorCritic`` as the config describes it. Raises UsageError for an action space that no policy head serves.
+    ``nets.actor_critic.ActorCritic`` as the config says. Raises UsageError for actions that no policy head serves.
     """
     make_network = common.network_maker("PPO", config, spec, network)
     adam, penalty = common.adam(config), config.objective == "penalty"
@@ -153,7 +153,7 @@ def ppo(
                 return batch
             return batch._replace(advantage=standardise(batch.advantage, axis=-1))
 
-        begun = training.packed(training.Trained(state.params, state.optimiser)), jnp.ones((), bool)
+        begun = training.packed(adam, training.Trained(state.params, state.optimiser)), jnp.ones((), bool)
         (net, going), metrics = epochs(step, begun, minibatches, key, config.num_epochs)
         beta = state.kl_coefficient
         if penalty:

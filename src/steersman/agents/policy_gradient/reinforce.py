@@ -142,7 +142,7 @@ def reinforce(
     """REINFORCE as an agent for an environment.
 
     network: ``(key, spec) -> module``, the module mapping one observation to ``(distribution, value)``; by default
-    ``nets.ActorCritic`` as the config describes it. Raises UsageError for an action space that no policy head serves,
+    ``nets.actor_critic.ActorCritic`` as the config says. Raises UsageError for actions that no policy head serves,
     and where episodes are unlimited or too long for ``unroll_length``.
     """
     longest = check_episodes(config, spec)

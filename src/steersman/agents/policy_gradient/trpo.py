@@ -100,8 +100,8 @@ def trpo(
     """TRPO as an agent for an environment.
 
     network: ``(key, spec) -> module``, the module mapping one observation to ``(distribution, value)``, the two without
-    common parameters; by default ``nets.ActorCritic`` as the config describes it. Raises UsageError for an action space
-    that no policy head serves.
+    common parameters; by default ``nets.actor_critic.ActorCritic`` as the config says. Raises UsageError for an action
+    space that no policy head serves.
     """
     make_network = common.network_maker("TRPO", config, spec, network)
     adam = common.adam(config)
@@ -164,7 +164,7 @@ def trpo(
         def minibatches(net: Trained, key: Key):
             return shuffled_minibatches(key, (rollout.obs, target), config.num_minibatches)
 
-        net = training.packed(Trained(unravel(vector), state.optimiser))
+        net = training.packed(adam, Trained(unravel(vector), state.optimiser))
         net, fitted = epochs(step, net, minibatches, key, config.value_epochs)
         metrics |= {name: value.mean() for name, value in fitted.items()} | {"learning_rate": rate}
         return LearnerState(*training.unpacked(net), training.counted(state.steps, rollout)), metrics

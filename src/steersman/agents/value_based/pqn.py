@@ -150,7 +150,7 @@ def pqn(
         def minibatches(net: Trained, key: Key) -> Batch:
             return shuffled_minibatches(key, whole, config.num_minibatches)
 
-        begun = training.packed(Trained(state.params, state.optimiser))
+        begun = training.packed(radam, Trained(state.params, state.optimiser))
         net, metrics = epochs(step, begun, minibatches, key, config.num_epochs)
         metrics = {name: value.mean() for name, value in metrics.items()}
         level = common.exploration_level(config, budget, state.steps)

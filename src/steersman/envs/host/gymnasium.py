@@ -68,9 +68,9 @@ def make(environment: Any, num_envs: int, *, workers: int = 0, **kwargs: Any) ->
 class GymnasiumEnvs(HostEnvs):
     """``B`` members, each made by its factory, reset in the step that ends its episode (``AutoresetMode.SAME_STEP``).
 
-    Member ``i`` is seeded with ``host.member_seeds(seed, B)[i]`` at ``reset(seed)`` and goes on with its own generator
-    after that. Every call gives fresh arrays; ``final_obs`` is the same object as ``obs`` in a step in which no
-    episode ended. Faults name the member and the step.
+    Member ``i`` is seeded with ``timesteps.member_seeds(seed, B)[i]`` at ``reset(seed)`` and goes on with its own
+    generator after that. Every call gives fresh arrays; ``final_obs`` is the same object as ``obs`` in a step in which
+    no episode ended. Faults name the member and the step.
     """
 
     def __init__(self, factories: Sequence[Factory], *, workers: int = 0, id: str | None = None):

@@ -17,6 +17,7 @@ from typing import Any
 from steersman import envs
 from steersman.envs.registry import reward_threshold
 from steersman.errors import TrainingFault, UsageError
+from steersman.run import plugins
 from steersman.run.compare.entries import Entry, check_same, from_json, listed, read_entries, resolve, to_json
 from steersman.run.compare.picture import comparison_picture
 from steersman.run.compare.results import Compared, Comparison, Failed, Outcome, improvement_of, outcome_of
@@ -29,11 +30,11 @@ from steersman.run.plan import Plan
 from steersman.run.prepare import prepare
 from steersman.run.progress import history_of
 from steersman.run.session import tell_all
-from steersman.run.settings import environment_of, saved_settings, values_of
+from steersman.run.settings import environment_of, renewed, reopened, split, values_of
 from steersman.run.train import resumption, run
 from steersman.types import DeviceEnvs
 
-FORMAT = "1.0"
+FORMAT = "1.1"
 FILE, PICTURE = "comparison.json", "comparison.png"
 
 
@@ -133,12 +134,21 @@ def _opened(path: Path | None) -> dict[str, Any] | None:
         found = read_json(path / FILE)
         if str(found.get("format")).split(".")[0] != FORMAT.split(".")[0] or not isinstance(found.get("entries"), dict):
             raise UsageError(f"{path / FILE} is not a comparison that this steersman reads. Give --out another folder.")
-        return found
+        return _renewed(found) if found["format"] == "1.0" else found
     held = sorted(p.name for p in path.iterdir() if p.name != ".lock" and not TEMPORARY.fullmatch(p.name))
     if held:
         what = "a run" if "config.json" in held else f"not a comparison ({', '.join(held[:3])})"
         raise UsageError(f"{path} is {what}. Give --out a new or an empty folder, or one that holds a comparison.")
     return None
+
+
+def _renewed(found: dict[str, Any]) -> dict[str, Any]:
+    """A comparison of format 1.0 with its entries' settings as they are today."""
+    for content in found["entries"].values():
+        algorithm = plugins.algorithm(content["algorithm"])
+        parts = split(algorithm, renewed(algorithm, content["settings"]))
+        content |= {"settings": listed(values_of(*parts)), "given": renewed(algorithm, content["given"])}
+    return found
 
 
 def _chosen(
@@ -222,7 +232,8 @@ def _finished(plan: Plan) -> tuple[dict[str, Any], list[dict[str, Any]]] | None:
         return None
     run = run_folder.open_run(plan.out)
     wanted = {k: v for k, v in listed(values_of(plan.run, plan.config)).items() if v is not None}
-    saved = saved_settings(run.config)
+    saved = values_of(*split(plan.algorithm, reopened(plan.algorithm, run.config)))
+    saved = {k: v for k, v in listed(saved).items() if v is not None}
     if plan.algorithm.data == "only":
         del wanted["num_envs"]  # it steps none, and its folder says so
     other = [f"{k} is {saved.get(k)!r}, not {v!r}" for k, v in wanted.items() if saved.get(k) != v]
