@@ -60,10 +60,9 @@ def test_the_rate_and_the_decay_are_those_given():
         np.testing.assert_allclose(net.optimiser.mu, jnp.array([-0.5, 3.0]) * (1 - b1**2), rtol=1e-5)
 
 
-@pytest.mark.parametrize("flat", [training.FLAT, 0], ids=["vector", "tree"])
-def test_the_gradient_is_the_mean_over_shards(flat, monkeypatch):
-    monkeypatch.setattr(training, "FLAT", flat)
-    adam, net = start(eps=1.0)
+@pytest.mark.parametrize("flat", [None, 0], ids=["vector", "tree"])
+def test_the_gradient_is_the_mean_over_shards(flat):
+    adam, net = start(eps=1.0, flat=flat)
 
     def shard(x, y):
         with sharded_over("shards"):
@@ -131,27 +130,29 @@ def test_packed_and_unpacked_are_inverse():
     packed = training.packed(adam, net)
     assert isinstance(packed.params, Flat)
     assert packed.params.vector.shape == (32,)
-    for other in (training.unpacked(packed), training.unpacked(training.packed(adam, packed)), training.unpacked(net)):
-        jax.tree.map(np.testing.assert_array_equal, net, other)
+    for other in (packed, training.packed(adam, packed), net):
+        jax.tree.map(np.testing.assert_array_equal, net, training.unpacked(other))
     jax.tree.map(np.testing.assert_array_equal, packed.network, net.params)
 
 
-@pytest.mark.parametrize(
-    "params",
-    [jnp.float32(1.0), [jnp.ones((2, 3))], [jnp.zeros(training.FLAT), jnp.zeros(1)]],
-    ids=["a number", "one leaf", "wide"],
-)
-def test_one_leaf_and_many_parameters_are_left_as_they_are(params):
-    """The limit is met by what has it exactly."""
+def test_parameters_up_to_the_limit_are_a_vector():
+    assert [training.adam().flat, training.radam().flat, training.adam(flat=0).flat] == [training.FLAT] * 2 + [0]
+    params = layers(jax.random.key(0))  # 32
+    for flat, vector in ((32, True), (31, False)):
+        adam = training.adam(flat=flat)
+        net = training.trained(adam, params)
+        assert isinstance(training.packed(adam, net).params, Flat) == vector
+        assert len(jax.tree.leaves(net.optimiser.mu)) == (1 if vector else 4)
+
+
+@pytest.mark.parametrize("params", [jnp.float32(1.0), [jnp.ones((2, 3))]], ids=["a number", "one leaf"])
+def test_a_network_of_one_leaf_is_left_as_it_is(params):
     adam = training.adam()
     net = training.trained(adam, params)
     assert training.packed(adam, net) is net
     assert jax.tree.structure(net.optimiser.mu) == jax.tree.structure(params)
-    half = [jnp.zeros(training.FLAT // 2), jnp.zeros(training.FLAT - training.FLAT // 2)]
-    assert isinstance(training.packed(adam, training.trained(adam, half)).params, Flat)
-    if len(jax.tree.leaves(params)) == 1:
-        step = training.descend(training.adam(), lambda p: (jax.tree.leaves(p)[0].sum(), ()), net, RATE)[0]
-        jax.tree.map(lambda x: np.testing.assert_allclose(x, 0.9, rtol=1e-5), step.params)
+    step = training.descend(adam, lambda p: (jax.tree.leaves(p)[0].sum(), ()), net, RATE)[0]
+    jax.tree.map(lambda x: np.testing.assert_allclose(x, 0.9, rtol=1e-5), step.params)
 
 
 def test_a_leaf_that_cannot_be_learned_is_named():

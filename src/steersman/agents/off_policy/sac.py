@@ -52,7 +52,7 @@ class SoftConfig(OffPolicyConfig):
     """Settings of SAC and of those made of it."""
 
     num_critics: int = 2
-    """Critics in the ensemble (K); the target is their minimum."""
+    """Critics in the ensemble (K)."""
     policy_delay: int = 1
     """Gradient steps of the critics for one of actor and temperature."""
     temperature: float = 1.0
