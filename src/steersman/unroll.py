@@ -75,7 +75,7 @@ def finished(seen: TimeStep, xp: Any) -> Episodes:
         ended.sum(dtype=xp.int32),
         xp.where(ended, returns, zero).sum(),
         xp.where(ended, lengths, xp.zeros((), lengths.dtype)).sum(dtype=xp.int32),
-        xp.where(ended[:, None], costs, zero).sum(0),
+        xp.where(ended[:, None], costs, zero).sum(0) if costs.shape[-1] else costs[0],
     )
 
 
