@@ -66,7 +66,9 @@ def main() -> None:
         result["rows"][row] = {"here": here, "other": there, "ratio": statistics.median(ratios), "ratios": ratios}
         print(f"{row}: {statistics.median(ratios):.3f}  ({', '.join(f'{r:.3f}' for r in ratios)})", flush=True)
     if not args.trial:
-        common.save("checkouts", result | {"provenance": common.provenance()})
+        made = common.provenance()
+        made["command"] = made["command"].replace(str(args.other), "../before")  # where it lies is of no interest
+        common.save("checkouts", result | {"provenance": made})
 
 
 if __name__ == "__main__":
