@@ -47,12 +47,15 @@ class OnPolicyConfig(
     groups.OptimiserConfig,
     groups.RolloutConfig,
 ):
-    """Settings of every on-policy agent; the defaults are general ones for vector observations."""
+    """Settings of every on-policy agent; the defaults are for an environment that nobody has tuned: whatever the sizes
+    of its observations and rewards, and whatever the budget, at whose end nothing depends on it (``docs/ppo.md``)."""
 
-    anneal_learning_rate: bool = True
-    """Let the step size fall linearly to zero over the run."""
     max_grad_norm: float | None = 0.5
     """Clip the norm of the whole gradient to this; none: as it is."""
+    normalize_observations: bool = True
+    """Standardise observations by running moments, saved with the policy."""
+    scale_rewards: bool = True
+    """Divide rewards by the running standard deviation of the discounted return."""
 
 
 class LearnerState(NamedTuple):

@@ -45,8 +45,12 @@ from steersman.types import Agent, EnvSpec, Key, Metrics, PyTree, Rollout
 
 @dataclass(frozen=True)
 class PPOConfig(EpochsConfig, ActorCriticLossConfig, OnPolicyConfig):
-    """Settings of PPO; the defaults are general ones for vector observations."""
+    """Settings of PPO."""
 
+    num_epochs: int = 10
+    """Passes over the rollout in one update."""
+    num_minibatches: int = 16
+    """Minibatches in one pass; it must divide unroll_length * num_envs."""
     gae_lambda: float = 0.95
     """Lambda of the advantage estimate: 0 is the TD error, 1 the Monte-Carlo advantage."""
     objective: str = "clip"
