@@ -135,7 +135,13 @@ class Tanks(gymnasium.Env):
         leaving = np.array([*through[1:], 0.05 * self.level[2]])
         self.level = np.clip(self.level + through - leaving + self.np_random.normal(0.0, 2.0, 3), 0.0, 1000.0)
         overflow = bool((self.level >= 1000.0).any())
-        return self.observation(), -float(np.abs(self.level - self.goal).mean()) / 100.0 - 50.0 * overflow, overflow, False, {}
+        return (
+            self.observation(),
+            -float(np.abs(self.level - self.goal).mean()) / 100.0 - 50.0 * overflow,
+            overflow,
+            False,
+            {},
+        )
 
     def observation(self):
         return np.concatenate([self.level, self.goal, self.valve]).astype(np.float32)
