@@ -92,10 +92,11 @@ def vectorize(env: Env, num_envs: int) -> DeviceEnvs:
         # Outside of vmap this skips the resets of the many steps in which nobody ends; inside, it is a select.
         inner, obs = jax.lax.cond(jnp.any(ended), fresh, lambda: (inner, seen.obs))
         reward = seen.info.get("native_reward", seen.reward)
-        episode_return, return_lost = _plus(state.episode_return, state.return_lost, reward)
-        episode_length, episode_cost, cost_lost = state.episode_length + np.int32(1), jnp.asarray(seen.costs), ()
-        if spec.num_costs:
-            episode_cost, cost_lost = _plus(state.episode_cost, state.cost_lost, seen.costs)
+        episode_return, return_lost = _plus(state.episode_return, state.return_lost, jnp.asarray(reward))
+        episode_length, costs = state.episode_length + np.int32(1), jnp.asarray(seen.costs)
+        episode_cost, cost_lost = (
+            _plus(state.episode_cost, state.cost_lost, costs) if spec.num_costs else (costs, costs)
+        )
         counted = {"episode_return": episode_return, "episode_length": episode_length, "episode_cost": episode_cost}
         running = VectorState(
             inner,

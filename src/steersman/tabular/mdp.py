@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.sparse as sp
 from gymnasium import spaces
+from numpy.typing import ArrayLike
 
 from steersman.errors import UsageError
 from steersman.types import Array, EnvSpec, Key, TimeStep
@@ -200,7 +201,7 @@ def check_policy(mdp: MDP, policy: np.ndarray) -> np.ndarray:
     _check_rows(policy, "policy", ("s",))
     wrong = (policy > 0) & ~mdp.available
     if wrong.any():
-        _check_available(~wrong.any(-1), wrong.argmax(-1))
+        _check_available(np.asarray(~wrong.any(-1)), wrong.argmax(-1))
     return policy
 
 
@@ -213,7 +214,7 @@ def _check_available(fine: np.ndarray, actions: np.ndarray) -> None:
         )
 
 
-def as_distributions(rows: np.ndarray) -> np.ndarray:
+def as_distributions(rows: ArrayLike) -> np.ndarray:
     """Rows [..., K] in float64; those of a coarser dtype that miss one by no more than its rounding scaled to it."""
     given = np.asarray(rows)
     exact = given.astype(np.float64, copy=False)

@@ -161,7 +161,7 @@ def linear_program(mdp: MDP, *, tol: float = 1e-8) -> Solution:
     tolerance. (Puterman 1994, section 6.9; d'Epenoux 1963.)
     """
     balance, _, columns = flow_matrix(mdp, mdp.gamma)
-    going = balance.shape[0]
+    going = int((~mdp.terminal).sum())
     result = opt.linprog(-mdp.reward.ravel()[columns], A_eq=balance, b_eq=np.full(going, 1 / going), method="highs-ds")
     if result.status == 3:
         raise UsageError("The linear program is unbounded: with gamma = 1, some loop pays a positive reward for ever.")

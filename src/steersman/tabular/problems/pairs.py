@@ -36,7 +36,7 @@ def from_pairs(
     """
     s, a, r = np.asarray(states), np.asarray(actions), np.asarray(rewards, np.float64)
     table = sp.csr_matrix(transitions)
-    pairs, size = (int(n) for n in table.shape)  # pyright: ignore[reportOptionalIterable]
+    pairs, size = int(table.shape[0]), int(table.shape[1])  # pyright: ignore[reportOptionalSubscript]
     if not s.shape == a.shape == r.shape == (pairs,) or pairs == 0:
         shapes = f"{s.shape}, {a.shape}, {r.shape} and {table.shape}"
         raise UsageError(f"states, actions and rewards are [L], transitions [L, S], one for each pair; got {shapes}.")
