@@ -14,12 +14,15 @@ import steersman
 from steersman import envs
 from steersman.errors import EnvironmentFault, TrainingFault, UsageError
 from steersman.nets.actor_critic import ActorCritic
+from steersman.run import progress
 from steersman.run.disk import checkpoint, logs
 from steersman.run.disk.run_folder import open_run
 from steersman.run.events import Compiled, Compiling, Done, Evaluated, Evaluating, Trained
+from steersman.run.loops.loop import LoopState, Totals
 from steersman.run.prepare import _checkpoint_every
 from steersman.run.settings import RunConfig
 from steersman.types import EnvSpec, TimeStep
+from steersman.unroll import Acting, Episodes
 
 
 class Dots(gymnasium.Env):
@@ -273,6 +276,23 @@ def test_nan_from_a_compiled_environment_stops_the_run(small, tmp_path):
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(policy.state))
     steps = [row["steps"] for row in logs.read_metrics(out / "metrics.jsonl")]
     assert steps[-1] == at  # nothing of the rollout with the NaN is logged
+
+
+def test_a_fault_names_the_number_that_is_too_large():
+    """An observation or a reward whose square overflows, where the state or the returns show one."""
+
+    def said(obs=0.0, returned=1.0, memory=()):
+        acting = Acting((), {"lidar": jnp.zeros((2, 3)).at[1, 2].set(obs)}, jnp.zeros(2, bool), ())
+        episodes = Episodes(*(np.array([x]) for x in (2, returned, 10)), np.zeros((1, 0)))
+        totals = Totals(episodes, {"loss": np.array([np.nan])}, 1)
+        with pytest.raises(TrainingFault) as caught:
+            progress.check_finite(totals, 1000, None, LoopState(memory, acting, jax.random.key(0)))
+        return str(caught.value)
+
+    assert "loss is nan. The cause: acting/obs/lidar holds -1e+20 at [1, 2], and its square overflows" in said(-1e20)
+    assert "The cause: episodes return about 5e+25" in said(returned=1e26)
+    assert "agent/reward holds 1e+25 at [1]" in said(memory={"reward": jnp.array([0.0, 1e25])})
+    assert "Usual causes: a learning rate" in said(1e6, 1e9)
 
 
 def test_nan_from_a_host_environment_names_member_and_step(small, tmp_path, monkeypatch):

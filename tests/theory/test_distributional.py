@@ -79,3 +79,9 @@ def test_quantile_regression_finds_the_quantiles():
 def test_one_quantile_is_half_the_huber_loss():
     theta, target = jnp.array([0.3]), jnp.array([2.0])
     np.testing.assert_allclose(d.quantile_huber_loss(theta, target), 0.5 * d.huber(jnp.float32(1.7)), rtol=1e-6)
+
+
+def test_projection_behind_an_end_needs_no_distribution():
+    z, p = jnp.array([0.0, 1.0, 2.0]), jnp.array([[jnp.nan] * 3, [0.0, 1.0, 0.0]])
+    got = d.categorical_projection(z, p, jnp.full(2, 0.25), jnp.array([0.0, 1.0]))
+    np.testing.assert_allclose(got, [[0.75, 0.25, 0.0], [0.0, 0.75, 0.25]], atol=1e-6)

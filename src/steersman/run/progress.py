@@ -15,6 +15,8 @@ from steersman.run.loops.loop import Totals
 from steersman.run.prepare import Setup
 from steersman.unroll import Episodes
 
+HUGE = 1e15  # float32 squares of many such numbers still add up; of much larger ones no longer
+
 
 class Row:
     """Collects the totals of some updates into one logged row: means per episode, and per update."""
@@ -83,7 +85,7 @@ def save(setup: Setup, run: run_folder.Run, state: Any, progress: Progress) -> N
     for path, leaf in jax.tree_util.tree_leaves_with_path(kept.agent):
         if np.issubdtype(leaf.dtype, np.floating) and np.isnan(leaf).any():
             name = jax.tree_util.keystr(path, simple=True, separator="/")
-            raise fault(name, "NaN", setup.steps(progress.updates), run)
+            raise fault(name, "NaN", setup.steps(progress.updates), run, _huge(state))
     steps = setup.steps(progress.updates)
     header = {
         "steps": steps,
@@ -155,25 +157,45 @@ def _malformed(path: Any, name: str) -> UsageError:
     )
 
 
-def check_finite(totals: Totals, steps: int, run: run_folder.Run | None) -> None:
-    """Raise TrainingFault naming the first metric that is NaN or infinite."""
+def check_finite(totals: Totals, steps: int, run: run_folder.Run | None, state: Any = None) -> None:
+    """Raise TrainingFault naming the first metric that is NaN or infinite, and what in the loop's state explains it."""
     bad = [name for name, value in totals.metrics.items() if not np.isfinite(value).all()]
     for name, total in (("episode_return", totals.episodes.returns), ("episode_cost", totals.episodes.costs)):
         values = np.asarray(total)
         if not np.isfinite(values).all():
-            raise fault(name, str(values[~np.isfinite(values)][0]), steps, run)
+            raise fault(name, str(values[~np.isfinite(values)][0]), steps, run, _huge(state))
     if bad:
         name = "loss" if "loss" in bad else bad[0]
         values = np.asarray(totals.metrics[name])
-        raise fault(name, str(values[~np.isfinite(values)][0]), steps, run)
+        size = np.abs(totals.episodes.returns).max(initial=0.0) / max(np.max(totals.episodes.count, initial=0), 1)
+        paid = f"episodes return about {size:.1g}" if size > HUGE else ""
+        raise fault(name, str(values[~np.isfinite(values)][0]), steps, run, _huge(state) or paid)
 
 
-def fault(name: str, value: str, steps: int, run: run_folder.Run | None) -> TrainingFault:
-    """What to tell the user of a number that is not one."""
+def _huge(state: Any) -> str:
+    """Where a loop's state shows an observation or a reward, of now or in replay, whose square would overflow."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(state):
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        if {"obs", "next_obs", "reward"} & set(name.split("/")) and np.issubdtype(leaf.dtype, np.floating):
+            size = np.abs(np.asarray(leaf))
+            size = np.where(np.isfinite(size), size, 0.0)
+            if size.max(initial=0.0) > HUGE:
+                where = np.unravel_index(size.argmax(), size.shape)
+                return f"{name} holds {np.asarray(leaf)[where]:.3g} at {[int(i) for i in where]}"
+    return ""
+
+
+def fault(name: str, value: str, steps: int, run: run_folder.Run | None, huge: str = "") -> TrainingFault:
+    """What to tell the user of a number that is not one. huge: what was seen that is too large for float32."""
     kept = checkpoint.latest(run.checkpoints)[0] if run is not None else None
     return TrainingFault(
         f"Training stopped near step {steps:,}: {name} is {value}. "
         + (f"The last good checkpoint is {kept}. " if kept else "")
-        + "Usual causes: a learning rate that is too high, rewards of a huge scale (try --scale-rewards), an "
-        "environment that returns NaN."
+        + (
+            f"The cause: {huge}, and its square overflows float32. Clip it in the environment, or try "
+            "--normalize-observations (observations) and --scale-rewards (rewards)."
+            if huge
+            else "Usual causes: a learning rate that is too high, rewards or observations of a huge scale (try "
+            "--scale-rewards, --normalize-observations), an environment that returns NaN."
+        )
     )

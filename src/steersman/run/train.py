@@ -238,7 +238,7 @@ def _train(session: Session) -> None:
         progress.updates += n
         progress.row.add(totals)
         chunk = max(1, min(2 * chunk, int(n * CHUNK_SECONDS / max(seconds, 1e-6))))
-        check_finite(totals, session.steps, session.run)
+        check_finite(totals, session.steps, session.run, session.state)
         row = session.row() if progress.updates in (log_at, total) else None
         speed = n * loop.steps_per_update * setup.run.seeds / max(seconds, 1e-9)
         returned = _last_return(progress.history)

@@ -17,6 +17,8 @@ from steersman import shards
 from steersman.errors import UsageError
 from steersman.types import Array, PyTree
 
+LARGEST = 2.0**51  # 2e15: 2^24 squares of twice as much still add up to less than float32's largest number
+
 
 class RunningMoments(NamedTuple):
     """Mean and variance of everything seen, leaf by leaf of a tree, by pairwise merging (Chan et al. 1979).
@@ -24,6 +26,8 @@ class RunningMoments(NamedTuple):
     The variance is kept, not the sum of squares m2: a merge is then a weighted mean whose weights stay exact when
     float32 no longer counts (16.7M single updates), where count and m2 would round differently and drift apart.
     Leaves that are not floating (uint8 images, int32 states, masks) are carried as empty arrays and never normalised.
+    A finite number beyond +-2e15 (``LARGEST``) counts as that, here and where it is normalised: a sensor that says 1e20
+    for "nothing seen" would else overflow the squares. NaN and infinities go through, and end a training.
 
     >>> seen = RunningMoments.init(jnp.zeros(())).update(jnp.array([1.0, 3.0]))
     >>> seen.mean, seen.variance
@@ -93,7 +97,7 @@ def batch_moments(batch: PyTree, like: RunningMoments | None = None) -> RunningM
             if lead < 1 or x.shape[lead:] != centre.shape:
                 raise UsageError(f"Moments: a leaf has shape {x.shape}; it needs a batch axis and then {centre.shape}.")
             count = int(np.prod(x.shape[:lead]))
-            moments.append(_two_pass(x.astype(jnp.float32), centre.astype(jnp.float32), tuple(range(lead))))
+            moments.append(_two_pass(_held(x), _held(centre), tuple(range(lead))))
         else:
             moments.append((jnp.zeros(0, jnp.float32), jnp.ones(0, jnp.float32)))
     mean, variance = (treedef.unflatten([pair[i] for pair in moments]) for i in range(2))
@@ -134,10 +138,17 @@ def _fit(x: jax.Array, batch: jax.Array) -> jax.Array:
     return jnp.broadcast_to(x, batch.shape)
 
 
+def _held(x: jax.Array) -> jax.Array:
+    """float32 within +-LARGEST; NaN and infinities as they are."""
+    x = x.astype(jnp.float32)
+    return jnp.where(jnp.isfinite(x), jnp.clip(x, -LARGEST, LARGEST), x)
+
+
 def _rescale(x: Array, mean: jax.Array, variance: jax.Array, clip: float, epsilon: float) -> jax.Array:
     x = jnp.asarray(x)
     if not _tracked(x):
         return x
+    x = _held(x)
     return jnp.clip((x - _fit(mean, x)) * _fit(jax.lax.rsqrt(variance + epsilon), x), -clip, clip)
 
 

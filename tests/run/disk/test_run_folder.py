@@ -214,6 +214,16 @@ def test_a_failed_json_write_keeps_the_old_file(tmp_path, monkeypatch):
     assert tree(tmp_path) == ["x.json"]
 
 
+def test_json_of_any_encoding_is_read_or_refused(tmp_path):
+    path = tmp_path / "config.json"
+    path.write_bytes(b'\xef\xbb\xbf{"name": "M\xc3\xbcller"}')  # saved by an editor on Windows
+    assert files.read_json(path) == {"name": "Müller"}
+    for content in ('{"a": 1}'.encode("utf-16"), b'{"name": "M\xfcller"}', b"\x89PNG\x00"):
+        path.write_bytes(content)
+        with pytest.raises(UsageError, match=r"config.json is truncated or is not JSON"):
+            files.read_json(path)
+
+
 def test_a_name_is_made_of_what_runs_and_never_taken(tmp_path):
     first = run_folder.default_path("ppo", "gymnasium/CartPole-v1", 3, root=tmp_path)
     assert first.name.startswith("ppo-gymnasium-CartPole-v1-3-2")

@@ -123,7 +123,7 @@ def continuous_parts(
     def target(actor: Any, targets: PyTree, alpha: jax.Array, batch: Rollout, discount: jax.Array, key: Key):
         action, log_prob = jax.vmap(actor)(batch.next_obs).sample_and_log_prob(key)
         soft = soft_value(bootstrap(common.values(targets, batch.next_obs, action)), log_prob[:, None], alpha)
-        return batch.reward[:, None] + discount[:, None] * soft
+        return batch.reward[:, None] + discount[:, None] * trees.kept(discount[:, None], soft)
 
     def critic_loss(critics: PyTree, batch: Rollout, y: jax.Array):
         z = common.values(critics, batch.obs, common.flat_actions(batch.action))
@@ -142,7 +142,7 @@ def discrete_parts() -> Parts:
     def target(actor: Any, targets: PyTree, alpha: jax.Array, batch: Rollout, discount: jax.Array, key: Key):
         log_p = jax.vmap(actor)(batch.next_obs).log_probabilities()
         soft = expected_soft_value(common.values(targets, batch.next_obs).min(0), log_p, alpha)
-        return (batch.reward + discount * soft)[:, None]
+        return (batch.reward + discount * trees.kept(discount, soft))[:, None]
 
     def critic_loss(critics: PyTree, batch: Rollout, y: jax.Array):
         z = common.values(critics, batch.obs)  # [K, N, A]

@@ -91,7 +91,7 @@ class TRPOConfig(OnPolicyConfig):
 def surrogate(policy: PyTree, rollout: Rollout, advantage: jax.Array) -> jax.Array:
     """L = mean[ratio A], a scalar; policy: distributions [T, B]. At pi_old its gradient is the policy gradient's."""
     log_ratio = policy.log_prob(rollout.action) - rollout.extras["log_prob"]
-    return (jnp.exp(log_ratio) * advantage).mean()
+    return (surrogates.ratios(log_ratio) * advantage).mean()
 
 
 def trpo(

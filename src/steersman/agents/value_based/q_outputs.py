@@ -56,7 +56,8 @@ def quantile(num: int, mixed: bool) -> Output:
     """
 
     def loss(out: jax.Array, action: Array, reward: Array, discount: Array, out_t: jax.Array, policy_t: jax.Array):
-        theta = jnp.asarray(reward)[:, None, None] + jnp.asarray(discount)[:, None, None] * out_t  # [N, A, K]
+        discount = jnp.asarray(discount)[:, None, None]
+        theta = jnp.asarray(reward)[:, None, None] + discount * trees.kept(discount, out_t)  # [N, A, K]
         if mixed:
             weight = jnp.broadcast_to(policy_t[..., None] / num, theta.shape).reshape(theta.shape[0], -1)
             theta = theta.reshape(theta.shape[0], -1)

@@ -95,7 +95,7 @@ def clean(folder: str | Path) -> list[Path]:
 def read_json(path: str | Path) -> dict[str, Any]:
     """Read a JSON object; raises UsageError if the file is missing, truncated, malformed or not an object."""
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        content = json.loads(Path(path).read_text(encoding="utf-8-sig"))  # editors on Windows write a mark before it
     except OSError as error:
         raise failure("reading", path, error) from error
     except (ValueError, RecursionError) as error:
