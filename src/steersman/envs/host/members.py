@@ -281,10 +281,17 @@ class Members:
 
 def _deal(leaves: Sequence[Leaf]) -> Callable[[list[np.ndarray]], Sequence[Any]]:
     """The function that turns arrays of native actions ``[n, ...]``, leaf by leaf, into a list of n actions."""
+    # As its space samples it: a number of a Box without axes is an array too, a count is none.
+    split = [list if leaf.shape or leaf.high is not None else lambda x: [*map(np.asarray, x)] for leaf in leaves]
     if len(leaves) == 1 and not leaves[0].path:
-        return lambda arrays: list(arrays[0])
+        return lambda arrays: split[0](arrays[0])
     paths = [leaf.path for leaf in leaves]
-    return lambda arrays: [_tree(list(zip(paths, row, strict=True))) for row in zip(*arrays, strict=True)]
+
+    def deal(arrays: list[np.ndarray]) -> list[Any]:
+        columns = [part(x) for part, x in zip(split, arrays, strict=True)]
+        return [_tree(list(zip(paths, row, strict=True))) for row in zip(*columns, strict=True)]
+
+    return deal
 
 
 def _tree(items: list[tuple[tuple[str | int, ...], Any]]) -> Any:
