@@ -72,6 +72,14 @@ def test_a_float_in_place_of_a_count_is_refused_later_too(space, at):
         walk(space, observe, at)
 
 
+def test_small_integers_are_counts_and_rewards():
+    """Eight of them add up to more than they hold."""
+    box = spaces.Discrete(200)
+    seen = walk(box, lambda t: np.uint8(190 + t), 3, 8, reward=lambda t: np.int8(100))
+    assert seen.obs.tolist() == [193] * 8
+    assert seen.info["episode_return"].tolist() == [300] * 8
+
+
 def test_wider_integers_for_bytes_are_refused_later_too():
     observe = lambda t: np.full((2, 2), 300 if t == 3 else 3, np.uint16 if t == 3 else np.uint8)
     with pytest.raises(EnvironmentFault, match="dtype uint16 from step; its observation_space says uint8"):

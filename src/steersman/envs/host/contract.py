@@ -5,6 +5,7 @@ Messages say what came, what the space says, and where to look. Imports no JAX: 
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
@@ -185,7 +186,7 @@ def beyond(leaf: Leaf, x: np.ndarray) -> Misfit:
     """What is wrong with counts that are out of their range."""
     low = 0 if leaf.start is None else leaf.start.tolist()
     high = None if leaf.high is None else leaf.high.tolist()
-    return Misfit(f"the observation{leaf.name} {x.tolist()}", f"counts {high} from {low}")
+    return Misfit(f"the observation{leaf.name} {reprlib.repr(x.tolist())}", f"counts {high} from {low}")
 
 
 def write_row(label: str, obs: Any, leaves: Sequence[Leaf], rows: Sequence[np.ndarray], i: int) -> None:

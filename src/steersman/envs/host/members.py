@@ -229,13 +229,12 @@ class Members:
             if leaf.shape:
                 np.concatenate(values, out=flat, casting=casting)
             else:
-                rows[:] = values
-                if leaf.high is not None:
-                    index(sum(values))  # TypeError for a float, which numpy would cut
+                rows[:] = values if leaf.high is None else [*map(index, values)]  # TypeError where numpy would cut
             if leaf.start is not None:
                 rows -= leaf.start
         self._block.reward[:] = self._reward
-        sum(self._reward)  # TypeError for None, which numpy would take for NaN
+        if None in self._reward:  # which numpy takes for NaN
+            raise TypeError("a reward of None")
 
     def _own(self, i: int, obs: Any) -> Any:
         """A copy of what member ``i`` observed."""
