@@ -237,3 +237,12 @@ def test_usage_errors():
             envs.vectorize(count_env(), num_envs)
     with pytest.raises(UsageError, match=r"Wrap it: vectorize\(canonical_actions"):
         vectorize(replace(count_env(), spec=replace(SPEC, action_space=spaces.Box(-2.0, 2.0, (1,)))), 2)
+
+
+@pytest.mark.parametrize("shape", [(2, 1), (3,), ()])
+def test_actions_of_another_shape_are_refused_while_they_are_traced(shape):
+    batch = vectorize(count_env(terminated=lambda t: t == 9), 2)
+    state, _ = jax.eval_shape(batch.reset, jax.random.key(0))
+    jax.eval_shape(batch.step, state, jnp.zeros(2, jnp.int32))
+    with pytest.raises(UsageError, match=r"toy takes actions of int32\[2\], over the batch; got the shapes"):
+        jax.eval_shape(batch.step, state, jnp.zeros(shape, jnp.int32))

@@ -77,6 +77,7 @@ def vectorize(env: Env, num_envs: int) -> DeviceEnvs:
         return VectorState(state, keys, zero, none, zero.astype(jnp.int32), costs, none, costs), obs
 
     def step(state: VectorState, action: PyTree) -> tuple[VectorState, TimeStep]:
+        _check_action(spec, num_envs, action)
         steps = state.steps + np.uint32(1)
         inner, seen = jax.vmap(env.step)(state.env, action, fold(state.key, 2 * steps - np.uint32(1)))
         _check_step(spec, num_envs, state.env, inner, seen)
@@ -127,6 +128,13 @@ def _plus(total: jax.Array, lost: jax.Array, x: jax.Array) -> tuple[jax.Array, j
 def _where(condition: jax.Array, x: jax.Array, y: jax.Array) -> jax.Array:
     """``jnp.where`` with a condition [B] over leaves [B, ...]."""
     return jnp.where(condition.reshape(condition.shape + (1,) * (x.ndim - 1)), x, y)
+
+
+def _check_action(spec: EnvSpec, num_envs: int, action: PyTree) -> None:
+    """Shapes of an agent's actions, while they are traced."""
+    wanted, given = abstract(spec.action_space, (num_envs,)), jax.tree.map(jnp.shape, action)
+    if given != jax.tree.map(lambda x: x.shape, wanted):
+        raise UsageError(f"{spec.id} takes actions of {_describe(wanted)}, over the batch; got the shapes {given}.")
 
 
 def _check_step(spec: EnvSpec, num_envs: int, before: PyTree, after: PyTree, seen: TimeStep) -> None:

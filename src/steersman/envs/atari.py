@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from steersman.envs.host.contract import leaves_of
-from steersman.envs.host.timesteps import Bookkeeper, check_action, member_seeds
+from steersman.envs.host.timesteps import Bookkeeper, action_guard, member_seeds
 from steersman.errors import UsageError, nearest
 from steersman.spaces import canonical_action_space, inside_space, native_map
 from steersman.types import EnvSpec, HostEnvs, PyTree, TimeStep
@@ -163,7 +163,7 @@ class AtariEnvs(HostEnvs):
         inside = inside_space(native)
         self.spec = EnvSpec(f"atari/{title}", inside, canonical_action_space(actions), actions, p.max_steps)
         self._native, self._book = native_map(actions), Bookkeeper(self.spec, num_envs, leaves_of(native, inside))
-        self._lives, self._ready, self._fresh = Lives(p), False, True
+        self._guard, self._lives, self._ready = action_guard(self.spec, num_envs), Lives(p), False
 
     def reset(self, seed: int) -> PyTree:
         if self._envs is None:
@@ -173,15 +173,13 @@ class AtariEnvs(HostEnvs):
         if self._camera is not None:
             self._picture = self._camera.reset(seed=seeds[:1])[0][0, -1]
         self._lives.reset(info["lives"])
-        self._ready = self._fresh = True
+        self._ready = True
         return self._book.reset([obs])
 
     def step(self, action: PyTree) -> TimeStep:
         if not self._ready or self._envs is None:
             raise UsageError("Call reset(seed) before the first step.")
-        if self._fresh:
-            check_action(self.spec, self.num_envs, action)
-            self._fresh = False
+        self._guard(action)
         native = np.asarray(self._native(action), np.int32)
         obs, reward, terminated, truncated, info = self._envs.step(native)
         if self._camera is not None:

@@ -12,7 +12,7 @@ from gymnasium import spaces
 
 from steersman.envs.atari import Lives, Protocol, protocol_of
 from steersman.envs.host.contract import leaves_of
-from steersman.envs.host.timesteps import Bookkeeper, check_action, flatten, member_seeds
+from steersman.envs.host.timesteps import Bookkeeper, action_guard, flatten, member_seeds
 from steersman.errors import UsageError, nearest
 from steersman.spaces import canonical_action_space, inside_space, native_map, to_inside
 from steersman.types import EnvSpec, HostEnvs, PyTree, TimeStep
@@ -77,7 +77,7 @@ class EnvPoolEnvs(HostEnvs):
         self.num_envs = num_envs
         self._native = native_map(actions)
         self._book = Bookkeeper(self.spec, num_envs, leaves_of(self._native_space, inside))
-        self._fresh = True
+        self._guard = action_guard(self.spec, num_envs)
 
     def reset(self, seed: int) -> PyTree:
         seeds = member_seeds(seed, self.num_envs)
@@ -89,16 +89,14 @@ class EnvPoolEnvs(HostEnvs):
             obs, info = pool.reset()
         if self._lives is not None:
             self._lives.reset(info["lives"])
-        self._pool, self._fresh = pool, True
+        self._pool = pool
         return self._book.reset(self._leaves(obs))
 
     def step(self, action: PyTree) -> TimeStep:
         pool = self._pool
         if pool is None:
             raise UsageError("Call reset(seed) before the first step.")
-        if self._fresh:
-            check_action(self.spec, self.num_envs, action)
-            self._fresh = False
+        self._guard(action)
         last, reward, terminated, truncated, info = pool.step(self._native(action))
         obs, final = self._leaves(last), None
         ended, lives = terminated | truncated, info.get("lives")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import reprlib
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -13,6 +12,8 @@ import numpy as np
 
 from steersman import spaces
 from steersman.agents.parts.with_replay import ReplayState
+from steersman.envs.host.contract import Misfit, leaves_of, read
+from steersman.envs.host.timesteps import unflatten
 from steersman.errors import UsageError
 from steersman.memory import nbytes
 from steersman.run import plugins
@@ -49,7 +50,8 @@ class Policy:
         self._fresh = True
 
     def __call__(self, obs: PyTree, *, explore: bool = False) -> Any:
-        """The action for ``obs``; raises UsageError for a wrong structure, shape, or a value that is not finite."""
+        """The action for ``obs``; raises UsageError for one that training would not take either: a wrong structure or
+        shape, floats for bytes or counts, counts out of range, a value that is not finite."""
         batch, single = self._batched(obs)
         num = jax.tree.leaves(batch)[0].shape[0]
         if self._fresh:
@@ -64,26 +66,21 @@ class Policy:
         return jax.tree.map(lambda x: x[0], native) if single else native
 
     def _batched(self, obs: PyTree) -> tuple[PyTree, bool]:
+        """The observation in its inside form, with a leading axis, and whether it was one; by the rules of training."""
         native = self.spec.native_observation_space or self.spec.observation_space
-        wanted = spaces.abstract(native)
+        leaves = leaves_of(native, self.spec.observation_space)
         try:
-            pairs = jax.tree.map(lambda w, x: (np.asarray(x, w.dtype), w.shape), wanted, obs)
-        except (ValueError, TypeError, KeyError) as error:
-            raise UsageError(f"The observation does not have the structure of {native}: {error}") from None
-        leaves = jax.tree.leaves(pairs, is_leaf=lambda x: isinstance(x, tuple) and isinstance(x[0], np.ndarray))
-        extra = {x.ndim - len(shape) for x, shape in leaves}
-        if extra not in ({0}, {1}) or any(x.shape[x.ndim - len(shape) :] != shape for x, shape in leaves):
+            values = read(obs, leaves, None)
+        except Misfit as misfit:
             raise UsageError(
-                f"The observation has shape {[x.shape for x, _ in leaves]}; {self.spec.id} gives "
-                f"{[shape for _, shape in leaves]}, or that with one leading axis for a batch."
-            )
-        if not all(np.isfinite(x).all() for x, _ in leaves if x.dtype.kind == "f"):
-            raise UsageError("The observation holds NaN or infinity; a policy cannot act on it.")
-        single = extra == {0}
-        arrays = [x[None] if single else x for x, _ in leaves]
-        inside = spaces.to_inside(native, jax.tree.unflatten(jax.tree.structure(wanted), arrays))
-        if not spaces.counts_fit(self.spec.observation_space, inside):
-            raise UsageError(f"The observation {reprlib.repr(obs)} is not one of {native}, which {self.spec.id} gives.")
+                f"The policy was given {misfit.came}; the observation_space of {self.spec.id} {misfit.says}. It takes "
+                f"one observation of {native}, or a batch of them with one leading axis."
+            ) from None
+        single = values[0].shape == leaves[0].shape
+        with np.errstate(over="ignore"):  # a float64 beyond float32 becomes infinity
+            inside = spaces.to_inside(native, unflatten(native)([x[None] if single else x for x in values]))
+        if not all(np.isfinite(x).all() for x in jax.tree.leaves(inside)):
+            raise UsageError("The observation holds NaN or infinity, in float32; a policy cannot act on it.")
         return inside, single
 
 

@@ -187,9 +187,11 @@ def saved_settings(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def reopened(algorithm: Algorithm, config: Mapping[str, Any]) -> dict[str, Any]:
-    """``saved_settings`` of a run to be opened again, by today's names."""
+    """``saved_settings`` of a run to be opened again, by today's names and with what was so before it could be set."""
     settings = saved_settings(config)
-    return renewed(algorithm, settings) if config["format"] == "1.0" else settings
+    settings = renewed(algorithm, settings) if config["format"] == "1.0" else settings
+    before = {"channels": "smallest"}
+    return {name: value for name, value in before.items() if name in known_settings(algorithm)} | settings
 
 
 def renewed(algorithm: Algorithm, settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -53,7 +53,7 @@ def test_every_setting_is_described_and_has_a_name_of_its_own(name):
     assert not fields & {field.name for field in dataclasses.fields(RunConfig)}
 
 
-REACHED = {"encoder", "activation", "layer_norm", "hidden_sizes", "normalize_observations", "scale_rewards"}
+REACHED = {"encoder", "channels", "activation", "layer_norm", "hidden_sizes", "normalize_observations", "scale_rewards"}
 REACHED |= {"learning_rate", "max_grad_norm", "anneal_learning_rate"}
 WITHOUT = {"bc": {"scale_rewards"}}  # it sees no reward
 

@@ -524,7 +524,7 @@ def test_wrong_shape_at_reset_at_the_first_step_and_later():
         (ONE, np.array([None]), "dtype object"),
         (spaces.Discrete(3), 1.5, "dtype float64 .* says int64"),
         (spaces.Discrete(3), 3, r"the observation 3 from reset; its observation_space counts 3 from 0"),
-        (spaces.Dict({"x": ONE}), {"y": number(0)}, r"without \['x'\] from reset \(got \['y'\]\)"),
+        (spaces.Dict({"x": ONE}), {"y": number(0)}, r"without \['x'\] \(got y\) from reset"),
         (spaces.Dict({"x": ONE}), number(0), r"without \['x'\]"),
         (ONE, {"x": number(0)}, "returned a dict as observation"),
         (spaces.Tuple([ONE, ONE]), (number(0),), r"without \[1\]"),

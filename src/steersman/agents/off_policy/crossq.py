@@ -111,7 +111,7 @@ def crossq_learner(
     def make(sizes: tuple[int, ...], extra: int, outputs: int, gain: float) -> Callable[[Key], Net]:
         def one(key: Key) -> Net:
             encoder_key, mlp_key = jax.random.split(key)
-            encoder = Encoder(spec.observation_space, config.encoder, key=encoder_key)
+            encoder = Encoder(spec.observation_space, config.encoder, channels=config.channels, key=encoder_key)
             options: Any = {"activation": config.activation, "gain": gain, "warm_up": config.norm_warm_up}
             return Net(encoder, NormedMLP(encoder.out_size + extra, sizes, outputs, key=mlp_key, **options))
 

@@ -15,7 +15,7 @@ from steersman.envs.classic import TWINS
 from steersman.envs.host import gymnasium_ids
 from steersman.envs.host.contract import MASK, leaves_of
 from steersman.envs.host.members import Block, Factory, Look, Members
-from steersman.envs.host.timesteps import Bookkeeper, check_action, flatten, member_seeds
+from steersman.envs.host.timesteps import Bookkeeper, action_guard, flatten, member_seeds
 from steersman.errors import UsageError
 from steersman.spaces import canonical_action_space, inside_space, native_map
 from steersman.types import EnvSpec, HostEnvs, PyTree, TimeStep
@@ -101,21 +101,19 @@ class GymnasiumEnvs(HostEnvs):
             self._members.close()
             raise
         self._native, self._book = native_map(look.action_space), Bookkeeper(self.spec, self.num_envs, leaves)
-        self._ready, self._fresh = "Call reset(seed) before the first step.", True
+        self._guard, self._ready = action_guard(self.spec, self.num_envs), "Call reset(seed) before the first step."
 
     def reset(self, seed: int) -> PyTree:
         if self._ready.startswith("These"):
             raise UsageError(self._ready)
         self._members.reset(member_seeds(seed, self.num_envs))
-        self._ready, self._fresh = "", True
+        self._ready = ""
         return self._book.reset([x.copy() for x in self._block.obs])
 
     def step(self, action: PyTree) -> TimeStep:
-        if self._fresh:
-            if self._ready:
-                raise UsageError(self._ready)
-            check_action(self.spec, self.num_envs, action)
-            self._fresh = False
+        if self._ready:
+            raise UsageError(self._ready)
+        self._guard(action)
         native = self._native(action)
         arrays = [native] if isinstance(native, np.ndarray) else flatten(self.spec.native_action_space, native)
         ended = self._members.step(arrays)
@@ -143,7 +141,7 @@ class GymnasiumEnvs(HostEnvs):
 
     def close(self) -> None:
         self._members.close()
-        self._ready, self._fresh = f"These environments ({self.spec.id}) are closed. Make new ones.", True
+        self._ready = f"These environments ({self.spec.id}) are closed. Make new ones."
 
 
 def _one_look(looks: Sequence[Look]) -> Look:

@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import reduce
+from operator import index
 from typing import Any, NamedTuple
 
 import gymnasium
@@ -125,7 +126,9 @@ class Members:
         block.at[0] = -1
         n = len(self.envs)
         flat = [_flat(x, leaf) for x, leaf in zip(block.obs, leaves, strict=True)]
-        self._write = list(zip(leaves, block.obs, flat, strict=True))
+        self._write = list(zip(leaves, block.obs, flat, [leaf.casting for leaf in leaves], strict=True))
+        self._given: list[tuple[int, np.ndarray]] = []  # the members' own arrays, while they are looked at
+        self._shared = False  # members write into each other's: copy each observation before the next member's step
         self._obs: list[Any] = [None] * n
         self._reward: list[Any] = [0.0] * n
         self._now = 0  # steps since attach; an episode's deadline is on this clock
@@ -139,15 +142,16 @@ class Members:
             self._block.at[0] = self.first + i
             given = self._call(i, env.reset, {"seed": seed}, "reset")
             contract.check_reset(self._label(i), given, self._leaves, self._mask)
-            self._obs[i] = contract.with_mask(*given) if self._mask else given[0]
+            self._obs[i] = self._own(i, contract.with_mask(*given) if self._mask else given[0])
             self._start(i)
+        self._look_for_shared()
         self._collect()
         self._block.at[0] = -1
         self._unchecked, self._marked = True, True
 
     def step(self, actions: list[np.ndarray]) -> bool:
         """Step every member with native actions [n, ...], leaf by leaf; -> whether an episode ended."""
-        steps = self._steps
+        steps, copying = self._steps, self._unchecked or self._shared
         if self._unchecked:
             steps = [self._checked(i, step) for i, step in enumerate(steps)]
             self._unchecked = False
@@ -167,9 +171,11 @@ class Members:
                     self._keep_costs(i, info)
                 if terminated or truncated or now >= deadline[i]:
                     obs = self._end(i, obs, bool(terminated), bool(truncated) or now >= deadline[i])
-                all_obs[i] = obs
+                all_obs[i] = self._own(i, obs) if copying else obs
                 i += 1
             i = -1
+            if copying:
+                self._look_for_shared()
             self._collect()
         except EnvironmentFault:
             raise
@@ -218,15 +224,30 @@ class Members:
     def _collect(self) -> None:
         """Write what all members gave: one call per leaf, which also checks the shapes."""
         all_obs = self._obs
-        for leaf, rows, flat in self._write:
+        for leaf, rows, flat, casting in self._write:
             values = [reduce(_item, leaf.path, obs) for obs in all_obs] if leaf.path else all_obs
             if leaf.shape:
-                np.concatenate(values, out=flat, casting="same_kind")
+                np.concatenate(values, out=flat, casting=casting)
             else:
-                rows[:] = values
+                rows[:] = values if leaf.high is None else [*map(index, values)]  # TypeError where numpy would cut
             if leaf.start is not None:
                 rows -= leaf.start
         self._block.reward[:] = self._reward
+        if None in self._reward:  # which numpy takes for NaN
+            raise TypeError("a reward of None")
+
+    def _own(self, i: int, obs: Any) -> Any:
+        """A copy of what member ``i`` observed."""
+        given = contract.arrays(self._label(i), obs, self._leaves)
+        if not self._shared:
+            self._given += [(i, x) for x in given]
+        return _tree([(leaf.path, x.copy()) for leaf, x in zip(self._leaves, given, strict=True)])
+
+    def _look_for_shared(self) -> None:
+        """From resets and first steps: whether members give the same memory, as a buffer that their class owns."""
+        if self._given:
+            self._shared |= contract.overlap(self._given)
+            self._given = []
 
     def _checked(self, i: int, step: Callable[[Any], Any]) -> Callable[[Any], Any]:
         def checked(action: Any) -> Any:
@@ -259,10 +280,17 @@ class Members:
 
 def _deal(leaves: Sequence[Leaf]) -> Callable[[list[np.ndarray]], Sequence[Any]]:
     """The function that turns arrays of native actions ``[n, ...]``, leaf by leaf, into a list of n actions."""
+    # As its space samples it: a number of a Box without axes is an array too, a count is none.
+    split = [list if leaf.shape or leaf.high is not None else lambda x: [*map(np.asarray, x)] for leaf in leaves]
     if len(leaves) == 1 and not leaves[0].path:
-        return lambda arrays: list(arrays[0])
+        return lambda arrays: split[0](arrays[0])
     paths = [leaf.path for leaf in leaves]
-    return lambda arrays: [_tree(list(zip(paths, row, strict=True))) for row in zip(*arrays, strict=True)]
+
+    def deal(arrays: list[np.ndarray]) -> list[Any]:
+        columns = [part(x) for part, x in zip(split, arrays, strict=True)]
+        return [_tree(list(zip(paths, row, strict=True))) for row in zip(*columns, strict=True)]
+
+    return deal
 
 
 def _tree(items: list[tuple[tuple[str | int, ...], Any]]) -> Any:

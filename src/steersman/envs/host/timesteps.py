@@ -1,4 +1,4 @@
-"""What all host environments share: the TimeStep, episode statistics, seeds, and the watch for NaN and Inf."""
+"""What all host environments share: the TimeStep, episode statistics, seeds, the watch for NaN, Inf and wild counts."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
-from steersman.envs.host.contract import Leaf, leaves_of
+from steersman.envs.host.contract import Leaf, beyond, leaves_of
 from steersman.errors import EnvironmentFault, UsageError
 from steersman.types import EnvSpec, PyTree, TimeStep
+
+_UNSIGNED = np.dtype(np.uint32)
 
 
 def member_seeds(seed: int, num_envs: int) -> list[int]:
@@ -49,6 +51,21 @@ def flatten(space: spaces.Space, tree: PyTree) -> list[Any]:
     return [tree]
 
 
+def action_guard(spec: EnvSpec, num_envs: int) -> Callable[[PyTree], None]:
+    """``check_action`` for a loop that calls it at every step: shapes and dtypes that have passed pass at once."""
+    passed: Any = None
+
+    def guard(action: PyTree) -> None:
+        nonlocal passed
+        one = isinstance(action, np.ndarray)
+        form = (action.shape, action.dtype) if one else [(x.shape, x.dtype) for x in map(np.asarray, _arrays(action))]
+        if form != passed:
+            check_action(spec, num_envs, action)
+            passed = form
+
+    return guard
+
+
 def check_action(spec: EnvSpec, num_envs: int, action: PyTree) -> None:
     """Shapes and kinds of a batch of canonical actions. Raises UsageError."""
     wanted = leaves_of(spec.action_space, spec.action_space)
@@ -80,6 +97,16 @@ class Bookkeeper:
             (i, np.empty((num_envs, *leaf.shape), bool), b"\1" * (num_envs * int(np.prod(leaf.shape))))
             for i, leaf in enumerate(leaves)
             if floats[i]
+        ]
+        self._counts = [
+            (
+                i,
+                leaf.high.astype(np.uint32),
+                np.empty((num_envs, *leaf.shape), bool),
+                b"\1" * (num_envs * leaf.high.size),
+            )
+            for i, leaf in enumerate(leaves)
+            if leaf.high is not None
         ]
         self._returns = np.zeros(num_envs, np.float64)
         self._lengths = np.zeros(num_envs, np.int32)
@@ -158,15 +185,29 @@ class Bookkeeper:
         for i, scratch, ones in self._floats:
             if np.isfinite(obs[i], scratch).tobytes() != ones:
                 self._fault(obs[i], what + self._leaves[i].name, action)
+        for i, high, scratch, ones in self._counts:  # from 0; below it they are huge, seen as unsigned
+            if np.less(obs[i].view(_UNSIGNED), high, scratch).tobytes() != ones:
+                self._beyond(obs[i], self._leaves[i], ~scratch, action)
+
+    def _beyond(self, x: np.ndarray, leaf: Leaf, wrong: np.ndarray, action: PyTree) -> None:
+        member = int(np.argwhere(wrong)[0][0])
+        misfit = beyond(leaf, x[member] + (0 if leaf.start is None else leaf.start))
+        raise EnvironmentFault(
+            f"{self._id} (member {member}) returned {misfit.came}, at {self._when(member, action)}; its "
+            f"observation_space {misfit.says}. Make the two agree."
+        )
+
+    def _when(self, member: int, action: PyTree) -> str:
+        return "reset" if action is None else f"step {self.step_of(member)} of its episode"
 
     def _fault(self, x: np.ndarray, what: str, action: PyTree) -> None:
         member, *entry = np.argwhere(~np.isfinite(x))[0].tolist()
         where = f"{what}[{', '.join(map(str, entry))}]" if entry else what
-        when = "reset" if action is None else f"step {self.step_of(member)} of its episode"
         given = [] if action is None else [np.asarray(a)[member] for a in _arrays(action)]
         finite = all(np.all(np.isfinite(a)) for a in given)
         hint = "" if finite else " The action it was given was not finite either: look at the policy first."
         value = {"nan": "NaN", "inf": "Inf", "-inf": "-Inf"}[str(x[(member, *entry)])]
+        when = self._when(member, action)
         raise EnvironmentFault(
             f"{self._id} (member {member}) returned {value} as its {where}, at {when}. Rewards, costs and float "
             f"observations have to be finite, in float32 too.{hint}"

@@ -58,6 +58,18 @@ class Worker(NamedTuple):
     stop: int  # its members are first ... stop - 1
 
 
+def check_system() -> None:
+    """Raise UsageError where the operating system, or this Python on it, lacks what workers are made of."""
+    parts = {"os.memfd_create" if sys.platform == "linux" else "os.dup": os, "select.poll": select}
+    missing = [name for name, module in parts.items() if name.partition(".")[2] not in dir(module)]
+    if os.name != "posix" or missing:
+        raise UsageError(
+            f"workers need a POSIX system (Linux, macOS); this Python on {sys.platform} has no "
+            f"{', '.join(missing) or 'such processes'}. Leave workers out, or give workers=0: then this process steps "
+            "all members, with the same results."
+        )
+
+
 class Workers:
     """The parent's end. ``looks`` says what the members are; then ``attach``; then ``reset`` and ``step``.
 
@@ -66,8 +78,7 @@ class Workers:
     """
 
     def __init__(self, factories: Sequence[Factory], workers: int):
-        if os.name != "posix":
-            raise UsageError("workers need a POSIX system (Linux, macOS). Leave workers out.")
+        check_system()
         self._fd = _anonymous()
         self._workers: list[Worker] = []
         self._here: list[Members] = []  # those of this process, if it has a share

@@ -260,7 +260,7 @@ def _episode(episode: Any, native: gym_spaces.Space, actions: gym_spaces.Space) 
     truncated[-1] |= ~terminated[-1]
     return Rollout(
         obs=jax.tree.map(lambda x: x[:-1], obs),
-        action=_clipped(actions, spaces.from_native(actions, episode.actions)),
+        action=spaces.from_native(actions, episode.actions),
         reward=reward,
         terminated=terminated,
         truncated=truncated,
@@ -269,12 +269,3 @@ def _episode(episode: Any, native: gym_spaces.Space, actions: gym_spaces.Space) 
         costs=np.zeros((len(reward), 0), np.float32),
         extras={},
     )
-
-
-def _clipped(native: gym_spaces.Space, action: PyTree) -> PyTree:
-    """Canonical actions within their bounds, as the environment's door takes them."""
-    if not isinstance(native, gym_spaces.Box):
-        return action
-    inside = spaces.canonical_action_space(native)
-    assert isinstance(inside, gym_spaces.Box)
-    return np.clip(action, inside.low, inside.high)
