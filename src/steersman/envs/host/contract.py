@@ -5,14 +5,16 @@ Messages say what came, what the space says, and where to look. Imports no JAX: 
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from typing import Any, NamedTuple
 
+import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from steersman.errors import EnvironmentFault
+from steersman.errors import EnvironmentFault, warn_once
 
 MASK = "action_mask"
 
@@ -96,6 +98,34 @@ def wrong_costs(label: str, info: Mapping[str, Any], step: int, wanted: int | No
     )
 
 
+def check_spaces(label: str, env: gymnasium.Env) -> None:
+    """An environment has the two spaces, made of Gymnasium's."""
+    for what, example in (("observation_space", "Box(-1.0, 1.0, (3,))"), ("action_space", "Discrete(2)")):
+        space = getattr(env, what, None)
+        if not isinstance(space, spaces.Space):
+            kind = type(space)
+            has = "has no" if space is None else f"has a {kind.__module__}.{kind.__qualname__} as its"
+            raise EnvironmentFault(
+                f"{label} {has} {what}. Set it in __init__, as in self.{what} = gymnasium.spaces.{example}."
+            )
+
+
+def signature_hint(env: gymnasium.Env, where: str) -> str:
+    """How ``reset`` or ``step`` is declared, where an environment's own cannot be called so; else empty."""
+    declared, call = {
+        "reset": ("def reset(self, *, seed=None, options=None)", {"seed": 0}),
+        "step": ("def step(self, action)", None),
+    }[where]
+    try:
+        signature = inspect.signature(getattr(env.unwrapped, where))
+        signature.bind(0) if call is None else signature.bind(**call)
+    except TypeError:
+        return f". Declare it as Gymnasium does: {declared}."
+    except ValueError:  # no signature to look at
+        pass
+    return ""
+
+
 def check_reset(label: str, given: Any, leaves: Sequence[Leaf], mask: bool) -> None:
     """``reset`` is to give (observation, info)."""
     if not isinstance(given, tuple) or len(given) != 2:
@@ -148,6 +178,18 @@ def check_observation(label: str, where: str, obs: Any, leaves: Sequence[Leaf]) 
                     f"{label} returned the observation{leaf.name} {got.tolist()} from {where}; its observation_space "
                     f"counts {leaf.high.tolist()} from {low}. Make the two agree."
                 )
+
+
+def watch_entries(label: str, where: str, obs: Any, leaves: Sequence[Leaf]) -> None:
+    """A word on entries of a dict that the space does not have."""
+    known = {leaf.path[0] for leaf in leaves if leaf.path}
+    extra = sorted(map(str, obs.keys() - known - {MASK})) if known and isinstance(obs, dict) else []
+    if extra:
+        warn_once(
+            f"{label} entries {extra}",
+            f"{label} returned an observation with {', '.join(map(repr, extra))} from {where}, which its "
+            "observation_space does not have: no agent sees that. Add it to the space, or leave it out.",
+        )
 
 
 def write_row(label: str, obs: Any, leaves: Sequence[Leaf], rows: Sequence[np.ndarray], i: int) -> None:

@@ -91,6 +91,7 @@ class Members:
         Resets the first one, for whether infos carry a mask, and steps it once, for whether they carry costs.
         """
         env = self.envs[0]
+        contract.check_spaces(self.name, env)
         if len({id(env) for env in self.envs}) < len(self.envs):
             raise UsageError(f"The factory gave the same {self.name} twice; it is to make a new one at every call.")
         for i, other in enumerate(self.envs):
@@ -139,6 +140,8 @@ class Members:
             self._block.at[0] = self.first + i
             given = self._call(i, env.reset, {"seed": seed}, "reset")
             contract.check_reset(self._label(i), given, self._leaves, self._mask)
+            if self.first + i == 0:  # a word from one of them is enough
+                contract.watch_entries(self._label(i), "reset", given[0], self._leaves)
             self._obs[i] = contract.with_mask(*given) if self._mask else given[0]
             self._start(i)
         self._collect()
@@ -232,6 +235,8 @@ class Members:
         def checked(action: Any) -> Any:
             given = step(action)
             contract.check_step(self._label(i), given, self._leaves, self._mask)
+            if self.first + i == 0:
+                contract.watch_entries(self._label(i), "step", given[0], self._leaves)
             return given
 
         return checked
@@ -250,8 +255,8 @@ class Members:
 
     def _raised(self, i: int, where: str, error: Exception) -> EnvironmentFault:
         step = f" at step {self._now - self._began[i]} of its episode" if where == "step" else ""
-        what = type(error).__name__
-        return EnvironmentFault(f"{self._label(i)} raised {what} in {where}{step}: {error}{raised_at(error)}")
+        what, hint = type(error).__name__, contract.signature_hint(self.envs[i], where)
+        return EnvironmentFault(f"{self._label(i)} raised {what} in {where}{step}: {error}{raised_at(error)}{hint}")
 
     def _label(self, i: int) -> str:
         return f"{self.name} (member {self.first + i})"
