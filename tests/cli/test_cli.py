@@ -133,7 +133,7 @@ def test_an_extra_that_is_not_installed(capsys, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "gymnax", None)
     monkeypatch.chdir(tmp_path)
     _, err = said(capsys, ["train", "ppo", "gymnax/CartPole-v1"], 2)
-    assert "pip install 'steersman[gymnax]'" in err
+    assert "pip install -e '.[gymnax]'" in err
 
 
 def test_a_folder_that_holds_a_run_is_not_trained_into(capsys, trained, flags):

@@ -255,7 +255,7 @@ def test_an_action_space_that_is_not_served(small):
 )
 def test_an_extra_that_is_not_installed(small, tmp_path, monkeypatch, setting, package, extra):
     monkeypatch.setattr("steersman.run.prepare.find_spec", lambda name: None if name == package else True)
-    with pytest.raises(UsageError, match=rf"pip install 'steersman\[{extra}\]'"):
+    with pytest.raises(UsageError, match=rf"pip install -e '\.\[{extra}\]'"):
         steersman.train("ppo", "probe/action", steps=64, out=tmp_path / "run", **small, **setting)
     assert not (tmp_path / "run").exists()
 

@@ -112,7 +112,9 @@ def _imported(module: str, where: str, path: str, what: str) -> Any:
             else f"{where} imports it: install it, or mend that import."
         )
         near = nearest(module, [p.stem for p in Path.cwd().glob("*.py")]) if its_own else ""
-        raise UsageError(f"Cannot import {where!r} for {what} {path}: {error}. {near} {hint}".replace("  ", " ")) from error
+        raise UsageError(
+            f"Cannot import {where!r} for {what} {path}: {error}. {near} {hint}".replace("  ", " ")
+        ) from error
     except (ImportError, ValueError, TypeError) as error:
         raise UsageError(
             f"Cannot import {where!r} for {what} {path}: {error}{raised_at(error)}. It is to be package.module:name, "
@@ -131,7 +133,7 @@ def _find_in(folder: Path) -> None:
 
 
 def _source(module: list[str]) -> Path | None:
-    """The file of a module of the user's, found without importing any: in the working directory, or where Python looks."""
+    """The file of a module of the user's, found without importing any."""
     top = PathFinder.find_spec(module[0], [os.getcwd(), *sys.path]) if module else None
     if top is None or top.origin is None:
         return None

@@ -2,8 +2,8 @@
 
 - ``CartPole-v1``: a compiled twin where there is one (``classic``), else Gymnasium's environment of that id;
 - ``gymnasium/CartPole-v1``, ``gymnax/...``, ``atari/...``, ``envpool/...``, ``goal/...``, ``probe/...``: by family;
-- ``package.module:factory``, ``path/file.py:factory``: your own, a function or class that gives a ``gymnasium.Env`` or a
-  steersman ``Env``;
+- ``package.module:factory``, ``path/file.py:factory``: your own, a function or class that gives a ``gymnasium.Env`` or
+  a steersman ``Env``;
 - ``package:Namespace/Name-v0``: an id of Gymnasium's that exists once ``package`` is imported.
 
 A name may go on with the environment's own arguments: ``atari/Pong,sticky=0``, ``FrozenLake-v1,is_slippery=false``.
@@ -245,7 +245,9 @@ def _call(factory: Callable[..., Any], kwargs: dict[str, Any], label: str) -> An
     try:
         inspect.signature(factory).bind(**kwargs)
     except TypeError as error:
-        raise UsageError(f"{label} cannot be made with the arguments {kwargs}: {error}. {_takes(factory, label)}") from None
+        raise UsageError(
+            f"{label} cannot be made with the arguments {kwargs}: {error}. {_takes(factory, label)}"
+        ) from None
     except ValueError:  # some callables of extensions have no signature to look at
         pass
     try:

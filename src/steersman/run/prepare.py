@@ -13,7 +13,7 @@ import jax
 
 from steersman import envs
 from steersman.agents.parts.config import ReplayConfig
-from steersman.errors import UsageError
+from steersman.errors import UsageError, to_install
 from steersman.memory import nbytes, uniform
 from steersman.run import plugins
 from steersman.run.disk.checkpoint import parameters_sha256
@@ -108,7 +108,7 @@ def prepare(plan: Plan, *, begun: bool = False) -> Setup:
     entry.check(config, run.num_envs)
     for wanted, package, extra in ((run.tensorboard, "tensorboardX", "tensorboard"), (run.wandb, "wandb", "wandb")):
         if wanted and not find_spec(package):
-            raise UsageError(f"{package} is not installed. Install it with: pip install 'steersman[{extra}]'")
+            raise UsageError(f"{package} is not installed. Install it with: {to_install(extra)}")
     with ExitStack() as undo:
         made = _make(environment, (fixed_size(environment) or 1) if offline else run.num_envs, run)
         undo.callback(close, environment, made)

@@ -93,7 +93,8 @@ def test_what_is_out_of_range_is_refused_by_name(name):
     config = CONFIGS[name]
     for _, kind, field in rules_of(config):
         for value in OUTSIDE[kind]:
-            with pytest.raises(UsageError, match=rf": {field} = .*out of range"):
+            off = "" if kind == "choices" else " is out of range"  # a word has no range
+            with pytest.raises(UsageError, match=rf": {field} = [^;]*[^;e]{off}; it must be "):
                 config(**{field: value})
 
 

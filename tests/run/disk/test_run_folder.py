@@ -159,7 +159,7 @@ def test_other_versions_warn_and_a_newer_steersman_is_refused(tmp_path, monkeypa
     assert "steersman 0.1.9 (now 0.2.0)" in warning
     assert "numpy" not in warning
     now["steersman"] = "0.1.8"
-    with pytest.raises(UsageError, match=r"made by steersman 0.1.9; this is 0.1.8.*pip install -U"):
+    with pytest.raises(UsageError, match=r"made by steersman 0.1.9; this is 0.1.8.*git pull"):
         run_folder.open_run(tmp_path)
 
 

@@ -278,9 +278,9 @@ def test_no_picture(env, monkeypatch):
 @pytest.mark.parametrize(
     ("name", "error", "says"),
     [
-        ("CartPole-v1", DependencyNotInstalled("no pygame."), r"pip install 'steersman\[classic\]'"),
-        ("gymnasium/LunarLander-v3", DependencyNotInstalled("no Box2D."), r"pip install 'steersman\[box2d\]'"),
-        ("HalfCheetah-v5", DependencyNotInstalled("no mujoco."), r"pip install 'steersman\[mujoco\]'"),
+        ("CartPole-v1", DependencyNotInstalled("no pygame."), r"pip install -e '\.\[classic\]'"),
+        ("gymnasium/LunarLander-v3", DependencyNotInstalled("no Box2D."), r"pip install -e '\.\[box2d\]'"),
+        ("HalfCheetah-v5", DependencyNotInstalled("no mujoco."), r"pip install -e '\.\[mujoco\]'"),
         ("HalfCheetah-v5", RuntimeError("OpenGL"), "MUJOCO_GL=egl"),
         ("CartPole-v1", gymnasium.error.Error("bad mode"), "cannot be filmed: bad mode"),
     ],
@@ -297,7 +297,7 @@ def test_a_missing_renderer_is_named(tmp_path, monkeypatch, name, error, says):
 def test_a_renderer_missed_only_when_it_draws(monkeypatch):
     made = gymnasium.make("CartPole-v1", render_mode="rgb_array")
     monkeypatch.setitem(sys.modules, "pygame", None)
-    with pytest.raises(UsageError, match=r"pip install 'steersman\[classic\]'"):
+    with pytest.raises(UsageError, match=r"pip install -e '\.\[classic\]'"):
         next(video.host_frames(made, constant))
 
 

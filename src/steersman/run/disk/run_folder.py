@@ -235,7 +235,7 @@ def _compare_versions(recorded: Mapping[str, Any], path: Path) -> str:
     if _numbers(then) and _numbers(mine) and _numbers(then) > _numbers(mine):
         raise UsageError(
             f"{path} was made by steersman {then}; this is {mine}, which may not understand it. "
-            f"Upgrade: pip install -U 'steersman>={then}'"
+            "Upgrade it: git pull, in steersman's folder."
         )
     changed = [f"{k} {recorded[k]} (now {v})" for k, v in now.items() if recorded.get(k, v) != v]
     if not changed:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from steersman.errors import UsageError, nearest
+from steersman.errors import UsageError, nearest, to_install
 from steersman.run.disk import run_folder
 from steersman.run.policy import load
 from steersman.run.settings import environment_of
@@ -207,7 +207,7 @@ def _renderer(label: str, module: str) -> Iterator[None]:
         raise
     except (DependencyNotInstalled, ModuleNotFoundError) as error:
         extra = next((extra for part, extra in _EXTRAS.items() if f"gymnasium.envs.{part}" in module), None)
-        todo = f"Install it with: pip install 'steersman[{extra}]'" if extra else "Install what its package asks for."
+        todo = f"Install it with: {to_install(extra)}" if extra else "Install what its package asks for."
         raise UsageError(f"What {label} needs to draw is not installed: {error} {todo}") from error
     except Error as error:
         raise UsageError(f"{label} cannot be filmed: {error}") from error
