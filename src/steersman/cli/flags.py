@@ -1,4 +1,5 @@
-"""The flags of a training, made from its settings: grouped by the classes that give them, each with its docstring."""
+"""Flags and what is written after them; those of a training are made from its settings, grouped by the classes that
+give them, each with its docstring."""
 
 from __future__ import annotations
 
@@ -8,10 +9,13 @@ import inspect
 import re
 import textwrap
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, TypeVar, get_type_hints
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
 import tyro
 
+from steersman.errors import UsageError
 from steersman.run.settings import RunConfig, known_settings, typed
 from steersman.types import Algorithm
 
@@ -35,10 +39,16 @@ def parse(
     titles = unique([re.sub(r"(?<=[a-z])(?=[A-Z])", "_", kind.__name__).lower() for kind in kinds])
     fields: list[Any] = [(t, k, dataclasses.field(default=k())) for t, k in zip(titles, kinds, strict=True)]
     every = dataclasses.make_dataclass("Train", fields, frozen=True, namespace={"__doc__": ALL})
-    chosen = tyro.cli(every, args=[*map(whole, flags)], prog=prog, config=(tyro.conf.OmitArgPrefixes,))
+    hints = get_type_hints(output) | get_type_hints(RunConfig) | get_type_hints(algorithm.config)
+    chosen = tyro.cli(every, args=plain(flags, hints), prog=prog, config=(tyro.conf.OmitArgPrefixes,))
     first, *rest = (getattr(chosen, title) for title in titles)
     values = {name: value for part in rest for name, value in vars(part).items()}
     return first, {name: values[name] for name in defaults}, defaults
+
+
+def parsed(kind: type[T], arguments: Sequence[str], prog: str) -> T:
+    """What a command was given, as its dataclass; raises UsageError for a value that is none of its flag's."""
+    return tyro.cli(kind, args=plain(arguments, get_type_hints(kind)), prog=prog)
 
 
 def unique(names: Sequence[str]) -> list[str]:
@@ -88,9 +98,62 @@ def _panel(config: type, kind: type, names: list[str], defaults: Mapping[str, An
     return dataclasses.make_dataclass(title, fields, frozen=True, namespace={"__doc__": inspect.getdoc(kind) or ""})
 
 
-def whole(argument: str) -> str:
-    """A count as people write it, in digits: ``1e6`` and ``--steps=2.5e5`` too."""
-    found = re.fullmatch(r"(--[\w-]+=)?(\d+(?:\.\d+)?[eE]\+?\d)", argument)
-    if not found or not float(found[2]).is_integer():
-        return argument
-    return (found[1] or "") + str(int(float(found[2])))
+def plain(arguments: Sequence[str], hints: Mapping[str, Any]) -> list[str]:
+    """Arguments with the values of flags as the parser reads them: ``1e6`` in digits, ``64,64`` one after another.
+
+    hints: what each flag's value is, by its name with underscores. Raises UsageError for a value that is none.
+
+    >>> plain(["--steps", "1e3", "--hidden-sizes=64,64"], {"steps": int, "hidden_sizes": tuple[int, ...]})
+    ['--steps', '1000', '--hidden-sizes', '64', '64']
+    """
+    found, rest = [], list(arguments)
+    while rest:
+        argument = rest.pop(0)
+        flag, equals, value = argument.partition("=")
+        hint = hints.get(flag.removeprefix("--").replace("-", "_")) if flag.startswith("--") else None
+        kind, many, optional = _kind(hint)
+        if kind is None:
+            found.append(argument)
+            continue
+        values = [value] if equals else []
+        while not equals and rest and not re.match(r"-(-|[A-Za-z])", rest[0]) and (many or not values):
+            values.append(rest.pop(0))
+        if many and kind is int:
+            values = [part for text in values for part in re.split(r"[,\s]+", text.strip("()[] ")) if part]
+        if not values and not many:
+            raise UsageError(f"{flag} is given without a value; it must be {_RIGHT[kind]}.")
+        found += [flag, *(_value(flag, text, kind, optional) for text in values)]
+    return found
+
+
+_RIGHT = {
+    int: "a whole number, as in 1000000 or 1e6",
+    float: "a number, as in 0.001 or 1e-3",
+    str: "a text",
+    Path: "a file or a folder",
+}
+
+
+def _kind(hint: Any) -> tuple[Any, bool, bool]:
+    """-> (the type of a flag's values, None where the parser alone knows it; whether there are several; or none)"""
+    options = get_args(hint) if type(None) in get_args(hint) else (hint,)
+    kinds = [option for option in options if option is not type(None)]
+    many = len(kinds) == 1 and get_origin(kinds[0]) is tuple
+    kind = get_args(kinds[0])[0] if many else kinds[0]
+    return (kind if len(kinds) == 1 and kind in _RIGHT else None), many, len(options) > 1
+
+
+def _value(flag: str, text: str, kind: Any, optional: bool) -> str:
+    if optional and text.lower() == "none":
+        return "None"
+    if kind in (int, float):
+        with suppress(ValueError):
+            number = float(text)
+            if kind is float:
+                return text
+            if number.is_integer():
+                return str(int(text) if text.lstrip("+-").replace("_", "").isdigit() else int(number))
+    elif text.strip():
+        return text
+    given = f"{flag} {text}" if text.strip() else f"{flag} is given an empty text"
+    raise UsageError(f"{given}: it must be {_RIGHT[kind]}{', or none' if optional else ''}.")

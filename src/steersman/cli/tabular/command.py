@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table as Rows
 
 from steersman.cli.display import number, print_json, print_table
+from steersman.cli.flags import parsed
 from steersman.cli.tabular import learn, solve
 from steersman.errors import UsageError, nearest
 from steersman.run.disk.files import replacing
@@ -118,7 +119,7 @@ def run(arguments: list[str]) -> int:
         raise UsageError(
             f"steersman tabular has solve, learn and draw, not {action!r}. {nearest(action, KINDS)}".rstrip()
         )
-    chosen = tyro.cli(KINDS[action], args=rest, prog=f"steersman tabular {action}")
+    chosen = parsed(KINDS[action], rest, f"steersman tabular {action}")
     names = {"json", "picture", "rows", "problem"}
     if isinstance(chosen, Draw):
         settings = {name: value for name, value in vars(chosen).items() if name not in names}
