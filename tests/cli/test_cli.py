@@ -57,6 +57,7 @@ def test_the_overview_names_every_command(capsys):
     assert said(capsys, ["--version"])[0].strip() == steersman.__version__
     assert max(map(len, f"{out}{main.TRAIN_USAGE}".splitlines())) <= 80
     assert said(capsys, ["train"], 2) == ("", main.TRAIN_USAGE + "\n")
+    assert said(capsys, ["help", "train"])[0] == main.TRAIN_USAGE + "\n"
 
 
 @pytest.mark.parametrize("name", [*main.COMMANDS])
@@ -128,6 +129,9 @@ def test_every_setting_is_a_flag_with_the_preset_as_default(capsys, monkeypatch)
         ("train dqn Pendulum-v1", "DQN needs a Discrete action space; Pendulum-v1 has Box(-2.0, 2.0, (1,), float32)"),
         ("train ./no.py:ALGORITHM CartPole-v1", "There is no file ./no.py for the algorithm"),
         ("train no.ALGORITHM CartPole-v1", "There is no algorithm 'no.ALGORITHM'"),
+        ("train ppo CartPole-v1 gamma=0.9", "'gamma=0.9' is one word too many: steersman train ALGORITHM ENVIRONMENT"),
+        ("train ppo CartPole-v1 --tensorboard true", "--tensorboard takes no value; it switches on"),
+        ("evaluate run other", "'other' is one word too many. See steersman evaluate --help"),
     ],
 )
 def test_one_message_and_exit_code_2(capsys, tmp_path, monkeypatch, line, says):

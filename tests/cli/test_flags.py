@@ -134,6 +134,23 @@ def test_values_that_are_none(given, says):
     assert str(caught.value).startswith(says)
 
 
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ("run other", "'other' is one word too many. See steersman plot --help."),
+        ("run --steps 3 4", "'4' is one word too many: --steps takes one value"),
+        ("run --quiet true", "'true' is one word too many: --quiet takes no value; it switches on, --no-quiet off"),
+        ("run --quiet=true", "--quiet=true: --quiet takes no value; it switches on, --no-quiet off."),
+        ("run --no-quiet=true", "--no-quiet=true: --quiet takes no value"),
+    ],
+)
+def test_words_that_are_too_many(given, says):
+    with pytest.raises(UsageError) as caught:
+        plain(given.split(), HINTS, 1, "steersman plot")
+    assert str(caught.value).startswith(says)
+    plain(["run", "--unknown", "3", "4"], HINTS, 1)  # which the parser says
+
+
 def test_sizes_in_both_ways():
     for flags in (["--hidden-sizes", "8", "4"], ["--hidden-sizes", "8,4"]):
         assert parse(ALGORITHMS["ppo"], Output, {}, flags, "ppo")[1]["hidden_sizes"] == (8, 4)

@@ -69,6 +69,7 @@ def test_an_environment_of_a_file_keeps_its_name_and_is_made_in_workers(place):
         ("./own_arn.py:make", r"There is no file ./own_arn.py for the environment .*Did you mean own_arm.py"),
         ("nowhere/own_arm.py:make", "There is no file nowhere/own_arm.py"),
         ("./own_arm:make", r"Did you mean ./own_arm.py:make\?"),
+        ("./notes.txt:make", r"by a path, which is written path/file.py:name. ./notes.txt is no Python file"),
         ("./own_arm.py:mak", r"The file ./own_arm.py has no 'mak'.* Did you mean make"),
         ("deep/json.py:make", r"its name, json, is that of another module \(.*\)\. Rename the file"),
         ("deep/own-dash.py:make", r"letters, digits and _\. Rename it, as in own_dash.py"),

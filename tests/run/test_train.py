@@ -112,8 +112,18 @@ def test_what_is_shown_of_a_result_is_short(trained):
     assert repr(trained.policy).endswith("(4,), float32) -> Discrete(2))")
 
 
+def test_plans_that_are_none():
+    with pytest.raises(UsageError, match='out = "" is no folder'):
+        planned("ppo", "CartPole-v1", {}, out="")
+    with pytest.raises(UsageError, match=r"callbacks = <built-in function print>; .* callbacks=\[f\]"):
+        planned("ppo", "CartPole-v1", {}, callbacks=print)
+    with pytest.raises(UsageError, match=r"callbacks = \[3\]; "):
+        planned("ppo", "CartPole-v1", {}, callbacks=[3])
+
+
 def test_more_devices_than_there_are(small):
-    plan = planned("ppo", "CartPole-v1", {**small, "steps": 64, "devices": 99})
+    settings = {**small, "steps": 64, "devices": 99}
+    plan = planned("ppo", "CartPole-v1", settings, preset=settings.pop("preset"))
     with pytest.warns(RunWarning, match=rf"devices = 99, but JAX has {len(jax.devices())}: no more"):
         prepare(plan).close()
 
@@ -251,7 +261,6 @@ def test_a_network_of_ones_own(small, tmp_path):
         ({"num_minibatches": 5}, "8 x num_envs 4 = 32 transitions.*5 equal minibatches. Set num_minibatches to 4 or 8"),
         ({"gama": 0.9}, "no setting 'gama'. Did you mean gamma"),
         ({"network": 3}, "your network: it is an int"),
-        ({"out": ""}, 'out = "" is no folder'),
         ({"environment": "no_such_module:boat"}, "no_such_module"),
     ],
 )

@@ -40,7 +40,7 @@ def parse(
     fields: list[Any] = [(t, k, dataclasses.field(default=k())) for t, k in zip(titles, kinds, strict=True)]
     every = dataclasses.make_dataclass("Train", fields, frozen=True, namespace={"__doc__": ALL})
     hints = get_type_hints(output) | get_type_hints(RunConfig) | get_type_hints(algorithm.config)
-    chosen = tyro.cli(every, args=plain(flags, hints), prog=prog, config=(tyro.conf.OmitArgPrefixes,))
+    chosen = tyro.cli(every, args=plain(flags, hints, 0, prog), prog=prog, config=(tyro.conf.OmitArgPrefixes,))
     first, *rest = (getattr(chosen, title) for title in titles)
     values = {name: value for part in rest for name, value in vars(part).items()}
     return first, {name: values[name] for name in defaults}, defaults
@@ -48,7 +48,10 @@ def parse(
 
 def parsed(kind: type[T], arguments: Sequence[str], prog: str) -> T:
     """What a command was given, as its dataclass; raises UsageError for a value that is none of its flag's."""
-    return tyro.cli(kind, args=plain(arguments, get_type_hints(kind)), prog=prog)
+    extras = [get_args(hint) for hint in get_type_hints(kind, include_extras=True).values()]
+    places = [args[0] for args in extras if tyro.conf.Positional in args[1:]]
+    words = None if any(get_origin(place) is tuple for place in places) else len(places)
+    return tyro.cli(kind, args=plain(arguments, get_type_hints(kind), words, prog), prog=prog)
 
 
 def unique(names: Sequence[str]) -> list[str]:
@@ -98,23 +101,35 @@ def _panel(config: type, kind: type, names: list[str], defaults: Mapping[str, An
     return dataclasses.make_dataclass(title, fields, frozen=True, namespace={"__doc__": inspect.getdoc(kind) or ""})
 
 
-def plain(arguments: Sequence[str], hints: Mapping[str, Any]) -> list[str]:
+def plain(arguments: Sequence[str], hints: Mapping[str, Any], words: int | None = None, prog: str = "") -> list[str]:
     """Arguments with the values of flags as the parser reads them: ``1e6`` in digits, ``64,64`` one after another.
 
-    hints: what each flag's value is, by its name with underscores. Raises UsageError for a value that is none.
+    hints: what each flag's value is, by its name with underscores. words: how many may belong to no flag; none: any.
+    Raises UsageError for a value that is none, and for a word too many.
 
     >>> plain(["--steps", "1e3", "--hidden-sizes=64,64"], {"steps": int, "hidden_sizes": tuple[int, ...]})
     ['--steps', '1000', '--hidden-sizes', '64', '64']
     """
-    found, rest = [], list(arguments)
+    found, rest, before = [], list(arguments), ""
     while rest:
         argument = rest.pop(0)
         flag, equals, value = argument.partition("=")
-        hint = hints.get(flag.removeprefix("--").replace("-", "_")) if flag.startswith("--") else None
-        kind, many, optional = _kind(hint)
+        name = flag.removeprefix("--").replace("-", "_") if flag.startswith("--") else ""
+        kind, many, optional = _kind(hints.get(name))
+        switch = next((n for n in (name, name.removeprefix("no_")) if hints.get(n) is bool), None)
+        if equals and switch:
+            raise UsageError(f"{argument}: {_switches(switch)}.")
         if kind is None:
             found.append(argument)
+            if argument.startswith("-"):
+                words = words if switch or not name else None  # the parser knows what that flag takes, if there is one
+            elif words == 0:
+                raise UsageError(f"{argument!r} is one word too many{before}. See {prog} --help.")
+            else:
+                words = words and words - 1
+            before = f": {_switches(switch)}" if switch else ""
             continue
+        before = f": {flag} takes one value"
         values = [value] if equals else []
         while not equals and rest and not re.match(r"-(-|[A-Za-z])", rest[0]) and (many or not values):
             values.append(rest.pop(0))
@@ -124,6 +139,11 @@ def plain(arguments: Sequence[str], hints: Mapping[str, Any]) -> list[str]:
             raise UsageError(f"{flag} is given without a value; it must be {_RIGHT[kind]}.")
         found += [flag, *(_value(flag, text, kind, optional) for text in values)]
     return found
+
+
+def _switches(name: str) -> str:
+    flag = name.replace("_", "-")
+    return f"--{flag} takes no value; it switches on, --no-{flag} off"
 
 
 _RIGHT = {

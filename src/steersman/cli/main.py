@@ -67,6 +67,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def run(arguments: list[str]) -> int:
     """Run one command; -> its exit code."""
+    if arguments[:1] == ["help"] and len(arguments) > 1:
+        arguments = [*arguments[1:2], "--help"]
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(USAGE)
         return 0

@@ -122,6 +122,11 @@ def _asked(arguments: list[str]) -> Asked:
     if not named and (environment in agents.ALGORITHMS or re.search(r"/|-v\d+$", name)):
         raise UsageError(f"The algorithm comes first: steersman train {environment or 'ppo'} {name}")
     entry = plugins.algorithm(name)
+    if flags and not flags[0].startswith("-"):
+        raise UsageError(
+            f"{flags[0]!r} is one word too many: steersman train ALGORITHM ENVIRONMENT, then settings as flags, "
+            "--gamma 0.98. Several algorithms at once: steersman compare"
+        )
     if "--no-preset" in flags:
         return Asked(name, environment, {}, "", [f for f in flags if f != "--no-preset"])
     preset = preset_for(entry, environment)

@@ -28,8 +28,9 @@ def load_object(path: str, what: str) -> Any:
     _find_in(Path.cwd())
     if is_file(where):
         module = _of_file(where, path, what)
-    elif Path(f"{where}.py").is_file() and "/" in where:
-        raise UsageError(f"{path} names {what} by a path; a file has its ending. Did you mean {where}.py:{name}?")
+    elif "/" in where:
+        near = f"Did you mean {where}.py:{name}?" if Path(f"{where}.py").is_file() else f"{where} is no Python file."
+        raise UsageError(f"{path} names {what} by a path, which is written path/file.py:name. {near}")
     else:
         module = _imported(where, where, path, what)
     try:

@@ -254,7 +254,7 @@ def _call(factory: Callable[..., Any], kwargs: dict[str, Any], label: str) -> An
         return factory(**kwargs)
     except (UsageError, EnvironmentFault):
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise EnvironmentFault(
             f"{label} could not be made: {type(error).__name__}: {error}{raised_at(error)}"
         ) from error

@@ -34,6 +34,10 @@ class Plan:
     within: Within | None = None  # of a comparison
     programs: dict[str, Any] = field(default_factory=dict)  # of a host loop: shared by runs that differ in their seed
 
+    def __post_init__(self) -> None:
+        if not (isinstance(self.callbacks, Sequence) and all(map(callable, self.callbacks))):
+            raise UsageError(f"callbacks = {self.callbacks!r}; it must be a list of functions: callbacks=[f].")
+
 
 def planned(
     algorithm: str | Algorithm,

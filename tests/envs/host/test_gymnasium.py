@@ -12,7 +12,7 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from numpy.testing import assert_array_equal
 
-from steersman import errors
+from steersman import envs, errors
 from steersman.envs.host.gymnasium import GymnasiumEnvs, make
 from steersman.envs.host.timesteps import member_seeds
 from steersman.errors import EnvironmentFault, UsageError
@@ -536,6 +536,15 @@ def test_wrong_dtypes_and_structures(space, obs, words):
     envs = scripted(None, space, start=lambda: (obs, {}))
     with pytest.raises(EnvironmentFault, match=words):
         envs.reset(0)
+
+
+def test_an_environment_that_leaves_is_named():
+    for where, leave in (("step", lambda t, _: sys.exit("no licence")), ("reset", None)):
+        start = (lambda: sys.exit("no licence")) if leave is None else None
+        with pytest.raises(EnvironmentFault, match=f"raised SystemExit in {where}.*: no licence"):
+            run(scripted(leave, start=start), 1)
+    with pytest.raises(EnvironmentFault, match="could not be made: SystemExit: no licence"):
+        envs.make(lambda: sys.exit("no licence"), 1)
 
 
 class Bare(gymnasium.Env):

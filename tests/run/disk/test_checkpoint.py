@@ -284,7 +284,7 @@ F4 = {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}
 CRAFTED = {  # name -> (header, data, claimed length of the header, what the message says)
     "empty": (b"", b"", 0, "not JSON"),
     "huge header": (b"{}", b"", 2**63, "does not begin as a safetensors file does"),
-    "header past the end": (b"{}", b"", 3, "cut short: 13 bytes do not hold its header"),
+    "header past the end": (b"{}", b"", 3, "cut short: 10 bytes do not hold its header"),
     "not JSON": (b"\x80\x04cos\nsystem\n", b"", None, "not JSON"),
     "not UTF-8": (b'{"\xff": 1}', b"", None, "not JSON"),
     "deep": (b"[" * 100_000, b"", None, "not JSON"),
