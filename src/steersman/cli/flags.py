@@ -137,7 +137,7 @@ def plain(arguments: Sequence[str], hints: Mapping[str, Any], words: int | None 
             values = [part for text in values for part in re.split(r"[,\s]+", text.strip("()[] ")) if part]
         if not values and not many:
             raise UsageError(f"{flag} is given without a value; it must be {_RIGHT[kind]}.")
-        found += [flag, *(_value(flag, text, kind, optional) for text in values)]
+        found += [flag, *(_value(flag, text, kind, many, optional) for text in values)]
     return found
 
 
@@ -163,7 +163,7 @@ def _kind(hint: Any) -> tuple[Any, bool, bool]:
     return (kind if len(kinds) == 1 and kind in _RIGHT else None), many, len(options) > 1
 
 
-def _value(flag: str, text: str, kind: Any, optional: bool) -> str:
+def _value(flag: str, text: str, kind: Any, many: bool, optional: bool) -> str:
     if optional and text.lower() == "none":
         return "None"
     if kind in (int, float):
@@ -176,4 +176,5 @@ def _value(flag: str, text: str, kind: Any, optional: bool) -> str:
     elif text.strip():
         return text
     given = f"{flag} {text}" if text.strip() else f"{flag} is given an empty text"
-    raise UsageError(f"{given}: it must be {_RIGHT[kind]}{', or none' if optional else ''}.")
+    right = "whole numbers, as in 64 64 or 64,64" if many and kind is int else _RIGHT[kind]
+    raise UsageError(f"{given}: it must be {right}{', or none' if optional else ''}.")

@@ -127,6 +127,8 @@ def _asked(arguments: list[str]) -> Asked:
             f"{flags[0]!r} is one word too many: steersman train ALGORITHM ENVIRONMENT, then settings as flags, "
             "--gamma 0.98. Several algorithms at once: steersman compare"
         )
+    if any(flag.startswith("--no-preset=") for flag in flags):
+        raise UsageError("--no-preset takes no value: it leaves the environment's preset aside.")
     if "--no-preset" in flags:
         return Asked(name, environment, {}, "", [f for f in flags if f != "--no-preset"])
     preset = preset_for(entry, environment)

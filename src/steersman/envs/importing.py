@@ -155,5 +155,5 @@ def _defined(source: Path) -> list[str]:
         body = ast.parse(source.read_text(encoding="utf-8")).body
     except (OSError, SyntaxError, ValueError):
         return []
-    kinds = ast.FunctionDef | ast.ClassDef
-    return [part.name for part in body if isinstance(part, kinds) and not part.name.startswith("_")]
+    names = [part.name for part in body if isinstance(part, ast.FunctionDef | ast.ClassDef)]
+    return [name for name in names if not name.startswith("_")]

@@ -13,7 +13,7 @@ from gymnasium.error import DependencyNotInstalled
 from imageio_ffmpeg import get_ffmpeg_exe
 from PIL import Image, ImageSequence
 
-from steersman.errors import UsageError
+from steersman.errors import EnvironmentFault, UsageError
 from steersman.run.show import frames, video
 
 
@@ -257,6 +257,10 @@ def test_what_cannot_be_filmed(tmp_path):
     for place, says in [
         (Painter(), r"render_mode=None; make it with render_mode='rgb_array'"),
         (Painter("human"), "render_mode='human'"),
+        (
+            lambda: Painter(),
+            r"render_mode='rgb_array'\. Let the function that makes it take that.*make\(render_mode=None",
+        ),
         (object(), "not a Gymnasium environment"),
         (lambda: 3, "not a Gymnasium environment"),
         ("gymnax/CartPole-v1", r"Film it in Gymnasium's: --environment CartPole-v1"),
@@ -267,6 +271,15 @@ def test_what_cannot_be_filmed(tmp_path):
         with pytest.raises(UsageError, match=says):
             video.record(place, Trained(), tmp_path / "x.mp4")
     assert os.listdir(tmp_path) == []
+
+
+def test_arguments_of_ones_own_environment_are_kept(tmp_path, monkeypatch):
+    (tmp_path / "own_camera.py").write_text(
+        "def make(size, render_mode=None):\n    raise ValueError((size, render_mode))"
+    )
+    with pytest.raises(EnvironmentFault, match="ValueError: .7, 'rgb_array'"):
+        video.renderable(f"{tmp_path}/own_camera.py:make,size=7")
+    sys.modules.pop("own_camera")
 
 
 def test_no_picture(env, monkeypatch):

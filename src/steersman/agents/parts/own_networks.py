@@ -98,8 +98,9 @@ def _check_factory(network: Any, told: Callable[[str], UsageError]) -> None:
                 f"it is {describe(network)} that is made already, not what makes one. Write lambda key, spec: "
                 f"{name}(..., key=key)"
             ) from None
-        call = f"lambda key, spec: {name}(...)"
-        raise told(f"{name} cannot be called as {name}(key, spec): {error}. Write {call}") from None
+        name = "" if "<lambda>" in name else name.rpartition("<locals>.")[2]
+        call = f"lambda key, spec: {name}(...)" if name else "lambda key, spec: MODULE"
+        raise told(f"{name or 'it'} cannot be called with (key, spec): {error}. Write {call}") from None
     except ValueError:  # some callables of extensions have no signature to look at
         pass
 
