@@ -1,8 +1,9 @@
-"""The two ways a run can fail, and the search for the name the user meant."""
+"""The ways a run can fail, what is worth a warning, and the search for the name the user meant."""
 
 from __future__ import annotations
 
 import traceback
+import warnings
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -22,6 +23,20 @@ class TrainingFault(RuntimeError):
     """Training cannot go on: a loss or a parameter is NaN or infinite."""
 
 
+class EnvironmentWarning(UserWarning):
+    """An environment is within its contract, or near it, and yet likely not what its author means."""
+
+
+_told: set[str] = set()
+
+
+def warn_once(about: str, text: str) -> None:
+    """An ``EnvironmentWarning``, the first time that this process has one ``about`` this."""
+    if about not in _told:
+        _told.add(about)
+        warnings.warn(text, EnvironmentWarning, stacklevel=3)
+
+
 def raised_at(error: BaseException) -> str:
     """`` (FILE, line N)``: where the user's own code raised it, as far as that can be told; empty without a traceback.
 
@@ -33,6 +48,15 @@ def raised_at(error: BaseException) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     own = [f for f in frames if not f.filename.startswith("<") and not any(part in f.filename for part in theirs)]
     return f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""
+
+
+def to_install(extra: str) -> str:
+    """The line that installs one of our extras: from the source, for steersman is on no package index.
+
+    >>> to_install("mujoco")
+    "pip install -e '.[mujoco]' in steersman's folder"
+    """
+    return f"pip install -e '.[{extra}]' in steersman's folder"
 
 
 def nearest(name: str, known: Iterable[str], n: int = 3) -> str:

@@ -46,6 +46,11 @@ def test_a_partly_seen_problem_and_a_drawing(capsys, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
+        (["learn", "gridworld-4x4", "--episodes", "-3"], "--episodes -3: it must be 1 or more."),
+        (["learn", "gridworld-4x4", "--alpha=0"], "--alpha 0.0: it must be above 0."),
+        (["learn", "gridworld-4x4", "--epsilon", "1.1"], "--epsilon 1.1: it must be between 0 and 1."),
+        (["solve", "gridworld-4x4", "--rows", "-1"], "--rows -1: it must be 0 or more."),
+        (["solve", "FrozenLake-v9"], "FrozenLake-v9 is none of Gymnasium's toy-text environments: "),
         (["solve", "cliff-wlaking"], "cliff-walking"),
         (["solve", "cliff-walking", "--method", "policy-iterration"], "policy-iteration"),
         (["solv", "cliff-walking"], "Did you mean solve"),

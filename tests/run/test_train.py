@@ -2,6 +2,7 @@
 
 import json
 import threading
+from dataclasses import replace
 
 import gymnasium
 import jax
@@ -16,10 +17,11 @@ from steersman.errors import EnvironmentFault, TrainingFault, UsageError
 from steersman.nets.actor_critic import ActorCritic
 from steersman.run import progress
 from steersman.run.disk import checkpoint, logs
-from steersman.run.disk.run_folder import open_run
+from steersman.run.disk.run_folder import RunWarning, open_run
 from steersman.run.events import Compiled, Compiling, Done, Evaluated, Evaluating, Trained
 from steersman.run.loops.loop import LoopState, Totals
-from steersman.run.prepare import _checkpoint_every
+from steersman.run.plan import planned
+from steersman.run.prepare import _checkpoint_every, prepare
 from steersman.run.settings import RunConfig
 from steersman.types import EnvSpec, TimeStep
 from steersman.unroll import Acting, Episodes
@@ -98,6 +100,35 @@ def test_rows_are_means_over_what_was_seen(trained):
 def test_evaluating_again(trained):
     assert trained.evaluate(4) == trained.evaluation
     assert trained.evaluate(6).episodes == 6
+
+
+def test_what_is_shown_of_a_result_is_short(trained):
+    assert repr(trained) == (
+        f"Result(ppo on {trained.summary['environment']}, done at 644 steps: evaluation {trained.evaluation!r}, "
+        f"history of {len(trained.history)} rows, run folder {trained.run})"
+    )
+    low, high = trained.evaluation.ci95
+    said = f"Evaluation(mean {trained.evaluation.mean:.6g}, 95% interval {low:.6g} to {high:.6g}, 4 episodes)"
+    assert repr(trained.evaluation) == said
+    assert repr(replace(trained.evaluation, unfinished=2)).endswith("4 episodes, 2 cut unfinished)")
+    assert repr(trained.policy).startswith(f"Policy({trained.policy.spec.id}: Box([-4.8")
+    assert repr(trained.policy).endswith("(4,), float32) -> Discrete(2))")
+
+
+def test_plans_that_are_none():
+    with pytest.raises(UsageError, match='out = "" is no folder'):
+        planned("ppo", "CartPole-v1", {}, out="")
+    with pytest.raises(UsageError, match=r"callbacks = <built-in function print>; .* callbacks=\[f\]"):
+        planned("ppo", "CartPole-v1", {}, callbacks=print)
+    with pytest.raises(UsageError, match=r"callbacks = \[3\]; "):
+        planned("ppo", "CartPole-v1", {}, callbacks=[3])
+
+
+def test_more_devices_than_there_are(small):
+    settings = {**small, "steps": 64, "devices": 99}
+    plan = planned("ppo", "CartPole-v1", settings, preset=settings.pop("preset"))
+    with pytest.warns(RunWarning, match=rf"devices = 99, but JAX has {len(jax.devices())}: no more"):
+        prepare(plan).close()
 
 
 def test_the_config_says_all(trained, small):
@@ -232,7 +263,7 @@ def test_a_network_of_ones_own(small, tmp_path):
         ({"environment": "CartPole-v7"}, "CartPole-v1"),
         ({"num_minibatches": 5}, "8 x num_envs 4 = 32 transitions.*5 equal minibatches. Set num_minibatches to 4 or 8"),
         ({"gama": 0.9}, "no setting 'gama'. Did you mean gamma"),
-        ({"network": 3}, "network must be a function"),
+        ({"network": 3}, "your network: it is an int"),
         ({"environment": "no_such_module:boat"}, "no_such_module"),
     ],
 )
@@ -258,7 +289,7 @@ def test_an_action_space_that_is_not_served(small):
 )
 def test_an_extra_that_is_not_installed(small, tmp_path, monkeypatch, setting, package, extra):
     monkeypatch.setattr("steersman.run.prepare.find_spec", lambda name: None if name == package else True)
-    with pytest.raises(UsageError, match=rf"pip install 'steersman\[{extra}\]'"):
+    with pytest.raises(UsageError, match=rf"pip install -e '\.\[{extra}\]'"):
         steersman.train("ppo", "probe/action", steps=64, out=tmp_path / "run", **small, **setting)
     assert not (tmp_path / "run").exists()
 

@@ -9,6 +9,7 @@ from typing import Annotated
 import tyro
 
 from steersman.cli.display import number, print_json
+from steersman.cli.flags import parsed
 from steersman.run.collect import collect
 
 
@@ -42,7 +43,7 @@ class Collect:
 
 def run(arguments: list[str]) -> int:
     """-> exit code."""
-    chosen = tyro.cli(Collect, args=arguments, prog="steersman collect")
+    chosen = parsed(Collect, arguments, "steersman collect")
     data = collect(
         chosen.run,
         chosen.out,

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import math
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
 from typing import Any
 
 from rich.console import Console
@@ -22,10 +27,49 @@ from steersman.run.events import (
     Within,
 )
 
+_held: list[list[str]] = []  # what json_alone prints when it ends
+
 
 def print_json(content: Any) -> None:
     """One JSON object on standard output."""
-    print(json.dumps(plain(content), ensure_ascii=False))
+    text = json.dumps(plain(content), ensure_ascii=False)
+    if _held:
+        _held[-1].append(text)
+    else:
+        print(text)
+
+
+@contextmanager
+def json_alone() -> Iterator[None]:
+    """Keep standard output for JSON: what else is printed, by an environment, in C or in a worker, goes to stderr."""
+    texts: list[str] = []
+    _held.append(texts)
+    sys.stdout.flush()
+    try:
+        with redirect_stdout(sys.stderr), _descriptor_to_stderr():
+            yield
+    finally:
+        _held.pop()
+        for text in texts:
+            print(text)
+
+
+@contextmanager
+def _descriptor_to_stderr() -> Iterator[None]:
+    """Standard output of the whole process, which its children inherit."""
+    try:
+        kept = os.dup(1)
+    except OSError:  # it has none
+        yield
+        return
+    try:
+        os.dup2(2, 1)
+        yield
+    finally:
+        if os.name == "posix":
+            ctypes.CDLL(None).fflush(None)  # what C code has printed and not written yet
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 def number(value: Any, digits: int = 2) -> str:
@@ -52,7 +96,8 @@ def evaluation_rows(evaluation: dict[str, Any]) -> list[tuple[str, str]]:
         name = "mean cost" if len(means) == 1 else f"mean cost {i}"
         rows.insert(2 + i, (name, f"{number(mean)}   (95% interval {number(low)} to {number(high)})"))
     if evaluation["unfinished"]:
-        rows.append(("cut unfinished", number(evaluation["unfinished"])))
+        cut = f"{number(evaluation['unfinished'])}   (without an end by then; they count with what they had)"
+        rows.append(("cut unfinished", cut))
     return rows
 
 

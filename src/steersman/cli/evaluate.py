@@ -9,6 +9,7 @@ from typing import Annotated
 import tyro
 
 from steersman.cli.display import evaluation_rows, print_json, print_table
+from steersman.cli.flags import parsed
 from steersman.run.evaluate import evaluate_run
 
 
@@ -38,7 +39,7 @@ class Evaluate:
 
 def run(arguments: list[str]) -> int:
     """-> exit code."""
-    chosen = tyro.cli(Evaluate, args=arguments, prog="steersman evaluate")
+    chosen = parsed(Evaluate, arguments, "steersman evaluate")
     evaluation = evaluate_run(
         chosen.run,
         episodes=chosen.episodes,

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import tyro
 
 from steersman.cli.display import evaluation_rows, number, print_json, print_table
+from steersman.cli.flags import parsed
 from steersman.run import plugins
 from steersman.run.disk import checkpoint, compile_cache, run_folder
 
@@ -26,7 +27,7 @@ class Info:
 
 def run(arguments: list[str]) -> int:
     """-> exit code."""
-    chosen = tyro.cli(Info, args=arguments, prog="steersman info")
+    chosen = parsed(Info, arguments, "steersman info")
     if chosen.run is None:
         versions = run_folder.versions(devices=True) | {"installed_algorithms": sorted(plugins.installed())}
         if chosen.json:

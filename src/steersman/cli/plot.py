@@ -9,6 +9,7 @@ from typing import Annotated
 import tyro
 
 from steersman.cli.display import print_json
+from steersman.cli.flags import parsed
 from steersman.run.compare.picture import plot
 
 
@@ -30,7 +31,7 @@ class Plot:
 
 def run(arguments: list[str]) -> int:
     """-> exit code."""
-    chosen = tyro.cli(Plot, args=arguments, prog="steersman plot")
+    chosen = parsed(Plot, arguments, "steersman plot")
     plot(chosen.runs, chosen.out, x=chosen.x, y=chosen.y)
     print_json({"picture": str(chosen.out)}) if chosen.json else print(chosen.out)
     return 0

@@ -9,6 +9,7 @@ from typing import Annotated
 import tyro
 
 from steersman.cli.display import print_json
+from steersman.cli.flags import parsed
 from steersman.run.show.video import record_run
 
 
@@ -40,7 +41,7 @@ class Record:
 
 def run(arguments: list[str]) -> int:
     """-> exit code."""
-    chosen = tyro.cli(Record, args=arguments, prog="steersman record")
+    chosen = parsed(Record, arguments, "steersman record")
     path, returns = record_run(
         chosen.run,
         chosen.out,

@@ -9,6 +9,7 @@ from typing import Annotated
 import tyro
 
 from steersman.cli.display import print_json
+from steersman.cli.flags import parsed
 from steersman.run.show.saliency import saliency_run
 
 
@@ -44,7 +45,7 @@ class Saliency:
 
 def run(arguments: list[str]) -> int:
     """-> exit code."""
-    chosen = tyro.cli(Saliency, args=arguments, prog="steersman saliency")
+    chosen = parsed(Saliency, arguments, "steersman saliency")
     made = saliency_run(
         chosen.run,
         chosen.out,

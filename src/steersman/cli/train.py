@@ -14,7 +14,7 @@ import tyro
 
 from steersman import agents
 from steersman.cli.display import TrainingDisplay, evaluation_rows, number, print_json, print_table
-from steersman.cli.flags import parse, whole
+from steersman.cli.flags import parse, parsed
 from steersman.cli.main import TRAIN_USAGE
 from steersman.errors import UsageError
 from steersman.run import plugins
@@ -31,6 +31,8 @@ class Output:
 
     out: Path | None = None
     """The run folder; none: a new one in runs/."""
+    replace: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Put the run in the place of the one that --out holds, whose files are removed."""
     network: str | None = None
     """package.module:factory, a function (key, spec) -> module, in place of the algorithm's own networks."""
     stop_at_return: float | None = None
@@ -77,7 +79,7 @@ class Asked:
 def run(arguments: list[str]) -> int:
     """-> exit code: 0 done, 130 interrupted."""
     if any(a == "--resume" or a.startswith("--resume=") for a in arguments):
-        again = tyro.cli(Resume, args=[*map(whole, arguments)], prog="steersman train")
+        again = parsed(Resume, arguments, "steersman train")
         own = {"environment": again.environment, "algorithm": again.algorithm, "network": again.network}
         work = lambda callbacks: resume(again.resume, steps=again.steps, callbacks=callbacks, **own)
         return _finish(_shown(again, work), own, again)
@@ -90,7 +92,7 @@ def run(arguments: list[str]) -> int:
     if environment is None:
         raise UsageError(f"Name an environment: steersman train {named} CartPole-v1. Known ones: steersman list")
     out = output.out or run_folder.default_path(entry.name, environment, settings["seed"])
-    rest: dict[str, Any] = {"network": output.network, "out": out, "preset": False}
+    rest: dict[str, Any] = {"network": output.network, "out": out, "replace": output.replace, "preset": False}
     work = lambda callbacks: train(named, environment, callbacks=callbacks, **rest, **settings)
     own = {"environment": environment if ":" in environment else None, "network": output.network}
     own["algorithm"] = None if named in agents.ALGORITHMS else named
@@ -116,9 +118,17 @@ def _asked(arguments: list[str]) -> Asked:
     if not names:
         raise UsageError(f"Name an algorithm and an environment.\n\n{TRAIN_USAGE}")
     name, environment = names[0], names[1] if len(names) == 2 else None
-    if name not in agents.ALGORITHMS and (environment in agents.ALGORITHMS or re.search(r"/|-v\d+$", name)):
+    named = name in agents.ALGORITHMS or ":" in name
+    if not named and (environment in agents.ALGORITHMS or re.search(r"/|-v\d+$", name)):
         raise UsageError(f"The algorithm comes first: steersman train {environment or 'ppo'} {name}")
     entry = plugins.algorithm(name)
+    if flags and not flags[0].startswith("-"):
+        raise UsageError(
+            f"{flags[0]!r} is one word too many: steersman train ALGORITHM ENVIRONMENT, then settings as flags, "
+            "--gamma 0.98. Several algorithms at once: steersman compare"
+        )
+    if any(flag.startswith("--no-preset=") for flag in flags):
+        raise UsageError("--no-preset takes no value: it leaves the environment's preset aside.")
     if "--no-preset" in flags:
         return Asked(name, environment, {}, "", [f for f in flags if f != "--no-preset"])
     preset = preset_for(entry, environment)
@@ -171,8 +181,9 @@ def _taken(flag: str, arguments: list[str]) -> tuple[str | None, list[str]]:
 def _notes(asked: Asked, settings: dict[str, Any], before: dict[str, Any]) -> list[str]:
     """What differs from the defaults, and why, for people to read."""
     show = lambda names: ", ".join(f"{name}={settings[name]}" for name in names)
-    kept = [name for name in asked.base if settings[name] == before[name]]
-    yours = [name for name in settings if settings[name] != before[name]]
+    given = {re.sub("^--(no-)?", "", flag).partition("=")[0].replace("-", "_") for flag in asked.flags}
+    yours = [name for name in settings if name in given or settings[name] != before[name]]
+    kept = [name for name in asked.base if settings[name] == before[name] and name not in yours]
     notes = []
     if asked.source.startswith("preset") and kept:
         notes.append(f"{asked.source}: {show(kept)}")

@@ -1,6 +1,6 @@
 """Atari 2600 games of the Arcade Learning Environment, stepped by threads of C++, as ``HostEnvs``: ``atari/Breakout``.
 
-Extra: ``pip install 'steersman[atari]'``; the games come with ale-py. The protocol (Machado et al. 2018,
+Extra: ``atari``; the games come with ale-py. The protocol (Machado et al. 2018,
 arXiv:1709.06009, section 5; Mnih et al. 2015 for the preprocessing), and its options:
 
 - An action lasts 4 frames; with probability 0.25 a frame repeats the last action instead ("sticky", as ``ALE/...-v5``).
@@ -22,7 +22,7 @@ import numpy as np
 
 from steersman.envs.host.contract import leaves_of
 from steersman.envs.host.timesteps import Bookkeeper, action_guard, member_seeds
-from steersman.errors import UsageError, nearest
+from steersman.errors import UsageError, nearest, to_install
 from steersman.spaces import canonical_action_space, inside_space, native_map
 from steersman.types import EnvSpec, HostEnvs, PyTree, TimeStep
 
@@ -105,7 +105,7 @@ def make(name: str, num_envs: int, *, workers: int = 0, **kwargs: Any) -> HostEn
     try:
         from ale_py import roms, vector_env
     except ImportError as error:
-        raise UsageError("ale-py is not installed. Install it with: pip install 'steersman[atari]'") from error
+        raise UsageError(f"ale-py is not installed. Install it with: {to_install('atari')}") from error
     if workers:
         raise UsageError(
             f"workers={workers}: Atari games have threads of their own. Use num_threads={workers} instead."

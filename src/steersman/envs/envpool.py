@@ -1,4 +1,4 @@
-"""EnvPool's environments, stepped by threads of C++, as ``HostEnvs``. Extra: ``pip install 'steersman[envpool]'``."""
+"""EnvPool's environments, stepped by threads of C++, as ``HostEnvs``. Extra: ``envpool``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gymnasium import spaces
 from steersman.envs.atari import Lives, Protocol, protocol_of
 from steersman.envs.host.contract import leaves_of
 from steersman.envs.host.timesteps import Bookkeeper, action_guard, flatten, member_seeds
-from steersman.errors import UsageError, nearest
+from steersman.errors import UsageError, nearest, to_install
 from steersman.spaces import canonical_action_space, inside_space, native_map, to_inside
 from steersman.types import EnvSpec, HostEnvs, PyTree, TimeStep
 
@@ -30,7 +30,7 @@ def make(name: str, num_envs: int, *, workers: int = 0, **kwargs: Any) -> HostEn
     try:
         import envpool
     except ImportError as error:
-        raise UsageError("EnvPool is not installed. Install it with: pip install 'steersman[envpool]'") from error
+        raise UsageError(f"EnvPool is not installed. Install it with: {to_install('envpool')}") from error
     if isinstance(num_envs, bool) or not isinstance(num_envs, int) or num_envs < 1:
         raise UsageError(f"num_envs is a whole number of at least 1; got {num_envs!r}.")
     if workers:

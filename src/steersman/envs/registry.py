@@ -2,7 +2,8 @@
 
 - ``CartPole-v1``: a compiled twin where there is one (``classic``), else Gymnasium's environment of that id;
 - ``gymnasium/CartPole-v1``, ``gymnax/...``, ``atari/...``, ``envpool/...``, ``goal/...``, ``probe/...``: by family;
-- ``package.module:factory``: your own, a function or class that gives a ``gymnasium.Env`` or a steersman ``Env``;
+- ``package.module:factory``, ``path/file.py:factory``: your own, a function or class that gives a ``gymnasium.Env`` or
+  a steersman ``Env``;
 - ``package:Namespace/Name-v0``: an id of Gymnasium's that exists once ``package`` is imported.
 
 A name may go on with the environment's own arguments: ``atari/Pong,sticky=0``, ``FrozenLake-v1,is_slippery=false``.
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from steersman.envs.classic import TWINS
 from steersman.envs.families import FAMILIES, split_name
-from steersman.envs.importing import load_object
+from steersman.envs.importing import is_file, load_object, offer
 from steersman.errors import EnvironmentFault, UsageError, nearest, raised_at
 
 if TYPE_CHECKING:
@@ -60,6 +61,9 @@ def make(environment: Any, num_envs: int, *, workers: int = 0, **kwargs: Any) ->
     name, arguments = split_name(environment)
     if arguments:
         return _named(make(name, num_envs, workers=workers, **{**arguments, **kwargs}), environment)
+    package, _, inside = name.partition(":")
+    if inside and is_file(package):
+        return _own(name, num_envs, workers, kwargs)
     env = _compiled(name, kwargs)
     if env is not None:
         return _vectorize(env, num_envs, workers)
@@ -72,15 +76,18 @@ def make(environment: Any, num_envs: int, *, workers: int = 0, **kwargs: Any) ->
         from steersman.envs import envpool
 
         return envpool.make(rest, num_envs, workers=workers, **kwargs)
-    package, _, inside = name.partition(":")
     elsewhere = package and inside and not inside.replace(".", "_").isidentifier()  # ale_py:ALE/Pong-v5
     if (head in ("gymnasium", "ALE") and rest) or _gymnasium_has(name) or elsewhere:
         from steersman.envs.host import gymnasium as host
 
         return host.make(rest if head == "gymnasium" else name, num_envs, workers=workers, **kwargs)
     if ":" in name:
-        return _named(_from_object(load_object(name, "the environment"), num_envs, workers, kwargs, name), name)
+        return _own(name, num_envs, workers, kwargs)
     raise _unknown(name)
+
+
+def _own(name: str, num_envs: int, workers: int, kwargs: dict[str, Any]) -> DeviceEnvs | HostEnvs:
+    return _named(_from_object(load_object(name, "the environment"), num_envs, workers, kwargs, name), name)
 
 
 def _named(made: DeviceEnvs | HostEnvs, name: str) -> DeviceEnvs | HostEnvs:
@@ -238,17 +245,32 @@ def _call(factory: Callable[..., Any], kwargs: dict[str, Any], label: str) -> An
     try:
         inspect.signature(factory).bind(**kwargs)
     except TypeError as error:
-        raise UsageError(f"{label} cannot be made with the arguments {kwargs}: {error}.") from None
+        raise UsageError(
+            f"{label} cannot be made with the arguments {kwargs}: {error}. {_takes(factory, label)}"
+        ) from None
     except ValueError:  # some callables of extensions have no signature to look at
         pass
     try:
         return factory(**kwargs)
     except (UsageError, EnvironmentFault):
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise EnvironmentFault(
             f"{label} could not be made: {type(error).__name__}: {error}{raised_at(error)}"
         ) from error
+
+
+def _takes(factory: Callable[..., Any], label: str) -> str:
+    """How a factory is given its arguments."""
+    kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    names = {n: p.default for n, p in inspect.signature(factory).parameters.items() if p.kind not in kinds}
+    needed = [name for name, default in names.items() if default is inspect.Parameter.empty]
+    if not names:
+        return "It takes none."
+    given = "".join(f",{name}=..." for name in needed or [*names][:1])
+    made = ", ".join(f"{name}=..." for name in needed or [*names][:1])
+    here = f"{label}{given}" if ":" in label else f"a function that takes none: lambda: {label}({made})"
+    return f"It takes {', '.join(names)}; give them as {here}."
 
 
 def _vectorize(env: Env, num_envs: int, workers: int) -> DeviceEnvs:
@@ -278,6 +300,8 @@ def _unknown(name: str) -> UsageError:
     older = [spec.id for spec in registry.values() if isinstance(spec.entry_point, str)]
     ids = list(dict.fromkeys([*(row.id for row in available()), *older]))
     family, slash, rest = name.partition("/")
+    if offered := offer(name):
+        return UsageError(f"Unknown environment {name!r}. {offered}")
     if slash and rest and family not in {spec.namespace for spec in registry.values()}:
         where = f"Unknown family {family!r} in {name}; families are {', '.join(f'{f}/' for f in FAMILIES)}."
     else:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from steersman.errors import UsageError
+from steersman.errors import UsageError, warn_once
 from steersman.run.disk import logs, run_folder
 from steersman.run.events import Compiling, Done, Stop, Trained
 from steersman.run.settings import RunConfig, saved_settings
@@ -54,6 +54,31 @@ class StopWithoutProgress:
         risen = mean > self.best + self.by
         self.best, self.since = (mean, 0) if risen else (self.best, self.since + 1)
         return Stop(f"no return above {self.best:g} for {self.rows} rows") if self.since >= self.rows else None
+
+
+class Unending:
+    """Warns, once, where no episode has ended in many steps of each environment: then there is no return to show.
+
+    limit: the longest an episode may be, 0 where that is not known.
+    """
+
+    def __init__(self, num_envs: int, limit: int, patience: int = 10_000):
+        self.num_envs, self.patience = num_envs, max(patience, limit)
+        self.ended = None  # the steps at which an episode was last seen to have ended, or the first row of this sitting
+
+    def __call__(self, event: Any) -> None:
+        if not isinstance(event, Trained) or event.row is None:
+            return
+        if self.ended is None or np.any(event.row["episodes"]):
+            self.ended = event.steps
+        waited = (event.steps - self.ended) // self.num_envs
+        if waited >= self.patience:
+            environment = event.training.environment
+            warn_once(
+                f"{environment} unending",
+                f"No episode of {environment} has ended in the last {waited:,} steps of each environment: there is no "
+                "return to show. Let it terminate, or give it a time limit: gymnasium.wrappers.TimeLimit(env, 1000).",
+            )
 
 
 class Logging:

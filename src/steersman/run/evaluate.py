@@ -48,6 +48,11 @@ class Evaluation:
     cost_ci95: tuple[tuple[float, float], ...] = ()  # of those means, bootstrap
     costs: tuple[tuple[float, ...], ...] = ()  # of each episode
 
+    def __repr__(self) -> str:
+        low, high = self.ci95
+        cut = f", {self.unfinished} cut unfinished" if self.unfinished else ""
+        return f"Evaluation(mean {self.mean:.6g}, 95% interval {low:.6g} to {high:.6g}, {self.episodes} episodes{cut})"
+
     def summary(self) -> dict[str, Any]:
         """All but the single episodes, as JSON values; of costs only where there are any."""
         left_out = {"returns", "lengths", "costs"} | (set() if self.mean_cost else {"mean_cost", "cost_ci95"})

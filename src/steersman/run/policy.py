@@ -45,6 +45,10 @@ class Policy:
             for explore in (False, True)
         }
 
+    def __repr__(self) -> str:
+        sees, does = self.spec.native_observation_space or self.spec.observation_space, self.spec.native_action_space
+        return f"Policy({self.spec.id}: {sees} -> {does})"
+
     def reset(self) -> None:
         """Forget the episode so far."""
         self._fresh = True
@@ -160,8 +164,8 @@ def load_seeds(
     run_folder.warn(newest.note)
     if newest.path is None:
         raise UsageError(
-            f"{run} holds no checkpoint yet: it was stopped before the first. Go on with it: "
-            f"steersman train --resume {run}"
+            f"{run} holds no checkpoint yet: it was stopped before the first, or has not come so far. Go on with it: "
+            f"{run_folder.to_resume(opened)}"
         )
     states = agent_states(newest.content, like, run_config.seeds)
     return [Policy(agent, states(index), spec) for index in chosen]

@@ -13,9 +13,10 @@ import jax
 
 from steersman import envs
 from steersman.agents.parts.config import ReplayConfig
-from steersman.errors import UsageError
+from steersman.errors import UsageError, to_install
 from steersman.memory import nbytes, uniform
 from steersman.run import plugins
+from steersman.run.disk import run_folder
 from steersman.run.disk.checkpoint import parameters_sha256
 from steersman.run.disk.dataset import Dataset, check_fits, read_dataset
 from steersman.run.disk.spec_json import spec_to_json, transitions_like
@@ -108,7 +109,7 @@ def prepare(plan: Plan, *, begun: bool = False) -> Setup:
     entry.check(config, run.num_envs)
     for wanted, package, extra in ((run.tensorboard, "tensorboardX", "tensorboard"), (run.wandb, "wandb", "wandb")):
         if wanted and not find_spec(package):
-            raise UsageError(f"{package} is not installed. Install it with: pip install 'steersman[{extra}]'")
+            raise UsageError(f"{package} is not installed. Install it with: {to_install(extra)}")
     with ExitStack() as undo:
         made = _make(environment, (fixed_size(environment) or 1) if offline else run.num_envs, run)
         undo.callback(close, environment, made)
@@ -119,6 +120,8 @@ def prepare(plan: Plan, *, begun: bool = False) -> Setup:
         agent = plugins.make_agent(entry, _counted(run, config), spec, run.budget, plan.network)
         loop = _loop(plan, run, config, made, agent, data)
         # Once the loop is made: it has settings of its own for JAX, which hold only before the devices are up.
+        if run.devices is not None and run.devices > len(jax.devices()):
+            run_folder.warn(f"devices = {run.devices}, but JAX has {len(jax.devices())}: no more can be used.")
         size = state_bytes(agent, spec, entry.first_length(config, run.num_envs), run.num_envs)
         check_memory(size * run.seeds, f"The state of {run.seeds} training(s) of {entry.name} on {spec.id}")
         every = run.checkpoint_every or _checkpoint_every(run, None if isinstance(loop, CompiledLoop) else spec)

@@ -107,14 +107,28 @@ class Session:
 
     def _rescue(self) -> str:
         """After a fault of a callback: save where that is no other run, and say where it goes on."""
-        if self.run is None:
-            return ""
-        if self.setup.compiled and self.state is not None:
+        if self.run is not None and self.setup.compiled and self.state is not None:
             self.callbacks = ()  # none of them is told of this
             self.write()
-        kept = checkpoint.saved(self.run.checkpoints)
-        where = f"It is saved at {kept[-1][0]:,} steps" if kept else "Nothing was saved yet"
-        return f" {where}; go on with: steersman train --resume {self.run.path}"
+        return f" {self.kept()}".rstrip()
+
+    def kept(self) -> str:
+        """What of a run that ends here is on disk, and how to go on; empty for a run without a folder."""
+        if self.run is None:
+            return ""
+        saved = checkpoint.saved(self.run.checkpoints)
+        again = run_folder.to_resume(self.run)
+        if not saved:
+            return f"Nothing was saved yet: begin anew with {again}"
+        return f"It is saved at {saved[-1][0]:,} steps; go on with: {again}"
+
+    @contextmanager
+    def interrupted(self) -> Iterator[None]:
+        """Let an interrupt that ends the run at once say what is kept of it."""
+        try:
+            yield
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(self.kept()) from None
 
 
 @contextmanager

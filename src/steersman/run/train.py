@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from steersman.run import plugins
-from steersman.run.callbacks import Curve, loggers
+from steersman.run.callbacks import Curve, Unending, loggers
 from steersman.run.disk import checkpoint, compile_cache, run_folder
 from steersman.run.disk.files import lock
 from steersman.run.disk.spec_json import spec_from_json
@@ -56,6 +56,14 @@ class Result:
     policies: list[Policy] = field(repr=False)
     _evaluator: Callable[[int, bool], Evaluator] = field(repr=False)
 
+    def __repr__(self) -> str:
+        what = f"{self.summary['algorithm']} on {self.summary['environment']}"
+        played = "not evaluated" if self.evaluation is None else f"evaluation {self.evaluation!r}"
+        rows = f"history of {len(self.history)} rows"
+        where = "no run folder" if self.run is None else f"run folder {self.run}"
+        steps = f"{self.summary['status']} at {self.summary['steps']:,} steps"
+        return f"Result({what}, {steps}: {played}, {rows}, {where})"
+
     def evaluate(self, episodes: int = 100, *, seed: int = EVALUATION_SEED, explore: bool = False) -> Evaluation:
         """Play whole episodes with the first seed's policy, in environments of its own."""
         return self._evaluator(episodes, explore)(self.policy.state, seed)
@@ -66,6 +74,7 @@ def train(
     environment: Any = "CartPole-v1",
     *,
     out: str | Path | None = None,
+    replace: bool = False,
     preset: bool = True,
     network: Any = None,
     callbacks: Sequence[Callback] = (),
@@ -78,8 +87,9 @@ def train(
     environment itself. settings: fields of ``RunConfig`` (steps, seed, seeds, num_envs ...) and of the algorithm's
     config, by name; what is not given comes from the environment's preset, then from the defaults. network: a factory
     ``(key, spec) -> module``, or its name, in place of the algorithm's own networks. out: the run folder; without one
-    nothing is written. callbacks: each is called with every event of ``steersman.run.events``, and can log, save or
-    stop.
+    nothing is written. replace: put the run in the place of the one that ``out`` holds, whose files are removed once
+    the settings of the new one have been found right. callbacks: each is called with every event of
+    ``steersman.run.events``, and can log, save or stop.
 
     Ctrl-C and SIGTERM end the training early, with what there is: ``result.interrupted``.
 
@@ -93,8 +103,8 @@ def train(
     500.0
     """
     use_all_cores()
-    plan = planned(algorithm, environment, settings, preset=preset, network=network, out=out, callbacks=callbacks)
-    return run(plan)
+    own: dict[str, Any] = {"preset": preset, "network": network, "callbacks": callbacks}
+    return run(planned(algorithm, environment, settings, out=out, replace=replace, **own))
 
 
 def resume(
@@ -146,6 +156,8 @@ def run(plan: Plan) -> Result:
         stack.callback(setup.close)
         folder = None
         if plan.out is not None:
+            if plan.replace:
+                run_folder.remove(plan.out)
             folder = run_folder.create(plan.out, config_json(setup, plan.origins))
             stack.enter_context(lock(folder.path))
         return _run(plan, setup, folder)
@@ -183,7 +195,8 @@ def _run(plan: Plan, setup: Setup, folder: run_folder.Run | None, newest: checkp
     began = time.perf_counter()
     with stop_on_signals() as signals, ExitStack() as stack:
         session = Session(plan, setup, folder, signals)
-        session.tell(Compiling(session, setup.describe(), setup.steps(setup.updates)))
+        stack.enter_context(session.interrupted())
+        session.tell(Compiling(session, setup.describe() + _going_on(setup, newest), setup.steps(setup.updates)))
         if folder is not None and newest is not None:
             session.state, session.progress = restore(setup, folder, newest, began)
             (folder.path / "summary.json").unlink(missing_ok=True)
@@ -191,6 +204,8 @@ def _run(plan: Plan, setup: Setup, folder: run_folder.Run | None, newest: checkp
             session.state = setup.loop.start()
         if folder is not None:
             session.listeners = [*loggers(stack, folder, setup.run), Curve(folder)]
+        if setup.algorithm.data != "only":
+            session.listeners.append(Unending(setup.run.num_envs, setup.spec.max_episode_steps or 0))
         session.tell(Compiled(session, session.steps, session.progress.compile + setup.loop.compile_seconds))
         _train(session)
         policies = [Policy(setup.agent, s, setup.spec) for s in setup.loop.agents(session.state)]
@@ -218,6 +233,13 @@ def _run(plan: Plan, setup: Setup, folder: run_folder.Run | None, newest: checkp
         history = session.progress.history
         session.tell(Done(session, summary, history))
     return Result(policies[0], history, summary, evaluation, session.folder, interrupted, policies, setup.evaluator)
+
+
+def _going_on(setup: Setup, newest: checkpoint.Latest | None) -> str:
+    """Where a run that was stopped goes on."""
+    if newest is None:
+        return ""
+    return f", going on from step {setup.steps(updates_done(newest)):,}" if newest.path else ", anew: nothing was saved"
 
 
 def _train(session: Session) -> None:

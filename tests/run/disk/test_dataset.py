@@ -340,5 +340,5 @@ def test_recorded_actions_of_any_box(monkeypatch, actions, acted, inside):
 
 def test_without_minari_the_extra_is_named(monkeypatch):
     monkeypatch.setattr(dataset, "find_spec", lambda name: None)
-    with pytest.raises(UsageError, match=r"no folder mujoco/hopper-v0.*pip install 'steersman\[minari\]'"):
+    with pytest.raises(UsageError, match=r"no folder mujoco/hopper-v0.*pip install -e '\.\[minari\]'"):
         steersman.read_dataset("mujoco/hopper-v0")

@@ -190,7 +190,7 @@ def test_tensorboard_after_a_resume_voids_what_is_written_again(tmp_path):
 def test_a_missing_extra_is_named(tmp_path, monkeypatch, sink, extra):
     monkeypatch.setitem(sys.modules, "tensorboardX", None)
     monkeypatch.setitem(sys.modules, "wandb", None)
-    with pytest.raises(UsageError, match=rf"pip install 'steersman\[{extra}\]'"):
+    with pytest.raises(UsageError, match=rf"pip install -e '\.\[{extra}\]'"):
         sink(tmp_path)
     assert list(tmp_path.iterdir()) == []
 

@@ -100,7 +100,7 @@ def crossq_learner(
     config: CrossQConfig, spec: EnvSpec, *, budget: int | None = None, network: Any = None
 ) -> BatchLearner:
     """CrossQ as a learner from batches, for a replay of one's own."""
-    common.check_continuous("CrossQ", spec, network)
+    common.check_continuous("CrossQ", spec)
     if network is not None:
         raise UsageError("CrossQ takes no network of your own: batch renormalisation in it is the algorithm. Try sac.")
     size = common.action_size(spec)

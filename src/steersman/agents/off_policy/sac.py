@@ -102,12 +102,13 @@ def sac_learner(
     config: SACConfig, spec: EnvSpec, *, budget: int | None = None, network: NetworkFactory | None = None
 ) -> BatchLearner:
     """SAC as a learner from batches, for a replay of one's own."""
-    common.check_continuous("SAC", spec, network, discrete=True)
+    common.check_continuous("SAC", spec, discrete=True)
     if isinstance(spec.action_space, spaces.Discrete):
-        return soft_learner(config, spec, network, discrete_parts(), budget=budget)
+        return soft_learner("SAC", config, spec, network, discrete_parts(), budget=budget)
     least = lambda z: z.min(0)  # [K, N, 1] -> [N, 1]
     loss = lambda z, y: 0.5 * jnp.square(z - y[None])[..., 0]
-    return soft_learner(config, spec, network, continuous_parts(least, loss, lambda z: least(z)[:, 0]), budget=budget)
+    parts = continuous_parts(least, loss, lambda z: least(z)[:, 0])
+    return soft_learner("SAC", config, spec, network, parts, budget=budget)
 
 
 def continuous_parts(
@@ -158,6 +159,7 @@ def discrete_parts() -> Parts:
 
 
 def soft_learner(
+    algorithm: str,
     config: SACConfig,
     spec: EnvSpec,
     network: NetworkFactory | None,
@@ -168,7 +170,7 @@ def soft_learner(
 ) -> BatchLearner:
     """The learner that SAC and its descendants share: what they do not is in ``parts``."""
     discrete = isinstance(spec.action_space, spaces.Discrete)
-    make_actor, make_critic = common.networks(config, spec, network, outputs=outputs)
+    make_actor, make_critic = common.networks(algorithm, config, spec, network, outputs=outputs)
     size = common.action_size(spec)
     goal = config.target_entropy
     if goal is None:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
 
 from steersman import shards
 from steersman.agents.parts import config as groups
+from steersman.agents.parts import own_networks
 from steersman.agents.parts.checks import Rules, check_network
 from steersman.agents.parts.with_replay import BatchLearner
 from steersman.memory import uniform
@@ -53,7 +55,8 @@ def policy_maker(
     """key -> the user's policy, or ``StochasticActor``. Raises UsageError for an action space without a policy."""
     check_network(algorithm, spec, network)
     if network is not None:
-        return lambda key: network(key, spec)
+        wrong = partial(own_networks.policy, spec)
+        return own_networks.own_network(algorithm, spec, network, "obs -> distribution", wrong)
     return lambda key: StochasticActor(spec, **config.network, key=key)
 
 

@@ -108,8 +108,8 @@ def ppo(
     network: ``(key, spec) -> module``, the module mapping one observation to ``(distribution, value)``; by default
     ``nets.actor_critic.ActorCritic`` as the config says. Raises UsageError for actions that no policy head serves.
     """
-    make_network = common.network_maker("PPO", config, spec, network)
     adam, penalty = common.adam(config), config.objective == "penalty"
+    make_network = common.network_maker("PPO", config, spec, network, kl=penalty)
 
     def init(key: Key, first_rollout: Rollout) -> PPOState:
         net = training.trained(adam, make_network(key))

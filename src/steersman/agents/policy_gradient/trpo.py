@@ -103,7 +103,7 @@ def trpo(
     common parameters; by default ``nets.actor_critic.ActorCritic`` as the config says. Raises UsageError for an action
     space that no policy head serves.
     """
-    make_network = common.network_maker("TRPO", config, spec, network)
+    make_network = common.network_maker("TRPO", config, spec, network, kl=True)
     adam = common.adam(config)
 
     def init(key: Key, first_rollout: Rollout) -> LearnerState:

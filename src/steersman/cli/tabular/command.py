@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,6 +12,7 @@ from rich.console import Console
 from rich.table import Table as Rows
 
 from steersman.cli.display import number, print_json, print_table
+from steersman.cli.flags import parsed
 from steersman.cli.tabular import learn, solve
 from steersman.errors import UsageError, nearest
 from steersman.run.disk.files import replacing
@@ -118,7 +120,8 @@ def run(arguments: list[str]) -> int:
         raise UsageError(
             f"steersman tabular has solve, learn and draw, not {action!r}. {nearest(action, KINDS)}".rstrip()
         )
-    chosen = tyro.cli(KINDS[action], args=rest, prog=f"steersman tabular {action}")
+    chosen = parsed(KINDS[action], rest, f"steersman tabular {action}")
+    _check_ranges(vars(chosen))
     names = {"json", "picture", "rows", "problem"}
     if isinstance(chosen, Draw):
         settings = {name: value for name, value in vars(chosen).items() if name not in names}
@@ -138,6 +141,20 @@ def run(arguments: list[str]) -> int:
     if chosen.picture is not None:
         print(f"\npicture: {chosen.picture}")
     return 0
+
+
+def _check_ranges(given: Mapping[str, object]) -> None:
+    """Raise UsageError for a number that is out of its range."""
+    rules = (
+        (("episodes", "steps", "seeds", "n"), lambda v: v >= 1, "1 or more"),
+        (("seed", "rows", "planning_steps"), lambda v: v >= 0, "0 or more"),
+        (("alpha", "tol"), lambda v: v > 0, "above 0"),
+        (("epsilon", "lambda_"), lambda v: 0 <= v <= 1, "between 0 and 1"),
+    )
+    for names, legal, right in rules:
+        for name in names:
+            if (value := given.get(name)) is not None and not legal(value):
+                raise UsageError(f"--{name.strip('_').replace('_', '-')} {value}: it must be {right}.")
 
 
 def _save(figure: Figure, path: Path) -> None:

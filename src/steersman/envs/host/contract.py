@@ -5,6 +5,7 @@ Messages say what came, what the space says, and where to look. Imports no JAX: 
 
 from __future__ import annotations
 
+import inspect
 import reprlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from functools import reduce
 from operator import getitem, index
 from typing import Any, NamedTuple
 
+import gymnasium
 import numpy as np
 from gymnasium import spaces
 from numpy.lib.array_utils import byte_bounds
@@ -105,6 +107,34 @@ def wrong_costs(label: str, info: Mapping[str, Any], step: int, wanted: int | No
         f"{label} gave {got} in its info at step {step} of its episode{first}. Costs are a number, or an array of "
         "numbers, in the info of every step, equally many each time; 0.0 where nothing is to be paid."
     )
+
+
+def check_spaces(label: str, env: gymnasium.Env) -> None:
+    """An environment has the two spaces, made of Gymnasium's."""
+    for what, example in (("observation_space", "Box(-1.0, 1.0, (3,))"), ("action_space", "Discrete(2)")):
+        space = getattr(env, what, None)
+        if not isinstance(space, spaces.Space):
+            kind = type(space)
+            has = "has no" if space is None else f"has a {kind.__module__}.{kind.__qualname__} as its"
+            raise EnvironmentFault(
+                f"{label} {has} {what}. Set it in __init__, as in self.{what} = gymnasium.spaces.{example}."
+            )
+
+
+def signature_hint(env: gymnasium.Env, where: str) -> str:
+    """How ``reset`` or ``step`` is declared, where an environment's own cannot be called so; else empty."""
+    declared, call = {
+        "reset": ("def reset(self, *, seed=None, options=None)", {"seed": 0}),
+        "step": ("def step(self, action)", None),
+    }[where]
+    try:
+        signature = inspect.signature(getattr(env.unwrapped, where))
+        signature.bind(0) if call is None else signature.bind(**call)
+    except TypeError:
+        return f". Declare it as Gymnasium does: {declared}."
+    except ValueError:  # no signature to look at
+        pass
+    return ""
 
 
 def check_reset(label: str, given: Any, leaves: Sequence[Leaf], mask: bool) -> None:

@@ -71,7 +71,7 @@ class Members:
             except (UsageError, EnvironmentFault):
                 self.close()
                 raise
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 self.close()
                 raise EnvironmentFault(
                     f"The environment of member {first + i} could not be made: "
@@ -92,6 +92,7 @@ class Members:
         Resets the first one, for whether infos carry a mask, and steps it once, for whether they carry costs.
         """
         env = self.envs[0]
+        contract.check_spaces(self.name, env)
         if len({id(env) for env in self.envs}) < len(self.envs):
             raise UsageError(f"The factory gave the same {self.name} twice; it is to make a new one at every call.")
         for i, other in enumerate(self.envs):
@@ -112,7 +113,7 @@ class Members:
     def _try_costs(self, start: Any) -> int:
         """How many costs a step of the first member has, by one step after ``start``, what its reset gave."""
         info: Any = {}
-        with suppress(Exception):  # a step that fails does so again in earnest, and is named then
+        with suppress(Exception, SystemExit):  # a step that fails does so again in earnest, and is named then
             info = self._steps[0](contract.some_action(self.envs[0].action_space, *start))[4]
         costs = contract.costs_in(info) if isinstance(info, dict) else 0
         if costs is None:
@@ -179,7 +180,7 @@ class Members:
             self._collect()
         except EnvironmentFault:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             if i < 0:  # not from a member's own code: what they gave does not fit
                 self._explain()
                 raise EnvironmentFault(f"{self.name} broke its contract: {type(error).__name__}: {error}") from error
@@ -266,13 +267,13 @@ class Members:
     def _call(self, i: int, function: Callable[..., Any], kwargs: Mapping[str, Any], where: str) -> Any:
         try:
             return function(**kwargs)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise self._raised(i, where, error) from error
 
-    def _raised(self, i: int, where: str, error: Exception) -> EnvironmentFault:
+    def _raised(self, i: int, where: str, error: BaseException) -> EnvironmentFault:
         step = f" at step {self._now - self._began[i]} of its episode" if where == "step" else ""
-        what = type(error).__name__
-        return EnvironmentFault(f"{self._label(i)} raised {what} in {where}{step}: {error}{raised_at(error)}")
+        what, hint = type(error).__name__, contract.signature_hint(self.envs[i], where)
+        return EnvironmentFault(f"{self._label(i)} raised {what} in {where}{step}: {error}{raised_at(error)}{hint}")
 
     def _label(self, i: int) -> str:
         return f"{self.name} (member {self.first + i})"

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from gymnasium import spaces
 
 from steersman.envs.host.contract import Leaf, beyond, leaves_of
-from steersman.errors import EnvironmentFault, UsageError
+from steersman.errors import EnvironmentFault, UsageError, warn_once
 from steersman.types import EnvSpec, PyTree, TimeStep
 
 _UNSIGNED = np.dtype(np.uint32)
@@ -78,6 +78,9 @@ def check_action(spec: EnvSpec, num_envs: int, action: PyTree) -> None:
             )
 
 
+_CLOSELY, _THEN = 256, 16  # steps at which bounds are looked at: all of the first so many, then every so manieth
+
+
 class Bookkeeper:
     """Makes TimeSteps out of the arrays that simulators give, and keeps the statistics of the running episodes.
 
@@ -108,6 +111,7 @@ class Bookkeeper:
             for i, leaf in enumerate(leaves)
             if leaf.high is not None
         ]
+        self._bounds, self._steps = list(_bounds(spec.observation_space, leaves)), 0
         self._returns = np.zeros(num_envs, np.float64)
         self._lengths = np.zeros(num_envs, np.int32)
         self._episode_costs = np.zeros((num_envs, spec.num_costs), np.float64)
@@ -118,6 +122,7 @@ class Bookkeeper:
         self._lengths[:] = 0
         self._episode_costs[:] = 0
         self._watch(obs, "observation", None)
+        self._compare(obs)
         return self._tree(obs)
 
     def step(
@@ -146,6 +151,9 @@ class Bookkeeper:
         if final is not None:
             self._watch(final, "last observation of an episode", action)
         self._watch(obs, "observation", action)
+        self._steps += 1
+        if self._bounds and (self._steps <= _CLOSELY or self._steps % _THEN == 0):
+            self._compare(obs)
         self._returns += reward if native_reward is None else native_reward
         costs32 = episode_cost = self._no_costs
         if self._num_costs:
@@ -200,6 +208,22 @@ class Bookkeeper:
     def _when(self, member: int, action: PyTree) -> str:
         return "reset" if action is None else f"step {self.step_of(member)} of its episode"
 
+    def _compare(self, obs: Sequence[np.ndarray]) -> None:
+        """Warn, once for each leaf, of observations outside the bounds of their Box."""
+        for bounds in self._bounds:
+            i, low, high, slack = bounds
+            outside = (obs[i] < low - slack) | (obs[i] > high + slack)
+            if outside.any():
+                member, *entry = np.argwhere(outside)[0].tolist()
+                at, name = f"[{', '.join(map(str, entry))}]" if entry else "", self._leaves[i].name
+                ends = f"{low[tuple(entry)]:g} to {high[tuple(entry)]:g}"
+                warn_once(
+                    f"{self._id} bounds {name}",
+                    f"{self._id} (member {member}) returned {obs[i][(member, *entry)]:g} as its observation{name}{at}; "
+                    f"its observation_space says {ends}. The agent is given it as it is. Make the two agree.",
+                )
+                self._bounds = [other for other in self._bounds if other is not bounds]
+
     def _fault(self, x: np.ndarray, what: str, action: PyTree) -> None:
         member, *entry = np.argwhere(~np.isfinite(x))[0].tolist()
         where = f"{what}[{', '.join(map(str, entry))}]" if entry else what
@@ -212,6 +236,18 @@ class Bookkeeper:
             f"{self._id} (member {member}) returned {value} as its {where}, at {when}. Rewards, costs and float "
             f"observations have to be finite, in float32 too.{hint}"
         )
+
+
+def _bounds(space: spaces.Space, leaves: Sequence[Leaf]) -> Iterator[tuple[int, np.ndarray, np.ndarray, np.ndarray]]:
+    """Of each leaf that is bounded floats: (its number, low, high, what rounding may add), in float64."""
+    for i, leaf in enumerate(leaves):
+        part: Any = space
+        for key in leaf.path:
+            part = part[key]
+        if np.dtype(leaf.dtype).kind == "f" and (np.isfinite(part.low).any() or np.isfinite(part.high).any()):
+            low, high = part.low.astype(np.float64), part.high.astype(np.float64)
+            finite = [np.where(np.isfinite(x), np.abs(x), 0.0) for x in (low, high)]
+            yield i, low, high, 1e-5 * np.maximum(1.0, np.maximum(*finite))
 
 
 def _arrays(tree: PyTree) -> list[Any]:

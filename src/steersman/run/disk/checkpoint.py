@@ -260,7 +260,7 @@ def _content(file: TensorFile) -> tuple[int, dict[str, Any], dict[str, str]]:
         case {"version": int(version)} if version > VERSION:
             raise UsageError(
                 f"{file.path} has checkpoint version {version}; this steersman reads {VERSION}. "
-                "Upgrade: pip install -U steersman"
+                "Upgrade it: git pull, in steersman's folder."
             )
         case {"header": dict(header), "keys": dict(keys), "version": int(version)} if version > 0:
             if all(impl in IMPLS and name in file.entries for name, impl in keys.items()):

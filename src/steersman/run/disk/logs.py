@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from steersman.errors import UsageError
+from steersman.errors import UsageError, to_install
 from steersman.run.disk.files import explained, plain, replacing
 
 
@@ -183,9 +183,7 @@ class TensorBoard:
         try:
             from tensorboardX import SummaryWriter
         except ImportError:
-            raise UsageError(
-                "tensorboardX is not installed. Install it with: pip install 'steersman[tensorboard]'"
-            ) from None
+            raise UsageError(f"tensorboardX is not installed. Install it with: {to_install('tensorboard')}") from None
         self._path, self._new, self._writer = Path(path), SummaryWriter, None
 
     def write(self, steps: int, metrics: Mapping[str, Any]) -> None:
@@ -214,7 +212,7 @@ class WandB:
         try:
             import wandb  # pyright: ignore[reportMissingImports]
         except ImportError:
-            raise UsageError("wandb is not installed. Install it with: pip install 'steersman[wandb]'") from None
+            raise UsageError(f"wandb is not installed. Install it with: {to_install('wandb')}") from None
         path = Path(path)
         marker = path / "wandb-id"
         with explained("writing", marker):

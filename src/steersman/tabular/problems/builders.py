@@ -235,7 +235,10 @@ def from_gymnasium(env: Any, *, gamma: float = 0.99, **kwargs: Any) -> MDP:
     """
     import gymnasium
 
-    made = gymnasium.make(env, **kwargs) if isinstance(env, str) else env
+    try:
+        made = gymnasium.make(env, **kwargs) if isinstance(env, str) else env
+    except gymnasium.error.Error as error:
+        raise UsageError(f"{env} is none of Gymnasium's toy-text environments: {error}") from None
     inner: Any = made.unwrapped
     table = getattr(inner, "P", None)
     name = made.spec.id if made.spec else type(inner).__name__
