@@ -21,7 +21,7 @@ from steersman.run import plugins
 from steersman.run.callbacks import StopAtReturn
 from steersman.run.disk import checkpoint, run_folder
 from steersman.run.events import Callback
-from steersman.run.settings import environment_of, known_settings, preset_for, reopened, translated
+from steersman.run.settings import environment_of, fitted, known_settings, preset_for, reopened, translated
 from steersman.run.train import Result, resume, train
 
 
@@ -73,6 +73,12 @@ class Asked:
     source: str  # where those are from
     flags: list[str]
 
+    @property
+    def named(self) -> set[str]:
+        """The settings that are asked for: by flags, or as another run's; those of a preset are defaults."""
+        flags = {f.partition("=")[0].removeprefix("--").replace("-", "_") for f in self.flags if f.startswith("--")}
+        return flags if self.source.startswith("preset") else flags | self.base.keys()
+
 
 def run(arguments: list[str]) -> int:
     """-> exit code: 0 done, 130 interrupted."""
@@ -87,6 +93,7 @@ def run(arguments: list[str]) -> int:
     _check_names(asked.flags, known_settings(entry))
     title = f"steersman train {named} {environment or 'ENVIRONMENT'}"
     output, settings, defaults = parse(entry, Output, asked.base, asked.flags, title)
+    settings = fitted(entry, settings, asked.named)
     if environment is None:
         raise UsageError(f"Name an environment: steersman train {named} CartPole-v1. Known ones: steersman list")
     out = output.out or run_folder.default_path(entry.name, environment, settings["seed"])
@@ -172,7 +179,8 @@ def _notes(asked: Asked, settings: dict[str, Any], before: dict[str, Any]) -> li
     """What differs from the defaults, and why, for people to read."""
     show = lambda names: ", ".join(f"{name}={settings[name]}" for name in names)
     kept = [name for name in asked.base if settings[name] == before[name]]
-    yours = [name for name in settings if settings[name] != before[name]]
+    changed = [name for name in settings if settings[name] != before[name]]
+    yours, fitting = ([name for name in changed if (name in asked.named) == own] for own in (True, False))
     notes = []
     if asked.source.startswith("preset") and kept:
         notes.append(f"{asked.source}: {show(kept)}")
@@ -180,6 +188,8 @@ def _notes(asked: Asked, settings: dict[str, Any], before: dict[str, Any]) -> li
         notes.append(f"settings of {asked.source}")
     if yours:
         notes.append(f"given: {show(yours)}")
+    if fitting:
+        notes.append(f"for so few steps: {show(fitting)}")
     return notes
 
 

@@ -11,7 +11,7 @@ from steersman.run import plugins
 from steersman.run.disk.run_folder import Run
 from steersman.run.evaluate import fixed_size
 from steersman.run.events import Callback, Within
-from steersman.run.settings import RunConfig, preset_for, split
+from steersman.run.settings import RunConfig, fitted, preset_for, split
 from steersman.types import Algorithm
 
 
@@ -30,7 +30,9 @@ class Plan:
     more: bool = False  # with a new budget of steps
     callbacks: Sequence[Callback] = ()
     within: Within | None = None  # of a comparison
-    programs: dict[str, Any] = field(default_factory=dict)  # of a host loop: shared by runs that differ in their seed
+    # Of host loops, and shared by runs that differ in their seed: compiled programs, and the number of workers chosen.
+    programs: dict[str, Any] = field(default_factory=dict)
+    chosen: dict[str, int] = field(default_factory=dict)
 
 
 def planned(
@@ -48,5 +50,5 @@ def planned(
     given = (preset_for(entry, environment) if preset else {}) | ({} if size is None else {"num_envs": size})
     origins = plugins.origins(entry, algorithm, network)
     place = None if out is None else Path(out)
-    parts = split(entry, given | dict(settings))
+    parts = split(entry, fitted(entry, given | dict(settings), settings))
     return Plan(entry, environment, *parts, plugins.network(network), origins, place, callbacks=callbacks)
