@@ -112,7 +112,7 @@ def resume(
     steps: a new budget. environment, algorithm, network: needed where the run was trained on or by what is the user's
     own, an object or a ``package.module:name``, which a run folder alone never causes to be imported. A run that is
     done already, or that a callback has stopped early, is left as it is without more steps. Raises as ``train`` does,
-    and UsageError for a folder that is not a run or is in use.
+    and UsageError for a folder that is not a run or is in use, and for fewer steps than it has trained for.
     """
     use_all_cores()
     opened = run_folder.open_run(out)

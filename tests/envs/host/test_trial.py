@@ -10,7 +10,7 @@ from functools import partial
 import numpy as np
 import pytest
 
-from steersman.envs.host import trial
+from steersman.envs.host import members, trial
 from steersman.envs.host.gymnasium import make
 from steersman.envs.host.workers import Crew
 
@@ -208,3 +208,9 @@ def test_an_interrupt_leaves_no_process(own, monkeypatch):
         envs.best_workers(10**6, 2)
     assert all(process.poll() is not None for process in crews[0][1])
     envs.close()
+
+
+def test_a_long_start_is_said(monkeypatch):
+    monkeypatch.setattr(members, "LONG", 0.0)
+    with pytest.warns(members.StartWarning, match=r"Making 3 copies of CartPole-v1 takes about \d+ s"):
+        make("CartPole-v1", 3).close()

@@ -52,7 +52,7 @@ def test_only_a_warm_up_that_nobody_asked_for_is_lowered(given, asked, wanted):
     assert fitted(algorithm("ppo"), given, asked) == given
 
 
-def test_a_training_and_a_comparison_lower_it(monkeypatch):
+def test_a_training_and_a_comparison_lower_it():
     from steersman.run.compare.entries import read_entries, resolve
     from steersman.run.plan import planned
 
@@ -101,12 +101,6 @@ def test_copies_that_memory_does_not_hold_are_refused_by_a_few(monkeypatch):
     with pytest.raises(UsageError, match="num_envs = 1,200"):
         steersman.train("ppo", Heavy, num_envs=1200, steps=10**6)
     assert Heavy.open == 0
-
-
-def test_a_long_start_is_said(monkeypatch):
-    monkeypatch.setattr(limits, "LONG", 0.0)
-    with pytest.warns(limits.StartWarning, match=r"Making 900 copies of Heavy takes about \d+ s before training"):
-        check_copies(lambda n: envs.make(Heavy, n), 900)
 
 
 @pytest.mark.parametrize("place", ["CartPole-v1", "gymnasium/CartPole-v1"])

@@ -24,6 +24,11 @@ from steersman.envs.host.contract import Leaf
 from steersman.errors import EnvironmentFault, UsageError, raised_at
 
 Factory = Callable[[], gymnasium.Env]
+LONG = 10.0  # seconds of making members that are worth a word
+
+
+class StartWarning(UserWarning):
+    """The start takes long."""
 
 
 class Look(NamedTuple):
@@ -66,6 +71,7 @@ class Members:
         self.first = first
         self.envs: list[gymnasium.Env] = []
         for i, factory in enumerate(factories):
+            began = time.perf_counter()
             try:
                 env = factory()
             except (UsageError, EnvironmentFault):
@@ -81,6 +87,11 @@ class Members:
                 self.close()
                 raise UsageError(f"The factory gave {type(env).__name__}; it is to return a gymnasium.Env.")
             self.envs.append(env)
+            # By the second: the first has imported what there is to import.
+            seconds = (time.perf_counter() - began) * len(factories)
+            if i == 1 and seconds > LONG:
+                said = f"Making {len(factories):,} copies of {_name(env)} takes about {seconds:,.0f} s."
+                warnings.warn(said, StartWarning, stacklevel=2)
         bare = [_bare(env) for env in self.envs]
         self._steps = [step for step, _ in bare]
         self._limits = [math.inf if limit is None else limit for _, limit in bare]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import time
 import tracemalloc
-import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -15,11 +13,6 @@ from steersman.types import HostEnvs
 
 MANY = 1_000  # copies of a host environment, above which some are made first, to see what all will take
 TRIED = 8
-LONG = 10.0  # seconds of making them that are worth a word
-
-
-class StartWarning(UserWarning):
-    """The start of a run takes long."""
 
 
 def check_warm_up(steps: int, first_steps: int, unroll_length: int, num_envs: int, learning_starts: int | None) -> None:
@@ -43,15 +36,9 @@ def check_warm_up(steps: int, first_steps: int, unroll_length: int, num_envs: in
 
 
 def check_copies(make: Callable[[int], HostEnvs], num_envs: int) -> None:
-    """Raise UsageError where so many host environments do not fit into memory; warn where making them takes long.
-
-    make: makes some; they are closed again.
-    """
+    """Raise UsageError where memory does not hold so many host environments. make: makes some, which are closed."""
     make(1).close()  # what is imported is imported now
-    began = time.perf_counter()
-    make(TRIED).close()
-    seconds = (time.perf_counter() - began) / TRIED * num_envs
-    tracemalloc.start()  # it slows what it watches
+    tracemalloc.start()
     try:
         before = _resident()
         some = make(TRIED)
@@ -61,9 +48,6 @@ def check_copies(make: Callable[[int], HostEnvs], num_envs: int) -> None:
     some.close()
     what = f"What num_envs = {num_envs:,} copies of {some.spec.id} hold, by a sample of {TRIED},"
     check_memory(size, what, "Lower num_envs.")
-    if seconds > LONG:
-        said = f"Making {num_envs:,} copies of {some.spec.id} takes about {seconds:,.0f} s before training begins."
-        warnings.warn(said, StartWarning, stacklevel=2)
 
 
 def _resident() -> int:
