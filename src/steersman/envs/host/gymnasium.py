@@ -127,13 +127,14 @@ class GymnasiumEnvs(HostEnvs):
             return 0
         if not trial.may_pay(members.step_seconds, self.num_envs, steps, processes):
             return 0
-        return self._tried(min(processes, self.num_envs)) if trial.can_be_sent(self._factories) else 0
+        if not trial.can_be_sent(self._factories):
+            return 0
+        return self._tried(min(processes, self.num_envs), trial.steps_of(members.step_seconds))
 
-    def _tried(self, processes: int) -> int:
+    def _tried(self, processes: int, steps: int) -> int:
         from steersman.envs.host.workers import Crew
 
-        actions = self._some_actions(trial.steps_of(self._members.step_seconds), processes + 1)
-        seeds = member_seeds(0, processes + 1)
+        actions, seeds = self._some_actions(steps, processes + 1), member_seeds(0, processes + 1)
         self._crew = crew = Crew(processes)
         workers = 0
         try:

@@ -6,10 +6,10 @@ import tracemalloc
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from steersman.errors import UsageError
 from steersman.run.loops.devices import check_memory
-from steersman.types import HostEnvs
 
 MANY = 1_000  # copies of a host environment, above which some are made first, to see what all will take
 TRIED = 8
@@ -35,7 +35,7 @@ def check_warm_up(steps: int, first_steps: int, unroll_length: int, num_envs: in
     )
 
 
-def check_copies(make: Callable[[int], HostEnvs], num_envs: int) -> None:
+def check_copies(make: Callable[[int], Any], num_envs: int) -> None:
     """Raise UsageError where memory does not hold so many host environments. make: makes some, which are closed."""
     make(1).close()  # what is imported is imported now
     tracemalloc.start()
