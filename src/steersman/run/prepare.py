@@ -156,7 +156,8 @@ def _check_rollouts(run: RunConfig, config: Any, spec: EnvSpec, loop: Loop, begu
     length, num_envs = config.unroll_length, run.num_envs
     what = f"A rollout of unroll_length {length:,} x num_envs {num_envs:,} on {spec.id}"
     check_memory(nbytes(transitions_like(spec, (length, num_envs))), what, "Lower num_envs or unroll_length.")
-    starts = config.learning_starts if isinstance(config, ReplayConfig) else None
+    counted = _counted(run, config)
+    starts = counted.learning_starts if isinstance(counted, ReplayConfig) else None
     if not begun:
         check_warm_up(run.steps, loop.first_steps, length, num_envs, starts)
 

@@ -184,7 +184,8 @@ def fitted(algorithm: Algorithm, settings: Mapping[str, Any], asked: Collection[
     The defaults are for budgets of 50,000 steps and more; from there on nothing changes. What is asked for stays.
     """
     known, found = known_settings(algorithm), dict(settings)
-    if algorithm.data == "start" and "learning_starts" in known and "learning_starts" not in asked:
+    warms_up = algorithm.data == "start" and not found.get("from_data")
+    if warms_up and "learning_starts" in known and "learning_starts" not in asked:
         plain = typed(algorithm, {k: v for k, v in found.items() if k in ("steps", "learning_starts")})
         values = {name: plain.get(name, known[name].default) for name in ("steps", "learning_starts")}
         if values["learning_starts"] > (most := int(WARM_UP * values["steps"])):

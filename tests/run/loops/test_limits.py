@@ -45,6 +45,7 @@ def test_a_warm_up_that_is_shorter_is_none_of_its_business(steps, first, starts)
         ({"steps": 50_000}, (), None),  # the default as it is
         ({}, (), None),
         ({"steps": 3}, (), 0),
+        ({"steps": 1000, "from_data": "there"}, (), None),  # nothing is played at random
     ],
 )
 def test_only_a_warm_up_that_nobody_asked_for_is_lowered(given, asked, wanted):
