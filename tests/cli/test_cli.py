@@ -110,7 +110,7 @@ def test_every_setting_is_a_flag_with_the_preset_as_default(capsys, monkeypatch)
         ("train reinforce CartPole-v1 --baseline constant --num-envs 1", "num_envs to 2 or more"),
         ("train trpo CartPole-v1 --share-trunk", "PPO can share a trunk"),
         ("train actor-critic CartPole-v1", "Did you mean actor_critic?"),
-        ("train ppo gymnasium/CartPole-v1 --seeds 2", "one run per seed"),
+        ("train sac Pendulum-v1 --steps 1000 --learning-starts 1000", "--learning-starts 100)"),
         ("train ppo CartPole-v1 --workers 2", "worker"),
         ("train --resume nowhere", "There is no run folder nowhere"),
         ("train --resume .", "is not a run"),

@@ -13,6 +13,7 @@ from gymnasium import spaces
 
 import steersman
 from steersman import envs
+from steersman.envs.host.gymnasium import GymnasiumEnvs
 from steersman.errors import EnvironmentFault, TrainingFault, UsageError
 from steersman.nets.actor_critic import ActorCritic
 from steersman.run import progress
@@ -169,11 +170,59 @@ def test_several_seeds(two_seeds):
     assert (a != b).any()
 
 
-def test_several_seeds_need_a_compiled_environment(small, tmp_path):
-    with pytest.raises(UsageError, match="seeds = 2.*runs on the host.*one run per seed"):
-        steersman.train("ppo", Dots, seeds=2, steps=64, out=tmp_path / "run", **small)
+def test_several_seeds_need_environments_of_their_own(small, tmp_path):
+    made = gymnasium.vector.SyncVectorEnv([Dots] * 4, autoreset_mode=gymnasium.vector.AutoresetMode.SAME_STEP)
+    with pytest.raises(UsageError, match="seeds = 2: each seed trains in environments of its own.*made already"):
+        steersman.train("ppo", made, seeds=2, steps=64, out=tmp_path / "run", **small)
+    made.close()
     assert Dots.open == 0
     assert not (tmp_path / "run").exists()
+
+
+def test_seeds_on_a_host_are_one_run_and_each_as_alone(small, tmp_path):
+    settings = {**small, "steps": 164, "normalize_observations": True}
+    both = steersman.train("ppo", Dots, seeds=2, seed=5, out=tmp_path / "run", **settings)
+    assert Dots.open == 0
+    assert both.history[-1]["loss"].shape == (2,)
+    assert [e["episodes"] for e in both.summary["evaluations"]] == [4, 4]
+    kept = [steersman.load(tmp_path / "run", seed_index=index).state for index in range(2)]
+    for index, seed in enumerate((5, 6)):
+        one = steersman.train("ppo", Dots, seed=seed, **settings)
+        jax.tree.map(np.testing.assert_array_equal, one.policy.state, both.policies[index].state)
+        jax.tree.map(np.testing.assert_array_equal, one.policy.state, kept[index])
+        assert both.summary["evaluations"][index] == one.summary["evaluation"]
+        for row, own in zip(both.history, one.history, strict=True):
+            for name in own.keys() - {"seconds", "steps"}:
+                np.testing.assert_array_equal(np.asarray(row[name])[index], own[name], err_msg=name)
+
+
+def test_workers_are_chosen_by_the_run_and_change_nothing(small, monkeypatch, tmp_path):
+    asked = []
+    choose = lambda self, steps, processes: asked.append((self, steps)) or 1
+    monkeypatch.setattr(GymnasiumEnvs, "best_workers", choose)
+    place, settings = "gymnasium/CartPole-v1", {**small, "steps": 164}
+    seen = []
+    chosen = steersman.train("ppo", place, out=tmp_path / "run", callbacks=[seen.append], **settings)
+    assert "(host, 1 worker): 4 environments" in seen[0].description
+    assert chosen.summary["workers"] == 1
+    assert open_run(tmp_path / "run").config["run"]["workers"] is None  # another machine may choose another number
+    assert [steps for _, steps in asked] == [41]
+    assert asked[0][0]._members._workers == []  # ended
+    here = steersman.train("ppo", place, workers=0, **settings)
+    assert len(asked) == 1
+    assert "workers" not in here.summary
+    jax.tree.map(np.testing.assert_array_equal, here.policy.state, chosen.policy.state)
+    assert here.evaluation == chosen.evaluation
+
+
+def test_a_budget_says_what_is_warm_up(small):
+    seen = []
+    settings = {**small, "steps": 100, "scale_rewards": True}
+    steersman.train("ppo", Dots, callbacks=[seen.append], **settings)
+    assert "128 steps (100 rounded up to whole rollouts; 32 of them warm-up)" in seen[0].description
+    with pytest.raises(UsageError, match="steps = 32 ends in the warm-up"):
+        steersman.train("ppo", Dots, **{**settings, "steps": 32})
+    assert Dots.open == 0
 
 
 def test_host_environments_are_closed(small):

@@ -21,7 +21,7 @@ from steersman.run import plugins
 from steersman.run.callbacks import StopAtReturn
 from steersman.run.disk import checkpoint, run_folder
 from steersman.run.events import Callback
-from steersman.run.settings import environment_of, known_settings, preset_for, reopened, translated
+from steersman.run.settings import environment_of, fitted, known_settings, preset_for, reopened, translated
 from steersman.run.train import Result, resume, train
 
 
@@ -75,6 +75,12 @@ class Asked:
     source: str  # where those are from
     flags: list[str]
 
+    @property
+    def named(self) -> set[str]:
+        """The settings that are asked for: by flags, or as another run's; those of a preset are defaults."""
+        flags = {f.partition("=")[0].removeprefix("--").replace("-", "_") for f in self.flags if f.startswith("--")}
+        return flags if self.source.startswith("preset") else flags | self.base.keys()
+
 
 def run(arguments: list[str]) -> int:
     """-> exit code: 0 done, 130 interrupted."""
@@ -89,6 +95,7 @@ def run(arguments: list[str]) -> int:
     _check_names(asked.flags, known_settings(entry))
     title = f"steersman train {named} {environment or 'ENVIRONMENT'}"
     output, settings, defaults = parse(entry, Output, asked.base, asked.flags, title)
+    settings = fitted(entry, settings, asked.named)
     if environment is None:
         raise UsageError(f"Name an environment: steersman train {named} CartPole-v1. Known ones: steersman list")
     out = output.out or run_folder.default_path(entry.name, environment, settings["seed"])
@@ -181,8 +188,8 @@ def _taken(flag: str, arguments: list[str]) -> tuple[str | None, list[str]]:
 def _notes(asked: Asked, settings: dict[str, Any], before: dict[str, Any]) -> list[str]:
     """What differs from the defaults, and why, for people to read."""
     show = lambda names: ", ".join(f"{name}={settings[name]}" for name in names)
-    given = {re.sub("^--(no-)?", "", flag).partition("=")[0].replace("-", "_") for flag in asked.flags}
-    yours = [name for name in settings if name in given or settings[name] != before[name]]
+    yours = [name for name in settings if name in asked.named]
+    fitting = [name for name in settings if name not in asked.named and settings[name] != before[name]]
     kept = [name for name in asked.base if settings[name] == before[name] and name not in yours]
     notes = []
     if asked.source.startswith("preset") and kept:
@@ -191,6 +198,8 @@ def _notes(asked: Asked, settings: dict[str, Any], before: dict[str, Any]) -> li
         notes.append(f"settings of {asked.source}")
     if yours:
         notes.append(f"given: {show(yours)}")
+    if fitting:
+        notes.append(f"for so few steps: {show(fitting)}")
     return notes
 
 

@@ -238,8 +238,8 @@ def evaluator(
     fits: called with their spec, to refuse it.
     """
     check_episodes(episodes)
-    options = {} if workers is None else {"workers": workers}
     width = fixed_size(place) or min(episodes, HOST_MEMBERS)
+    options = {} if workers is None else {"workers": min(workers, width)}
 
     def evaluate(state: PyTree, seed: int) -> Evaluation:
         made = envs.make(place, width, **options)

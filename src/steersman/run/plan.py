@@ -12,7 +12,7 @@ from steersman.run import plugins
 from steersman.run.disk.run_folder import Run
 from steersman.run.evaluate import fixed_size
 from steersman.run.events import Callback, Within
-from steersman.run.settings import RunConfig, preset_for, split
+from steersman.run.settings import RunConfig, fitted, preset_for, split
 from steersman.types import Algorithm
 
 
@@ -32,7 +32,9 @@ class Plan:
     more: bool = False  # with a new budget of steps
     callbacks: Sequence[Callback] = ()
     within: Within | None = None  # of a comparison
-    programs: dict[str, Any] = field(default_factory=dict)  # of a host loop: shared by runs that differ in their seed
+    # Of host loops, and shared by runs that differ in their seed: compiled programs, and the number of workers chosen.
+    programs: dict[str, Any] = field(default_factory=dict)
+    chosen: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not (isinstance(self.callbacks, Sequence) and all(map(callable, self.callbacks))):
@@ -57,6 +59,6 @@ def planned(
     if out == "":
         raise UsageError('out = "" is no folder. Name one, or leave out away: then nothing is written.')
     place = None if out is None else Path(out)
-    parts = split(entry, given | dict(settings))
+    parts = split(entry, fitted(entry, given | dict(settings), settings))
     network = plugins.network(network)
     return Plan(entry, environment, *parts, network, origins, place, replace, callbacks=callbacks)

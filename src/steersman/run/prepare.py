@@ -24,8 +24,10 @@ from steersman.run.evaluate import Evaluator, close, evaluator, fixed_size
 from steersman.run.loops.compiled import CompiledLoop
 from steersman.run.loops.data_loop import data_loop
 from steersman.run.loops.device_loop import device_loop
-from steersman.run.loops.devices import check_memory, in_units, shards_for
+from steersman.run.loops.devices import check_memory, cores, in_units, shards_for
 from steersman.run.loops.host_loop import HostLoop
+from steersman.run.loops.host_seeds import HostSeeds
+from steersman.run.loops.limits import MANY, check_copies, check_warm_up
 from steersman.run.loops.loop import Loop
 from steersman.run.plan import Plan
 from steersman.run.policy import state_bytes
@@ -47,6 +49,7 @@ class Setup:
     checkpoint_updates: int
     state_bytes: int  # of the agent of one seed, its replay memory included
     data_sha256: str | None  # of the recorded transitions that were read
+    workers: int  # processes that step host environments with this one, as given or as chosen here
     close: Callable[[], None]
 
     @property
@@ -79,21 +82,29 @@ class Setup:
             return (
                 f"{self.algorithm.name} from {self.run.from_data}, for {self.spec.id}: {steps:,} gradient steps{seeds}"
             )
-        where = "host"
+        where = f"host, {_counted_as(self.workers, 'worker')}" if self.workers else "host"
         if isinstance(self.loop, CompiledLoop):
-            size = self.loop.mesh.size
-            where = f"compiled, on {size} device{'s' if size > 1 else ''}"
+            where = f"compiled, on {_counted_as(self.loop.mesh.size, 'device')}"
         seeds = f" x {self.run.seeds} seeds" if self.run.seeds > 1 else ""
-        steps = self.steps(self.updates)
-        rounded = f" ({self.run.steps:,} rounded up to whole rollouts)" if steps != self.run.steps else ""
-        members = f"{self.run.num_envs} environment{'s' if self.run.num_envs > 1 else ''}"
+        steps, members = self.steps(self.updates), _counted_as(self.run.num_envs, "environment")
         size = self.state_bytes * self.run.seeds
         memory = f", {in_units(size)} of state" if size >= 10**8 else ""
-        return f"{self.algorithm.name} on {self.spec.id} ({where}): {members}{seeds}, {steps:,} steps{rounded}{memory}"
+        what = f"{self.algorithm.name} on {self.spec.id} ({where}): {members}{seeds}"
+        return f"{what}, {steps:,} steps{self._why_so_many(steps)}{memory}"
+
+    def _why_so_many(self, steps: int) -> str:
+        """What of the steps is warm-up, and what they were rounded up to."""
+        first, asked, said = self.loop.first_steps, self.run.steps, []
+        if steps != asked:
+            said.append(f"{asked:,} rounded up to whole rollouts" if asked > first else f"{asked:,} asked for")
+        if first > self.run.num_envs or asked <= first:
+            said.append(f"{first:,} of them warm-up")
+        return f" ({'; '.join(said)})" if said else ""
 
     def evaluator(self, episodes: int, explore: bool = False) -> Evaluator:
         """An evaluator in environments of its own."""
-        return evaluator(self.agent, self.environment, episodes, explore=explore, workers=self.run.workers)
+        workers = self.run.workers if self.run.workers is not None else self.workers or None
+        return evaluator(self.agent, self.environment, episodes, explore=explore, workers=workers)
 
 
 def prepare(plan: Plan, *, begun: bool = False) -> Setup:
@@ -123,13 +134,46 @@ def prepare(plan: Plan, *, begun: bool = False) -> Setup:
         if run.devices is not None and run.devices > len(jax.devices()):
             run_folder.warn(f"devices = {run.devices}, but JAX has {len(jax.devices())}: no more can be used.")
         size = state_bytes(agent, spec, entry.first_length(config, run.num_envs), run.num_envs)
-        check_memory(size * run.seeds, f"The state of {run.seeds} training(s) of {entry.name} on {spec.id}")
+        copies = 2 if isinstance(loop, HostLoop) and run.seeds > 1 else 1  # a checkpoint holds theirs once more
+        check_memory(copies * size * run.seeds, f"The state of {run.seeds} training(s) of {entry.name} on {spec.id}")
+        if not offline:
+            _check_rollouts(run, config, spec, loop, begun)
+        workers = run.workers or 0
+        if isinstance(loop, HostLoop):
+            also = [_make(environment, run.num_envs, run) for _ in range(run.seeds - 1)]
+            for other in also:
+                undo.callback(close, environment, other)
+            workers = _shared_out(plan, run, [loop.envs, *also])
+            if also:
+                loop = HostSeeds([loop, *(loop.with_seed(run.seed + 1 + i, other) for i, other in enumerate(also))])
         every = run.checkpoint_every or _checkpoint_every(run, None if isinstance(loop, CompiledLoop) else spec)
         run = dataclasses.replace(run, checkpoint_every=every)
         updates = max(1, round(every / loop.steps_per_update))
         digest = None if data is None else parameters_sha256(data.transitions)
         free = undo.pop_all().close
-        return Setup(entry, environment, run, config, spec, agent, loop, updates, size, digest, free)
+        return Setup(entry, environment, run, config, spec, agent, loop, updates, size, digest, workers, free)
+
+
+def _check_rollouts(run: RunConfig, config: Any, spec: EnvSpec, loop: Loop, begun: bool) -> None:
+    """Raise UsageError where a rollout does not fit into memory, or the first one takes the whole budget."""
+    length, num_envs = config.unroll_length, run.num_envs
+    what = f"A rollout of unroll_length {length:,} x num_envs {num_envs:,} on {spec.id}"
+    check_memory(nbytes(transitions_like(spec, (length, num_envs))), what, "Lower num_envs or unroll_length.")
+    counted = _counted(run, config)
+    starts = counted.learning_starts if isinstance(counted, ReplayConfig) else None
+    if not begun:
+        check_warm_up(run.steps, loop.first_steps, length, num_envs, starts)
+
+
+def _shared_out(plan: Plan, run: RunConfig, each: list[HostEnvs]) -> int:
+    """Let workers step the environments of every seed: as many as asked for, or as are the fastest here."""
+    if run.workers is not None or plan.environment is each[0]:
+        return run.workers or 0
+    if "workers" not in plan.chosen:
+        plan.chosen["workers"] = each[0].best_workers(run.steps // run.num_envs, cores() - run.overlap)
+    for made in each if plan.chosen["workers"] else []:
+        made.share_out(plan.chosen["workers"])
+    return plan.chosen["workers"]
 
 
 def _loop(
@@ -144,10 +188,10 @@ def _loop(
     first = _first_rollout(run, config, made.spec, data)
     lengths = {"unroll_length": config.unroll_length, "first_length": entry.first_length(config, run.num_envs)}
     if not isinstance(made, DeviceEnvs):
-        if run.seeds > 1:
+        if run.seeds > 1 and fixed_size(environment) is not None:
             raise UsageError(
-                f"seeds = {run.seeds}: several seeds train side by side on compiled environments; {made.spec.id} runs "
-                "on the host. Start one run per seed (--seed 0, --seed 1, ...) and draw them together: steersman plot."
+                f"seeds = {run.seeds}: each seed trains in environments of its own, and {made.spec.id} was given as an "
+                "environment that is made already. Give a function that makes one, or its name."
             )
         sort: Any = {"seed": run.seed, "overlap": run.overlap, "programs": plan.programs}
         return HostLoop(agent, made, **lengths, **sort, data=first)
@@ -179,6 +223,10 @@ def _data_loop(agent: Agent, data: Dataset, run: RunConfig) -> Loop:
     size = nbytes(jax.eval_shape(memory.init, rollout)) * min(run.seeds, run.devices or run.seeds, len(jax.devices()))
     check_memory(size, f"What {run.from_data} holds, on every device", "Take less data, or fewer devices.")
     return data_loop(agent, jax.jit(memory.init)(rollout), first=rollout, seeds=_seeds(run), devices=run.devices)
+
+
+def _counted_as(count: int, what: str) -> str:
+    return f"{count:,} {what}{'s' if count > 1 else ''}"
 
 
 def _seeds(run: RunConfig) -> list[int]:
@@ -245,6 +293,11 @@ def _first_rollout(run: RunConfig, config: Any, spec: EnvSpec, data: Dataset | N
 
 
 def _make(environment: Any, num_envs: int, run: RunConfig) -> Any:
+    if num_envs > MANY and fixed_size(environment) is None:
+        one = envs.make(environment, 1)
+        close(environment, one)
+        if not isinstance(one, DeviceEnvs):
+            check_copies(lambda n: envs.make(environment, n), num_envs)
     return envs.make(environment, num_envs, **({} if run.workers is None else {"workers": run.workers}))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any
@@ -27,11 +27,11 @@ class RunConfig:
     seed: int = 0
     """The first seed; with several, the others count up from it."""
     seeds: int = 1
-    """Trainings side by side, each with its own seed (compiled environments)."""
+    """Trainings of one run, each with its own seed: side by side on compiled environments, in turn on host ones."""
     num_envs: int = 8
     """Environments stepped side by side (B)."""
     workers: int | None = None
-    """Processes that step host environments; 0 or none: this one."""
+    """Processes that step host environments beside this one; 0: only this one, none: as many as are the fastest."""
     from_data: str | None = None
     """Recorded transitions that replay starts from, or that all is learned from: a folder of steersman collect, or the
     id of a Minari dataset."""
@@ -173,6 +173,24 @@ def split(algorithm: Algorithm, settings: Mapping[str, Any]) -> tuple[RunConfig,
         RunConfig(**{k: v for k, v in plain.items() if k in of_run}),
         algorithm.config(**{k: v for k, v in plain.items() if k not in of_run}),
     )
+
+
+WARM_UP = 0.1  # of the budget: the most that a random policy fills replay with, unasked
+
+
+def fitted(algorithm: Algorithm, settings: Mapping[str, Any], asked: Collection[str]) -> dict[str, Any]:
+    """``settings``, with learning_starts lowered to a tenth of the steps, where it is not among those ``asked`` for.
+
+    The defaults are for budgets of 50,000 steps and more; from there on nothing changes. What is asked for stays.
+    """
+    known, found = known_settings(algorithm), dict(settings)
+    warms_up = algorithm.data == "start" and not found.get("from_data")
+    if warms_up and "learning_starts" in known and "learning_starts" not in asked:
+        plain = typed(algorithm, {k: v for k, v in found.items() if k in ("steps", "learning_starts")})
+        values = {name: plain.get(name, known[name].default) for name in ("steps", "learning_starts")}
+        if values["learning_starts"] > (most := int(WARM_UP * values["steps"])):
+            found["learning_starts"] = most
+    return found
 
 
 def values_of(*configs: Any) -> dict[str, Any]:

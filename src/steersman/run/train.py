@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from steersman.errors import UsageError
 from steersman.run import plugins
 from steersman.run.callbacks import Curve, Unending, loggers
 from steersman.run.disk import checkpoint, compile_cache, run_folder
@@ -121,7 +122,7 @@ def resume(
     steps: a new budget. environment, algorithm, network: needed where the run was trained on or by what is the user's
     own, an object or a ``package.module:name``, which a run folder alone never causes to be imported. A run that is
     done already, or that a callback has stopped early, is left as it is without more steps. Raises as ``train`` does,
-    and UsageError for a folder that is not a run or is in use.
+    and UsageError for a folder that is not a run or is in use, and for fewer steps than it has trained for.
     """
     use_all_cores()
     opened = run_folder.open_run(out)
@@ -172,13 +173,19 @@ def _go_on(plan: Plan, folder: run_folder.Run, stack: ExitStack) -> Result:
     stack.callback(setup.close)
     check_same_spaces(spec_from_json(folder.config["spec"]), setup.spec)
     check_same_data(folder.config, setup)
-    enough = updates_done(newest) >= setup.updates
+    done = updates_done(newest)
+    if plan.more and done > setup.updates:
+        raise UsageError(
+            f"steps = {setup.run.steps:,}: {folder.path} has trained for {setup.steps(done):,} already, and a budget "
+            f"counts from the beginning. Give a larger one, or none to go on to {folder.config['run']['steps']:,}."
+        )
+    enough = done >= setup.updates
     summary = run_folder.read_summary(folder) or {}
     early = summary.get("status") == "stopped early" and not plan.more
     if early or (enough and summary.get("status") in FINISHED):
         tell_all(plan.callbacks, AlreadyDone(summary))
         return _finished(setup, folder, newest.content, summary)
-    if plan.more and not enough:
+    if plan.more:
         folder = run_folder.update(folder, {"run": {**folder.config["run"], "steps": setup.run.steps}})
     return _run(plan, setup, folder, newest)
 
@@ -296,6 +303,7 @@ def _summary(session: Session, interrupted: bool) -> dict[str, Any]:
         **({"stopped": session.stopped} if early else {}),
         "steps": session.steps,
         "seeds": setup.seeds,
+        **({"workers": setup.workers} if setup.workers else {}),
         "wall_seconds": progress.seconds(),
         "compile_seconds": progress.compile + setup.loop.compile_seconds,
         "training_seconds": progress.training,

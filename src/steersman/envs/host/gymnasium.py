@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import deepcopy
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gymnasium
 import numpy as np
@@ -12,13 +13,16 @@ from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec as GymnasiumSpec
 
 from steersman.envs.classic import TWINS
-from steersman.envs.host import gymnasium_ids
+from steersman.envs.host import gymnasium_ids, trial
 from steersman.envs.host.contract import MASK, leaves_of
 from steersman.envs.host.members import Block, Factory, Look, Members
 from steersman.envs.host.timesteps import Bookkeeper, action_guard, flatten, member_seeds
 from steersman.errors import UsageError
 from steersman.spaces import canonical_action_space, inside_space, native_map
 from steersman.types import EnvSpec, HostEnvs, PyTree, TimeStep
+
+if TYPE_CHECKING:
+    from steersman.envs.host.workers import Crew
 
 
 def make(environment: Any, num_envs: int, *, workers: int = 0, **kwargs: Any) -> HostEnvs:
@@ -74,7 +78,7 @@ class GymnasiumEnvs(HostEnvs):
     """
 
     def __init__(self, factories: Sequence[Factory], *, workers: int = 0, id: str | None = None):
-        self.num_envs = len(factories)
+        self.num_envs, self._factories = len(factories), factories
         if workers:
             from steersman.envs.host.workers import Workers
 
@@ -90,18 +94,76 @@ class GymnasiumEnvs(HostEnvs):
             name, limit, costs = id or look.name, look.max_episode_steps, look.costs
             self.spec = EnvSpec(name, inside, canonical, look.action_space, limit, costs, native)
             leaves, actions = leaves_of(native, inside), leaves_of(look.action_space, look.action_space)
+            self._layout = {"obs": leaves, "action": actions, "mask": mask, "costs": costs}
             if isinstance(self._members, Members):
                 self._block = Block.allocate(leaves, self.num_envs, costs)
                 self._members.attach(leaves, actions, mask, self._block)
             else:
-                from steersman.envs.host.worker_wire import Layout
-
-                self._block = self._members.attach(Layout(self.num_envs, workers, leaves, actions, mask, costs))
+                self._attach_workers(workers)
         except BaseException:
             self._members.close()
             raise
         self._native, self._book = native_map(look.action_space), Bookkeeper(self.spec, self.num_envs, leaves)
-        self._guard, self._ready = action_guard(self.spec, self.num_envs), "Call reset(seed) before the first step."
+        self._guard = action_guard(self.spec, self.num_envs)
+        self._ready, self._fresh = "Call reset(seed) before the first step.", True
+        self._crew: Crew | None = None  # of a trial, until they become workers
+
+    def _attach_workers(self, workers: int) -> None:
+        from steersman.envs.host.worker_wire import Layout
+
+        assert not isinstance(self._members, Members)
+        self._block = self._members.attach(Layout(self.num_envs, workers, **self._layout))
+
+    def best_workers(self, steps: int, processes: int) -> int:
+        """Tried in other processes, with members of theirs: no member of this batch is touched.
+
+        0 without a trial where it cannot pay, and where the members have to stay: a factory that no other process
+        finds, a window for people to look at.
+        """
+        from steersman.envs.host.workers import lacking
+
+        members = self._members
+        if not isinstance(members, Members) or lacking():
+            return 0
+        if any(env.render_mode == "human" for env in members.envs):
+            return 0
+        if not trial.may_pay(members.step_seconds, self.num_envs, steps, processes):
+            return 0
+        if not trial.can_be_sent(self._factories):
+            return 0
+        return self._tried(min(processes, self.num_envs), trial.steps_of(members.step_seconds))
+
+    def _tried(self, processes: int, steps: int) -> int:
+        from steersman.envs.host.workers import Crew
+
+        actions, seeds = self._some_actions(steps, processes + 1), member_seeds(0, processes + 1)
+        self._crew = crew = Crew(processes)
+        workers = 0
+        try:
+            planned = trial.trials(self._factories, seeds, actions, processes, **self._layout)
+            workers = trial.fastest(crew.ask, planned, self.num_envs)
+        finally:
+            if not workers:
+                crew.close()
+                self._crew = None
+        return workers
+
+    def _some_actions(self, steps: int, members: int) -> list[np.ndarray]:
+        """Native actions, each leaf [steps, members, ...], drawn without touching the space's own generator."""
+        space = deepcopy(self.spec.native_action_space)
+        space.seed(0)
+        drawn = [flatten(space, space.sample()) for _ in range(steps * members)]
+        dtypes = [leaf.native for leaf in self._layout["action"]]
+        stacked = [np.asarray(leaf, dtype) for leaf, dtype in zip(zip(*drawn, strict=True), dtypes, strict=True)]
+        return [x.reshape(steps, members, *x.shape[1:]) for x in stacked]
+
+    def share_out(self, workers: int) -> None:
+        from steersman.envs.host.workers import Workers
+
+        assert isinstance(self._members, Members)
+        crew, self._crew = self._crew, None
+        self._members = Workers(self._factories, workers, here=self._members, crew=crew)
+        self._attach_workers(workers)
 
     def reset(self, seed: int) -> PyTree:
         if self._ready.startswith("These"):
@@ -141,7 +203,9 @@ class GymnasiumEnvs(HostEnvs):
 
     def close(self) -> None:
         self._members.close()
-        self._ready = f"These environments ({self.spec.id}) are closed. Make new ones."
+        if self._crew is not None:
+            self._crew.close()
+        self._ready, self._fresh = f"These environments ({self.spec.id}) are closed. Make new ones.", True
 
 
 def _one_look(looks: Sequence[Look]) -> Look:

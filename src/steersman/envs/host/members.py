@@ -7,6 +7,7 @@ It imports neither JAX nor the rest of steersman: a worker has to start fast and
 from __future__ import annotations
 
 import math
+import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -24,6 +25,11 @@ from steersman.envs.host.contract import Leaf
 from steersman.errors import EnvironmentFault, UsageError, raised_at
 
 Factory = Callable[[], gymnasium.Env]
+LONG = 10.0  # seconds of making members that are worth a word
+
+
+class StartWarning(UserWarning):
+    """The start takes long."""
 
 
 class Look(NamedTuple):
@@ -66,6 +72,7 @@ class Members:
         self.first = first
         self.envs: list[gymnasium.Env] = []
         for i, factory in enumerate(factories):
+            began = time.perf_counter()
             try:
                 env = factory()
             except (UsageError, EnvironmentFault):
@@ -81,10 +88,23 @@ class Members:
                 self.close()
                 raise UsageError(f"The factory gave {type(env).__name__}; it is to return a gymnasium.Env.")
             self.envs.append(env)
+            # By the second: the first has imported what there is to import.
+            seconds = (time.perf_counter() - began) * len(factories)
+            if i == 1 and seconds > LONG:
+                said = f"Making {len(factories):,} copies of {_name(env)} takes about {seconds:,.0f} s."
+                warnings.warn(said, StartWarning, stacklevel=2)
         bare = [_bare(env) for env in self.envs]
         self._steps = [step for step, _ in bare]
         self._limits = [math.inf if limit is None else limit for _, limit in bare]
         self.name = _name(self.envs[0])
+        self.step_seconds = 0.0  # of the first step, which ``look`` takes
+
+    def keep(self, count: int) -> None:
+        """Let go of all but the first members."""
+        others = self.envs[count:]
+        for kept in (self.envs, self._steps, self._limits):
+            del kept[count:]
+        _close(others)
 
     def look(self) -> Look:
         """The spaces and the limit, equal for all members.
@@ -114,7 +134,10 @@ class Members:
         """How many costs a step of the first member has, by one step after ``start``, what its reset gave."""
         info: Any = {}
         with suppress(Exception, SystemExit):  # a step that fails does so again in earnest, and is named then
-            info = self._steps[0](contract.some_action(self.envs[0].action_space, *start))[4]
+            action = contract.some_action(self.envs[0].action_space, *start)
+            began = time.perf_counter()
+            info = self._steps[0](action)[4]
+            self.step_seconds = time.perf_counter() - began
         costs = contract.costs_in(info) if isinstance(info, dict) else 0
         if costs is None:
             raise contract.wrong_costs(self._label(0), info, 1)
@@ -195,11 +218,7 @@ class Members:
     def close(self) -> None:
         """Close all environments, each whatever the others do."""
         envs, self.envs = self.envs, []
-        for env in envs:
-            try:
-                env.close()
-            except Exception as error:
-                warnings.warn(f"Closing {_name(env)} failed: {type(error).__name__}: {error}", stacklevel=2)
+        _close(envs)
 
     # --- the parts of the above ---
 
@@ -277,6 +296,14 @@ class Members:
 
     def _label(self, i: int) -> str:
         return f"{self.name} (member {self.first + i})"
+
+
+def _close(envs: Sequence[gymnasium.Env]) -> None:
+    for env in envs:
+        try:
+            env.close()
+        except Exception as error:
+            warnings.warn(f"Closing {_name(env)} failed: {type(error).__name__}: {error}", stacklevel=3)
 
 
 def _deal(leaves: Sequence[Leaf]) -> Callable[[list[np.ndarray]], Sequence[Any]]:

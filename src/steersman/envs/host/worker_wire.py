@@ -25,6 +25,7 @@ from steersman.envs.host.members import Block
 # What travels on a socket: one byte; after those of _WITH_MESSAGE its length in 8 bytes, and the message.
 WAKE, MESSAGE, ANSWER, FAULT = b"w", b"m", b"a", b"f"
 _WITH_MESSAGE = (MESSAGE, ANSWER, FAULT)
+PLAY = "play"  # a message: what a trial is to do
 # Entries of a worker in the shared int64 array, a cache line each: steps asked and done, whether the parent or the
 # worker sleeps, what the last step came to, the member at work.
 LINE = 8
@@ -54,8 +55,7 @@ class Layout(NamedTuple):
 
     def patience(self) -> float:
         """Seconds that either side watches a counter before it sleeps: none where others need the core."""
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        return _PATIENCE if cores > self.workers else 0.0
+        return _PATIENCE if cores() > self.workers else 0.0
 
     def size(self) -> int:
         return sum(_padded(shape, dtype) for shape, dtype in self.arrays())
@@ -116,6 +116,11 @@ def watch(entries: memoryview, index: int, value: int, sleeps: int, patience: fl
     arrived = entries[index] == value
     fence()  # what the other side wrote before the counter is read after it
     return arrived
+
+
+def cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def fence() -> None:

@@ -94,6 +94,12 @@ class HostLoop:
         self._programs: dict[str, Any] = {} if programs is None else programs
         self._pool = ThreadPoolExecutor(1) if overlap else None
 
+    def with_seed(self, seed: int, envs: HostEnvs) -> HostLoop:
+        """The loop of another seed, in environments of its own, with the programs that are compiled here."""
+        lengths: Any = {"unroll_length": self.length, "first_length": self.first_length}
+        shared: Any = {"overlap": self.overlap, "data": self.data, "programs": self._programs}
+        return HostLoop(self.agent, envs, **lengths, seed=seed, **shared)
+
     def _reset(self, steps: int) -> Acting:
         """Fresh episodes, from seeds that depend on the run's seed and on how far it is, and on nothing else."""
         obs = self.envs.reset(int(np.random.SeedSequence((self.seed, steps)).generate_state(1)[0]))
