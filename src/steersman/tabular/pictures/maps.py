@@ -96,10 +96,7 @@ def value_map(
             for a, (dy, dx) in enumerate(grid.moves):
                 if pi[s, a] > 0.02:
                     length = 0.3 * pi[s, a] / max(1.0, float(np.hypot(dy, dx)))
-                    axes.annotate(
-                        "", (j + dx * length, i - 0.08 + dy * length), (j, i - 0.08),
-                        arrowprops={"arrowstyle": "-|>", "color": ink(field[i, j]), "lw": 1.2, "shrinkA": 0, "shrinkB": 0},
-                    )  # fmt: skip
+                    _arrow(axes, (j, i - 0.08), (j + dx * length, i - 0.08 + dy * length), ink(field[i, j]), 1.2)
     axes.set_title(title or mdp.name)
     return figure
 
@@ -125,10 +122,12 @@ def draw_paths(axes: Axes, mdp: MDP, policies: Mapping[str, np.ndarray]) -> None
         axes.plot(path[:, 1] + shift, path[:, 0] + shift, color=f"C{k}", lw=2.4, solid_capstyle="round", zorder=3)
         if len(path) > 1:
             (y, x), (dy, dx) = path[-1] + shift, path[-1] - path[-2]
-            axes.annotate(
-                "", (x, y), (x - 0.4 * dx, y - 0.4 * dy), zorder=3,
-                arrowprops={"arrowstyle": "-|>", "color": f"C{k}", "lw": 2.4, "shrinkA": 0, "shrinkB": 0},
-            )  # fmt: skip
+            _arrow(axes, (x - 0.4 * dx, y - 0.4 * dy), (x, y), f"C{k}", 2.4)
+
+
+def _arrow(axes: Axes, tail: tuple[float, float], head: tuple[float, float], color: str, width: float) -> None:
+    look = {"arrowstyle": "-|>", "color": color, "lw": width, "shrinkA": 0, "shrinkB": 0}
+    axes.annotate("", head, tail, arrowprops=look, zorder=3)
 
 
 def _draw_cells(axes: Axes, mdp: MDP, face: str = "none") -> np.ndarray:
