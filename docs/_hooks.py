@@ -1,4 +1,4 @@
-"""For the pages, as the site is built: TeX becomes MathML, without script or network, and names lead to the reference."""
+"""As the site is built: TeX becomes MathML, without a script or a network, and names lead to the reference."""
 
 import html as escapes
 import re

@@ -177,7 +177,8 @@ def test_tensorboard_has_means_and_seeds(tmp_path):
 
 def test_the_groups_of_rows():
     groups = {
-        "rollout": ("episode_return", "episode_length", "episode_cost_1", "episodes"),
+        "rollout": ("episode_return", "episode_length", "episode_cost_1", "episodes", "return_100", "cost_0_100"),
+        "env": ("episode_height", "height_100"),
         "eval": ("evaluation_return", "evaluation_success"),
         "time": ("seconds", "steps_per_second"),
         "train": ("loss", "q", "kl", "clip_fraction", "learning_rate", "entropy", "exploration", "mean_q"),
@@ -185,7 +186,6 @@ def test_the_groups_of_rows():
     for group, names in groups.items():
         assert {logs.tag(name).partition("/")[0] for name in names} == {group}
     assert logs.tag("evaluation_return") == "eval/return"
-    assert logs.tag("info_height") == "env/height"
     assert logs.tag("my/number") == "my/number"
 
 

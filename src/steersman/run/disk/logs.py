@@ -160,17 +160,18 @@ def _nan_for_null(value: Any) -> Any:
     return float("nan") if value is None else value
 
 
+_OURS = r"(return|length|success|cost(_\d+)?)"
 # The group of a row's entry, by the first pattern that fits its name; what fits none is the learner's.
 _GROUPS = {
+    "rollout": rf"episodes|episode_{_OURS}|{_OURS}_\d+",  # of training episodes: those of the row, the last hundred
+    "env": r"episode_.+|.+_100",  # what else their environment says of them
     "eval": r"evaluation_(?P<name>.+)",
-    "env": r"info_(?P<name>.+)",
-    "rollout": r"(episodes?|return|length|success)(_.*)?|.*_(return|length|success)(_\d+)?",
     "time": r"(.*_)?seconds|.*_per_second",
 }
 
 
 def tag(name: str) -> str:
-    """An entry of a row in the group where loggers show it: rollout, eval, env, time, else train.
+    """An entry of a row in the group where loggers show it: rollout, env, eval, time, else train.
 
     A name with a ``/`` has its group already.
 
