@@ -29,6 +29,10 @@ class Saliency:
     """How many episodes."""
     steps: int = 500
     """At most so many steps in all."""
+    samples: int = 32
+    """Noisy copies of each frame that a map is the mean of (SmoothGrad); 1 with --noise 0: the raw gradient."""
+    noise: float = 0.15
+    """Their standard deviation, as a part of the frame's range."""
     seed: int = 2_000_000
     """Of the episodes."""
     seed_index: int = 0
@@ -53,6 +57,8 @@ def run(arguments: list[str]) -> int:
         shots=chosen.shots,
         episodes=chosen.episodes,
         steps=chosen.steps,
+        samples=chosen.samples,
+        noise=chosen.noise,
         seed=chosen.seed,
         seed_index=chosen.seed_index,
         environment=chosen.environment,

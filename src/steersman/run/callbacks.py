@@ -115,7 +115,7 @@ def loggers(stack: ExitStack, run: run_folder.Run, settings: RunConfig) -> list[
 
     add(logs.JsonLines(run.metrics))
     if settings.tensorboard:
-        add(logs.TensorBoard(Path(run.path) / "tensorboard"))
+        add(logs.TensorBoard(Path(run.path) / "tensorboard", saved_settings(run.config)))
     if settings.wandb:
         add(logs.WandB(run.path, settings.wandb, config=saved_settings(run.config)))
     return [Logging(sink) for sink in sinks]

@@ -311,6 +311,14 @@ def _check_ends(m: MDP) -> None:
         )
 
 
+def state_name(mdp: MDP, state: int) -> str:
+    """How a state is called: "(3, 0)", its row and column, on a grid; else its number."""
+    if mdp.grid is None or state >= len(mdp.grid.cells):  # a restarted MDP has states off the map
+        return str(state)
+    row, column = mdp.grid.cells[state]
+    return f"({row}, {column})"
+
+
 def ends_reachable(successors: np.ndarray, probabilities: np.ndarray, terminal: np.ndarray) -> np.ndarray:
     """Which states can reach a terminal one under some policy, bool [S]."""
     reached = terminal.copy()

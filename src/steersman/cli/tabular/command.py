@@ -53,10 +53,10 @@ class Solve(Common):
 class Learn(Common):
     """Learn a problem from experience and compare with the exact answer."""
 
-    method: str = "q-learning"
-    """To act: sarsa, expected-sarsa, q-learning, double-q-learning, n-step-sarsa, tree-backup, sarsa-lambda,
-    watkins-q-lambda, dyna-q, dyna-q-plus or r-learning. Values of the uniform policy: monte-carlo, td0, n-step-td,
-    lambda-return, td-lambda or true-online-td-lambda."""
+    method: tuple[str, ...] = ("q-learning",)
+    """One or more, drawn on one axis. To act: sarsa, expected-sarsa, q-learning, double-q-learning, n-step-sarsa,
+    tree-backup, sarsa-lambda, watkins-q-lambda, dyna-q, dyna-q-plus or r-learning. Values of the uniform policy:
+    monte-carlo, td0, n-step-td, lambda-return, td-lambda or true-online-td-lambda."""
     episodes: int = 500
     """Episodes of each seed."""
     steps: int | None = None
@@ -71,7 +71,7 @@ class Learn(Common):
     """Exploration."""
     n: int = 4
     """Steps of the n-step methods and tree-backup."""
-    lambda_: float = 0.9
+    lambda_: Annotated[float, tyro.conf.arg(name="lambda")] = 0.9
     """Trace decay of the lambda methods."""
     planning_steps: int = 10
     """Of the Dyna methods, per real step."""
@@ -92,10 +92,10 @@ class Draw:
     method: str = "v-star"
     """Of a backup: v-pi, v-star, q-pi, q-star, td0, n-step-td, monte-carlo, lambda-return, td-lambda, sarsa,
     q-learning, tree-backup ..."""
-    state: int | None = None
-    """Of a backup; none: the likeliest start."""
-    action: int = 0
-    """Of a backup."""
+    state: str | None = None
+    """Of a backup: its number, or row,column of a gridworld; none: the likeliest start."""
+    action: str = "0"
+    """Of a backup: its number or its name."""
     steps: int = 3
     """Of an n-step backup."""
 
@@ -129,8 +129,10 @@ def run(arguments: list[str]) -> int:
         print(f"picture: {chosen.picture}")
         return 0
     settings = {name: value for name, value in vars(chosen).items() if name not in names}
-    answer = solve.solve if action == "solve" else learn.learn
-    table = answer(chosen.problem, **settings)
+    if isinstance(chosen, Learn):
+        table = learn.learn(chosen.problem, settings.pop("method"), **settings)
+    else:
+        table = solve.solve(chosen.problem, **settings)
     if chosen.picture is not None:
         _save(solve.picture(table), chosen.picture)
     if chosen.json:
