@@ -19,7 +19,7 @@ from steersman.run import plugins
 from steersman.run.disk.checkpoint import parameters_sha256
 from steersman.run.disk.dataset import Dataset, check_fits, read_dataset
 from steersman.run.disk.spec_json import spec_to_json, transitions_like
-from steersman.run.evaluate import Evaluator, close, evaluator, fixed_size
+from steersman.run.evaluate import Evaluator, close, evaluator, fixed_size, logged_by
 from steersman.run.loops.compiled import CompiledLoop
 from steersman.run.loops.data_loop import data_loop
 from steersman.run.loops.device_loop import device_loop
@@ -44,6 +44,7 @@ class Setup:
     agent: Agent
     loop: Loop
     checkpoint_updates: int
+    checkpoints_by_clock: bool  # where the run did not say how often
     state_bytes: int  # of the agent of one seed, its replay memory included
     data_sha256: str | None  # of the recorded transitions that were read
     close: Callable[[], None]
@@ -92,7 +93,9 @@ class Setup:
 
     def evaluator(self, episodes: int, explore: bool = False) -> Evaluator:
         """An evaluator in environments of its own."""
-        return evaluator(self.agent, self.environment, episodes, explore=explore, workers=self.run.workers)
+        run = self.run
+        given: Any = {"workers": run.workers, "log_info": run.log_info}
+        return evaluator(self.agent, self.environment, episodes, explore=explore, **given)
 
 
 def prepare(plan: Plan, *, begun: bool = False) -> Setup:
@@ -125,8 +128,11 @@ def prepare(plan: Plan, *, begun: bool = False) -> Setup:
         run = dataclasses.replace(run, checkpoint_every=every)
         updates = max(1, round(every / loop.steps_per_update))
         digest = None if data is None else parameters_sha256(data.transitions)
+        by_clock = isinstance(loop, CompiledLoop) and plan.run.checkpoint_every is None
+        if plan.resumed is not None:
+            by_clock = plan.resumed.config.get("cadence", {}).get("checkpoints_by_clock", False)
         free = undo.pop_all().close
-        return Setup(entry, environment, run, config, spec, agent, loop, updates, size, digest, free)
+        return Setup(entry, environment, run, config, spec, agent, loop, updates, by_clock, size, digest, free)
 
 
 def _loop(
@@ -146,13 +152,15 @@ def _loop(
                 f"seeds = {run.seeds}: several seeds train side by side on compiled environments; {made.spec.id} runs "
                 "on the host. Start one run per seed (--seed 0, --seed 1, ...) and draw them together: steersman plot."
             )
-        sort: Any = {"seed": run.seed, "overlap": run.overlap, "programs": plan.programs}
+        sort: Any = {"seed": run.seed, "overlap": run.overlap, "programs": plan.programs, "log": run.log_info}
         return HostLoop(agent, made, **lengths, **sort, data=first)
     if run.overlap:
         raise UsageError(
             f"overlap is for host environments, whose simulators can step while the learner computes; "
             f"{made.spec.id} is compiled into one program with it. Leave overlap out."
         )
+    if run.log_info:
+        logged_by(made, run.log_info)
     shards = 1
     if entry.shardable and run.seeds == 1 and fixed_size(environment) is None:
         shards = shards_for(run.num_envs, lambda n: entry.check(config, n), run.devices)
@@ -165,6 +173,7 @@ def _loop(
         shards=shards,
         devices=run.devices,
         data=first,
+        log=run.log_info,
     )
 
 
@@ -242,7 +251,8 @@ def _first_rollout(run: RunConfig, config: Any, spec: EnvSpec, data: Dataset | N
 
 
 def _make(environment: Any, num_envs: int, run: RunConfig) -> Any:
-    return envs.make(environment, num_envs, **({} if run.workers is None else {"workers": run.workers}))
+    workers = {} if run.workers is None else {"workers": run.workers}
+    return envs.make(environment, num_envs, log_info=run.log_info, **workers)
 
 
 def config_json(setup: Setup, origins: Mapping[str, Any]) -> dict[str, Any]:
@@ -256,5 +266,6 @@ def config_json(setup: Setup, origins: Mapping[str, Any]) -> dict[str, Any]:
         "config": dataclasses.asdict(setup.config),
         "run": dataclasses.asdict(setup.run) | extras,
         "spec": spec_to_json(setup.spec),
+        "cadence": {"checkpoints_by_clock": setup.checkpoints_by_clock, "changes": []},
         **data,
     }
