@@ -87,9 +87,7 @@ def _number(spec: EnvSpec, seen: TimeStep, name: str) -> Array:
     value = seen.info[name]
     shape = np.shape(value)[seen.reward.ndim :]
     if shape:
-        raise UsageError(
-            f"log_info: {name} in the info of {spec.id} is an array of shape {shape}; it must be a number."
-        )
+        raise UsageError(f"log_info: {name} in the info of {spec.id} is an array of shape {shape}, not one number.")
     return value
 
 

@@ -99,7 +99,7 @@ class Compiled(Event):
 
 @dataclass(frozen=True)
 class Trained(Event):
-    """Some updates are done. How many depends on the machine's speed; the rows do not."""
+    """Some updates are done. How many depends on the machine's speed; the rows do so in very long runs alone."""
 
     steps: int  # so far, of each seed
     total: int

@@ -119,9 +119,8 @@ class Row:
 def _newest(content: dict[str, Any]) -> Newest:
     def full(values: Any) -> np.ndarray:
         array = np.asarray(values, np.float32)
-        return np.concatenate(
-            [np.full((len(array), NEWEST - array.shape[1], *array.shape[2:]), np.float32(np.nan)), array], 1
-        )
+        front = np.full((len(array), NEWEST - array.shape[1], *array.shape[2:]), np.nan, np.float32)
+        return np.concatenate([front, array], 1)
 
     counts = np.asarray(content["counts"], np.int32)[:, None]
     when = np.where(np.arange(NEWEST, dtype=np.int32) < NEWEST - counts, np.int32(-1), np.int32(0))
