@@ -52,7 +52,8 @@ def unroll(
         taken = Rollout(
             now.obs, action, seen.reward, seen.terminated, seen.truncated, seen.final_obs, now.first, seen.costs, extras
         )
-        return Acting(state, seen.obs, ended, carry), (taken, seen.over, numbers_of(envs.spec, seen, log))
+        counted: Any = seen.over, numbers_of(envs.spec, seen, log)
+        return Acting(state, seen.obs, ended, carry), (taken, *counted)
 
     now, (rollout, over, numbers) = jax.lax.scan(step, acting, jnp.arange(length, dtype=jnp.int32))
     return now, rollout._replace(carry=acting.carry), finished(over, numbers)

@@ -11,6 +11,7 @@ import pytest
 from gymnasium import spaces
 
 import steersman
+from steersman import envs
 from steersman.cli import info
 from steersman.cli.display import evaluation_rows
 from steersman.errors import UsageError
@@ -63,12 +64,7 @@ def host_walk():
 HostWalk = host_walk()
 
 
-def vector():
-    mode = gymnasium.vector.AutoresetMode.SAME_STEP
-    return gymnasium.vector.SyncVectorEnv([HostWalk] * 4, autoreset_mode=mode)
-
-
-PLACES = {"compiled": Walk, "host": lambda: HostWalk, "vector": vector}  # -> what is given to train
+PLACES = {"compiled": Walk, "host": lambda: HostWalk}  # -> what is given to train
 
 
 @pytest.fixture(scope="module")
@@ -136,10 +132,31 @@ def test_the_evaluation_has_the_rate_and_its_interval(run):
 
 def test_both_can_be_drawn(run, tmp_path):
     result, _ = run
-    for name in ("success", "is_success", "distance", "episode_success", "return"):
+    for name in ("is_success", "distance"):
         steersman.plot(result.run, tmp_path / "x.png", y=name)
     with pytest.raises(UsageError, match="Did you mean distance_100"):
         steersman.plot(result.run, tmp_path / "x.png", y="distanc_100")
+
+
+def test_a_vector_environment_gives_what_its_final_infos_say():
+    """``infos`` at an end are those of the resets."""
+    mode = gymnasium.vector.AutoresetMode.SAME_STEP
+    made = envs.make(gymnasium.vector.SyncVectorEnv([HostWalk] * 4, autoreset_mode=mode), 4, log_info=["distance"])
+    made.reset(0)
+    ends = 0
+    for _ in range(30):
+        seen = made.step(np.zeros(4, np.int32))
+        for i in np.flatnonzero(seen.over):
+            length, ends = seen.info["episode_length"][i], ends + 1
+            assert [seen.info[name][i] for name in ("distance", "success")] == [length, length % 2 == 0]
+    assert ends > 20
+    made.close()
+    made = envs.make(gymnasium.vector.SyncVectorEnv([HostWalk], autoreset_mode=mode), 1, log_info=["word"])
+    made.reset(0)
+    with pytest.raises(UsageError, match="word in the info of HostWalk.* is 'walk'; it must be one number"):
+        for _ in range(7):
+            made.step(np.zeros(1, np.int32))
+    made.close()
 
 
 def test_workers_send_what_infos_say(settings, tmp_path):

@@ -61,8 +61,9 @@ class Row:
                 among = np.where(given > 0, count, 0.0) if name == "success" else given
                 means[f"episode_{name}"] = np.where(among > 0, total / among, np.nan)
         means |= self.rolling()
-        if not np.isfinite([means.get(name, np.nan) for name in _OF_SUCCESS if name in means]).any():
-            means = {name: mean for name, mean in means.items() if name not in _OF_SUCCESS}  # nobody says it here
+        of_success = [means[name] for name in _OF_SUCCESS if name in means]
+        if not any(np.isfinite(mean).any() for mean in of_success):  # nobody says it here
+            means = {name: mean for name, mean in means.items() if name not in _OF_SUCCESS}
         means["episodes"] = count
         means |= {name: np.asarray(value, np.float64) / self.updates for name, value in metrics.items()}
         return {k: float(v[0]) if self.seeds == 1 else v for k, v in means.items()}
@@ -110,9 +111,9 @@ class Row:
         if content:
             arrays = {name: np.asarray(values, dtype) for name, (dtype, values) in content["totals"].items()}
             arrays.setdefault("costs", np.full((seeds, 1), np.nan))  # a row from before they were counted
-            sums = (arrays.pop(name) for name in ("count", "returns", "lengths", "costs"))
+            sums: Any = [arrays.pop(name) for name in ("count", "returns", "lengths", "costs")]
             logged = {name.removeprefix("info/"): arrays.pop(name) for name in [*arrays] if name.startswith("info/")}
-            row.totals, row.updates = (Episodes(*sums, logged, ()), arrays), int(content["updates"])
+            row.totals, row.updates = (Episodes(*sums, logged=logged, newest=()), arrays), int(content["updates"])
         return row
 
 

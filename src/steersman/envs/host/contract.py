@@ -102,7 +102,7 @@ def numbers_at_end(label: str, info: Mapping[str, Any], names: Sequence[str]) ->
     found = []
     for name in names:
         keys = SUCCESS if name == "success" else (name,)
-        value = next((info[key] for key in keys if key in info), None)
+        value: Any = next((info[key] for key in keys if key in info), None)
         number = np.asarray(value) if np.ndim(value) == 0 else None
         if number is not None and number.dtype.kind in "fiub":
             found.append(float(number))

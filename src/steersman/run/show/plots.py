@@ -178,7 +178,7 @@ def series_of(
 
 
 def _label(name: str) -> str:
-    said = re.sub(r"_100$", ", mean of the last 100 episodes", name)
+    said = re.sub(r"_100$", ", mean of the last 100", name)
     return _LABELS.get(name, plain_text(said.replace("_", " ")))
 
 
@@ -301,7 +301,8 @@ def spread(places: Sequence[float], gap: float, low: float = 0.0, high: float = 
 def _draw(panels: Mapping[str, Mapping[str, Curve]], groups: list[str], x: str, title: str, confidence: float) -> Any:
     """Panels by their labels, the first one largest; a group looks the same in each."""
     curves, more = next(iter(panels.values())), len(panels) - 1
-    figure = blank(7.5, max(4.3, 1.5 + 0.17 * len(curves)) + 2.4 * more)
+    wide = 0.085 * max(0, max(len(label) for label in curves) - 10)  # names stand beside the axes
+    figure = blank(7.5 + min(wide, 6.0), max(4.3, 1.5 + 0.17 * len(curves)) + 2.4 * more)
     all_axes = figure.subplots(1 + more, sharex=True, squeeze=False, height_ratios=[1.0, *[0.6] * more])[:, 0]
     for axes, (y, part) in zip(all_axes, panels.items(), strict=True):
         draw_curves(axes, part, [groups.index(label) for label in part])
