@@ -6,6 +6,7 @@ import traceback
 import warnings
 from collections.abc import Iterable
 from difflib import get_close_matches
+from typing import Any
 
 
 class UsageError(ValueError):
@@ -68,3 +69,11 @@ def nearest(name: str, known: Iterable[str], n: int = 3) -> str:
     lowered = {k.lower(): k for k in known}
     close = [lowered[k] for k in get_close_matches(name.lower(), lowered, n=n, cutoff=0.5)]
     return f"Did you mean {' or '.join(close)}?" if close else ""
+
+
+def no_such_info(who: str, name: str, names: Iterable[Any]) -> UsageError:
+    """What to say of a number that is to be logged and is not there."""
+    known = sorted(map(str, names))
+    there = f"it holds {', '.join(known)}" if known else "it holds nothing"
+    near = nearest(name, known)
+    return UsageError(f"log_info: the info of {who} has no {name!r} where an episode ends; {there}. {near}".rstrip())

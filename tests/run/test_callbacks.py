@@ -173,7 +173,7 @@ def fed(callback, *returns):
     """What a callback says to rows of these returns, up to its first word."""
     callback(Compiling(None, "", 100))
     for i, value in enumerate(returns):
-        for row in (None, {"episode_return": np.asarray(value)}):
+        for row in (None, {"return_100": np.asarray(value)}):
             answer = callback(Trained(None, i, 100, 1.0, 0.0, row))
             if answer is not None:
                 return i, answer.why

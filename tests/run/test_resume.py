@@ -47,8 +47,18 @@ def final(run):
     return checkpoint.stored_sha256(checkpoint.latest(run / "checkpoints")[0])
 
 
+def carried(run):
+    """What the newest checkpoint says of the row in progress and of the last episodes."""
+    header = checkpoint.read_header(checkpoint.latest(run / "checkpoints")[0])
+    return header["row"], header["newest"]
+
+
 def assert_same_run(run, whole):
     assert final(run) == final(whole)
+    (row, newest), (right, last) = carried(run), carried(whole)
+    assert newest == last
+    assert min(newest["counts"]) > 20
+    assert row.get("updates") == right.get("updates")
     rows, wanted = (logs.read_metrics(path / "metrics.jsonl") for path in (run, whole))
     assert [row["steps"] for row in rows] == [row["steps"] for row in wanted]
     for row, right in zip(rows, wanted, strict=True):

@@ -243,7 +243,7 @@ def test_what_happens_is_reported_in_order(small):
     trained = seen[2:5]
     assert [event.steps for event in trained] == [36, 68, 100]
     np.testing.assert_equal([event.row for event in trained], result.history)
-    assert trained[-1].episode_return == 5.0
+    assert trained[-1].return_100 == 5.0
     assert seen[-3].episodes == 4
     assert seen[-2].evaluation == result.evaluation
     assert (seen[-1].summary, seen[-1].history) == (result.summary, result.history)

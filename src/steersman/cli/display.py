@@ -95,6 +95,13 @@ def evaluation_rows(evaluation: dict[str, Any]) -> list[tuple[str, str]]:
     for i, (mean, (low, high)) in enumerate(zip(means, evaluation.get("cost_ci95", []), strict=True)):
         name = "mean cost" if len(means) == 1 else f"mean cost {i}"
         rows.insert(2 + i, (name, f"{number(mean)}   (95% interval {number(low)} to {number(high)})"))
+    for name, of in evaluation.get("logged", {}).items():
+        low, high = of["ci95"]
+        if name == "success":
+            value = f"{100 * of['mean']:.1f}%   (95% interval {100 * low:.1f}% to {100 * high:.1f}%)"
+            rows.append(("success rate", value))
+        else:
+            rows.append((f"mean {name}", f"{number(of['mean'])}   (95% interval {number(low)} to {number(high)})"))
     if evaluation["unfinished"]:
         cut = f"{number(evaluation['unfinished'])}   (without an end by then; they count with what they had)"
         rows.append(("cut unfinished", cut))
@@ -167,7 +174,7 @@ class TrainingDisplay:
                     total=event.total,
                     steps=f"{short(event.steps)}/{short(event.total)}",
                     speed=f"{short(event.steps_per_second)} steps/s",
-                    score=f"return {number(event.episode_return, 1)}",
+                    score=f"return {number(event.return_100, 1)}",
                     left=_left(self.progress.tasks[0].time_remaining),
                 )
             case Stopping(why="a signal"):

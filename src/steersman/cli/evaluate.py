@@ -27,6 +27,8 @@ class Evaluate:
     """Which of a run's several seeds; none: all of them, pooled."""
     explore: tyro.conf.FlagCreatePairsOff[bool] = False
     """Sample actions as in training, instead of taking the most likely one."""
+    log_info: tuple[str, ...] | None = None
+    """Entries of info whose values at the end of an episode are reported; none: those that the run logs."""
     environment: str | None = None
     """Another environment with the same spaces; for package.module:factory runs, its name again."""
     algorithm: str | None = None
@@ -49,6 +51,7 @@ def run(arguments: list[str]) -> int:
         environment=chosen.environment,
         algorithm=chosen.algorithm,
         network=chosen.network,
+        log_info=chosen.log_info,
     )
     if chosen.json:
         print_json(evaluation.summary())

@@ -15,6 +15,7 @@ arXiv:1709.06009, section 5; Mnih et al. 2015 for the preprocessing), and its op
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -94,13 +95,13 @@ class Lives:
         return {"reward": learned, "terminated": terminated | lost, "native_reward": points, "over": over}
 
 
-def make(name: str, num_envs: int, *, workers: int = 0, **kwargs: Any) -> HostEnvs:
+def make(name: str, num_envs: int, *, workers: int = 0, log_info: Sequence[str] = (), **kwargs: Any) -> HostEnvs:
     """``num_envs`` copies of a game, by its name: ``Breakout`` or ``atari/Breakout``.
 
     kwargs: the fields of ``Protocol``; ``num_threads`` (0: one for each core); ``render_mode="rgb_array"``.
 
     Raises UsageError where ale-py is not installed, for unknown games (with the nearest) and arguments, and for
-    ``workers``, which C++ threads make needless.
+    ``workers``, which C++ threads make needless, and ``log_info``.
     """
     try:
         from ale_py import roms, vector_env
@@ -109,6 +110,11 @@ def make(name: str, num_envs: int, *, workers: int = 0, **kwargs: Any) -> HostEn
     if workers:
         raise UsageError(
             f"workers={workers}: Atari games have threads of their own. Use num_threads={workers} instead."
+        )
+    if log_info:
+        raise UsageError(
+            f"log_info = {', '.join(log_info)}: of a game that is over ale-py gives the last picture and no info. "
+            "Leave log_info out."
         )
     title = name.removeprefix("atari/")
     games = {rom.title().replace("_", ""): rom for rom in roms.get_all_rom_ids()}

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import inspect
 import reprlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
@@ -40,12 +40,15 @@ class Available(NamedTuple):
     installed: bool
 
 
-def make(environment: Any, num_envs: int, *, workers: int = 0, **kwargs: Any) -> DeviceEnvs | HostEnvs:
+def make(
+    environment: Any, num_envs: int, *, workers: int = 0, log_info: Sequence[str] = (), **kwargs: Any
+) -> DeviceEnvs | HostEnvs:
     """``num_envs`` environments side by side, from a name or an object.
 
     environment: a name (see the module), a steersman ``Env``, a ``gymnasium.Env``, a function or class that gives
         either, or ``DeviceEnvs`` / ``HostEnvs``, which are returned as they are.
     workers: processes that step host environments together with this one.
+    log_info: numbers in the info of host environments that are wanted of the last step of each episode.
     kwargs: the environment's own arguments.
 
     Raises UsageError for unknown names (with the nearest ones), for extras that are not installed, for a factory that
@@ -57,13 +60,14 @@ def make(environment: Any, num_envs: int, *, workers: int = 0, **kwargs: Any) ->
     if isinstance(num_envs, bool) or not isinstance(num_envs, int) or num_envs < 1:
         raise UsageError(f"num_envs is a whole number of at least 1; got {num_envs!r}.")
     if not isinstance(environment, str):
-        return _from_object(environment, num_envs, workers, kwargs, _label(environment))
+        return _from_object(environment, num_envs, workers, kwargs, _label(environment), log_info)
     name, arguments = split_name(environment)
     if arguments:
-        return _named(make(name, num_envs, workers=workers, **{**arguments, **kwargs}), environment)
+        given: Any = {"workers": workers, "log_info": log_info, **arguments, **kwargs}
+        return _named(make(name, num_envs, **given), environment)
     package, _, inside = name.partition(":")
     if inside and is_file(package):
-        return _own(name, num_envs, workers, kwargs)
+        return _own(name, num_envs, workers, kwargs, log_info)
     env = _compiled(name, kwargs)
     if env is not None:
         return _vectorize(env, num_envs, workers)
@@ -71,23 +75,27 @@ def make(environment: Any, num_envs: int, *, workers: int = 0, **kwargs: Any) ->
     if head == "atari" and rest:
         from steersman.envs import atari
 
-        return atari.make(rest, num_envs, workers=workers, **kwargs)
+        return atari.make(rest, num_envs, workers=workers, log_info=log_info, **kwargs)
     if head == "envpool" and rest:
         from steersman.envs import envpool
 
-        return envpool.make(rest, num_envs, workers=workers, **kwargs)
+        return envpool.make(rest, num_envs, workers=workers, log_info=log_info, **kwargs)
     elsewhere = package and inside and not inside.replace(".", "_").isidentifier()  # ale_py:ALE/Pong-v5
     if (head in ("gymnasium", "ALE") and rest) or _gymnasium_has(name) or elsewhere:
         from steersman.envs.host import gymnasium as host
 
-        return host.make(rest if head == "gymnasium" else name, num_envs, workers=workers, **kwargs)
+        id = rest if head == "gymnasium" else name
+        return host.make(id, num_envs, workers=workers, log_info=log_info, **kwargs)
     if ":" in name:
-        return _own(name, num_envs, workers, kwargs)
+        return _own(name, num_envs, workers, kwargs, log_info)
     raise _unknown(name)
 
 
-def _own(name: str, num_envs: int, workers: int, kwargs: dict[str, Any]) -> DeviceEnvs | HostEnvs:
-    return _named(_from_object(load_object(name, "the environment"), num_envs, workers, kwargs, name), name)
+def _own(
+    name: str, num_envs: int, workers: int, kwargs: dict[str, Any], log_info: Sequence[str]
+) -> DeviceEnvs | HostEnvs:
+    thing = load_object(name, "the environment")
+    return _named(_from_object(thing, num_envs, workers, kwargs, name, log_info), name)
 
 
 def _named(made: DeviceEnvs | HostEnvs, name: str) -> DeviceEnvs | HostEnvs:
@@ -200,7 +208,9 @@ def _compiled(name: str, kwargs: dict[str, Any]) -> Env | None:
     return None
 
 
-def _from_object(thing: Any, num_envs: int, workers: int, kwargs: dict[str, Any], label: str) -> DeviceEnvs | HostEnvs:
+def _from_object(
+    thing: Any, num_envs: int, workers: int, kwargs: dict[str, Any], label: str, log_info: Sequence[str]
+) -> DeviceEnvs | HostEnvs:
     import gymnasium
 
     from steersman.types import DeviceEnvs, HostEnvs
@@ -215,9 +225,9 @@ def _from_object(thing: Any, num_envs: int, workers: int, kwargs: dict[str, Any]
     from steersman.envs.host import gymnasium as host
 
     if made is thing or isinstance(made, gymnasium.vector.VectorEnv):  # the adapter says what it can do with one
-        return host.make(made, num_envs, workers=workers)
+        return host.make(made, num_envs, workers=workers, log_info=log_info)
     made.close()  # it was made to see what it is; every member is made by the factory, where it will live
-    return host.make(partial(_made, thing, kwargs, label), num_envs, workers=workers)
+    return host.make(partial(_made, thing, kwargs, label), num_envs, workers=workers, log_info=log_info)
 
 
 def _made(thing: Any, kwargs: dict[str, Any], label: str) -> Any:

@@ -18,9 +18,9 @@ from steersman.run.settings import RunConfig, saved_settings
 
 
 class StopAtReturn:
-    """Stop once the mean return of training episodes reaches a threshold: over a row of the log, in every seed.
+    """Stop once the mean return of each seed's last hundred training episodes reaches a threshold.
 
-    A row is a hundredth of the run; training episodes explore, so the policy is as a rule a little better than that.
+    Looked at where a row of the log ends; training episodes explore, so the policy is as a rule a little better.
     """
 
     def __init__(self, threshold: float):
@@ -29,14 +29,15 @@ class StopAtReturn:
     def __call__(self, event: Any) -> Stop | None:
         if not isinstance(event, Trained) or event.row is None:
             return None
-        lowest = np.min(event.row["episode_return"])  # NaN where a seed has finished no episode
+        lowest = np.min(event.row["return_100"])  # NaN where a seed has finished no episode
         return Stop(f"a mean return of {lowest:g} reached {self.threshold:g}") if lowest >= self.threshold else None
 
 
 class StopWithoutProgress:
-    """Stop once the mean return of training episodes, over all seeds, has not risen for so many rows of the log.
+    """Stop once the mean return of the last hundred training episodes has not risen for so many rows of the log.
 
-    by: how much higher than the best so far counts. Rows in which no episode ended count too.
+    Over all seeds. by: how much higher than the best so far counts. Rows in which no episode ended count too. A row is
+    a hundredth of the run, in one of hours about ten seconds.
     """
 
     def __init__(self, rows: int = 20, *, by: float = 0.0):
@@ -50,7 +51,7 @@ class StopWithoutProgress:
             self.best, self.since = -np.inf, 0
         if not isinstance(event, Trained) or event.row is None:
             return None
-        mean = np.mean(event.row["episode_return"])
+        mean = np.mean(event.row["return_100"])
         risen = mean > self.best + self.by
         self.best, self.since = (mean, 0) if risen else (self.best, self.since + 1)
         return Stop(f"no return above {self.best:g} for {self.rows} rows") if self.since >= self.rows else None

@@ -99,12 +99,12 @@ class Compiled(Event):
 
 @dataclass(frozen=True)
 class Trained(Event):
-    """Some updates are done. How many depends on the machine's speed; the rows do not."""
+    """Some updates are done. How many depends on the machine's speed; the rows do so in very long runs alone."""
 
     steps: int  # so far, of each seed
     total: int
     steps_per_second: float  # of these updates, of all seeds
-    episode_return: float  # the newest mean of finished episodes that was logged, over all seeds; NaN before the first
+    return_100: float  # mean return of the last hundred episodes, over the seeds; NaN before each seed has ended one
     row: Mapping[str, Any] | None  # of the log, where one ended here: a number each, or [seeds]
 
 

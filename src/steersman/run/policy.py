@@ -17,7 +17,7 @@ from steersman.envs.host.timesteps import unflatten
 from steersman.errors import UsageError
 from steersman.memory import nbytes
 from steersman.run import plugins
-from steersman.run.disk import checkpoint, compile_cache, run_folder
+from steersman.run.disk import checkpoint, compile_cache, files, run_folder
 from steersman.run.disk.spec_json import spec_from_json, transitions_like
 from steersman.run.settings import RunConfig, reopened, split
 from steersman.types import Agent, Algorithm, EnvSpec, PyTree, Rollout
@@ -163,8 +163,11 @@ def load_seeds(
         newest = checkpoint.Latest(Path(checkpoint_path), "", read(checkpoint_path))
     run_folder.warn(newest.note)
     if newest.path is None:
+        by = files.holder(run)
         raise UsageError(
-            f"{run} holds no checkpoint yet: it was stopped before the first, or has not come so far. Go on with it: "
+            f"{run} holds no checkpoint yet: it is running ({by}) and has not come to its first. Wait for that."
+            if by is not None
+            else f"{run} holds no checkpoint yet: it was stopped before the first. Go on with it: "
             f"{run_folder.to_resume(opened)}"
         )
     states = agent_states(newest.content, like, run_config.seeds)

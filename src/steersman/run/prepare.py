@@ -20,7 +20,7 @@ from steersman.run.disk import run_folder
 from steersman.run.disk.checkpoint import parameters_sha256
 from steersman.run.disk.dataset import Dataset, check_fits, read_dataset
 from steersman.run.disk.spec_json import spec_to_json, transitions_like
-from steersman.run.evaluate import Evaluator, close, evaluator, fixed_size
+from steersman.run.evaluate import Evaluator, close, evaluator, fixed_size, logged_by
 from steersman.run.loops.compiled import CompiledLoop
 from steersman.run.loops.data_loop import data_loop
 from steersman.run.loops.device_loop import device_loop
@@ -47,6 +47,7 @@ class Setup:
     agent: Agent
     loop: Loop
     checkpoint_updates: int
+    checkpoints_by_clock: bool  # where the run did not say how often
     state_bytes: int  # of the agent of one seed, its replay memory included
     data_sha256: str | None  # of the recorded transitions that were read
     workers: int  # processes that step host environments with this one, as given or as chosen here
@@ -103,8 +104,9 @@ class Setup:
 
     def evaluator(self, episodes: int, explore: bool = False) -> Evaluator:
         """An evaluator in environments of its own."""
-        workers = self.run.workers if self.run.workers is not None else self.workers or None
-        return evaluator(self.agent, self.environment, episodes, explore=explore, workers=workers)
+        run = self.run
+        given: Any = {"workers": run.workers if run.workers is not None else self.workers or None}
+        return evaluator(self.agent, self.environment, episodes, explore=explore, log_info=run.log_info, **given)
 
 
 def prepare(plan: Plan, *, begun: bool = False) -> Setup:
@@ -150,8 +152,11 @@ def prepare(plan: Plan, *, begun: bool = False) -> Setup:
         run = dataclasses.replace(run, checkpoint_every=every)
         updates = max(1, round(every / loop.steps_per_update))
         digest = None if data is None else parameters_sha256(data.transitions)
+        by_clock = isinstance(loop, CompiledLoop) and plan.run.checkpoint_every is None
+        if plan.resumed is not None:
+            by_clock = plan.resumed.config.get("cadence", {}).get("checkpoints_by_clock", False)
         free = undo.pop_all().close
-        return Setup(entry, environment, run, config, spec, agent, loop, updates, size, digest, workers, free)
+        return Setup(entry, environment, run, config, spec, agent, loop, updates, by_clock, size, digest, workers, free)
 
 
 def _check_rollouts(run: RunConfig, config: Any, spec: EnvSpec, loop: Loop, begun: bool) -> None:
@@ -193,13 +198,15 @@ def _loop(
                 f"seeds = {run.seeds}: each seed trains in environments of its own, and {made.spec.id} was given as an "
                 "environment that is made already. Give a function that makes one, or its name."
             )
-        sort: Any = {"seed": run.seed, "overlap": run.overlap, "programs": plan.programs}
+        sort: Any = {"seed": run.seed, "overlap": run.overlap, "programs": plan.programs, "log": run.log_info}
         return HostLoop(agent, made, **lengths, **sort, data=first)
     if run.overlap:
         raise UsageError(
             f"overlap is for host environments, whose simulators can step while the learner computes; "
             f"{made.spec.id} is compiled into one program with it. Leave overlap out."
         )
+    if run.log_info:
+        logged_by(made, run.log_info)
     shards = 1
     if entry.shardable and run.seeds == 1 and fixed_size(environment) is None:
         shards = shards_for(run.num_envs, lambda n: entry.check(config, n), run.devices)
@@ -212,6 +219,7 @@ def _loop(
         shards=shards,
         devices=run.devices,
         data=first,
+        log=run.log_info,
     )
 
 
@@ -298,7 +306,8 @@ def _make(environment: Any, num_envs: int, run: RunConfig) -> Any:
         close(environment, one)
         if not isinstance(one, DeviceEnvs):
             check_copies(lambda n: envs.make(environment, n), num_envs)
-    return envs.make(environment, num_envs, **({} if run.workers is None else {"workers": run.workers}))
+    workers = {} if run.workers is None else {"workers": run.workers}
+    return envs.make(environment, num_envs, log_info=run.log_info, **workers)
 
 
 def config_json(setup: Setup, origins: Mapping[str, Any]) -> dict[str, Any]:
@@ -312,5 +321,6 @@ def config_json(setup: Setup, origins: Mapping[str, Any]) -> dict[str, Any]:
         "config": dataclasses.asdict(setup.config),
         "run": dataclasses.asdict(setup.run) | extras,
         "spec": spec_to_json(setup.spec),
+        "cadence": {"checkpoints_by_clock": setup.checkpoints_by_clock, "changes": []},
         **data,
     }

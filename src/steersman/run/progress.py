@@ -9,28 +9,47 @@ from typing import Any
 import jax
 import numpy as np
 
+from steersman.episodes import ALWAYS, NEWEST, Episodes, Newest
 from steersman.errors import TrainingFault, UsageError
 from steersman.run.disk import checkpoint, logs, run_folder
 from steersman.run.loops.loop import Totals
 from steersman.run.prepare import Setup
-from steersman.unroll import Episodes
+
+_OF_SUCCESS = ("episode_success", "success_100")
+_ORDER = {name: i for i, name in enumerate(ALWAYS)}
 
 HUGE = 1e15  # float32 squares of many such numbers still add up; of much larger ones no longer
 
 
 class Row:
-    """Collects the totals of some updates into one logged row: means per episode, and per update."""
+    """Collects the totals of some updates into one logged row: means per episode, and per update.
 
-    def __init__(self, seeds: int):
-        self.seeds, self.totals, self.updates = seeds, None, 0
+    ``newest`` is not of these updates alone: the last episodes of each seed, whatever row they ended in.
+    """
+
+    def __init__(self, seeds: int, newest: Newest | None = None):
+        self.seeds, self.totals, self.updates, self.newest = seeds, None, 0, newest
 
     def add(self, totals: Totals) -> None:
-        new = (totals.episodes, totals.metrics)
-        self.totals = new if self.totals is None else jax.tree.map(np.add, self.totals, new)
+        episodes = totals.episodes.sums
+        if self.totals is not None:
+            before, metrics = self.totals
+            # By name: a row of before they were counted has none.
+            logged = {name: before.logged.get(name, 0.0) + said for name, said in episodes.logged.items()}
+            plus = lambda a, b: jax.tree.map(np.add, a, b)
+            episodes = plus(before._replace(logged={}), episodes._replace(logged={}))._replace(logged=logged)
+            self.totals = episodes, plus(metrics, totals.metrics)
+        else:
+            self.totals = episodes, totals.metrics
+        later = totals.episodes.newest
+        self.newest = later if self.newest is None else self.newest.then(later)
         self.updates += totals.updates
 
     def means(self) -> dict[str, Any]:
-        """A number each, or [seeds]; NaN for what is of an episode where none ended."""
+        """A number each, or [seeds]; NaN for what is of an episode where none ended.
+
+        ``episode_return`` is of the episodes that ended in this row, ``return_100`` of the last hundred of each seed.
+        """
         assert self.totals is not None
         episodes, metrics = self.totals
         count = np.asarray(episodes.count, np.float64)
@@ -39,28 +58,76 @@ class Row:
         summed |= dict(zip(logs.cost_names(len(costs)), costs, strict=True))
         with np.errstate(invalid="ignore", divide="ignore"):
             means = {name: np.where(count > 0, total / count, np.nan) for name, total in summed.items()}
+            for name, said in episodes.logged.items():
+                total, given = np.asarray(said, np.float64).T
+                among = np.where(given > 0, count, 0.0) if name == "success" else given
+                means[f"episode_{name}"] = np.where(among > 0, total / among, np.nan)
+        means |= self.rolling()
+        of_success = [means[name] for name in _OF_SUCCESS if name in means]
+        if not any(np.isfinite(mean).any() for mean in of_success):  # nobody says it here
+            means = {name: mean for name, mean in means.items() if name not in _OF_SUCCESS}
         means["episodes"] = count
         means |= {name: np.asarray(value, np.float64) / self.updates for name, value in metrics.items()}
         return {k: float(v[0]) if self.seeds == 1 else v for k, v in means.items()}
+
+    def rolling(self) -> dict[str, np.ndarray]:
+        """The means of each seed's last hundred episodes, of as many as have ended: [seeds] by name."""
+        if self.newest is None:
+            return {}
+        there, found, columns = self.newest.when >= 0, {}, {}
+        for name, values in sorted(self.newest.numbers.items(), key=lambda pair: _ORDER.get(pair[0], len(_ORDER))):
+            many = [(name, values)]
+            if name == "cost":
+                many = [(cost, values[..., i]) for i, cost in enumerate(logs.cost_names(values.shape[-1]))]
+            columns |= {f"{one.removeprefix('episode_')}_{NEWEST}": column for one, column in many}
+        for title, column in columns.items():
+            known = there & np.isfinite(column)
+            # An episode of which nothing is said was no success, where anybody says so.
+            among = there & known.any(1, keepdims=True) if title == _OF_SUCCESS[1] else known
+            total, count = np.where(known, column, 0.0).sum(1, dtype=np.float64), among.sum(1)
+            found[title] = np.where(count > 0, total / np.maximum(count, 1), np.nan)
+        return found
 
     def to_json(self) -> dict[str, Any]:
         """A row in progress, so that a resumed run logs what the uninterrupted one logs."""
         if self.totals is None:
             return {}
         episodes, metrics = self.totals
-        pairs = {name: (str(x.dtype), x.tolist()) for name, x in {**episodes._asdict(), **metrics}.items()}
+        named = {f"info/{name}": said for name, said in episodes.logged.items()}
+        sums = {name: x for name, x in episodes._asdict().items() if name not in ("logged", "newest")}
+        pairs = {name: (str(x.dtype), x.tolist()) for name, x in {**sums, **named, **metrics}.items()}
         return {"updates": self.updates, "totals": pairs}
 
+    def newest_json(self) -> dict[str, Any]:
+        """The last episodes, by name: [seeds][as many as the seed with most has]."""
+        if self.newest is None or not (self.newest.when >= 0).any():
+            return {}
+        counts = (self.newest.when >= 0).sum(1)
+        numbers = {name: x[:, NEWEST - counts.max() :].tolist() for name, x in self.newest.numbers.items()}
+        return {"counts": counts.tolist(), "numbers": numbers}
+
     @classmethod
-    def from_json(cls, seeds: int, content: dict[str, Any]) -> Row:
-        """The inverse of ``to_json``."""
-        row = cls(seeds)
+    def from_json(cls, seeds: int, content: dict[str, Any], newest: dict[str, Any]) -> Row:
+        """The inverse of ``to_json`` and ``newest_json``."""
+        row = cls(seeds, _newest(newest) if newest else None)
         if content:
             arrays = {name: np.asarray(values, dtype) for name, (dtype, values) in content["totals"].items()}
             arrays.setdefault("costs", np.full((seeds, 1), np.nan))  # a row from before they were counted
-            episodes = Episodes(*(arrays.pop(name) for name in Episodes._fields))
-            row.totals, row.updates = (episodes, arrays), int(content["updates"])
+            sums: Any = [arrays.pop(name) for name in ("count", "returns", "lengths", "costs")]
+            logged = {name.removeprefix("info/"): arrays.pop(name) for name in [*arrays] if name.startswith("info/")}
+            row.totals, row.updates = (Episodes(*sums, logged=logged, newest=()), arrays), int(content["updates"])
         return row
+
+
+def _newest(content: dict[str, Any]) -> Newest:
+    def full(values: Any) -> np.ndarray:
+        array = np.asarray(values, np.float32)
+        front = np.full((len(array), NEWEST - array.shape[1], *array.shape[2:]), np.nan, np.float32)
+        return np.concatenate([front, array], 1)
+
+    counts = np.asarray(content["counts"], np.int32)[:, None]
+    when = np.where(np.arange(NEWEST, dtype=np.int32) < NEWEST - counts, np.int32(-1), np.int32(0))
+    return Newest(when, {name: full(values) for name, values in content["numbers"].items()})
 
 
 @dataclass
@@ -92,6 +159,7 @@ def save(setup: Setup, run: run_folder.Run, state: Any, progress: Progress) -> N
         "updates": progress.updates,
         "rows": setup.run.seeds if setup.run.seeds > 1 else 0,
         "row": progress.row.to_json(),
+        "newest": progress.row.newest_json(),
         "wall_seconds": progress.seconds(),
         "compile_seconds": progress.compile + setup.loop.compile_seconds,
         "training_seconds": progress.training,
@@ -145,7 +213,7 @@ def _entry(header: dict[str, Any], name: str, path: Any) -> float:
 
 def _row(header: dict[str, Any], seeds: int, path: Any) -> Row:
     try:
-        return Row.from_json(seeds, header.get("row") or {})
+        return Row.from_json(seeds, header.get("row") or {}, header.get("newest") or {})
     except (KeyError, TypeError, ValueError, AttributeError):
         raise _malformed(path, "row") from None
 

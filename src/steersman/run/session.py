@@ -13,6 +13,7 @@ import numpy as np
 from steersman.errors import UsageError, raised_at
 from steersman.run.disk import checkpoint, run_folder
 from steersman.run.events import Callback, Event, Saved, Stop, name_of
+from steersman.run.loops.cadence import Cadence
 from steersman.run.plan import Plan
 from steersman.run.policy import Policy
 from steersman.run.prepare import Setup
@@ -30,6 +31,8 @@ class Session:
         self.folder = None if run is None else run.path
         self.state: Any = None
         self.progress = Progress(Row(setup.run.seeds), [], began=time.perf_counter())
+        changes = () if run is None else run.config.get("cadence", {}).get("changes", ())
+        self.cadence = Cadence(setup.log_updates, setup.checkpoint_updates, setup.checkpoints_by_clock, changes)
         self.listeners: list[Callback] = []  # ours: they come first, and what they raise is ours
         self.callbacks = plan.callbacks
         self.stopped: dict[str, str] | None = None  # by which callback, why
@@ -75,6 +78,11 @@ class Session:
             self.tell(Saved(self, path, self.steps))
         return path
 
+    def measured(self, updates: int, seconds: float) -> None:
+        """Take note of how long the newest updates took; where rows and checkpoints are to come sooner, record that."""
+        if self.cadence.measured(self.progress.updates, updates, seconds) and self.run is not None:
+            self.run = run_folder.update(self.run, {"cadence": self.cadence.to_json()})
+
     def row(self) -> dict[str, Any]:
         """End the log row in progress: its means, with what callbacks have logged."""
         means = {"steps": self.steps, "seconds": self.progress.seconds(), **self.progress.row.means()}
@@ -83,7 +91,7 @@ class Session:
             raise UsageError(f"A callback logs {twice[0]!r}, which every row has already. Log it by another name.")
         row = means | self._logged
         self.progress.history.append(row)
-        self.progress.row, self._logged = Row(self.setup.run.seeds), {}
+        self.progress.row, self._logged = Row(self.setup.run.seeds, self.progress.row.newest), {}
         return row
 
     # What listeners ask

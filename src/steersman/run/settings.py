@@ -45,6 +45,8 @@ class RunConfig:
     """Checkpoints kept; older ones are deleted."""
     evaluation_episodes: int = 100
     """Episodes of the final evaluation, per seed."""
+    log_info: tuple[str, ...] = ()
+    """Entries of info, numbers, whose values at the end of an episode are logged; is_success always is."""
     tensorboard: bool = False
     """Write TensorBoard events too (extra: tensorboard)."""
     wandb: str | None = None
@@ -59,6 +61,9 @@ class RunConfig:
             value = getattr(self, name)
             if value is not None and value < 0:
                 raise UsageError(f"{name} = {value}; it must be 0 or more.")
+        taken = [n for n in self.log_info if n in ("return", "length", "cost") or n.startswith("cost_")]
+        if taken:
+            raise UsageError(f"log_info = {taken[0]}; the {taken[0]} of an episode is in every row already.")
         if self.seed + self.seeds > 2**32:
             raise UsageError(f"seed = {self.seed}; seeds go up to {2**32 - 1}.")
 
@@ -268,7 +273,17 @@ def _plain(field: dataclasses.Field[Any], value: Any) -> Any:
             return tuple(value)
         case "tuple[int, ...]", int():
             return (value,)
-    kinds = {"int": "a whole number", "float": "a number", "bool": "True or False", "str": "a text"}
+        case "tuple[str, ...]", str():
+            return (value,)
+        case "tuple[str, ...]", list() | tuple() if all(isinstance(v, str) for v in value):
+            return tuple(dict.fromkeys(value))
+    kinds = {
+        "tuple[str, ...]": "some names",
+        "int": "a whole number",
+        "float": "a number",
+        "bool": "True or False",
+        "str": "a text",
+    }
     optional = " or None" if wanted != written else ""
     raise UsageError(
         f"{field.name} = {value!r}; it must be {kinds.get(wanted, 'some whole numbers, as in (64, 64)')}{optional}."

@@ -251,14 +251,13 @@ def _going_on(setup: Setup, newest: checkpoint.Latest | None) -> str:
 
 def _train(session: Session) -> None:
     setup, progress = session.setup, session.progress
-    loop, total, every = setup.loop, setup.updates, setup.log_updates
+    loop, total = setup.loop, setup.updates
     chunk = 1
     while not (session.over or session.ending):
         # Cut the work where something is due: what is logged and saved does not depend on the machine's speed.
         at = progress.updates
-        log_at = (at // every + 1) * every
-        save_at = (at // setup.checkpoint_updates + 1) * setup.checkpoint_updates
-        n = min(chunk, log_at - at, save_at - at, total - at)
+        log_at, save_at, change_at = session.cadence.due(at)
+        n = min(chunk, min(log_at, save_at, change_at, total) - at)
         at_boundary = at + n in (save_at, total)
         tick, compiled = time.perf_counter(), loop.compile_seconds
         session.state, totals = loop.advance(session.state, n, cut=at_boundary)
@@ -266,11 +265,12 @@ def _train(session: Session) -> None:
         progress.training += seconds
         progress.updates += n
         progress.row.add(totals)
+        returned = float(np.mean(progress.row.rolling()["return_100"]))
         chunk = max(1, min(2 * chunk, int(n * CHUNK_SECONDS / max(seconds, 1e-6))))
         check_finite(totals, session.steps, session.run, session.state)
+        session.measured(n, seconds)
         row = session.row() if progress.updates in (log_at, total) else None
         speed = n * loop.steps_per_update * setup.run.seeds / max(seconds, 1e-9)
-        returned = _last_return(progress.history)
         session.tell(Trained(session, session.steps, setup.steps(total), speed, returned, row))
         if at_boundary:
             if not session.over:
@@ -282,15 +282,6 @@ def _train(session: Session) -> None:
         # run that goes on.
         if setup.compiled or not session.signals.requested:
             session.write()
-
-
-def _last_return(history: list[dict[str, Any]]) -> float:
-    """The newest mean return of finished episodes, over all seeds; NaN before the first."""
-    for row in reversed(history):
-        found = np.asarray(row["episode_return"])
-        if np.isfinite(found).any():
-            return float(np.nanmean(found))
-    return float("nan")
 
 
 def _summary(session: Session, interrupted: bool) -> dict[str, Any]:

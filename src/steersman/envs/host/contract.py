@@ -19,10 +19,11 @@ import numpy as np
 from gymnasium import spaces
 from numpy.lib.array_utils import byte_bounds
 
-from steersman.errors import EnvironmentFault
+from steersman.errors import EnvironmentFault, UsageError, no_such_info
 
 MASK = "action_mask"
 BYTE = np.dtype(np.uint8).str
+SUCCESS = ("is_success", "success")  # what an info may call it
 
 
 class Leaf(NamedTuple):
@@ -135,6 +136,24 @@ def signature_hint(env: gymnasium.Env, where: str) -> str:
     except ValueError:  # no signature to look at
         pass
     return ""
+
+
+def numbers_at_end(label: str, info: Mapping[str, Any], names: Sequence[str]) -> list[float]:
+    """What the info of an episode's last step says by these names; NaN for "success" where it says nothing of that."""
+    found = []
+    for name in names:
+        keys = SUCCESS if name == "success" else (name,)
+        value: Any = next((info[key] for key in keys if key in info), None)
+        number = np.asarray(value) if np.ndim(value) == 0 else None
+        if number is not None and number.dtype.kind in "fiub":
+            found.append(float(number))
+        elif name == "success":
+            found.append(np.nan)
+        elif name not in info:
+            raise no_such_info(label, name, info)
+        else:
+            raise UsageError(f"log_info: {name} in the info of {label} is {value!r}; it must be one number.")
+    return found
 
 
 def check_reset(label: str, given: Any, leaves: Sequence[Leaf], mask: bool) -> None:

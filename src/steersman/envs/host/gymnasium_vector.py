@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gymnasium
@@ -13,7 +13,8 @@ from gymnasium.vector import AutoresetMode
 
 from steersman.envs.host import contract
 from steersman.envs.host.contract import Leaf, leaves_of
-from steersman.envs.host.timesteps import Bookkeeper, action_guard, member_seeds
+from steersman.envs.host.timesteps import Bookkeeper, action_guard, logged_at_ends, member_seeds
+from steersman.episodes import logged_names
 from steersman.errors import EnvironmentFault, UsageError
 from steersman.spaces import canonical_action_space, inside_space, native_map
 from steersman.types import EnvSpec, HostEnvs, PyTree, TimeStep
@@ -27,7 +28,7 @@ class VectorEnvs(HostEnvs):
     of members.
     """
 
-    def __init__(self, envs: gymnasium.vector.VectorEnv, num_envs: int):
+    def __init__(self, envs: gymnasium.vector.VectorEnv, num_envs: int, *, log_info: Sequence[str] = ()):
         id = envs.spec.id if envs.spec is not None else type(envs.unwrapped).__name__
         mode = envs.metadata.get("autoreset_mode")
         named = getattr(mode, "name", mode)
@@ -42,7 +43,7 @@ class VectorEnvs(HostEnvs):
         native, actions = envs.single_observation_space, envs.single_action_space
         inside = inside_space(native)
         limit = envs.spec.max_episode_steps if envs.spec is not None else None
-        self.num_envs = num_envs
+        self.num_envs, self._log = num_envs, logged_names(log_info)
         canonical = canonical_action_space(actions)
         self._id, self._envs, self._native_space = id, envs, native
         self.spec = EnvSpec(id, inside, canonical, actions, limit, self._try_costs(), native)
@@ -64,14 +65,13 @@ class VectorEnvs(HostEnvs):
         self._guard(action)
         obs, reward, terminated, truncated, infos = self._step(self._native(action))
         terminated, truncated = np.array(terminated, bool), np.array(truncated, bool)
-        leaves, final, ended = self._arrays(obs, "step"), None, np.zeros(0, int)
+        leaves, final, ended, logged = self._arrays(obs, "step"), None, np.zeros(0, int), None
         if terminated.any() or truncated.any():
             final, ended = [x.copy() for x in leaves], np.flatnonzero(terminated | truncated)
             self._put_final(final, infos, ended)
-        costs = self._costs(infos, ended)
-        return self._book.step(
-            leaves, np.asarray(reward, np.float64), terminated, truncated, final, action, costs=costs
-        )
+            logged = logged_at_ends(self._id, lambda i: _info_of(infos, i, True), self._log, terminated | truncated)
+        told: Any = {"costs": self._costs(infos, ended), "logged": logged}
+        return self._book.step(leaves, np.asarray(reward, np.float64), terminated, truncated, final, action, **told)
 
     def render(self) -> Any:
         """What ``render`` of member 0 gives."""
@@ -92,7 +92,7 @@ class VectorEnvs(HostEnvs):
         """How many costs a step of member 0 has, by one step of all members."""
         self._envs.reset(seed=0)
         *_, terminated, truncated, infos = self._step(contract.some_action(self._envs.action_space))
-        info = _costs_of(infos, 0, bool(terminated[0] or truncated[0]))
+        info = _info_of(infos, 0, bool(terminated[0] or truncated[0]))
         costs = contract.costs_in(info)
         if costs is None:
             raise contract.wrong_costs(f"{self._id} (member 0)", info, 1)
@@ -105,7 +105,7 @@ class VectorEnvs(HostEnvs):
             return None
         costs = np.zeros((self.num_envs, count))
         for i in range(self.num_envs):
-            info = _costs_of(infos, i, i in over)
+            info = _info_of(infos, i, i in over)
             if contract.costs_in(info) != count:
                 raise contract.wrong_costs(f"{self._id} (member {i})", info, self._book.step_of(i), count)
             costs[i] = info.get("cost", ())
@@ -140,11 +140,11 @@ def _inside(x: np.ndarray, leaf: Leaf) -> np.ndarray:
     return x.astype(leaf.dtype) if leaf.start is None else x.astype(leaf.dtype) - leaf.start
 
 
-def _costs_of(infos: dict[str, Any], i: int, ended: bool) -> dict[str, Any]:
-    """The costs in the info of member ``i``'s own step: once its episode has ended, ``infos`` has the reset's."""
+def _info_of(infos: dict[str, Any], i: int, ended: bool) -> dict[str, Any]:
+    """The info of member ``i``'s own step: once its episode has ended, ``infos`` has the reset's. No dicts."""
     given = infos.get("final_info", infos) if ended else infos
-    there = "cost" in given and bool(given.get("_cost", {i: True})[i])
-    return {"cost": given["cost"][i]} if there else {}
+    names = [name for name, values in given.items() if not name.startswith("_") and not isinstance(values, dict)]
+    return {name: given[name][i] for name in names if bool(given.get(f"_{name}", {i: True})[i])}
 
 
 def _rows(space: spaces.Space, given: Any, num: int, ended: list[int]) -> list[Any] | None:

@@ -52,16 +52,18 @@ class Block(NamedTuple):
     terminated: np.ndarray
     truncated: np.ndarray
     costs: np.ndarray  # float64 [n, C]
+    logged: np.ndarray  # float64 [n, L]: what infos say at the ends of episodes; only rows of ended members are meant
     at: Any  # at[0]: the member being stepped now, or -1; so that a death has a name
 
     @staticmethod
-    def allocate(leaves: Sequence[Leaf], n: int, costs: int) -> Block:
+    def allocate(leaves: Sequence[Leaf], n: int, costs: int, logged: int) -> Block:
         obs, final = ([np.zeros((n, *leaf.shape), leaf.dtype) for leaf in leaves] for _ in range(2))
-        return Block(obs, final, np.zeros(n), np.zeros(n, bool), np.zeros(n, bool), np.zeros((n, costs)), [-1])
+        flags, numbers = (np.zeros(n, bool), np.zeros(n, bool)), (np.zeros((n, costs)), np.zeros((n, logged)))
+        return Block(obs, final, np.zeros(n), *flags, *numbers, [-1])
 
     def rows(self, start: int, stop: int, at: Any) -> Block:
         cut = slice(start, stop)
-        others = self.reward[cut], self.terminated[cut], self.truncated[cut], self.costs[cut]
+        others = self.reward[cut], self.terminated[cut], self.truncated[cut], self.costs[cut], self.logged[cut]
         return Block([x[cut] for x in self.obs], [x[cut] for x in self.final], *others, at)
 
 
@@ -143,8 +145,11 @@ class Members:
             raise contract.wrong_costs(self._label(0), info, 1)
         return costs
 
-    def attach(self, leaves: Sequence[Leaf], actions: Sequence[Leaf], mask: bool, block: Block) -> None:
-        """Say how observations and actions are laid out, and where to write."""
+    def attach(
+        self, leaves: Sequence[Leaf], actions: Sequence[Leaf], mask: bool, block: Block, log: Sequence[str]
+    ) -> None:
+        """Say how observations and actions are laid out, where to write, and what of infos at the ends of episodes."""
+        self._log = log
         self._deal = _deal(actions)
         self._leaves, self._mask, self._costs, self._block = leaves, mask, block.costs.shape[1], block
         block.at[0] = -1
@@ -194,6 +199,7 @@ class Members:
                 if costs or "cost" in info:
                     self._keep_costs(i, info)
                 if terminated or truncated or now >= deadline[i]:
+                    self._block.logged[i] = contract.numbers_at_end(self._label(i), info, self._log)
                     obs = self._end(i, obs, bool(terminated), bool(truncated) or now >= deadline[i])
                 all_obs[i] = self._own(i, obs) if copying else obs
                 i += 1
@@ -201,7 +207,7 @@ class Members:
             if copying:
                 self._look_for_shared()
             self._collect()
-        except EnvironmentFault:
+        except (EnvironmentFault, UsageError):
             raise
         except (Exception, SystemExit) as error:
             if i < 0:  # not from a member's own code: what they gave does not fit

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from gymnasium import spaces
 
-from steersman.envs.host.contract import Leaf, beyond, leaves_of
+from steersman.envs.host.contract import Leaf, beyond, leaves_of, numbers_at_end
 from steersman.errors import EnvironmentFault, UsageError, warn_once
 from steersman.types import EnvSpec, PyTree, TimeStep
 
@@ -78,6 +78,19 @@ def check_action(spec: EnvSpec, num_envs: int, action: PyTree) -> None:
             )
 
 
+def logged_at_ends(
+    name: str, info_of: Callable[[int], Mapping[str, Any]], log: Sequence[str], ended: np.ndarray
+) -> dict[str, np.ndarray]:
+    """What the infos of members say at the ends of their episodes, by name [B]; NaN for the members that go on.
+
+    info_of: the info of one member's last step. ended: bool [B]. Raises UsageError as ``contract.numbers_at_end``.
+    """
+    table = np.full((len(ended), len(log)), np.nan)
+    for i in np.flatnonzero(ended):
+        table[i] = numbers_at_end(f"{name} (member {i})", info_of(int(i)), log)
+    return dict(zip(log, table.T, strict=True))
+
+
 _CLOSELY, _THEN = 256, 16  # steps at which bounds are looked at: all of the first so many, then every so manieth
 
 
@@ -137,13 +150,14 @@ class Bookkeeper:
         costs: np.ndarray | None = None,
         native_reward: np.ndarray | None = None,
         over: np.ndarray | None = None,
+        logged: Mapping[str, np.ndarray] | None = None,
     ) -> TimeStep:
         """One step. ``final`` are the true successors, or None where no episode ended; all arrays become the caller's.
 
         reward: float64 [B]. action: only to say, if a number is not finite, whether the action was. costs: float64
         [B, C], where the spec has some. native_reward: what returns are counted in, where the reward to learn from is
         another. over: where the episode that is counted ends, if what is learned from ends elsewhere too
-        (``info["episode_over"]``).
+        (``info["episode_over"]``). logged: what infos say of the episodes that end here, by name [B].
         """
         reward32 = reward.astype(np.float32)
         if np.isfinite(reward32).tobytes() != self._none:
@@ -169,6 +183,8 @@ class Bookkeeper:
             "episode_length": self._lengths.copy(),
             "episode_cost": episode_cost,
         }
+        if logged is not None:
+            info |= logged
         ended = over
         if over is not None:
             info["episode_over"] = over

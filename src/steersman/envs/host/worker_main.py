@@ -145,7 +145,8 @@ class _Server:
         self.patience = layout.patience()
         self.entries = counters[k * wire.ENTRIES : (k + 1) * wire.ENTRIES]
         self.actions = [a[first:last] for a in actions]
-        self.members.attach(layout.obs, layout.action, layout.mask, block.rows(first, last, self.entries[wire.AT :]))
+        block = block.rows(first, last, self.entries[wire.AT :])
+        self.members.attach(layout.obs, layout.action, layout.mask, block, layout.log)
 
 
 def _tell_of(error: Exception, end: socket.socket) -> None:

@@ -45,12 +45,13 @@ class Layout(NamedTuple):
     action: list[Leaf]
     mask: bool
     costs: int
+    log: tuple[str, ...]  # of infos at the ends of episodes
 
     def arrays(self) -> list[tuple[tuple[int, ...], str]]:
         n = self.num_envs
         obs = [((n, *leaf.shape), leaf.dtype) for leaf in self.obs]
         action = [((n, *leaf.shape), leaf.native) for leaf in self.action]
-        outcome = [((n,), "<f8"), ((n,), "|b1"), ((n,), "|b1"), ((n, self.costs), "<f8")]
+        outcome = [((n,), "<f8"), ((n,), "|b1"), ((n,), "|b1"), ((n, self.costs), "<f8"), ((n, len(self.log)), "<f8")]
         return [((self.workers * ENTRIES,), "<i8"), *outcome, *obs, *obs, *action]
 
     def patience(self) -> float:
@@ -67,8 +68,8 @@ class Layout(NamedTuple):
             views.append(np.ndarray(shape, dtype, memory, offset))
             offset += _padded(shape, dtype)
         n = len(self.obs)
-        counters, reward, terminated, truncated, costs, *rest = views
-        block = Block(rest[:n], rest[n : 2 * n], reward, terminated, truncated, costs, [-1])
+        counters, reward, terminated, truncated, costs, logged, *rest = views
+        block = Block(rest[:n], rest[n : 2 * n], reward, terminated, truncated, costs, logged, [-1])
         return memoryview(counters), block, rest[2 * n :]
 
 

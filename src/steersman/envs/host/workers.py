@@ -121,7 +121,7 @@ class Workers:
         self._patience = layout.patience()
         self._tell({k: ("attach", layout, k) for k in range(len(self._workers))})
         for members in self._here:
-            members.attach(layout.obs, layout.action, layout.mask, block.rows(0, self._own.stop, block.at))
+            members.attach(layout.obs, layout.action, layout.mask, block.rows(0, self._own.stop, block.at), layout.log)
         return block
 
     def reset(self, seeds: Sequence[int]) -> None:

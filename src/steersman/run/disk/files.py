@@ -160,6 +160,26 @@ if fcntl is not None:
     os.register_at_fork(after_in_child=_forget_locks)
 
 
+def holder(path: str | Path) -> str | None:
+    """Who trains in a run folder at this moment, as ``lock`` wrote it; None where nobody does or locks do not work."""
+    file = Path(path) / ".lock"
+    if fcntl is None or not file.is_file():
+        return None
+    try:
+        handle = os.open(file, os.O_RDONLY)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return os.pread(handle, 200, 0).decode(errors="replace").strip() or "another process"
+    except OSError:
+        return None
+    finally:
+        os.close(handle)  # and with it what was taken
+    return None
+
+
 @contextmanager
 def lock(path: str | Path) -> Iterator[None]:
     """Hold a run folder: another process that tries gets a UsageError. However a process ends, so does its lock."""

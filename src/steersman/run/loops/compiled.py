@@ -13,11 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
+from steersman.episodes import NEWEST, Episodes
 from steersman.run.loops.devices import AXIS, mesh_of, state_specs
 from steersman.run.loops.loop import LoopState, Totals
-from steersman.shards import cross_mean, cross_sum, sharded_over
+from steersman.shards import cross_mean, cross_rows, cross_sum, sharded_over
 from steersman.types import Key, Metrics, PyTree
-from steersman.unroll import Episodes
 
 
 class Layout(NamedTuple):
@@ -66,18 +66,21 @@ class CompiledLoop:
     # The program of one seed, or of one shard of it.
 
     def _updates(self, state: LoopState, updates: jax.Array, data: PyTree) -> tuple[LoopState, Episodes, Metrics]:
-        def body(_, carry):
-            state, *sums = carry
-            state, *new = self._update(state, data)
-            return state, *jax.tree.map(lambda a, b: a + jnp.asarray(b).astype(a.dtype), sums, new)
+        def body(i, carry):
+            state, episodes, metrics = carry
+            state, new, more = self._update(state, data)
+            when = jnp.where(new.newest.when < 0, new.newest.when, new.newest.when + i * self.steps_per_update)
+            new = new._replace(newest=new.newest._replace(when=when))
+            episodes = jax.lax.cond(new.count > 0, lambda: episodes.plus(new, jnp), lambda: episodes)
+            return state, episodes, jax.tree.map(lambda a, b: a + jnp.asarray(b).astype(a.dtype), metrics, more)
 
         _, episodes, metrics = jax.eval_shape(self._update, state, data)
-        zeros = [
-            jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), episodes),
-            jax.tree.map(lambda s: jnp.zeros(s.shape, jnp.float32), metrics),
-        ]
-        state, episodes, metrics = jax.lax.fori_loop(0, updates, body, (state, *zeros))
-        return state, cross_sum(episodes), cross_mean(metrics)
+        episodes = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), episodes)
+        none = jax.tree.map(lambda x: jnp.full_like(x, -1 if x.dtype == jnp.int32 else jnp.nan), episodes.newest)
+        zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, jnp.float32), metrics)
+        state, episodes, metrics = jax.lax.fori_loop(0, updates, body, (state, episodes._replace(newest=none), zeros))
+        newest = cross_rows(episodes.newest)
+        return state, cross_sum(episodes.sums)._replace(newest=newest), cross_mean(metrics)
 
     # The same, laid over the devices.
 
@@ -167,6 +170,8 @@ class CompiledLoop:
         row = lambda part: np.asarray(part) if self.many else np.asarray(part)[None]
         join = lambda *x: np.concatenate([row(part) for part in x])[: len(self.seeds)]
         episodes, metrics = jax.tree.map(join, *(sums for _, *sums in done))
+        if episodes.newest.when.shape[1] > NEWEST:  # of each shard
+            episodes = episodes._replace(newest=episodes.newest.last(ordered=False))
         return self._state([part for part, *_ in done]), Totals(episodes, metrics, updates)
 
     def boundary(self, state: Any, steps: int) -> Any:

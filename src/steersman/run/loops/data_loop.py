@@ -5,10 +5,10 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from steersman.episodes import Episodes, finished
 from steersman.run.loops.compiled import CompiledLoop
 from steersman.run.loops.loop import LoopState
 from steersman.types import Agent, Key, Metrics, PyTree, Rollout
-from steersman.unroll import Episodes
 
 
 def data_loop(
@@ -29,8 +29,9 @@ def data_loop(
     def update(state: LoopState, data: PyTree) -> tuple[LoopState, Episodes, Metrics]:
         _, update_key, key = jax.random.split(state.key, 3)
         learned, metrics = agent.update(state.agent, data, update_key)
-        none = Episodes(jnp.int32(0), jnp.float32(0.0), jnp.int32(0), jnp.zeros((0,), jnp.float32))
-        return LoopState(learned, (), key), none, metrics
+        nobody = jnp.zeros((1, 1), bool)
+        counted = {"return": jnp.zeros((1, 1), jnp.float32), "length": jnp.zeros((1, 1), jnp.int32)}
+        return LoopState(learned, (), key), finished(nobody, counted), metrics
 
     return CompiledLoop(
         start, update, seeds=seeds, devices=devices, first_steps=0, steps_per_update=1, first=first, data=data

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple, Protocol
 
+from steersman.episodes import Episodes
 from steersman.types import Key, PyTree
-from steersman.unroll import Episodes
 
 
 class LoopState(NamedTuple):
