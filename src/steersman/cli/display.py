@@ -18,6 +18,7 @@ from steersman.run.events import (
     Evaluating,
     Event,
     Stopping,
+    Tested,
     Trained,
     Within,
 )
@@ -82,7 +83,7 @@ class TrainingDisplay:
     """A listener that shows a training on a terminal: what runs, a bar with steps/s, return and time left."""
 
     def __init__(self, notes: list[str], bar_width: int = 12) -> None:
-        self.notes = notes
+        self.notes, self.tested = notes, ""
         self.name = ""  # of the one in training, where there are several
         self.console = Console(stderr=True, highlight=False, markup=False)
         self.progress = Progress(
@@ -110,8 +111,9 @@ class TrainingDisplay:
         named = lambda what: f"{self.name}: {what}" if self.name else what
         match event:
             case Compiling():
+                self.tested = ""
                 folder = event.training.folder
-                lines = [event.description, *self.notes, *([f"run folder: {folder}"] if folder else [])]
+                lines = [event.description, *event.notes, *self.notes, *([f"run folder: {folder}"] if folder else [])]
                 for line in lines if event.training.within is None else ():
                     self.console.print(line, soft_wrap=not self.console.is_terminal)
                 self._show(named("compiling"), total=None)
@@ -122,9 +124,11 @@ class TrainingDisplay:
                     total=event.total,
                     steps=f"{short(event.steps)}/{short(event.total)}",
                     speed=f"{short(event.steps_per_second)} steps/s",
-                    score=f"return {number(event.episode_return, 1)}",
+                    score=f"return {number(event.episode_return, 1)}{self.tested}",
                     left=_left(self.progress.tasks[0].time_remaining),
                 )
+            case Tested():
+                self.tested = f", evaluated {number(float(event.returns.mean()), 1)}"
             case Stopping(why="a signal"):
                 self._show("stopping; once more to stop at once")
             case Stopping():

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from steersman.errors import UsageError
 from steersman.run import plugins
 from steersman.run.callbacks import Curve, loggers
 from steersman.run.disk import checkpoint, compile_cache, run_folder
@@ -31,6 +32,8 @@ from steersman.run.events import (
 )
 from steersman.run.loops.devices import use_all_cores
 from steersman.run.plan import Plan, planned
+from steersman.run.policies.best import Best, cut
+from steersman.run.policies.warm_start import InitFrom
 from steersman.run.policy import Policy, agent_states, check_same_spaces, saved_agent
 from steersman.run.prepare import Setup, check_same_data, config_json, prepare
 from steersman.run.progress import check_finite, history_of, restore, updates_done
@@ -54,11 +57,22 @@ class Result:
     run: Path | None  # the run folder
     interrupted: bool
     policies: list[Policy] = field(repr=False)
+    bests: list[Policy] = field(repr=False)  # of each seed, the best of the evaluations on the way; [] without any
     _evaluator: Callable[[int, bool], Evaluator] = field(repr=False)
 
-    def evaluate(self, episodes: int = 100, *, seed: int = EVALUATION_SEED, explore: bool = False) -> Evaluation:
-        """Play whole episodes with the first seed's policy, in environments of its own."""
-        return self._evaluator(episodes, explore)(self.policy.state, seed)
+    @property
+    def best(self) -> Policy | None:
+        """The first seed's policy with the highest mean return in an evaluation on the way; None without any."""
+        return self.bests[0] if self.bests else None
+
+    def evaluate(
+        self, episodes: int = 100, *, seed: int = EVALUATION_SEED, explore: bool = False, best: bool = False
+    ) -> Evaluation:
+        """Play whole episodes with the first seed's policy, or its best, in environments of its own."""
+        policy = self.best if best else self.policy
+        if policy is None:
+            raise UsageError("This run was not evaluated on the way, so it has no best policy. Give evaluate_every.")
+        return self._evaluator(episodes, explore)(policy.state, seed)
 
 
 def train(
@@ -68,6 +82,9 @@ def train(
     out: str | Path | None = None,
     preset: bool = True,
     network: Any = None,
+    init_from: str | Path | None = None,
+    init_best: bool = False,
+    init_optimiser: bool = False,
     callbacks: Sequence[Callback] = (),
     **settings: Any,
 ) -> Result:
@@ -78,8 +95,10 @@ def train(
     environment itself. settings: fields of ``RunConfig`` (steps, seed, seeds, num_envs ...) and of the algorithm's
     config, by name; what is not given comes from the environment's preset, then from the defaults. network: a factory
     ``(key, spec) -> module``, or its name, in place of the algorithm's own networks. out: the run folder; without one
-    nothing is written. callbacks: each is called with every event of ``steersman.run.events``, and can log, save or
-    stop.
+    nothing is written. init_from: the folder of another run by the same algorithm. This one begins with its parameters
+    and normalisers, and keeps its settings where no others are given; all else begins anew. init_best: with its best
+    policy; init_optimiser: with the optimiser's moments too. callbacks: each is called with every event of
+    ``steersman.run.events``, and can log, save or stop.
 
     Ctrl-C and SIGTERM end the training early, with what there is: ``result.interrupted``.
 
@@ -93,8 +112,11 @@ def train(
     500.0
     """
     use_all_cores()
-    plan = planned(algorithm, environment, settings, preset=preset, network=network, out=out, callbacks=callbacks)
-    return run(plan)
+    if init_from is None and (init_best or init_optimiser):
+        raise UsageError("init_best and init_optimiser say what to take from a run; name it: init_from=RUN.")
+    init = None if init_from is None else InitFrom(Path(init_from), init_best, init_optimiser)
+    given: Any = {"preset": preset, "network": network, "out": out, "init": init, "callbacks": callbacks}
+    return run(planned(algorithm, environment, settings, **given))
 
 
 def resume(
@@ -148,6 +170,8 @@ def run(plan: Plan) -> Result:
         if plan.out is not None:
             folder = run_folder.create(plan.out, config_json(setup, plan.origins))
             stack.enter_context(lock(folder.path))
+            if setup.start is not None:
+                setup.start.save(folder.path)
         return _run(plan, setup, folder)
 
 
@@ -173,19 +197,26 @@ def _go_on(plan: Plan, folder: run_folder.Run, stack: ExitStack) -> Result:
 
 def _finished(setup: Setup, folder: run_folder.Run, saved: checkpoint.Saved, summary: dict[str, Any]) -> Result:
     """The result of a run that has nothing left to do."""
-    states = agent_states(saved, saved_agent(setup.agent, setup.spec, setup.run), setup.run.seeds)
+    like, best = saved_agent(setup.agent, setup.spec, setup.run), Best(setup.run.seeds)
+    best.read(folder.best, like)
+    states = agent_states(saved, like, setup.run.seeds)
     policies = [Policy(setup.agent, states(index), setup.spec) for index in range(setup.run.seeds)]
+    bests = [Policy(setup.agent, state, setup.spec) for state in best.on_device()]
     played = Evaluation.from_summary(summary["evaluation"]) if summary.get("evaluation") else None
-    return Result(policies[0], history_of(folder), summary, played, folder.path, False, policies, setup.evaluator)
+    return Result(
+        policies[0], history_of(folder), summary, played, folder.path, False, policies, bests, setup.evaluator
+    )
 
 
 def _run(plan: Plan, setup: Setup, folder: run_folder.Run | None, newest: checkpoint.Latest | None = None) -> Result:
     began = time.perf_counter()
     with stop_on_signals() as signals, ExitStack() as stack:
         session = Session(plan, setup, folder, signals)
-        session.tell(Compiling(session, setup.describe(), setup.steps(setup.updates)))
+        session.tell(Compiling(session, setup.describe(), setup.steps(setup.updates), setup.notes))
         if folder is not None and newest is not None:
             session.state, session.progress = restore(setup, folder, newest, began)
+            cut(folder.best, session.steps if session.progress.updates else -1)
+            session.best.read(folder.best, saved_agent(setup.agent, setup.spec, setup.run))
             (folder.path / "summary.json").unlink(missing_ok=True)
         else:
             session.state = setup.loop.start()
@@ -217,7 +248,9 @@ def _run(plan: Plan, setup: Setup, folder: run_folder.Run | None, newest: checkp
             session.tell(Evaluated(session, evaluation))
         history = session.progress.history
         session.tell(Done(session, summary, history))
-    return Result(policies[0], history, summary, evaluation, session.folder, interrupted, policies, setup.evaluator)
+    bests = [Policy(setup.agent, state, setup.spec) for state in session.best.on_device()]
+    ended = (session.folder, interrupted, policies, bests, setup.evaluator)
+    return Result(policies[0], history, summary, evaluation, *ended)
 
 
 def _train(session: Session) -> None:
@@ -229,7 +262,8 @@ def _train(session: Session) -> None:
         at = progress.updates
         log_at = (at // every + 1) * every
         save_at = (at // setup.checkpoint_updates + 1) * setup.checkpoint_updates
-        n = min(chunk, log_at - at, save_at - at, total - at)
+        test_at = (at // setup.evaluate_updates + 1) * setup.evaluate_updates
+        n = min(chunk, log_at - at, save_at - at, test_at - at, total - at)
         at_boundary = at + n in (save_at, total)
         tick, compiled = time.perf_counter(), loop.compile_seconds
         session.state, totals = loop.advance(session.state, n, cut=at_boundary)
@@ -237,12 +271,16 @@ def _train(session: Session) -> None:
         progress.training += seconds
         progress.updates += n
         progress.row.add(totals)
+        progress.spent = progress.spent.plus(totals.episodes)
         chunk = max(1, min(2 * chunk, int(n * CHUNK_SECONDS / max(seconds, 1e-6))))
         check_finite(totals, session.steps, session.run)
-        row = session.row() if progress.updates in (log_at, total) else None
+        tested = session.evaluate() if progress.updates in (test_at, total) else None
+        row = session.row() if tested or progress.updates in (log_at, total) else None
         speed = n * loop.steps_per_update * setup.run.seeds / max(seconds, 1e-9)
         returned = _last_return(progress.history)
         session.tell(Trained(session, session.steps, setup.steps(total), speed, returned, row))
+        if tested is not None:
+            session.tell(tested)
         if at_boundary:
             if not session.over:
                 session.state = loop.boundary(session.state, session.steps)
@@ -277,5 +315,7 @@ def _summary(session: Session, interrupted: bool) -> dict[str, Any]:
         "wall_seconds": progress.seconds(),
         "compile_seconds": progress.compile + setup.loop.compile_seconds,
         "training_seconds": progress.training,
+        "evaluating_seconds": progress.evaluating,
+        "best": session.best.summary(),
         "steps_per_second": session.steps * setup.run.seeds / max(progress.training, 1e-9),
     }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 
@@ -12,13 +14,19 @@ from steersman.unroll import Episodes
 
 
 def data_loop(
-    agent: Agent, data: PyTree, *, first: Rollout, seeds: list[int], devices: int | None = None
+    agent: Agent,
+    data: PyTree,
+    *,
+    first: Rollout,
+    seeds: list[int],
+    devices: int | None = None,
+    look: Callable[[PyTree, Key], PyTree] | None = None,
 ) -> CompiledLoop:
     """The loop in which an update is one gradient step, ``agent.update(S, data, key)``; such a step is what it counts.
 
     data: any tree of arrays that ``update`` draws its batches from. It is no part of the state: a checkpoint does not
     hold it, so who resumes gives it again. first: the rollout [T, B, ...] that ``init`` is given. Several seeds go
-    round at most ``devices``.
+    round at most ``devices``. look: as in ``CompiledLoop``.
     """
 
     def start(key: Key, first: Rollout) -> LoopState:
@@ -32,6 +40,5 @@ def data_loop(
         none = Episodes(jnp.int32(0), jnp.float32(0.0), jnp.int32(0), jnp.zeros((0,), jnp.float32))
         return LoopState(learned, (), key), none, metrics
 
-    return CompiledLoop(
-        start, update, seeds=seeds, devices=devices, first_steps=0, steps_per_update=1, first=first, data=data
-    )
+    steps: dict[str, int] = {"first_steps": 0, "steps_per_update": 1}
+    return CompiledLoop(start, update, seeds=seeds, devices=devices, **steps, first=first, data=data, look=look)

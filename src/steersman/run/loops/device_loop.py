@@ -10,7 +10,7 @@ import jax
 from steersman.run.loops.compiled import CompiledLoop
 from steersman.run.loops.loop import LoopState
 from steersman.shards import shard_index
-from steersman.types import Agent, DeviceEnvs, Key, Metrics, Rollout
+from steersman.types import Agent, DeviceEnvs, Key, Metrics, PyTree, Rollout
 from steersman.unroll import Episodes, begin, random_policy, unroll
 
 
@@ -25,12 +25,13 @@ def device_loop(
     shards: int,
     devices: int | None = None,
     data: Rollout | None = None,
+    look: Callable[[PyTree, Key], PyTree] | None = None,
 ) -> CompiledLoop:
     """The loop in which an update is a rollout [T, B, ...] of ``agent`` and what it learns from it.
 
     make_envs: as many environments as asked for: num_envs, or the share of one of ``shards`` devices that one seed goes
     over; several seeds go round at most ``devices``. first_length: T of the random policy's rollout for ``init``; data
-    [T, B, ...] takes its place.
+    [T, B, ...] takes its place. look: as in ``CompiledLoop``.
     """
     envs = make_envs(num_envs if len(seeds) > 1 else num_envs // shards)
 
@@ -58,4 +59,5 @@ def device_loop(
         first_steps=first_length * num_envs if data is None else 0,
         steps_per_update=unroll_length * num_envs,
         first=() if data is None else data,
+        look=look,
     )

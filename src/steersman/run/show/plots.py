@@ -22,6 +22,7 @@ _LABELS = {
     "steps": "environment steps",
     "seconds": "wall time (s)",
     "episode_return": "episode return (sum of rewards)",
+    "evaluation_return": "return of evaluations on the way",
     "episode_length": "episode length (steps)",
     "episode_cost": "episode cost",
 }
@@ -73,6 +74,8 @@ def learning_curve(
         )
     shown = {_label(name): curves for name, curves in panels.items() if curves}
     figure = _draw(shown, list(groups), _label(x), environment if title is None else title, confidence)
+    if y == "episode_return":
+        draw_evaluations(figure.axes[0], _curves(tables, x, "evaluation_return", confidence), list(groups))
     if x == "steps":
         in_steps(figure.axes[-1].xaxis)
     return save(figure, out)
@@ -241,6 +244,17 @@ def draw_curves(axes: Any, curves: Mapping[str, Curve], styles: Sequence[int] | 
             axes.fill_between(c.x, c.low, c.high, color=colour, alpha=0.2, linewidth=0)
     first, last = (at(at(c.x) for c in curves.values()) for at in (min, max))
     axes.set_xlim(min(first, 0), last if last > 0 else None)  # 0 is where every run began
+
+
+def draw_evaluations(axes: Any, curves: Mapping[str, Curve], groups: Sequence[str]) -> None:
+    """The mean return of evaluations on the way, as points beside the line of training episodes."""
+    for label, c in curves.items():
+        colour, _ = style(groups.index(label))
+        look = {"color": colour, "markerfacecolor": "white", "markersize": 4.5, "linewidth": 0.8, "zorder": 4}
+        axes.plot(c.x, c.mean, "o:", **look)
+    if curves:
+        handles = [axes.plot([], [], *look, color="0.35", markerfacecolor="white")[0] for look in (["-"], ["o:"])]
+        axes.legend(handles, ["training", "evaluation"], frameon=False, fontsize="small", loc="best")
 
 
 def label_ends(axes: Any, ends: Sequence[tuple[str, float, float, str]]) -> None:

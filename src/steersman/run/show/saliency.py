@@ -57,6 +57,7 @@ def saliency_run(
     steps: int = 500,
     seed: int = 2_000_000,
     seed_index: int = 0,
+    best: bool = False,
     environment: Any = None,
     algorithm: str | Algorithm | None = None,
     network: Any = None,
@@ -64,7 +65,8 @@ def saliency_run(
     """Play with a run's policy and draw the saliency of its two streams: a strip (.png) and a film (.mp4, .gif).
 
     out, film: RUN/saliency.png and RUN/saliency.mp4 by default. shots: moments in the strip, evenly spread. steps: at
-    most so many, over all episodes. Each map is scaled to its own largest entry: it says where, not how much.
+    most so many, over all episodes. best: as ``load`` has it. Each map is scaled to its own largest entry: it says
+    where, not how much.
 
     Raises UsageError where the observations are no images, the network says no streams, or as ``load`` and ``record``.
     """
@@ -78,7 +80,7 @@ def saliency_run(
         )
     if shots < 1 or steps < 1 or episodes < 1:
         raise UsageError(f"shots = {shots}, steps = {steps}, episodes = {episodes}; each must be 1 or more.")
-    policy = load(run, seed_index=seed_index, algorithm=algorithm, network=network)
+    policy = load(run, best=best, seed_index=seed_index, algorithm=algorithm, network=network)
     look = lens(policy)
     env = video.renderable(place)
     returns: list[float] = []
