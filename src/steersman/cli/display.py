@@ -14,11 +14,11 @@ from steersman.run.compare.results import Compared, Failed
 from steersman.run.disk.files import plain
 from steersman.run.events import (
     AlreadyDone,
+    Assessed,
     Compiling,
     Evaluating,
     Event,
     Stopping,
-    Tested,
     Trained,
     Within,
 )
@@ -83,7 +83,7 @@ class TrainingDisplay:
     """A listener that shows a training on a terminal: what runs, a bar with steps/s, return and time left."""
 
     def __init__(self, notes: list[str], bar_width: int = 12) -> None:
-        self.notes, self.tested = notes, ""
+        self.notes, self.assessed = notes, ""
         self.name = ""  # of the one in training, where there are several
         self.console = Console(stderr=True, highlight=False, markup=False)
         self.progress = Progress(
@@ -111,7 +111,7 @@ class TrainingDisplay:
         named = lambda what: f"{self.name}: {what}" if self.name else what
         match event:
             case Compiling():
-                self.tested = ""
+                self.assessed = ""
                 folder = event.training.folder
                 lines = [event.description, *event.notes, *self.notes, *([f"run folder: {folder}"] if folder else [])]
                 for line in lines if event.training.within is None else ():
@@ -124,11 +124,11 @@ class TrainingDisplay:
                     total=event.total,
                     steps=f"{short(event.steps)}/{short(event.total)}",
                     speed=f"{short(event.steps_per_second)} steps/s",
-                    score=f"return {number(event.episode_return, 1)}{self.tested}",
+                    score=f"return {number(event.episode_return, 1)}{self.assessed}",
                     left=_left(self.progress.tasks[0].time_remaining),
                 )
-            case Tested():
-                self.tested = f", evaluated {number(float(event.returns.mean()), 1)}"
+            case Assessed():
+                self.assessed = f", evaluated {number(float(event.returns.mean()), 1)}"
             case Stopping(why="a signal"):
                 self._show("stopping; once more to stop at once")
             case Stopping():

@@ -1,6 +1,6 @@
 """What happens in a run, as values: each event is given to every listener, in the order of the run.
 
-    Compiling -> Compiled -> Trained, Tested, Saved ... -> (Stopping) -> Evaluating -> Evaluated -> Done
+    Compiling -> Compiled -> Trained, Assessed, Saved ... -> (Stopping) -> Evaluating -> Evaluated -> Done
 
 A listener is a function of one event: the progress bar, the loggers, the picture of the curve, and the callbacks that a
 user gives. It may look at the policy, log a number, save, or stop the run. All of it happens between two calls of
@@ -112,7 +112,7 @@ class Trained(Event):
 
 
 @dataclass(frozen=True)
-class Tested(Event):
+class Assessed(Event):
     """The policy was evaluated on the way, on a few episodes: their mean is in the row of the ``Trained`` before."""
 
     steps: int

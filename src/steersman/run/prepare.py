@@ -131,10 +131,10 @@ def prepare(plan: Plan, *, begun: bool = False) -> Setup:
         agent = plugins.make_agent(entry, _counted(run, config), spec, run.budget, plan.network)
         start = None if begun else _start(plan, run, config, spec, agent)
         agent = agent if start is None else begun_from(agent, start.leaves)
-        tested, notes = _periodic(plan, run, config, made, agent)
-        if tested is not None:
-            undo.callback(tested.close)
-        loop = _loop(plan, run, config, made, agent, data, tested)
+        assessing, notes = _periodic(plan, run, config, made, agent)
+        if assessing is not None:
+            undo.callback(assessing.close)
+        loop = _loop(plan, run, config, made, agent, data, assessing)
         # Once the loop is made: it has settings of its own for JAX, which hold only before the devices are up.
         size = state_bytes(agent, spec, entry.first_length(config, run.num_envs), run.num_envs)
         check_memory(size * run.seeds, f"The state of {run.seeds} training(s) of {entry.name} on {spec.id}")
@@ -144,7 +144,7 @@ def prepare(plan: Plan, *, begun: bool = False) -> Setup:
         digest = None if data is None else parameters_sha256(data.transitions)
         free = undo.pop_all().close
         notes = notes if start is None else (start.note(), *notes)
-        parts = (spec, agent, loop, updates, size, digest, tested, start, notes)
+        parts = (spec, agent, loop, updates, size, digest, assessing, start, notes)
         return Setup(entry, environment, run, config, *parts, free)
 
 
@@ -174,8 +174,8 @@ def _periodic(
     updates = _updates(run.steps, first, length * run.num_envs)
     when = periodic.cadence(run, made, updates=updates, length=length, num_envs=run.num_envs)
     own, note = periodic.environments(plan.environment, run, when, made.spec)
-    tested = None if own is None else Periodic(agent, own, when, _seeds(run), plan.programs)
-    return tested, (note,) if note else ()
+    assessing = None if own is None else Periodic(agent, own, when, _seeds(run), plan.programs)
+    return assessing, (note,) if note else ()
 
 
 def _loop(
@@ -185,11 +185,11 @@ def _loop(
     made: DeviceEnvs | HostEnvs,
     agent: Agent,
     data: Dataset | None,
-    tested: Periodic | None,
+    assessing: Periodic | None,
 ) -> Loop:
     """The loop that drives the agent: over data, over host environments or over compiled ones."""
     entry, environment = plan.algorithm, plan.environment
-    look = None if tested is None else tested.look
+    look = None if assessing is None else assessing.look
     if entry.data == "only":
         assert data is not None
         close(environment, made)  # its spaces were all that was wanted

@@ -12,7 +12,7 @@ import numpy as np
 
 from steersman.errors import UsageError, raised_at
 from steersman.run.disk import checkpoint, run_folder
-from steersman.run.events import Callback, Event, Saved, Stop, Tested, name_of
+from steersman.run.events import Assessed, Callback, Event, Saved, Stop, name_of
 from steersman.run.plan import Plan
 from steersman.run.policies import best
 from steersman.run.policies.best import Best
@@ -94,7 +94,7 @@ class Session:
         self.progress.row, self._logged, self._evaluated = Row(self.setup.run.seeds), {}, {}
         return row
 
-    def evaluate(self) -> Tested | None:
+    def evaluate(self) -> Assessed | None:
         """Play a few episodes with each seed's policy, if it is time to: the row that ends here has their mean return.
 
         What the event says is told later, once that row is: a callback that raises finds it logged.
@@ -113,7 +113,7 @@ class Session:
         progress.spent = progress.spent._replace(steps=progress.spent.steps + float(lengths.max(1).mean()))
         progress.evaluating += time.perf_counter() - began - (loop.compile_seconds - compiled)
         self._evaluated = {"evaluation_return": mean if len(self.seeds) > 1 else float(mean[0])}
-        return Tested(self, self.steps, *played, better)
+        return Assessed(self, self.steps, *played, better)
 
     # What listeners ask
 

@@ -274,13 +274,13 @@ def _train(session: Session) -> None:
         progress.spent = progress.spent.plus(totals.episodes)
         chunk = max(1, min(2 * chunk, int(n * CHUNK_SECONDS / max(seconds, 1e-6))))
         check_finite(totals, session.steps, session.run)
-        tested = session.evaluate() if progress.updates in (test_at, total) else None
-        row = session.row() if tested or progress.updates in (log_at, total) else None
+        assessed = session.evaluate() if progress.updates in (test_at, total) else None
+        row = session.row() if assessed or progress.updates in (log_at, total) else None
         speed = n * loop.steps_per_update * setup.run.seeds / max(seconds, 1e-9)
         returned = _last_return(progress.history)
         session.tell(Trained(session, session.steps, setup.steps(total), speed, returned, row))
-        if tested is not None:
-            session.tell(tested)
+        if assessed is not None:
+            session.tell(assessed)
         if at_boundary:
             if not session.over:
                 session.state = loop.boundary(session.state, session.steps)
