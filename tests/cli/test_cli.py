@@ -163,18 +163,8 @@ def test_a_resumed_run_keeps_its_settings_and_how_to_go_on_is_said(capsys, train
 
 
 def test_a_warm_start(capsys, trained, flags, tmp_path):
-    begin = [
-        "train",
-        "ppo",
-        "gymnasium/CartPole-v1",
-        "--init-from",
-        trained[2],
-        "--steps",
-        64,
-        "--out",
-        tmp_path / "run",
-    ]
-    out, err = said(capsys, [*begin, "--learning-rate", "0.01"])
+    begin = ["train", "ppo", "gymnasium/CartPole-v1", "--init-from", trained[2], "--out", tmp_path / "run"]
+    _, err = said(capsys, [*begin, "--steps", 64, "--learning-rate", "0.01"])
     assert "starts from run: its newest parameters, at 324 steps" in err
     assert f"settings of {trained[2]}" in err
     config = json.loads((tmp_path / "run" / "config.json").read_text())

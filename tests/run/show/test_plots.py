@@ -205,6 +205,7 @@ def test_evaluations_on_the_way_are_points_beside_the_line(make_run, drawn, tmp_
     (axes,) = drawn[0].axes
     line, points = (next(p for p in axes.lines if len(p.get_xdata()) == n) for n in (20, 2))
     assert points.get_ydata().tolist() == [2000.0, 4000.0]
+    assert axes.get_ylim()[1] > 4000.0
     assert (line.get_marker(), points.get_marker()) == ("None", "o")
     assert line.get_color() == points.get_color()
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["training", "evaluation"]

@@ -73,9 +73,8 @@ def learning_curve(
             f"{y} has no values yet in {_list(groups)}: no episode ended. Train longer, or plot another metric."
         )
     shown = {_label(name): curves for name, curves in panels.items() if curves}
-    figure = _draw(shown, list(groups), _label(x), environment if title is None else title, confidence)
-    if y == "episode_return":
-        draw_evaluations(figure.axes[0], _curves(tables, x, "evaluation_return", confidence), list(groups))
+    points = _curves(tables, x, "evaluation_return", confidence) if y == "episode_return" else {}
+    figure = _draw(shown, list(groups), _label(x), environment if title is None else title, confidence, points)
     if x == "steps":
         in_steps(figure.axes[-1].xaxis)
     return save(figure, out)
@@ -300,14 +299,22 @@ def spread(places: Sequence[float], gap: float, low: float = 0.0, high: float = 
     return [float(f) for f in found]
 
 
-def _draw(panels: Mapping[str, Mapping[str, Curve]], groups: list[str], x: str, title: str, confidence: float) -> Any:
-    """Panels by their labels, the first one largest; a group looks the same in each."""
+def _draw(
+    panels: Mapping[str, Mapping[str, Curve]],
+    groups: list[str],
+    x: str,
+    title: str,
+    confidence: float,
+    points: Mapping[str, Curve],
+) -> Any:
+    """Panels by their labels, the first one largest; a group looks the same in each. points: evaluations on the way."""
     curves, more = next(iter(panels.values())), len(panels) - 1
     figure = blank(7.5, max(4.3, 1.5 + 0.17 * len(curves)) + 2.4 * more)
     all_axes = figure.subplots(1 + more, sharex=True, squeeze=False, height_ratios=[1.0, *[0.6] * more])[:, 0]
     for axes, (y, part) in zip(all_axes, panels.items(), strict=True):
         draw_curves(axes, part, [groups.index(label) for label in part])
         tidy(axes, x if axes is all_axes[-1] else "", y)
+    draw_evaluations(all_axes[0], points, groups)
     counts = {c.seeds for c in curves.values()}
     count = f"{counts.pop()} seed" if len(counts) == 1 else ""
     count += "s" if count and count != "1 seed" else ""
