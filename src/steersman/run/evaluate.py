@@ -22,7 +22,7 @@ from steersman.run.loops.packing import Bundle, Packing
 from steersman.run.policy import check_same_spaces, load_seeds
 from steersman.run.settings import environment_of
 from steersman.theory import statistics
-from steersman.types import Agent, Algorithm, DeviceEnvs, EnvSpec, HostEnvs, Key, PyTree, TimeStep
+from steersman.types import Agent, Algorithm, Array, DeviceEnvs, EnvSpec, HostEnvs, Key, PyTree, TimeStep
 from steersman.unroll import begin
 
 LIMIT = 27_000  # steps of an evaluation episode in a task without a time limit
@@ -126,7 +126,7 @@ def _pair(interval: Any) -> tuple[float, float]:
 Evaluator = Callable[[PyTree, int], Evaluation]  # (agent state, seed) -> Evaluation
 
 
-Played = tuple[np.ndarray, ...]  # returns [B], lengths [B], costs [B, C], and which are unfinished [B]
+Played = tuple[Array, ...]  # returns [B], lengths [B], costs [B, C], and which are unfinished [B]
 
 
 def first_episodes(

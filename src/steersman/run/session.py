@@ -104,8 +104,7 @@ class Session:
         if periodic is None or not periodic.cadence.due(progress.updates, progress.spent):
             return None
         began, compiled = time.perf_counter(), loop.compile_seconds
-        played = periodic.play(loop, self.state)
-        returns, lengths, *_ = played
+        returns, lengths, costs, unfinished = map(np.asarray, periodic.play(loop, self.state))
         mean = returns.mean(1, dtype=np.float64)
         better = self.best.better(mean)
         if better.any():
@@ -113,7 +112,7 @@ class Session:
         progress.spent = progress.spent._replace(steps=progress.spent.steps + float(lengths.max(1).mean()))
         progress.evaluating += time.perf_counter() - began - (loop.compile_seconds - compiled)
         self._evaluated = {"evaluation_return": mean if len(self.seeds) > 1 else float(mean[0])}
-        return Assessed(self, self.steps, *played, better)
+        return Assessed(self, self.steps, returns, lengths, costs, unfinished, better)
 
     # What listeners ask
 

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from steersman.run.disk import checkpoint
+from steersman.run.disk.run_folder import RunWarning
 from steersman.run.policies.best import Best, cut, prune
 
 
@@ -54,6 +55,18 @@ def test_read_back_as_it_was_written(tmp_path, seeds):
     again.read(tmp_path, {"agent": {"w": jnp.zeros((*rows, 2))}})
     assert again.summary() == best.summary()
     assert [state["w"].tolist() for state in again.states] == [state["w"].tolist() for state in best.states]
+
+
+def test_a_damaged_one_is_said_and_left(tmp_path):
+    best = Best(1)
+    best.keep(agents(1), np.ones(1), 10)
+    best.write(tmp_path)
+    path = checkpoint.step_path(tmp_path, 10)
+    path.write_bytes(path.read_bytes()[:-4])
+    again = Best(1)
+    with pytest.warns(RunWarning, match="best policy so far is lost"):
+        again.read(tmp_path, {"agent": {"w": jnp.zeros(2)}})
+    assert again.summary() is None
 
 
 def test_what_a_run_that_goes_on_may_need_stays(tmp_path):

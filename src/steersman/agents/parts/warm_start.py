@@ -82,8 +82,9 @@ def _learned(new: PyTree, old: PyTree, anew: tuple[str, ...]) -> PyTree:
     if isinstance(new, PerEnv):
         return new
     if isinstance(new, tuple) and type(new) is not tuple and type(new) is type(old):  # a NamedTuple
-        parts = zip(type(new)._fields, new, old, strict=True)
-        return type(new)(*(n if name in anew else _learned(n, o, anew) for name, n, o in parts))
+        kind: Any = type(new)
+        parts = zip(kind._fields, new, old, strict=True)
+        return kind(*(n if name in anew else _learned(n, o, anew) for name, n, o in parts))
     return old
 
 

@@ -134,11 +134,11 @@ class CompiledLoop:
             start = self._sharded(self._start, (self._result, whole), specs)
             return jax.jit(start, out_shardings=laid).lower(key, self._first_shapes)
         if name == "look":
-            assert self._look is not None
+            look: Any = self._look
             if not self.many:  # the whole agent is brought to one device
                 agent = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), state.agent)
-                return jax.jit(self._look).lower(agent, jax.eval_shape(lambda: jax.random.key(0)))
-            looked = self._sharded(lambda both: self._look(*both), (self._result,), self._result)
+                return jax.jit(look).lower(agent, jax.eval_shape(lambda: jax.random.key(0)))
+            looked = self._sharded(lambda both: look(*both), (self._result,), self._result)
             return jax.jit(looked).lower((state.agent, key))
         advance = self._sharded(self._updates, (specs, whole, whole), (specs, self._result, self._result))
         jitted = jax.jit(advance, donate_argnums=0, out_shardings=(laid, None, None))
@@ -187,7 +187,12 @@ class CompiledLoop:
         whole = jax.tree.map(lambda x: jax.device_put(x, jax.devices()[0]), agents)
         if not self.many:
             return whole
-        return [agent for part in whole for agent in _unstacked(part, self.mesh.size)][: len(self.seeds)]
+        name = f"agents of {len(jax.tree.leaves(whole))} leaves"  # with a replay memory, or without one
+        if name not in self._programs:
+            began = time.perf_counter()
+            self._programs[name] = jax.jit(partial(_unstacked, count=self.mesh.size)).lower(whole[0]).compile()
+            self.compile_seconds += time.perf_counter() - began
+        return [agent for part in whole for agent in self._programs[name](part)][: len(self.seeds)]
 
     def looks(self, state: Any, seeds: list[int]) -> PyTree:
         """What ``look`` gives of each seed's agent and of a key of its own seed: numpy, leaves [seeds, ...]."""
@@ -221,7 +226,6 @@ class CompiledLoop:
         pass
 
 
-@partial(jax.jit, static_argnums=1)
 def _unstacked(tree: PyTree, count: int) -> list[PyTree]:
     """Leaves [count, ...] -> count trees."""
     return [jax.tree.map(lambda x, i=i: x[i], tree) for i in range(count)]

@@ -14,7 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from steersman.run.disk import checkpoint
+from steersman.errors import UsageError
+from steersman.run.disk import checkpoint, run_folder
 from steersman.run.disk.files import explained
 from steersman.run.disk.leaves import is_key
 from steersman.run.policy import agent_states
@@ -64,7 +65,11 @@ class Best:
 
     def read(self, folder: Path, like: PyTree) -> None:
         """The newest that was written; without one nothing changes. like: as from ``policy.saved_agent``."""
-        saved = checkpoint.latest(folder, checkpoint.read).content
+        try:
+            _, note, saved = checkpoint.latest(folder, checkpoint.read)
+        except UsageError as error:  # damaged: the run is worth more than its best policy so far
+            note, saved = f"The best policy so far is lost. {error}", None
+        run_folder.warn(note)
         if saved is not None:
             kept = saved.header["best"]
             self.steps, self.returns = np.asarray(kept["steps"]), np.asarray(kept["returns"], float)

@@ -90,7 +90,8 @@ def cadence(run: RunConfig, made: DeviceEnvs | HostEnvs, *, updates: int, length
     host, known = not isinstance(made, DeviceEnvs), made.spec.max_episode_steps
     price = lambda members: float(members + CALL) if host else 1.0  # of a step
     share, of_training = SHARE["host" if host else "compiled"], length * price(num_envs)
-    paid = lambda n: 2 * price(n) * (known or LENGTH) <= share * of_training * updates  # for two, of the longest
+    allowed = share * of_training * updates
+    paid = lambda n: 2 * price(n) * (known or LENGTH) <= allowed  # for two, of the longest
     fits = [n for n in range(EPISODES, 1, -1) if not host or paid(n)]
     episodes = run.evaluate_episodes or next(iter(fits), 1)
     if run.evaluate_every is None:
