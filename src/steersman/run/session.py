@@ -106,9 +106,10 @@ class Session:
         began, compiled = time.perf_counter(), loop.compile_seconds
         returns, lengths, costs, unfinished = map(np.asarray, periodic.play(loop, self.state))
         mean = returns.mean(1, dtype=np.float64)
-        better = self.best.better(mean)
+        score = np.where(np.isnan(mean), -np.inf, mean)
+        better = self.best.better(score)
         if better.any():
-            self.best.keep(loop.agents(without_memory(self.state)), mean, self.steps)
+            self.best.keep(loop.agents(without_memory(self.state)), score, self.steps)
         progress.spent = progress.spent._replace(steps=progress.spent.steps + float(lengths.max(1).mean()))
         progress.evaluating += time.perf_counter() - began - (loop.compile_seconds - compiled)
         self._evaluated = {"evaluation_return": mean if len(self.seeds) > 1 else float(mean[0])}

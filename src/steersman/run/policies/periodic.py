@@ -94,12 +94,15 @@ def cadence(run: RunConfig, made: DeviceEnvs | HostEnvs, *, updates: int, length
     paid = lambda n: 2 * price(n) * (known or LENGTH) <= allowed  # for two, of the longest
     fits = [n for n in range(EPISODES, 1, -1) if not host or paid(n)]
     episodes = run.evaluate_episodes or next(iter(fits), 1)
+    limit = known or LIMIT
     if run.evaluate_every is None:
+        if known is None:  # a policy that is stuck may take no more than a quarter of what there is
+            limit = int(min(LIMIT, max(LENGTH, allowed / (4 * price(episodes)))))
         row = max(1, updates // 100)  # a row of the log
         every = -(-updates // (TIMES * row)) * row
     else:
         every, share = max(1, round(run.evaluate_every / (length * num_envs))), None
-    return Cadence(every, updates, episodes, known or LIMIT, share, of_training, price(episodes))
+    return Cadence(every, updates, episodes, limit, share, of_training, price(episodes))
 
 
 class Periodic:
