@@ -112,7 +112,8 @@ def _control(
     ((unit, count),) = length.items()
     what = "return" if unit == "episodes" else "reward a step"
     common = {"runs": f"{seeds} of {count} {unit}, alpha {alpha:g}, epsilon {epsilon:g}"}
-    facts, series, lengths, values, policies = dict(common), {}, {}, {}, {}
+    facts: dict[str, Any] = dict(common)
+    series, lengths, values, policies = {}, {}, {}, {}
     bias = None  # of the optimal policy of the average reward
     for method, learner in learners.items():
         run = partial(

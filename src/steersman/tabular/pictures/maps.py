@@ -137,9 +137,8 @@ def _draw_cells(axes: Axes, mdp: MDP, face: str = "none") -> np.ndarray:
     grid = grid_of(mdp)
     axes.set_facecolor(WALL)
     for (i, j), there in zip(grid.cells, reachable(mdp), strict=False):
-        hatch = {} if there else {"hatch": "////", "facecolor": "white"}
-        cell = Rectangle((j - 0.5, i - 0.5), 1, 1, **({"facecolor": face, "edgecolor": "#bbbbbb", "lw": 0.6} | hatch))
-        axes.add_patch(cell)
+        colour, hatch = (face, None) if there else ("white", "////")
+        axes.add_patch(Rectangle((j - 0.5, i - 0.5), 1, 1, facecolor=colour, edgecolor="#bbbbbb", lw=0.6, hatch=hatch))
     axes.set_xticks([])
     axes.set_yticks([])
     letters = np.array([list(row) for row in grid.rows])
