@@ -184,8 +184,8 @@ def vtrace(
     trace = discount_t * lambda_t * jnp.minimum(rho_tm1, clip_c)
     vs = v_tm1 + _backward(jnp.minimum(rho_tm1, clip_rho) * delta, trace, jnp.zeros_like(delta[-1]))
     vs_next = jnp.concatenate([vs[1:], v_t[-1:]])
-    ahead = (1.0 - lambda_t) * kept(1.0 - lambda_t, v_t) + lambda_t * kept(lambda_t, vs_next)
-    q_t = r_t + discount_t * kept(discount_t, ahead)
+    q_t = r_t + discount_t * ((1.0 - lambda_t) * v_t + lambda_t * vs_next)
+    q_t = jnp.where((discount_t * lambda_t == 0) & ~jnp.isfinite(q_t), delta + v_tm1, q_t)  # vs_next does not count
     return VTrace(vs, jnp.minimum(rho_tm1, clip_pg_rho) * (q_t - v_tm1))
 
 

@@ -28,7 +28,7 @@ class RunningMoments(NamedTuple):
     The variance is kept, not the sum of squares m2: a merge is then a weighted mean whose weights stay exact when
     float32 no longer counts (16.7M single updates), where count and m2 would round differently and drift apart.
     Leaves that are not floating (uint8 images, int32 states, masks) are carried as empty arrays and never normalised.
-    A finite number beyond +-2e15 (``LARGEST``) counts as that, here and where it is normalised: a sensor that says 1e20
+    A finite number beyond +-2e15 (``LARGEST``) counts as that, and a reward is scaled as that: a sensor that says 1e20
     for "nothing seen" would else overflow the squares. NaN and infinities go through, and end a training.
 
     >>> seen = RunningMoments.init(jnp.zeros(())).update(jnp.array([1.0, 3.0]))
@@ -80,7 +80,8 @@ class RunningMoments(NamedTuple):
 
     def scale(self, x: PyTree, clip: float = 10.0, epsilon: float = 1e-8) -> PyTree:
         """clip(x / sqrt(variance + epsilon), -clip, clip): for rewards, whose sign and zero mean something."""
-        return jax.tree.map(lambda v, y: _rescale(y, jnp.zeros_like(v), v, clip, epsilon), self.variance, x)
+        scaled = lambda v, y: _rescale(_held(jnp.asarray(y)), jnp.zeros_like(v), v, clip, epsilon)
+        return jax.tree.map(scaled, self.variance, x)
 
 
 def batch_moments(batch: PyTree, like: RunningMoments | None = None) -> RunningMoments:
@@ -99,7 +100,7 @@ def batch_moments(batch: PyTree, like: RunningMoments | None = None) -> RunningM
             if lead < 1 or x.shape[lead:] != centre.shape:
                 raise UsageError(f"Moments: a leaf has shape {x.shape}; it needs a batch axis and then {centre.shape}.")
             count = int(np.prod(x.shape[:lead]))
-            moments.append(_two_pass(_held(x), _held(centre), tuple(range(lead))))
+            moments.append(_held_moments(x.astype(jnp.float32), centre.astype(jnp.float32), tuple(range(lead))))
         else:
             moments.append((jnp.zeros(0, jnp.float32), jnp.ones(0, jnp.float32)))
     mean, variance = (treedef.unflatten([pair[i] for pair in moments]) for i in range(2))
@@ -126,6 +127,15 @@ def across_shards(moments: RunningMoments, shift: PyTree | None = None) -> Runni
     )
 
 
+def _held_moments(x: jax.Array, centre: jax.Array, axes: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
+    """``_two_pass``, with numbers held within +-LARGEST where it shows larger ones: a branch apart, so that the program
+    for all others stays as it is."""
+    mean, variance = _two_pass(x, centre, axes)
+    fine = jnp.all((jnp.abs(mean) <= LARGEST) & (variance <= LARGEST**2))
+    again = lambda: _two_pass(_held(x), _held(centre), axes)
+    return jax.lax.cond(fine, lambda: (mean, variance), again)
+
+
 def _two_pass(x: jax.Array, centre: jax.Array, axes: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
     deviation = x - _fit(centre, x)
     offset = jnp.mean(deviation, axis=axes)
@@ -141,7 +151,9 @@ def _fit(x: jax.Array, batch: jax.Array) -> jax.Array:
 
 
 def _held(x: jax.Array) -> jax.Array:
-    """float32 within +-LARGEST; NaN and infinities as they are."""
+    """Floating x as float32 within +-LARGEST; NaN and infinities as they are."""
+    if not _tracked(x):
+        return x
     x = x.astype(jnp.float32)
     return jnp.where(jnp.isfinite(x), jnp.clip(x, -LARGEST, LARGEST), x)
 
@@ -150,7 +162,6 @@ def _rescale(x: Array, mean: jax.Array, variance: jax.Array, clip: float, epsilo
     x = jnp.asarray(x)
     if not _tracked(x):
         return x
-    x = _held(x)
     return jnp.clip((x - _fit(mean, x)) * _fit(jax.lax.rsqrt(variance + epsilon), x), -clip, clip)
 
 
