@@ -131,6 +131,8 @@ def test_every_setting_is_a_flag_with_the_preset_as_default(capsys, monkeypatch)
         ("train no.ALGORITHM CartPole-v1", "There is no algorithm 'no.ALGORITHM'"),
         ("train ppo CartPole-v1 gamma=0.9", "'gamma=0.9' is one word too many: steersman train ALGORITHM ENVIRONMENT"),
         ("train ppo CartPole-v1 --tensorboard true", "--tensorboard takes no value; it switches on"),
+        ("train --algo ppo --env CartPole-v1", "--algo: the two are named without flags: steersman train ALGORITHM"),
+        ("train ppo CartPole-v1 --environment Pendulum-v1", "--environment: the two are named without flags"),
         ("evaluate run other", "'other' is one word too many. See steersman evaluate --help"),
     ],
 )

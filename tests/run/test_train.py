@@ -312,6 +312,8 @@ def test_a_network_of_ones_own(small, tmp_path):
         ({"environment": "CartPole-v7"}, "CartPole-v1"),
         ({"num_minibatches": 5}, "8 x num_envs 4 = 32 transitions.*5 equal minibatches. Set num_minibatches to 4 or 8"),
         ({"gama": 0.9}, "no setting 'gama'. Did you mean gamma"),
+        ({"presets": False}, "no setting 'presets'. Did you mean preset or"),
+        ({"stop_at_return": 9}, r"In Python it is a callback: callbacks=\[StopAtReturn\(475\)\]"),
         ({"network": 3}, "your network: it is an int"),
         ({"environment": "no_such_module:boat"}, "no_such_module"),
     ],

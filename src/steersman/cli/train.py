@@ -125,6 +125,8 @@ def run(arguments: list[str]) -> int:
 def _check_names(flags: list[str], known: Mapping[str, Any]) -> None:
     """Say what a setting of another library is called here; all else the parser of flags says."""
     for flag in (f.partition("=")[0] for f in flags if f.startswith("--")):
+        if flag in ("--env", "--environment", "--algo", "--algorithm"):
+            raise UsageError(f"{flag}: the two are named without flags: steersman train ALGORITHM ENVIRONMENT")
         name = flag.removeprefix("--").replace("-", "_")
         if name not in known and (ours := translated(name)) in known:
             raise UsageError(f"There is no {flag}. Here it is called --{ours.replace('_', '-')}.")
@@ -139,6 +141,7 @@ def _asked(arguments: list[str]) -> Asked:
     if file is not None:
         return _repeated(file, names, flags)
     if not names:
+        _check_names(flags, {})
         raise UsageError(f"Name an algorithm and an environment.\n\n{TRAIN_USAGE}")
     name, environment = names[0], names[1] if len(names) == 2 else None
     named = name in agents.ALGORITHMS or ":" in name

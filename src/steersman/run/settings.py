@@ -128,6 +128,13 @@ _ELSEWHERE = {
 }
 
 
+# What ``train`` takes beside settings, and what of the command line's is a callback in Python.
+_NO_SETTINGS = ("preset", "network", "callbacks", "out", "replace")
+_BY_CALLBACK = {
+    "stop_at_return": "In Python it is a callback: callbacks=[StopAtReturn(475)], of steersman.run.callbacks."
+}
+
+
 # What format 1.0 called settings, by algorithm.
 _NOISE = {"exploration": "exploration_noise"}
 _RENAMED = {
@@ -169,7 +176,8 @@ def typed(algorithm: Algorithm, settings: Mapping[str, Any]) -> dict[str, Any]:
     for name in settings:
         if name not in known:
             ours = translated(name)
-            near = f"Here it is called {ours}." if ours in known else nearest(name, known)
+            near = f"Here it is called {ours}." if ours in known else nearest(name, [*known, *_NO_SETTINGS])
+            near = _BY_CALLBACK.get(name, near)
             raise UsageError(
                 f"{algorithm.name} has no setting {name!r}. {near + ' ' if near else ''}All settings: "
                 f"steersman train {algorithm.name} --help"

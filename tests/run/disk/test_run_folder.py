@@ -54,6 +54,11 @@ def test_a_run_is_not_overwritten(tmp_path):
     assert tree(tmp_path) == before
 
 
+def test_a_result_is_no_folder():
+    with pytest.raises(UsageError, match=r"a path; got a dict. Of a Result it is .run"):
+        run_folder.open_run(CONFIG)
+
+
 def own(run=(), **config):
     return {**CONFIG, **config, "run": {**CONFIG["run"], **dict(run)}}
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import os
 import platform
 import re
 import shutil
@@ -213,6 +214,8 @@ def open_run(path: str | Path) -> Run:
         UsageError: no such folder, not a run, a truncated or malformed ``config.json``, another format, or a newer
             steersman.
     """
+    if not isinstance(path, str | os.PathLike):
+        raise UsageError(f"A run is named by its folder, a path; got a {type(path).__name__}. Of a Result it is .run.")
     path = Path(path)
     if not path.is_dir():
         raise UsageError(f"There is no run folder {path}. Give the folder that steersman train wrote (its --out).")
