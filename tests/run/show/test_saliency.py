@@ -137,6 +137,8 @@ def test_a_run_is_drawn(tmp_path):
     assert strip.shape[1] == 3 * 320 + 2 * 6
     assert film.stat().st_size > 1000
     assert command(["saliency", str(out), "--shots", "0"]) == 2
+    with pytest.raises(UsageError, match=r"samples = 0.*at least 1"):
+        drawn.saliency_run(out, environment=drawn_stage, network=Dueling, samples=0)
 
 
 def drawn_stage(render_mode="rgb_array"):

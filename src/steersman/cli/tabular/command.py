@@ -33,7 +33,7 @@ class Common:
     """Draw the answer here: .png, .svg or .pdf."""
     rows: int = 25
     """States shown at most; 0: all."""
-    json: bool = False
+    json: tyro.conf.FlagCreatePairsOff[bool] = False
     """Print one JSON object, with every state."""
 
 

@@ -111,8 +111,7 @@ def _control(
     """What the methods were paid while they learned, and what they would do now."""
     ((unit, count),) = length.items()
     what = "return" if unit == "episodes" else "reward a step"
-    common = {"runs": f"{seeds} of {count} {unit}, alpha {alpha:g}, epsilon {epsilon:g}"}
-    facts: dict[str, Any] = dict(common)
+    facts: dict[str, Any] = {"runs": f"{seeds} of {count} {unit}, alpha {alpha:g}, epsilon {epsilon:g}"}
     series, lengths, values, policies = {}, {}, {}, {}
     bias = None  # of the optimal policy of the average reward
     for method, learner in learners.items():

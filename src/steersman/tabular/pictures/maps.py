@@ -6,7 +6,7 @@ Cells that no policy reaches from the start are hatched: their values are of no 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -137,8 +137,9 @@ def _draw_cells(axes: Axes, mdp: MDP, face: str = "none") -> np.ndarray:
     grid = grid_of(mdp)
     axes.set_facecolor(WALL)
     for (i, j), there in zip(grid.cells, reachable(mdp), strict=False):
-        colour, hatch = (face, None) if there else ("white", "////")
-        axes.add_patch(Rectangle((j - 0.5, i - 0.5), 1, 1, facecolor=colour, edgecolor="#bbbbbb", lw=0.6, hatch=hatch))
+        look: dict[str, Any] = {"facecolor": face} if there else {"facecolor": "white", "hatch": "////"}
+        cell = Rectangle((j - 0.5, i - 0.5), 1, 1, edgecolor="#bbbbbb", lw=0.6, **look)
+        axes.add_patch(cell)
     axes.set_xticks([])
     axes.set_yticks([])
     letters = np.array([list(row) for row in grid.rows])
