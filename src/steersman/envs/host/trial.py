@@ -40,6 +40,7 @@ class Trial(NamedTuple):
     actions: list[np.ndarray]  # native ones, each leaf [steps, n, ...]
     mask: bool
     costs: int
+    log: Sequence[str]
 
 
 class Tried(NamedTuple):
@@ -54,8 +55,8 @@ class Rehearsal:
 
     def __init__(self, trial: Trial):
         self.trial, self.members = trial, Members(trial.factories, trial.first)
-        self.block = Block.allocate(trial.obs, len(trial.factories), trial.costs)
-        self.members.attach(trial.obs, trial.action, trial.mask, self.block)
+        self.block = Block.allocate(trial.obs, len(trial.factories), trial.costs, len(trial.log))
+        self.members.attach(trial.obs, trial.action, trial.mask, self.block, trial.log)
         paths, first = [leaf.path for leaf in trial.obs], trial.action[0]
         discrete = len(trial.action) == 1 and first.high is not None and not first.shape
         self.legal = self.block.obs[paths.index((MASK,))] if discrete and (MASK,) in paths else None
