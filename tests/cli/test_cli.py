@@ -187,6 +187,38 @@ def test_json_is_alone_in_every_command(capfd, monkeypatch):
     assert said(capfd, ["list"])[0].startswith("hello")
 
 
+@pytest.mark.parametrize(
+    ("typed", "says"),
+    [
+        ("--resume RUN --gamma 0.98", "its settings. NEW ppo CartPole-v1 --init-from RUN --gamma 0.98"),
+        ("--seed 3 --resume=RUN --steps 900", "its settings. NEW ppo CartPole-v1 --init-from RUN --seed 3 --steps 900"),
+        ("--resume RUN --hidden-sizes 8 8", "its settings. NEW ppo CartPole-v1 --init-from RUN --hidden-sizes 8 8"),
+        ("--resume RUN --lr 1e-3", "its settings. NEW ppo CartPole-v1 --init-from RUN --lr 1e-3"),
+        ("--resume RUN --out there", "its settings. NEW ppo CartPole-v1 --init-from RUN --out there"),
+        ("ppo CartPole-v1 --resume RUN", "ppo CartPole-v1 out. NEW ppo CartPole-v1 --init-from RUN"),
+        ("--resume RUN Acrobot-v1 --quiet", "leave Acrobot-v1 out. NEW ppo Acrobot-v1 --init-from RUN --quiet"),
+        ("ppo Acrobot-v1 --resume RUN --gamma 1", "its settings. NEW ppo Acrobot-v1 --init-from RUN --gamma 1"),
+        ("--resume RUN --gamme 1", "--gamme"),
+    ],
+)
+def test_a_resumed_run_keeps_its_settings_and_how_to_go_on_is_said(capsys, trained, typed, says):
+    run = str(trained[2])
+    _, err = said(capsys, ["train", *typed.replace("RUN", run).split()], 2)
+    new = "To go on with new ones: steersman train"
+    assert says.replace("RUN", run).replace("NEW", new) in " ".join(err.split())
+
+
+def test_a_warm_start(capsys, trained, flags, tmp_path):
+    begin = ["train", "ppo", "gymnasium/CartPole-v1", "--init-from", trained[2], "--out", tmp_path / "run"]
+    _, err = said(capsys, [*begin, "--steps", 64, "--learning-rate", "0.01"])
+    assert "starts from run: its newest parameters, at 324 steps" in err
+    assert f"settings of {trained[2]}" in err
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert (config["config"]["hidden_sizes"], config["config"]["learning_rate"]) == ([8], 0.01)
+    _, err = said(capsys, ["train", "--config", tmp_path / "run", "--out", tmp_path / "again"], 2)
+    assert "began with the parameters of another, run. Name that: --init-from RUN" in err
+
+
 # Training
 
 

@@ -186,6 +186,12 @@ def test_stop_at_return():
     assert fed(StopAtReturn(10), [12.0, 9.0], [np.nan, 12.0], [10.0, 11.0]) == (2, "a mean return of 10 reached 10")
 
 
+def test_stop_at_an_evaluation():
+    stop, rows = StopAtReturn(10, of="evaluation_return"), [{}, {"evaluation_return": 9.0}, {"evaluation_return": 10.0}]
+    said = [stop(Trained(None, 1, 100, 1.0, 0.0, {"episode_return": 99.0, **row})) for row in rows]
+    assert said == [None, None, ("a mean return of 10 reached 10",)]
+
+
 def test_stop_without_progress():
     callback = StopWithoutProgress(2)
     assert fed(callback, 1.0, 2.0, 1.0, 3.0, 2.0) is None

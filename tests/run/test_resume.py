@@ -19,13 +19,14 @@ from steersman.run.disk.run_folder import RunWarning
 from steersman.run.events import Trained
 from steersman.run.signals import stop_on_signals
 
-STEPS = 1312  # a first rollout and 40 updates of 32 steps; a checkpoint every 3, a row every 2
+STEPS = 1312  # a first rollout and 40 updates of 32 steps; a checkpoint every 3, a row every 2, an evaluation every 5
 PLACES = ["CartPole-v1", "gymnasium/CartPole-v1"]
 
 
 @pytest.fixture(scope="module")
 def settings(small):
-    return {**small, "steps": STEPS, "checkpoint_every": 96, "scale_rewards": True}
+    often = {"checkpoint_every": 96, "evaluate_every": 160, "evaluate_episodes": 2}
+    return {**small, "steps": STEPS, "scale_rewards": True, **often}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -53,12 +54,19 @@ def carried(run):
     return header["row"], header["newest"]
 
 
+def best(run):
+    """Where the best policy was, how good, and its bits."""
+    path, _, header = checkpoint.latest(run / "best", checkpoint.read_header)
+    return header["best"], checkpoint.stored_sha256(path)
+
+
 def assert_same_run(run, whole):
     assert final(run) == final(whole)
     (row, newest), (right, last) = carried(run), carried(whole)
     assert newest == last
     assert min(newest["counts"]) > 5
     assert row.get("updates") == right.get("updates")
+    assert best(run) == best(whole)
     rows, wanted = (logs.read_metrics(path / "metrics.jsonl") for path in (run, whole))
     assert [row["steps"] for row in rows] == [row["steps"] for row in wanted]
     for row, right in zip(rows, wanted, strict=True):
@@ -69,7 +77,7 @@ def assert_same_run(run, whole):
     assert seconds == sorted(seconds)
     a, b = (json.loads((path / "summary.json").read_text()) for path in (run, whole))
     assert a["status"] == "done"
-    assert (a["evaluation"], a["steps"], a["seeds"]) == (b["evaluation"], b["steps"], b["seeds"])
+    assert all(a[name] == b[name] for name in ("evaluation", "steps", "seeds", "best"))
 
 
 class Stopping:
@@ -281,7 +289,8 @@ def test_an_evaluation_that_was_interrupted_is_done_later(tmp_path, settings):
             return self.env.step(action)
 
     out = tmp_path / "run"
-    stopped = steersman.train("ppo", Interrupts, out=out, **(settings | {"steps": 320, "schedule_steps": 1000}))
+    settings = settings | {"steps": 320, "schedule_steps": 1000, "evaluate_every": 0}
+    stopped = steersman.train("ppo", Interrupts, out=out, **settings)
     assert stopped.interrupted
     assert (stopped.summary["steps"], stopped.summary["status"]) == (320, "interrupted")
     later = steersman.resume(out, environment=Interrupts)

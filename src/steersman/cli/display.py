@@ -19,6 +19,7 @@ from steersman.run.compare.results import Compared, Failed
 from steersman.run.disk.files import plain
 from steersman.run.events import (
     AlreadyDone,
+    Assessed,
     Compiling,
     Evaluating,
     Event,
@@ -134,7 +135,7 @@ class TrainingDisplay:
     """A listener that shows a training on a terminal: what runs, a bar with steps/s, return and time left."""
 
     def __init__(self, notes: list[str], bar_width: int = 12) -> None:
-        self.notes = notes
+        self.notes, self.assessed = notes, ""
         self.name = ""  # of the one in training, where there are several
         self.console = Console(stderr=True, highlight=False, markup=False)
         self.progress = Progress(
@@ -162,8 +163,9 @@ class TrainingDisplay:
         named = lambda what: f"{self.name}: {what}" if self.name else what
         match event:
             case Compiling():
+                self.assessed = ""
                 folder = event.training.folder
-                lines = [event.description, *self.notes, *([f"run folder: {folder}"] if folder else [])]
+                lines = [event.description, *event.notes, *self.notes, *([f"run folder: {folder}"] if folder else [])]
                 for line in lines if event.training.within is None else ():
                     self.console.print(line, soft_wrap=not self.console.is_terminal)
                 self._show(named("compiling"), total=None)
@@ -174,9 +176,11 @@ class TrainingDisplay:
                     total=event.total,
                     steps=f"{short(event.steps)}/{short(event.total)}",
                     speed=f"{short(event.steps_per_second)} steps/s",
-                    score=f"return {number(event.return_100, 1)}",
+                    score=f"return {number(event.return_100, 1)}{self.assessed}",
                     left=_left(self.progress.tasks[0].time_remaining),
                 )
+            case Assessed():
+                self.assessed = f", evaluated {number(float(event.returns.mean()), 1)}"
             case Stopping(why="a signal"):
                 self._show("stopping; once more to stop at once")
             case Stopping():

@@ -25,6 +25,8 @@ class Evaluate:
     """Of the episodes; training and its own evaluation use others."""
     seed_index: int | None = None
     """Which of a run's several seeds; none: all of them, pooled."""
+    best: tyro.conf.FlagCreatePairsOff[bool] = False
+    """The best policy of the evaluations on the way, instead of the newest."""
     explore: tyro.conf.FlagCreatePairsOff[bool] = False
     """Sample actions as in training, instead of taking the most likely one."""
     log_info: tuple[str, ...] | None = None
@@ -47,6 +49,7 @@ def run(arguments: list[str]) -> int:
         episodes=chosen.episodes,
         seed=chosen.seed,
         seed_index=chosen.seed_index,
+        best=chosen.best,
         explore=chosen.explore,
         environment=chosen.environment,
         algorithm=chosen.algorithm,

@@ -48,6 +48,7 @@ TRAIN_USAGE = """usage: steersman train ALGORITHM ENVIRONMENT [--SETTING VALUE .
   --replace       put the run in the place of the one that DIR holds
   --from-data D   learn, or start, from recorded data (steersman collect)
   --network F     your own network, package.module:factory
+  --init-from DIR begin with the parameters of another run, with new settings
   --resume DIR    go on with a run that was stopped, or train it for longer
   --config FILE   repeat a run, in a new folder
   --no-preset     leave the environment's preset aside

@@ -29,6 +29,8 @@ class Record:
     """Of the episodes."""
     seed_index: int = 0
     """Which of a run's several seeds."""
+    best: tyro.conf.FlagCreatePairsOff[bool] = False
+    """The best policy of the evaluations on the way, instead of the newest."""
     environment: str | None = None
     """For package.module:factory runs: its name again."""
     algorithm: str | None = None
@@ -49,6 +51,7 @@ def run(arguments: list[str]) -> int:
         steps=chosen.steps,
         seed=chosen.seed,
         seed_index=chosen.seed_index,
+        best=chosen.best,
         environment=chosen.environment,
         algorithm=chosen.algorithm,
         network=chosen.network,

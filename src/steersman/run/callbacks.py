@@ -20,16 +20,17 @@ from steersman.run.settings import RunConfig, saved_settings
 class StopAtReturn:
     """Stop once the mean return of each seed's last hundred training episodes reaches a threshold.
 
-    Looked at where a row of the log ends; training episodes explore, so the policy is as a rule a little better.
+    Looked at where a row of the log ends; training episodes explore, so the policy is as a rule a little better. of:
+    "evaluation_return", for the mean return of an evaluation on the way.
     """
 
-    def __init__(self, threshold: float):
-        self.threshold = threshold
+    def __init__(self, threshold: float, *, of: str = "return_100"):
+        self.threshold, self.of = threshold, of
 
     def __call__(self, event: Any) -> Stop | None:
         if not isinstance(event, Trained) or event.row is None:
             return None
-        lowest = np.min(event.row["return_100"])  # NaN where a seed has finished no episode
+        lowest = np.min(event.row.get(self.of, np.nan))  # NaN where a seed has finished no episode
         return Stop(f"a mean return of {lowest:g} reached {self.threshold:g}") if lowest >= self.threshold else None
 
 
@@ -94,16 +95,20 @@ class Logging:
 
 
 class Curve:
-    """Draws the learning curve of a run that is over, if any episode ended in it."""
+    """Draws the learning curve of a run that is over, if any episode ended in it, or in its evaluations."""
 
     def __init__(self, run: run_folder.Run):
         self.run = run
 
     def __call__(self, event: Any) -> None:
-        if isinstance(event, Done) and any(np.isfinite(row["episode_return"]).any() for row in event.history):
-            from steersman.run.show import plots
+        if not isinstance(event, Done):
+            return
+        for name in ("episode_return", "evaluation_return"):  # who learns from data has but the second
+            if any(np.isfinite(row.get(name, np.nan)).any() for row in event.history):
+                from steersman.run.show import plots
 
-            plots.learning_curve([self.run.path], self.run.curve)
+                plots.learning_curve([self.run.path], self.run.curve, y=name)
+                break
 
 
 def loggers(stack: ExitStack, run: run_folder.Run, settings: RunConfig) -> list[Logging]:

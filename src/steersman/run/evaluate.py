@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -13,14 +14,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from steersman import envs
+from steersman import envs, spaces
 from steersman.episodes import ALWAYS, logged_names, numbers_of
 from steersman.errors import UsageError
 from steersman.run.disk import files, run_folder
 from steersman.run.loops.devices import use_all_cores
+from steersman.run.loops.packing import Bundle, Packing
 from steersman.run.policy import check_same_spaces, load_seeds
 from steersman.run.settings import environment_of
-from steersman.spaces import abstract
 from steersman.theory import statistics
 from steersman.types import Agent, Algorithm, DeviceEnvs, EnvSpec, HostEnvs, Key, PyTree, TimeStep
 from steersman.unroll import begin
@@ -181,21 +182,23 @@ def _pair(interval: Any) -> tuple[float, float]:
 Evaluator = Callable[[PyTree, int], Evaluation]  # (agent state, seed) -> Evaluation
 
 
-def device_evaluator(
+# returns [B], lengths [B], costs [B, C], what info said at the end, by name [B], and which are unfinished [B]
+Played = tuple[Any, ...]
+
+
+def first_episodes(
     agent: Agent,
     envs: DeviceEnvs,
-    episodes: int | None = None,
     *,
     explore: bool = False,
+    limit: int | None = None,
     log_info: Sequence[str] = (),
-) -> Evaluator:
-    """Evaluate on compiled environments: the first episode of each member, so short ones are not over-sampled.
+) -> Callable[[PyTree, Key], Played]:
+    """(agent state, key) -> the first episode of each member, so short ones are not over-sampled; to be compiled.
 
-    episodes: how many; rounds of the members until there are so many. By default one of each member. log_info: as in
-    ``RunConfig``.
+    limit: steps after which an episode is cut; by default the environment's own. log_info: as in ``RunConfig``.
     """
-    wanted = episodes or envs.num_envs
-    limit = envs.spec.max_episode_steps or LIMIT
+    limit = limit or envs.spec.max_episode_steps or LIMIT
     names = logged_by(envs, log_info)
 
     def play(state: PyTree, key: Key):
@@ -224,7 +227,24 @@ def device_evaluator(
         _, _, finished, *counted = jax.lax.while_loop(going, step, start)
         return *counted, ~finished
 
-    program = jax.jit(play)
+    return play
+
+
+def device_evaluator(
+    agent: Agent,
+    envs: DeviceEnvs,
+    episodes: int | None = None,
+    *,
+    explore: bool = False,
+    log_info: Sequence[str] = (),
+) -> Evaluator:
+    """Evaluate on compiled environments, by ``first_episodes``.
+
+    episodes: how many; rounds of the members until there are so many. By default one of each member. log_info: as in
+    ``RunConfig``.
+    """
+    wanted = episodes or envs.num_envs
+    program = jax.jit(first_episodes(agent, envs, explore=explore, log_info=log_info))
 
     def evaluate(state: PyTree, seed: int) -> Evaluation:
         keys = jax.random.split(jax.random.key(seed), -(-wanted // envs.num_envs))
@@ -234,38 +254,89 @@ def device_evaluator(
     return evaluate
 
 
-def host_evaluator(
-    agent: Agent, envs: HostEnvs, episodes: int, *, explore: bool = False, log_info: Sequence[str] = ()
-) -> Evaluator:
-    """Evaluate on host environments: rounds of the members, each member's first episode after a reset."""
-    limit = envs.spec.max_episode_steps or LIMIT
-    program = jax.jit(
-        lambda state, carry, obs, first, key, t: agent.act(
-            state, carry, obs, first, jax.random.fold_in(key, t), explore=explore
-        )[:2]
-    )
+def host_episodes(
+    agent: Agent,
+    envs: HostEnvs,
+    *,
+    explore: bool = False,
+    limit: int | None = None,
+    log_info: Sequence[str] = (),
+    programs: dict[str, Any] | None = None,
+) -> Callable[[PyTree, int], Played]:
+    """(agent state, seed) -> the first episode of each member after a reset; as ``first_episodes``.
 
-    def one_round(state: PyTree, seed: int) -> tuple[Any, ...]:
-        num = envs.num_envs
+    programs: what is compiled at the first call, and the ``seconds`` it took; shared by those that differ in nothing
+    but their seeds.
+    """
+    limit, num = limit or envs.spec.max_episode_steps or LIMIT, envs.num_envs
+    compiled = {} if programs is None else programs
+    flag, count = jax.ShapeDtypeStruct((num,), np.bool_), jax.ShapeDtypeStruct((), np.int32)
+    seen = Packing((spaces.abstract(envs.spec.observation_space, (num,)), flag, count))
+    row = np.zeros(seen.size, np.uint8)
+    *views, first_view, t_view = seen.views(row)
+
+    def play(state: PyTree, seed: int) -> Played:
+        key = jax.random.key(seed)
         obs, first, carry = envs.reset(seed), np.ones(num, bool), agent.begin(num)
+        if "act" not in compiled:
+            began = time.perf_counter()
+            compiled["act"] = _acting(agent, seen, explore, state, carry)
+            compiled["seconds"] = time.perf_counter() - began
+        act, action_of, bundle = compiled["act"]
+        few, bits = bundle.pack(state), jax.random.key_data(key)
         finished = np.zeros(num, bool)
         counted: list[Any] = [np.zeros(num), np.zeros(num, int), np.zeros((num, envs.spec.num_costs))]
         counted.append({name: np.full(num, np.nan) for name in logged_names(log_info)})
-        key = jax.random.key(seed)
         for t in range(limit):
-            action, carry = program(state, carry, obs, first, key, np.int32(t))
-            seen = envs.step(jax.tree.map(np.asarray, action))
-            obs, first = seen.obs, seen.terminated | seen.truncated
-            counted = _first_episodes(envs.spec, finished, counted, seen, log_info, np)
-            finished |= seen.over
+            for view, leaf in zip(views, jax.tree.leaves(obs), strict=True):
+                view[...] = leaf
+            first_view[...], t_view[...] = first, t
+            acted, carry = act(few, row, carry, bits)
+            action = np.asarray(acted)
+            step = envs.step(action_of.tree(action_of.views(action)))
+            obs, first = step.obs, step.terminated | step.truncated
+            counted = _first_episodes(envs.spec, finished, counted, step, log_info, np)
+            finished |= step.over
             if finished.all():
                 break
         return *counted, ~finished
 
+    return play
+
+
+def _acting(agent: Agent, seen: Packing, explore: bool, state: PyTree, carry: PyTree) -> tuple[Any, Packing, Bundle]:
+    """-> (the compiled program of a step, how it packs the action, how it is given the state)
+
+    What is seen comes as one row of bytes, the state as few arrays: each array costs a call about a microsecond.
+    """
+    bundle = Bundle(state)
+
+    def choose(few: Any, row: jax.Array, carry: PyTree, bits: jax.Array):
+        obs, first, t = seen.unpack(row)
+        key = jax.random.fold_in(jax.random.wrap_key_data(bits), t)
+        return agent.act(bundle.unpack(few), carry, obs, first, key, explore=explore)[:2]
+
+    few, bits = jax.eval_shape(bundle.pack, state), jax.random.key_data(jax.random.key(0))
+    given = (few, jax.ShapeDtypeStruct((seen.size,), np.uint8), carry, bits)
+    action = Packing(jax.eval_shape(choose, *given)[0])
+
+    def act(*given: Any):
+        acted, carry = choose(*given)
+        return action.pack(acted), carry
+
+    return jax.jit(act).lower(*given).compile(), action, bundle
+
+
+def host_evaluator(
+    agent: Agent, envs: HostEnvs, episodes: int, *, explore: bool = False, log_info: Sequence[str] = ()
+) -> Evaluator:
+    """Evaluate on host environments: rounds of the members, each member's first episode after a reset."""
+    play = host_episodes(agent, envs, explore=explore, log_info=log_info)
+
     def evaluate(state: PyTree, seed: int) -> Evaluation:
         rounds = -(-episodes // envs.num_envs)
         seeds = np.random.SeedSequence(seed).generate_state(rounds)
-        return _summary_of([one_round(state, int(s)) for s in seeds], episodes)
+        return _summary_of([play(state, int(s)) for s in seeds], episodes)
 
     return evaluate
 
@@ -305,7 +376,8 @@ def logged_by(envs: DeviceEnvs, log_info: Sequence[str]) -> list[str]:
 
     def one(key: Key) -> PyTree:
         state, _ = envs.reset(key)
-        action = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), abstract(envs.spec.action_space, (envs.num_envs,)))
+        shapes = spaces.abstract(envs.spec.action_space, (envs.num_envs,))
+        action = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
         return numbers_of(envs.spec, envs.step(state, action)[1], log_info)
 
     return [name for name in jax.eval_shape(one, jax.random.key(0)) if name not in ALWAYS]
@@ -372,6 +444,7 @@ def evaluate_run(
     episodes: int = 100,
     seed: int = 2_000_000,
     seed_index: int | None = None,
+    best: bool = False,
     explore: bool = False,
     environment: Any = None,
     algorithm: str | Algorithm | None = None,
@@ -380,9 +453,10 @@ def evaluate_run(
 ) -> Evaluation:
     """Play whole episodes with a run's policy in environments of its own.
 
-    episodes: of each seed's policy. seed_index: one of a run's several seeds; None: all, pooled. environment: another
-    one with the same spaces, or the user's own again. log_info: entries of info whose values at the end of an episode
-    are reported; None: those that the run logs. Raises UsageError where the spaces differ.
+    episodes: of each seed's policy. seed_index: one of a run's several seeds; None: all, pooled. best: with the best
+    policy of each seed, as ``load`` has it. environment: another one with the same spaces, or the user's own again.
+    log_info: entries of info whose values at the end of an episode are reported; None: those that the run logs. Raises
+    UsageError where the spaces differ.
     """
     use_all_cores()
     opened = run_folder.open_run(run)
@@ -391,7 +465,7 @@ def evaluate_run(
     still = f"{run} is still training ({by}): this is the policy of its newest checkpoint." if by else ""
     run_folder.warn(opened.warning, still)
     chosen = None if seed_index is None else [seed_index]
-    policies = load_seeds(run, chosen, algorithm=algorithm, network=network)
+    policies = load_seeds(run, chosen, best=best, algorithm=algorithm, network=network)
     fits = partial(check_same_spaces, policies[0].spec)
     names = tuple(opened.config["run"].get("log_info", ()) if log_info is None else log_info)
     play = evaluator(policies[0].agent, place, episodes, explore=explore, fits=fits, log_info=names)

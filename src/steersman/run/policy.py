@@ -101,10 +101,10 @@ def check_same_spaces(policy: EnvSpec, environment: EnvSpec) -> None:
 
 def state_bytes(agent: Agent, spec: EnvSpec, length: int, num_envs: int) -> int:
     """Bytes of the state that ``agent.init`` will make; nothing is allocated."""
-    return nbytes(_state_like(agent, spec, length, num_envs))
+    return nbytes(state_like(agent, spec, length, num_envs))
 
 
-def _state_like(agent: Agent, spec: EnvSpec, length: int, num_envs: int) -> PyTree:
+def state_like(agent: Agent, spec: EnvSpec, length: int, num_envs: int) -> PyTree:
     """Shapes and dtypes of the state that ``agent.init`` makes of a rollout [length, num_envs, ...]."""
 
     def state(rollout: Rollout) -> PyTree:
@@ -116,6 +116,7 @@ def _state_like(agent: Agent, spec: EnvSpec, length: int, num_envs: int) -> PyTr
 def load(
     run: str | Path,
     *,
+    best: bool = False,
     checkpoint_path: str | Path | None = None,
     seed_index: int = 0,
     algorithm: str | Algorithm | None = None,
@@ -123,7 +124,8 @@ def load(
 ) -> Policy:
     """The policy of a finished, stopped or running run, from its newest whole checkpoint; numpy in, numpy out.
 
-    seed_index: which of a run's several seeds. algorithm, network: the user's own again, where the run was trained by
+    best: the one with the highest mean return in an evaluation on the way, instead. seed_index: which of a run's
+    several seeds. algorithm, network: the user's own again, where the run was trained by
     such a one: the object, or its name ``package.module:NAME``.
     Nothing of the environment is needed or imported. Raises UsageError where the folder is not a run or is damaged.
 
@@ -132,13 +134,14 @@ def load(
     1
     """
     given: Any = {"algorithm": algorithm, "network": network}
-    return load_seeds(run, [seed_index], checkpoint_path=checkpoint_path, **given)[0]
+    return load_seeds(run, [seed_index], best=best, checkpoint_path=checkpoint_path, **given)[0]
 
 
 def load_seeds(
     run: str | Path,
     chosen: Sequence[int] | None = None,
     *,
+    best: bool = False,
     checkpoint_path: str | Path | None = None,
     algorithm: str | Algorithm | None = None,
     network: Any = None,
@@ -158,10 +161,15 @@ def load_seeds(
     like = saved_agent(agent, spec, run_config)
     read = partial(checkpoint.read, like=like)
     if checkpoint_path is None:
-        newest = checkpoint.latest(opened.checkpoints, read)
+        newest = checkpoint.latest(opened.best if best else opened.checkpoints, read)
     else:
         newest = checkpoint.Latest(Path(checkpoint_path), "", read(checkpoint_path))
     run_folder.warn(newest.note)
+    if newest.path is None and best:
+        raise UsageError(
+            f"{run} keeps no best policy: there is none before the first evaluation on the way (--evaluate-every "
+            "STEPS). Leave best out for the newest policy."
+        )
     if newest.path is None:
         by = files.holder(run)
         raise UsageError(
@@ -176,7 +184,7 @@ def load_seeds(
 
 def saved_agent(agent: Agent, spec: EnvSpec, run: RunConfig) -> PyTree:
     """How the agent's state looks in a checkpoint of the run, without the replay memory: no policy acts on that."""
-    state = _state_like(agent, spec, 1, run.num_envs)
+    state = state_like(agent, spec, 1, run.num_envs)
     is_replay = lambda part: isinstance(part, ReplayState)
     state = jax.tree.map(lambda part: part._replace(memory=()) if is_replay(part) else part, state, is_leaf=is_replay)
     rows = (run.seeds,) if run.seeds > 1 else ()

@@ -13,6 +13,7 @@ import jax
 
 from steersman import envs
 from steersman.agents.parts.config import ReplayConfig
+from steersman.agents.parts.warm_start import begun_from
 from steersman.errors import UsageError, to_install
 from steersman.memory import nbytes, uniform
 from steersman.run import plugins
@@ -30,7 +31,10 @@ from steersman.run.loops.host_seeds import HostSeeds
 from steersman.run.loops.limits import MANY, check_copies, check_warm_up
 from steersman.run.loops.loop import Loop
 from steersman.run.plan import Plan
-from steersman.run.policy import state_bytes
+from steersman.run.policies import periodic, warm_start
+from steersman.run.policies.periodic import Periodic
+from steersman.run.policies.warm_start import Start
+from steersman.run.policy import state_bytes, state_like
 from steersman.run.settings import RunConfig
 from steersman.types import Agent, Algorithm, DeviceEnvs, EnvSpec, HostEnvs, Rollout
 
@@ -51,6 +55,9 @@ class Setup:
     state_bytes: int  # of the agent of one seed, its replay memory included
     data_sha256: str | None  # of the recorded transitions that were read
     workers: int  # processes that step host environments with this one, as given or as chosen here
+    periodic: Periodic | None  # the evaluations while it trains
+    start: Start | None  # what it begins with, taken from another run
+    notes: tuple[str, ...]  # for people to read
     close: Callable[[], None]
 
     @property
@@ -64,12 +71,17 @@ class Setup:
     @property
     def updates(self) -> int:
         """Updates that meet the budget of steps: the last one may go over it by less than one rollout."""
-        return max(1, -(-(self.run.steps - self.loop.first_steps) // self.loop.steps_per_update))
+        return _updates(self.run.steps, self.loop.first_steps, self.loop.steps_per_update)
 
     @property
     def log_updates(self) -> int:
         """Updates between two rows of the log."""
         return max(1, self.updates // 100)
+
+    @property
+    def evaluate_updates(self) -> int:
+        """Updates between two evaluations on the way."""
+        return self.updates if self.periodic is None else self.periodic.cadence.every
 
     def steps(self, updates: int) -> int:
         """Environment steps of one seed after some updates."""
@@ -131,7 +143,12 @@ def prepare(plan: Plan, *, begun: bool = False) -> Setup:
             data = read_dataset(run.from_data)
             check_fits(data, spec)
         agent = plugins.make_agent(entry, _counted(run, config), spec, run.budget, plan.network)
-        loop = _loop(plan, run, config, made, agent, data)
+        start = None if begun else _start(plan, run, config, spec, agent)
+        agent = agent if start is None else begun_from(agent, start.leaves)
+        assessing, notes = _periodic(plan, run, config, made, agent)
+        if assessing is not None:
+            undo.callback(assessing.close)
+        loop = _loop(plan, run, config, made, agent, data, assessing)
         # Once the loop is made: it has settings of its own for JAX, which hold only before the devices are up.
         if run.devices is not None and run.devices > len(jax.devices()):
             run_folder.warn(f"devices = {run.devices}, but JAX has {len(jax.devices())}: no more can be used.")
@@ -156,7 +173,9 @@ def prepare(plan: Plan, *, begun: bool = False) -> Setup:
         if plan.resumed is not None:
             by_clock = plan.resumed.config.get("cadence", {}).get("checkpoints_by_clock", False)
         free = undo.pop_all().close
-        return Setup(entry, environment, run, config, spec, agent, loop, updates, by_clock, size, digest, workers, free)
+        notes = notes if start is None else (start.note(), *notes)
+        parts = (spec, agent, loop, updates, by_clock, size, digest, workers, assessing, start, notes)
+        return Setup(entry, environment, run, config, *parts, free)
 
 
 def _check_rollouts(run: RunConfig, config: Any, spec: EnvSpec, loop: Loop, begun: bool) -> None:
@@ -181,15 +200,52 @@ def _shared_out(plan: Plan, run: RunConfig, each: list[HostEnvs]) -> int:
     return plan.chosen["workers"]
 
 
+def _updates(steps: int, first_steps: int, steps_per_update: int) -> int:
+    """Updates that meet a budget of steps."""
+    return max(1, -(-(steps - first_steps) // steps_per_update))
+
+
+def _start(plan: Plan, run: RunConfig, config: Any, spec: EnvSpec, agent: Agent) -> Start | None:
+    """What the run begins with, where that is another's: out of its folder, or, resumed, out of its own."""
+    if plan.init is not None:
+        like = state_like(agent, spec, 1, run.num_envs)
+        return warm_start.read(plan.init, plan.algorithm, config, spec, like, plan.network)
+    if plan.resumed is not None and "init" in plan.resumed.config:
+        return warm_start.again(plan.resumed.path, plan.resumed.config["init"])
+    return None
+
+
+def _periodic(
+    plan: Plan, run: RunConfig, config: Any, made: DeviceEnvs | HostEnvs, agent: Agent
+) -> tuple[Periodic | None, tuple[str, ...]]:
+    """-> (the evaluations while the run trains, if there are any; what to say of them)"""
+    entry = plan.algorithm
+    offline = entry.data == "only"
+    length = 1 if offline else config.unroll_length
+    first = 0 if run.from_data is not None else entry.first_length(config, run.num_envs) * run.num_envs
+    updates = _updates(run.steps, first, length * run.num_envs)
+    when = periodic.cadence(run, made, updates=updates, length=length, num_envs=run.num_envs)
+    own, note = periodic.environments(plan.environment, run, when, made.spec)
+    assessing = None if own is None else Periodic(agent, own, when, _seeds(run), plan.programs)
+    return assessing, (note,) if note else ()
+
+
 def _loop(
-    plan: Plan, run: RunConfig, config: Any, made: DeviceEnvs | HostEnvs, agent: Agent, data: Dataset | None
+    plan: Plan,
+    run: RunConfig,
+    config: Any,
+    made: DeviceEnvs | HostEnvs,
+    agent: Agent,
+    data: Dataset | None,
+    assessing: Periodic | None,
 ) -> Loop:
     """The loop that drives the agent: over data, over host environments or over compiled ones."""
     entry, environment = plan.algorithm, plan.environment
+    look = None if assessing is None else assessing.look
     if entry.data == "only":
         assert data is not None
         close(environment, made)  # its spaces were all that was wanted
-        return _data_loop(agent, data, run)
+        return _data_loop(agent, data, run, look)
     first = _first_rollout(run, config, made.spec, data)
     lengths = {"unroll_length": config.unroll_length, "first_length": entry.first_length(config, run.num_envs)}
     if not isinstance(made, DeviceEnvs):
@@ -220,17 +276,19 @@ def _loop(
         devices=run.devices,
         data=first,
         log=run.log_info,
+        look=look,
     )
 
 
-def _data_loop(agent: Agent, data: Dataset, run: RunConfig) -> Loop:
+def _data_loop(agent: Agent, data: Dataset, run: RunConfig, look: Any) -> Loop:
     """The loop over data alone, which it holds as a memory to draw from: each observation once."""
     if run.overlap:
         raise UsageError("overlap is for host environments; learning from data alone steps none. Leave overlap out.")
     rollout, memory = data.rollout(1), uniform(data.room, 1)
     size = nbytes(jax.eval_shape(memory.init, rollout)) * min(run.seeds, run.devices or run.seeds, len(jax.devices()))
     check_memory(size, f"What {run.from_data} holds, on every device", "Take less data, or fewer devices.")
-    return data_loop(agent, jax.jit(memory.init)(rollout), first=rollout, seeds=_seeds(run), devices=run.devices)
+    held = jax.jit(memory.init)(rollout)
+    return data_loop(agent, held, first=rollout, seeds=_seeds(run), devices=run.devices, look=look)
 
 
 def _counted_as(count: int, what: str) -> str:
@@ -322,5 +380,6 @@ def config_json(setup: Setup, origins: Mapping[str, Any]) -> dict[str, Any]:
         "run": dataclasses.asdict(setup.run) | extras,
         "spec": spec_to_json(setup.spec),
         "cadence": {"checkpoints_by_clock": setup.checkpoints_by_clock, "changes": []},
+        **({} if setup.start is None else {"init": setup.start.origin}),
         **data,
     }

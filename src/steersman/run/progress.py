@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -13,6 +13,7 @@ from steersman.episodes import ALWAYS, NEWEST, Episodes, Newest
 from steersman.errors import TrainingFault, UsageError
 from steersman.run.disk import checkpoint, logs, run_folder
 from steersman.run.loops.loop import Totals
+from steersman.run.policies.periodic import Spent
 from steersman.run.prepare import Setup
 
 _OF_SUCCESS = ("episode_success", "success_100")
@@ -141,6 +142,8 @@ class Progress:
     compile: float = 0.0
     training: float = 0.0  # of all sittings
     began: float = 0.0  # this sitting, on time.perf_counter
+    spent: Spent = field(default_factory=Spent)  # on evaluations on the way
+    evaluating: float = 0.0  # seconds of them, of all sittings
 
     def seconds(self) -> float:
         return self.wall + time.perf_counter() - self.began
@@ -163,6 +166,8 @@ def save(setup: Setup, run: run_folder.Run, state: Any, progress: Progress) -> N
         "wall_seconds": progress.seconds(),
         "compile_seconds": progress.compile + setup.loop.compile_seconds,
         "training_seconds": progress.training,
+        "evaluating_seconds": progress.evaluating,
+        "spent": list(progress.spent),
     }
     checkpoint.save(checkpoint.step_path(run.checkpoints, steps), kept, header)
     checkpoint.prune(run.checkpoints, setup.run.keep_checkpoints)
@@ -190,7 +195,8 @@ def restore(setup: Setup, run: run_folder.Run, newest: checkpoint.Latest, began:
             float(_entry(header, f"{k}_seconds", path)) for k in ("wall", "compile", "training")
         )
         row, updates = _row(header, setup.run.seeds, path), int(_entry(header, "updates", path))
-        progress = Progress(row, [], updates, wall, compiling, training, began)
+        spent, evaluating = Spent(*header.get("spent", ())), float(header.get("evaluating_seconds", 0.0))
+        progress = Progress(row, [], updates, wall, compiling, training, began, spent, evaluating)
         state = setup.loop.restored(loaded, steps)
         checkpoint.set_aside(run.checkpoints, steps)
     logs.truncate_to(run.metrics, steps)

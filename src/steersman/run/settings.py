@@ -43,6 +43,11 @@ class RunConfig:
     """Environment steps between two checkpoints; none: a twentieth of the run, on host environments up to a quarter."""
     keep_checkpoints: int = 2
     """Checkpoints kept; older ones are deleted."""
+    evaluate_every: int | None = None
+    """Environment steps between two evaluations while it trains; 0: none of them; none: about 15 a run, or as many as
+    take no more than a few percent of its time."""
+    evaluate_episodes: int | None = None
+    """Episodes of each of these, per seed; none: 5, or fewer where episodes are long beside the run."""
     evaluation_episodes: int = 100
     """Episodes of the final evaluation, per seed."""
     log_info: tuple[str, ...] = ()
@@ -53,11 +58,12 @@ class RunConfig:
     """Log to this Weights & Biases project too (extra: wandb)."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "schedule_steps", "seeds", "num_envs", "devices", "checkpoint_every", "keep_checkpoints"):
+        counts = ("steps", "schedule_steps", "seeds", "num_envs", "devices", "checkpoint_every", "keep_checkpoints")
+        for name in (*counts, "evaluate_episodes"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UsageError(f"{name} = {value}; it must be 1 or more.")
-        for name in ("seed", "workers", "evaluation_episodes"):
+        for name in ("seed", "workers", "evaluate_every", "evaluation_episodes"):
             value = getattr(self, name)
             if value is not None and value < 0:
                 raise UsageError(f"{name} = {value}; it must be 0 or more.")
@@ -213,7 +219,7 @@ def reopened(algorithm: Algorithm, config: Mapping[str, Any]) -> dict[str, Any]:
     """``saved_settings`` of a run to be opened again, by today's names and with what was so before it could be set."""
     settings = saved_settings(config)
     settings = renewed(algorithm, settings) if config["format"] == "1.0" else settings
-    before = {"channels": "smallest"}
+    before = {"channels": "smallest", "evaluate_every": 0}
     return {name: value for name, value in before.items() if name in known_settings(algorithm)} | settings
 
 

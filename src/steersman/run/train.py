@@ -32,6 +32,8 @@ from steersman.run.events import (
 )
 from steersman.run.loops.devices import use_all_cores
 from steersman.run.plan import Plan, planned
+from steersman.run.policies.best import Best, cut
+from steersman.run.policies.warm_start import InitFrom
 from steersman.run.policy import Policy, agent_states, check_same_spaces, saved_agent
 from steersman.run.prepare import Setup, check_same_data, config_json, prepare
 from steersman.run.progress import check_finite, history_of, restore, updates_done
@@ -55,6 +57,7 @@ class Result:
     run: Path | None  # the run folder
     interrupted: bool
     policies: list[Policy] = field(repr=False)
+    bests: list[Policy] = field(repr=False)  # of each seed, the best of the evaluations on the way; [] without any
     _evaluator: Callable[[int, bool], Evaluator] = field(repr=False)
 
     def __repr__(self) -> str:
@@ -65,9 +68,19 @@ class Result:
         steps = f"{self.summary['status']} at {self.summary['steps']:,} steps"
         return f"Result({what}, {steps}: {played}, {rows}, {where})"
 
-    def evaluate(self, episodes: int = 100, *, seed: int = EVALUATION_SEED, explore: bool = False) -> Evaluation:
-        """Play whole episodes with the first seed's policy, in environments of its own."""
-        return self._evaluator(episodes, explore)(self.policy.state, seed)
+    @property
+    def best(self) -> Policy | None:
+        """The first seed's policy with the highest mean return in an evaluation on the way; None without any."""
+        return self.bests[0] if self.bests else None
+
+    def evaluate(
+        self, episodes: int = 100, *, seed: int = EVALUATION_SEED, explore: bool = False, best: bool = False
+    ) -> Evaluation:
+        """Play whole episodes with the first seed's policy, or its best, in environments of its own."""
+        policy = self.best if best else self.policy
+        if policy is None:
+            raise UsageError("This run was not evaluated on the way, so it has no best policy. Give evaluate_every.")
+        return self._evaluator(episodes, explore)(policy.state, seed)
 
 
 def train(
@@ -78,6 +91,9 @@ def train(
     replace: bool = False,
     preset: bool = True,
     network: Any = None,
+    init_from: str | Path | None = None,
+    init_best: bool = False,
+    init_optimiser: bool = False,
     callbacks: Sequence[Callback] = (),
     **settings: Any,
 ) -> Result:
@@ -89,7 +105,10 @@ def train(
     config, by name; what is not given comes from the environment's preset, then from the defaults. network: a factory
     ``(key, spec) -> module``, or its name, in place of the algorithm's own networks. out: the run folder; without one
     nothing is written. replace: put the run in the place of the one that ``out`` holds, whose files are removed once
-    the settings of the new one have been found right. callbacks: each is called with every event of
+    the settings of the new one have been found right. init_from: the folder of another run by the same algorithm. This
+    one begins with its parameters and normalisers, and keeps its settings where no others are given; all else begins
+    anew. init_best: with its best policy; init_optimiser: with the optimiser's moments too. callbacks: each is called
+    with every event of
     ``steersman.run.events``, and can log, save or stop.
 
     Ctrl-C and SIGTERM end the training early, with what there is: ``result.interrupted``.
@@ -104,8 +123,11 @@ def train(
     500.0
     """
     use_all_cores()
-    own: dict[str, Any] = {"preset": preset, "network": network, "callbacks": callbacks}
-    return run(planned(algorithm, environment, settings, out=out, replace=replace, **own))
+    if init_from is None and (init_best or init_optimiser):
+        raise UsageError("init_best and init_optimiser say what to take from a run; name it: init_from=RUN.")
+    init = None if init_from is None else InitFrom(Path(init_from), init_best, init_optimiser)
+    given: Any = {"preset": preset, "network": network, "out": out, "replace": replace, "init": init}
+    return run(planned(algorithm, environment, settings, callbacks=callbacks, **given))
 
 
 def resume(
@@ -161,6 +183,8 @@ def run(plan: Plan) -> Result:
                 run_folder.remove(plan.out)
             folder = run_folder.create(plan.out, config_json(setup, plan.origins))
             stack.enter_context(lock(folder.path))
+            if setup.start is not None:
+                setup.start.save(folder.path)
         return _run(plan, setup, folder)
 
 
@@ -192,10 +216,15 @@ def _go_on(plan: Plan, folder: run_folder.Run, stack: ExitStack) -> Result:
 
 def _finished(setup: Setup, folder: run_folder.Run, saved: checkpoint.Saved, summary: dict[str, Any]) -> Result:
     """The result of a run that has nothing left to do."""
-    states = agent_states(saved, saved_agent(setup.agent, setup.spec, setup.run), setup.run.seeds)
+    like, best = saved_agent(setup.agent, setup.spec, setup.run), Best(setup.run.seeds)
+    best.read(folder.best, like)
+    states = agent_states(saved, like, setup.run.seeds)
     policies = [Policy(setup.agent, states(index), setup.spec) for index in range(setup.run.seeds)]
+    bests = [Policy(setup.agent, state, setup.spec) for state in best.on_device()]
     played = Evaluation.from_summary(summary["evaluation"]) if summary.get("evaluation") else None
-    return Result(policies[0], history_of(folder), summary, played, folder.path, False, policies, setup.evaluator)
+    return Result(
+        policies[0], history_of(folder), summary, played, folder.path, False, policies, bests, setup.evaluator
+    )
 
 
 def _run(plan: Plan, setup: Setup, folder: run_folder.Run | None, newest: checkpoint.Latest | None = None) -> Result:
@@ -203,9 +232,12 @@ def _run(plan: Plan, setup: Setup, folder: run_folder.Run | None, newest: checkp
     with stop_on_signals() as signals, ExitStack() as stack:
         session = Session(plan, setup, folder, signals)
         stack.enter_context(session.interrupted())
-        session.tell(Compiling(session, setup.describe() + _going_on(setup, newest), setup.steps(setup.updates)))
+        described = setup.describe() + _going_on(setup, newest)
+        session.tell(Compiling(session, described, setup.steps(setup.updates), setup.notes))
         if folder is not None and newest is not None:
             session.state, session.progress = restore(setup, folder, newest, began)
+            cut(folder.best, session.steps if session.progress.updates else -1)
+            session.best.read(folder.best, saved_agent(setup.agent, setup.spec, setup.run))
             (folder.path / "summary.json").unlink(missing_ok=True)
         else:
             session.state = setup.loop.start()
@@ -239,7 +271,9 @@ def _run(plan: Plan, setup: Setup, folder: run_folder.Run | None, newest: checkp
             session.tell(Evaluated(session, evaluation))
         history = session.progress.history
         session.tell(Done(session, summary, history))
-    return Result(policies[0], history, summary, evaluation, session.folder, interrupted, policies, setup.evaluator)
+    bests = [Policy(setup.agent, state, setup.spec) for state in session.best.on_device()]
+    ended = (session.folder, interrupted, policies, bests, setup.evaluator)
+    return Result(policies[0], history, summary, evaluation, *ended)
 
 
 def _going_on(setup: Setup, newest: checkpoint.Latest | None) -> str:
@@ -257,7 +291,8 @@ def _train(session: Session) -> None:
         # Cut the work where something is due: what is logged and saved does not depend on the machine's speed.
         at = progress.updates
         log_at, save_at, change_at = session.cadence.due(at)
-        n = min(chunk, min(log_at, save_at, change_at, total) - at)
+        test_at = (at // setup.evaluate_updates + 1) * setup.evaluate_updates
+        n = min(chunk, min(log_at, save_at, change_at, test_at, total) - at)
         at_boundary = at + n in (save_at, total)
         tick, compiled = time.perf_counter(), loop.compile_seconds
         session.state, totals = loop.advance(session.state, n, cut=at_boundary)
@@ -265,13 +300,17 @@ def _train(session: Session) -> None:
         progress.training += seconds
         progress.updates += n
         progress.row.add(totals)
+        progress.spent = progress.spent.plus(totals.episodes)
         returned = float(np.mean(progress.row.rolling()["return_100"]))
         chunk = max(1, min(2 * chunk, int(n * CHUNK_SECONDS / max(seconds, 1e-6))))
         check_finite(totals, session.steps, session.run, session.state)
         session.measured(n, seconds)
-        row = session.row() if progress.updates in (log_at, total) else None
+        assessed = session.evaluate() if progress.updates in (test_at, total) else None
+        row = session.row() if assessed or progress.updates in (log_at, total) else None
         speed = n * loop.steps_per_update * setup.run.seeds / max(seconds, 1e-9)
         session.tell(Trained(session, session.steps, setup.steps(total), speed, returned, row))
+        if assessed is not None:
+            session.tell(assessed)
         if at_boundary:
             if not session.over:
                 session.state = loop.boundary(session.state, session.steps)
@@ -298,5 +337,7 @@ def _summary(session: Session, interrupted: bool) -> dict[str, Any]:
         "wall_seconds": progress.seconds(),
         "compile_seconds": progress.compile + setup.loop.compile_seconds,
         "training_seconds": progress.training,
+        "evaluating_seconds": progress.evaluating,
+        "best": session.best.summary(),
         "steps_per_second": session.steps * setup.run.seeds / max(progress.training, 1e-9),
     }

@@ -156,6 +156,16 @@ def test_offline_agents_count_gradient_steps_and_resume(recorded, run, tmp_path)
     assert steersman.load(tmp_path / "run")([0.0, 0.0, 0.0, 0.0]) in (0, 1)
 
 
+@pytest.mark.parametrize("place", ["gymnasium/CartPole-v1", "CartPole-v1"])
+def test_offline_agents_are_evaluated_on_the_way(recorded, run, tmp_path, place):
+    settings = {"steps": 50, "from_data": run.parent / "data", "evaluate_every": 20, "evaluate_episodes": 2, **SMALL}
+    result = steersman.train("bc", place, out=tmp_path / "run", seeds=1, **settings)
+    rows = [row for row in result.history if "evaluation_return" in row]
+    assert [row["steps"] for row in rows] == [20, 40, 50]
+    assert result.summary["best"]["return"] == max(row["evaluation_return"] for row in rows)
+    assert (tmp_path / "run" / "curve.png").exists()  # of these alone: no episode is played in training
+
+
 def test_other_data_is_not_gone_on_with(recorded, run, tmp_path):
     """The data is read again at a resume, and is to be what the run began with."""
     data = tmp_path / "data"

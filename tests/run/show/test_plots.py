@@ -210,3 +210,17 @@ def test_what_cannot_be_drawn(make_run, tmp_path):
 
 def test_no_global_state_of_pyplot():
     assert "pyplot" not in Path(plots.__file__).read_text()
+
+
+def test_evaluations_on_the_way_are_points_beside_the_line(make_run, drawn, tmp_path):
+    rows = [(n, row | ({"evaluation_return": 2.0 * n} if n % 1000 == 0 else {})) for n, row in ramp()]
+    plots.learning_curve([make_run("a", rows)], tmp_path / "curve.png")
+    (axes,) = drawn[0].axes
+    line, points = (next(p for p in axes.lines if len(p.get_xdata()) == n) for n in (20, 2))
+    assert points.get_ydata().tolist() == [2000.0, 4000.0]
+    assert axes.get_ylim()[1] > 4000.0
+    assert (line.get_marker(), points.get_marker()) == ("None", "o")
+    assert line.get_color() == points.get_color()
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["training", "evaluation"]
+    plots.learning_curve([make_run("b", ramp())], tmp_path / "curve.png")
+    assert drawn[1].axes[0].get_legend() is None

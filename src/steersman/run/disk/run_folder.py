@@ -5,6 +5,7 @@
     config.json      algorithm, environment, settings, spaces, versions: enough to repeat the run
     metrics.jsonl    one line per log step          tensorboard/, wandb/   when asked for
     checkpoints/     step_000001000000.safetensors  summary.json           steps, times, final evaluation
+    best/            the best policy of evaluations on the way
     .lock            held while a process trains here
 
 Every file is written under a temporary name, flushed and renamed: a kill leaves the old file or the new, never half.
@@ -65,6 +66,10 @@ class Run:
     @property
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
+
+    @property
+    def best(self) -> Path:
+        return self.path / "best"
 
     @property
     def metrics(self) -> Path:

@@ -11,7 +11,7 @@ from steersman.episodes import Episodes
 from steersman.run.loops.compiled import CompiledLoop
 from steersman.run.loops.loop import LoopState
 from steersman.shards import shard_index
-from steersman.types import Agent, DeviceEnvs, Key, Metrics, Rollout
+from steersman.types import Agent, DeviceEnvs, Key, Metrics, PyTree, Rollout
 from steersman.unroll import begin, random_policy, unroll
 
 
@@ -27,12 +27,14 @@ def device_loop(
     devices: int | None = None,
     data: Rollout | None = None,
     log: Sequence[str] = (),
+    look: Callable[[PyTree, Key], PyTree] | None = None,
 ) -> CompiledLoop:
     """The loop in which an update is a rollout [T, B, ...] of ``agent`` and what it learns from it.
 
     make_envs: as many environments as asked for: num_envs, or the share of one of ``shards`` devices that one seed goes
     over; several seeds go round at most ``devices``. first_length: T of the random policy's rollout for ``init``; data
-    [T, B, ...] takes its place. log: entries of the environments' info to be counted of episodes.
+    [T, B, ...] takes its place. log: entries of the environments' info to be counted of episodes. look: as in
+    ``CompiledLoop``.
     """
     envs = make_envs(num_envs if len(seeds) > 1 else num_envs // shards)
 
@@ -60,4 +62,5 @@ def device_loop(
         first_steps=first_length * num_envs if data is None else 0,
         steps_per_update=unroll_length * num_envs,
         first=() if data is None else data,
+        look=look,
     )

@@ -29,6 +29,10 @@ class HostSeeds:
     def compile_seconds(self) -> float:
         return sum(loop.compile_seconds for loop in self._loops)
 
+    @compile_seconds.setter
+    def compile_seconds(self, seconds: float) -> None:
+        self._loops[0].compile_seconds += seconds - self.compile_seconds
+
     def start(self) -> list[LoopState]:
         return [loop.start() for loop in self._loops]
 

@@ -27,6 +27,7 @@ _LABELS = {
     "length_100": "episode length (steps), mean of the last 100",
     "success_100": "success rate of the last 100 episodes",
     "episode_return": "episode return (sum of rewards)",
+    "evaluation_return": "return of evaluations on the way",
     "episode_length": "episode length (steps)",
     "episode_cost": "episode cost",
 }
@@ -89,7 +90,8 @@ def learning_curve(
         )
     titles = {name: name if name in logged else f"episode_{name.removesuffix('_100')}" for name in panels}
     shown = {_label(titles[name]): curves for name, curves in panels.items() if curves}
-    figure = _draw(shown, list(groups), _label(x), environment if title is None else title, confidence)
+    points = _curves(tables, x, "evaluation_return", confidence) if y in ("return_100", "episode_return") else {}
+    figure = _draw(shown, list(groups), _label(x), environment if title is None else title, confidence, points)
     if x == "steps":
         in_steps(figure.axes[-1].xaxis)
     return save(figure, out)
@@ -255,6 +257,17 @@ def draw_curves(axes: Any, curves: Mapping[str, Curve], styles: Sequence[int] | 
     axes.set_xlim(min(first, 0), last if last > 0 else None)  # 0 is where every run began
 
 
+def draw_evaluations(axes: Any, curves: Mapping[str, Curve], groups: Sequence[str]) -> None:
+    """The mean return of evaluations on the way, as points beside the line of training episodes."""
+    for label, c in curves.items():
+        colour, _ = style(groups.index(label))
+        look = {"color": colour, "markerfacecolor": "white", "markersize": 4.5, "linewidth": 0.8, "zorder": 4}
+        axes.plot(c.x, c.mean, "o:", **look)
+    if curves:
+        handles = [axes.plot([], [], *look, color="0.35", markerfacecolor="white")[0] for look in (["-"], ["o:"])]
+        axes.legend(handles, ["training", "evaluation"], frameon=False, fontsize="small", loc="best")
+
+
 def label_ends(axes: Any, ends: Sequence[tuple[str, float, float, str]]) -> None:
     """Name lines at the right edge, in their colours, spread where they would touch. ends: (label, x, y, colour)."""
     if not ends:
@@ -298,8 +311,15 @@ def spread(places: Sequence[float], gap: float, low: float = 0.0, high: float = 
     return [float(f) for f in found]
 
 
-def _draw(panels: Mapping[str, Mapping[str, Curve]], groups: list[str], x: str, title: str, confidence: float) -> Any:
-    """Panels by their labels, the first one largest; a group looks the same in each."""
+def _draw(
+    panels: Mapping[str, Mapping[str, Curve]],
+    groups: list[str],
+    x: str,
+    title: str,
+    confidence: float,
+    points: Mapping[str, Curve],
+) -> Any:
+    """Panels by their labels, the first one largest; a group looks the same in each. points: evaluations on the way."""
     curves, more = next(iter(panels.values())), len(panels) - 1
     wide = 0.085 * max(0, max(len(label) for label in curves) - 10)  # names stand beside the axes
     figure = blank(7.5 + min(wide, 6.0), max(4.3, 1.5 + 0.17 * len(curves)) + 2.4 * more)
@@ -307,6 +327,7 @@ def _draw(panels: Mapping[str, Mapping[str, Curve]], groups: list[str], x: str, 
     for axes, (y, part) in zip(all_axes, panels.items(), strict=True):
         draw_curves(axes, part, [groups.index(label) for label in part])
         tidy(axes, x if axes is all_axes[-1] else "", y)
+    draw_evaluations(all_axes[0], points, groups)
     counts = {_seeds(c) for c in curves.values()}
     count = counts.pop() if len(counts) == 1 else ""
     banded = any(np.isfinite(c.low).any() for c in curves.values())

@@ -64,6 +64,7 @@ def saliency_run(
     noise: float = 0.15,
     seed: int = 2_000_000,
     seed_index: int = 0,
+    best: bool = False,
     environment: Any = None,
     algorithm: str | Algorithm | None = None,
     network: Any = None,
@@ -71,9 +72,9 @@ def saliency_run(
     """Play with a run's policy and draw the saliency of its two streams: a strip (.png) and a film (.mp4, .gif).
 
     out, film: RUN/saliency.png and RUN/saliency.mp4 by default. shots: moments in the strip, evenly spread. steps: at
-    most so many, over all episodes. samples, noise: of ``nets.saliency.smooth_saliency``, the copies of each frame and
-    their noise as a part of its range; 1 and 0 give the raw gradient. Each map is scaled to its own strongest pixels:
-    it says where, not how much.
+    most so many, over all episodes. best: as ``load`` has it. samples, noise: of ``nets.saliency.smooth_saliency``, the
+    copies of each frame and their noise as a part of its range; 1 and 0 give the raw gradient. Each map is scaled to
+    its own strongest pixels: it says where, not how much.
 
     Raises UsageError where the observations are no images, the network says no streams, or as ``load`` and ``record``.
     """
@@ -89,7 +90,7 @@ def saliency_run(
         raise UsageError(f"shots = {shots}, steps = {steps}, episodes = {episodes}; each must be 1 or more.")
     if samples < 1 or noise < 0:
         raise UsageError(f"samples = {samples}, noise = {noise:g}; they must be at least 1 and 0.")
-    policy = load(run, seed_index=seed_index, algorithm=algorithm, network=network)
+    policy = load(run, best=best, seed_index=seed_index, algorithm=algorithm, network=network)
     look = lens(policy, samples=samples, noise=noise)
     env = video.renderable(place)
     returns: list[float] = []

@@ -281,18 +281,19 @@ def record_run(
     steps: int = 1000,
     seed: int = 2_000_000,
     seed_index: int = 0,
+    best: bool = False,
     environment: Any = None,
     algorithm: str | Algorithm | None = None,
     network: Any = None,
 ) -> tuple[Path, list[float]]:
     """Film a run's policy; -> (the film, the return of each episode that was filmed).
 
-    out: .mp4 or .gif; RUN/video.mp4 by default. steps: at most so many, over all episodes. Raises UsageError as
-    ``load`` and ``video.record`` do.
+    out: .mp4 or .gif; RUN/video.mp4 by default. steps: at most so many, over all episodes. best: the best policy of
+    the evaluations on the way. Raises UsageError as ``load`` and ``video.record`` do.
     """
     opened = run_folder.open_run(run)
     place = environment_of(opened.config, environment, run)
     run_folder.warn(opened.warning)
-    policy = load(run, seed_index=seed_index, algorithm=algorithm, network=network)
+    policy = load(run, best=best, seed_index=seed_index, algorithm=algorithm, network=network)
     path = Path(out) if out is not None else opened.path / "video.mp4"
     return path, record(place, policy, path, episodes=episodes, steps=steps, seed=seed)
