@@ -180,7 +180,7 @@ def test_several_seeds_need_environments_of_their_own(small, tmp_path):
 
 
 def test_seeds_on_a_host_are_one_run_and_each_as_alone(small, tmp_path):
-    settings = {**small, "steps": 164, "normalize_observations": True}
+    settings = {**small, "steps": 164, "normalize_observations": True, "evaluate_every": 64, "evaluate_episodes": 2}
     both = steersman.train("ppo", Dots, seeds=2, seed=5, out=tmp_path / "run", **settings)
     assert Dots.open == 0
     assert both.history[-1]["loss"].shape == (2,)

@@ -63,6 +63,8 @@ def test_each_seed_does_as_alone(overlap):
     assert len(set(totals.metrics["seen"].tolist())) == 3
     _ = [many.advance(state, 1), many.start()]
     assert many.compile_seconds == compiled  # no program is compiled again
+    many.compile_seconds += 2.0  # as an evaluation does
+    assert many.compile_seconds == pytest.approx(compiled + 2.0)
     many.close()
 
 
