@@ -154,7 +154,7 @@ def test_a_vector_environment_gives_what_its_final_infos_say():
     made = envs.make(gymnasium.vector.SyncVectorEnv([HostWalk], autoreset_mode=mode), 1, log_info=["word"])
     made.reset(0)
     walk = lambda: [made.step(np.zeros(1, np.int32)) for _ in range(7)]
-    with pytest.raises(UsageError, match="word in the info of HostWalk.* is 'walk'; it must be one number"):
+    with pytest.raises(UsageError, match=r"word in the info of SyncVectorEnv \(member 0\) is 'walk'; it must be one"):
         walk()
     made.close()
 

@@ -195,7 +195,7 @@ class GymnasiumEnvs(HostEnvs):
             final = [x.copy() for x in obs]
             for x, last in zip(final, block.final, strict=True):
                 x[rows] = last[rows]
-            logged = dict(zip(self._log, block.logged.T.copy(), strict=True))
+            logged = dict(zip(self._log, np.where(rows, block.logged.T, np.nan), strict=True))
         told: Any = {"costs": block.costs, "logged": logged}
         return self._book.step(obs, block.reward, terminated, truncated, final, action, **told)
 

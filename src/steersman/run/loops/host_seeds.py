@@ -34,10 +34,6 @@ class HostSeeds:
     def compile_seconds(self, seconds: float) -> None:
         self._besides += seconds - self.compile_seconds
 
-    @compile_seconds.setter
-    def compile_seconds(self, seconds: float) -> None:
-        self._loops[0].compile_seconds += seconds - self.compile_seconds
-
     def start(self) -> list[LoopState]:
         return [loop.start() for loop in self._loops]
 
