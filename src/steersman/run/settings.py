@@ -128,6 +128,10 @@ _RENAMED = {
 }
 
 
+# What a run does that was made before there was a setting, where that is not its default.
+_WITHOUT = {"n_step_correction": "none"}
+
+
 def translated(name: str) -> str:
     """What a setting of another library is called here; the name itself where we know of none."""
     return _ELSEWHERE.get(name, name)
@@ -187,9 +191,10 @@ def saved_settings(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def reopened(algorithm: Algorithm, config: Mapping[str, Any]) -> dict[str, Any]:
-    """``saved_settings`` of a run to be opened again, by today's names."""
+    """``saved_settings`` of a run to be opened again, by today's names; what came later is as it was without it."""
     settings = saved_settings(config)
-    return renewed(algorithm, settings) if config["format"] == "1.0" else settings
+    settings = renewed(algorithm, settings) if config["format"] == "1.0" else settings
+    return {name: was for name, was in _WITHOUT.items() if name in known_settings(algorithm)} | settings
 
 
 def renewed(algorithm: Algorithm, settings: Mapping[str, Any]) -> dict[str, Any]:
