@@ -30,6 +30,7 @@ from steersman.nets.actor_critic import ActorCritic
 from steersman.run.events import Trained
 
 SETTINGS = {"learning_rate": 3e-4, "anneal_learning_rate": False, "gamma": 0.99, "hidden_sizes": (64, 64)}
+SETTINGS |= {"normalize_observations": False, "scale_rewards": False}
 CASES = {  # environments, whether the plain loop's acting is jitted too, the ratio to reach
     "1 environment, the update jitted": (1, False, 50.0),
     "1 environment, acting and update jitted": (1, True, None),

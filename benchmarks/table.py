@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import common
+import defaults
 
 BEGIN, END = "<!-- results: made by table.py -->", "<!-- end of results -->"
 README = common.HERE / "README.md"
@@ -89,6 +90,28 @@ def presets(results: list[dict[str, Any]]) -> str:
     text = f"Deterministic policy, {results[0]['episodes']} episodes of each seed, in environments of their own."
     commands = "\n".join(f"- {line}" for line in dict.fromkeys(origin(r) for r in results))
     return f"## What the presets reach\n\n{text}\n\n{table(header, rows)}\n\n{commands}"
+
+
+def defaults_of(algorithm: str) -> str:
+    rows = defaults.compared(algorithm)
+    if not rows:
+        return ""
+    number = lambda x: f"{x:,.0f}" if abs(x) >= 1000 else f"{x:.1f}"
+    each = lambda r, mean, all: f"{number(r[mean])} ({', '.join(map(number, r[all]))})"
+    lines = []
+    for r in rows:
+        place = [r["half"], r["environment"].removeprefix("tasks:"), f"{r['steps']:,}", number(r["random"])]
+        lines.append([*place, each(r, "ours", "each"), each(r, "peer", "peer each"), f"**{r['gap']:.2f}**"])
+    header = ["", "environment", "steps", "random", "steersman, each seed", "Stable-Baselines3", "gap over random"]
+    halves = [(half, [r for r in rows if r["half"] == half]) for half in defaults.PLANS[algorithm][0]]
+    said = "\n".join(f"- {half}: {defaults.verdict(some)}." for half, some in halves if some)
+    runs = [row for name in ("", "-sb3") for row in defaults.rows_of(f"defaults-{algorithm}{name}").values()]
+    days = sorted(row["provenance"]["date"] for row in runs)
+    made = (
+        f"`python benchmarks/defaults.py {algorithm}`, and with `--peer`; {days[0]} to {days[-1]}, commits "
+        + ", ".join(sorted({row["provenance"]["commit"] for row in runs}))
+    )
+    return f"### {algorithm}\n\n{table(header, lines)}\n\n{said}\n\n{made}."
 
 
 def gradients(result: dict[str, Any]) -> str:
@@ -468,6 +491,13 @@ def render() -> str:
         parts.append(speed(found))
     if found := load("preset-*.json"):
         parts.append(presets(found))
+    if found := [text for text in map(defaults_of, defaults.PLANS) if text]:
+        text = (
+            "Presets off, the same copies and steps, 100 episodes of each seed's deterministic policy. What is judged "
+            "was not looked at while the defaults were chosen. The gap is ours over a random policy's return as a "
+            "multiple of the peer's."
+        )
+        parts += [f"## Defaults beside Stable-Baselines3's\n\n{text}", *found]
     parts += [gradients(r) for r in load("gradients.json")] + [online(r) for r in load("online.json")]
     parts += [compared(r) for r in load("compare-*.json")]
     parts += [resume(r) for r in load("resume.json")] + [first_run(r) for r in load("first_run.json")]

@@ -1,7 +1,7 @@
 """An environment of your own as pure functions: it trains in one compiled program with the agent, many times faster.
 
 Run it:  python examples/own_compiled_environment.py
-or:      cd examples && steersman train ppo own_compiled_environment:boat --steps 500000 --scale-rewards
+or:      cd examples && steersman train ppo own_compiled_environment:boat --steps 500000
 """
 
 from dataclasses import dataclass
@@ -50,8 +50,7 @@ def boat(wind: float = 0.5) -> Env:
 
 
 def main(steps: int = 500_000, **settings) -> float:
-    settings = {"num_envs": 32, "unroll_length": 128, "scale_rewards": True, **settings}
-    result = steersman.train("ppo", boat, steps=steps, **settings)
+    result = steersman.train("ppo", boat, steps=steps, **{"num_envs": 32, **settings})
     print(f"mean return {result.evaluation.mean:.1f} of at most 200, {result.summary['steps_per_second']:,.0f} steps/s")
     return result.evaluation.mean
 

@@ -1,7 +1,7 @@
 """An environment of your own, written for Gymnasium: hold a boat on its course in a gusty wind.
 
 Run it:  python examples/own_environment.py
-or:      cd examples && steersman train ppo own_environment:boat --steps 60000 --scale-rewards
+or:      cd examples && steersman train ppo own_environment:boat --steps 60000
 """
 
 import gymnasium
@@ -44,7 +44,6 @@ def boat(wind: float = 0.5) -> gymnasium.Env:
 
 
 def main(steps: int = 60_000, **settings) -> float:
-    settings = {"num_envs": 8, "unroll_length": 128, "scale_rewards": True, **settings}
     result = steersman.train("ppo", boat, steps=steps, **settings)
     print(f"mean return {result.evaluation.mean:.1f} of at most 200")
     rudder = result.policy(np.array([2.0, 0.0], np.float32))  # 2 m off course, heading straight on

@@ -3,6 +3,7 @@
 import ast
 import importlib.util
 import json
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -12,7 +13,13 @@ import pytest
 
 import steersman
 from steersman import envs
+from steersman.agents import ALGORITHMS
+from steersman.agents.policy_gradient.ppo import PPOConfig
 from steersman.cli.main import run as cli
+from steersman.memory import stream
+from steersman.run.disk.spec_json import transitions_like
+from steersman.run.policy import Policy
+from steersman.unroll import begin, random_policy, unroll
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 SMALL = {"steps": 512, "num_envs": 4, "unroll_length": 32, "evaluation_episodes": 4, "num_epochs": 1}
@@ -115,3 +122,62 @@ def test_an_algorithm_of_ones_own_from_the_command_line(monkeypatch, capsys, tmp
 
 def test_own_network():
     assert 5 < load("own_network").main(**SMALL) <= 500
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "network", "environment"),
+    [
+        ("dqn", "action_values", "CartPole-v1"),
+        ("pqn", "action_values", "CartPole-v1"),
+        ("sac", "soft", "Pendulum-v1"),
+        ("td3", "firm", "Pendulum-v1"),
+        ("ddpg", "firm", "Pendulum-v1"),
+    ],
+)
+def test_own_networks_of_every_family(algorithm, network, environment):
+    """An update is traced, all shapes and dtypes of it, and not run."""
+    make, pure = getattr(load("own_networks"), network), envs.make_env(environment)
+    entry, places = ALGORITHMS[algorithm], envs.vectorize(pure, 2)
+    small = {"num_minibatches": 2} if algorithm == "pqn" else {"batch_size": 4, "replay_capacity": 32}
+    config = entry.config(unroll_length=4, **small)
+    agent = entry.factory(config, pure.spec, network=make)
+
+    def update(key):
+        acting = begin(agent, places, key)
+        acting, first, _ = unroll(random_policy(pure.spec), places, acting, key, 1)
+        state = agent.init(key, first)
+        _, rollout, _ = unroll(partial(agent.act, state, explore=True), places, acting, key, 4)
+        return agent.update(state, rollout, key)[1]
+
+    assert {"loss", "critic_loss"} & set(jax.eval_shape(update, jax.random.key(0)))
+
+
+@pytest.mark.parametrize("algorithm", ["bc", "iql"])
+def test_own_networks_for_recorded_data(algorithm):
+    entry, pure = ALGORITHMS[algorithm], envs.make_env("Pendulum-v1")
+    agent = entry.factory(entry.config(batch_size=4), pure.spec, network=load("own_networks").imitator)
+    rollout = transitions_like(pure.spec, (32, 1))
+    data = jax.eval_shape(lambda r: stream.append(stream.empty(r, 64), r)[0], rollout)
+    traced = lambda r, data, key: agent.update(agent.init(key, r._replace(carry=agent.begin(1))), data, key)[1]
+    assert set(jax.eval_shape(traced, rollout, data, jax.random.key(0))) & {"loss", "policy_loss"}
+
+
+def test_own_rover():
+    """A cost, a success, a clock and a picture; of its Dict only the critic sees all."""
+    make = load("own_rover").rover
+    env = make(render_mode="rgb_array")
+    env.reset(seed=0)
+    assert env.render().shape == (96, 96, 3)
+    seen = [env.step(np.zeros(2, np.float32)) for _ in range(100)]
+    assert {(float, bool)} == {(type(info["cost"]), type(info["is_success"])) for *_, info in seen}
+    assert [(terminated, truncated) for _, _, terminated, truncated, _ in seen] == [(False, False)] * 99 + [
+        (False, True)
+    ]
+    spec = envs.make(make, 1).spec
+    assert spec.num_costs == 1
+    agent = ALGORITHMS["ppo"].factory(PPOConfig(), spec, network=load("own_networks").Privileged)
+    zeros = jax.tree.map(lambda s: np.zeros(s.shape, s.dtype), transitions_like(spec, (1, 1)))
+    state = agent.init(jax.random.key(0), zeros)
+    places = [{name: np.full(s.shape, f, np.float32) for name, s in spec.observation_space.items()} for f in (0.2, 0.8)]
+    policy = Policy(agent, state, spec)
+    np.testing.assert_array_equal(policy(places[0]), policy(places[0] | {"friction": places[1]["friction"]}))

@@ -1,4 +1,6 @@
 import json
+import warnings
+from fractions import Fraction
 
 import jax
 import jax.numpy as jnp
@@ -188,6 +190,76 @@ def test_from_native_undoes_to_native(native):
         batch = jax.tree.map(lambda x: np.asarray(x)[None], canonical)
         for x, y in zip(jax.tree.leaves(to_native(native, batch)), jax.tree.leaves(action), strict=True):
             np.testing.assert_allclose(x[0], y, rtol=1e-5)
+
+
+def box(low, high, dtype, shape=(1,)):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Gymnasium's, of precision
+        return spaces.Box(low, high, shape, dtype)
+
+
+INTEGERS = [box(-100, 100, np.int8), box(-128, 127, np.int8), box(0, 255, np.uint8), box(-32768, 32767, np.int16)]
+INTEGERS += [box(0, 65535, np.uint16), box(-5, 2**22, np.int32), box(-10, 10, np.int64), box(0, 1, np.bool_)]
+
+
+@pytest.mark.parametrize("native", INTEGERS, ids=str)
+def test_whole_numbers_come_back_as_they_were(native):
+    """Each of them, on the host and compiled; int8's 200 = 100 - -100 does not fit int8."""
+    low, high = int(native.low[0]), int(native.high[0])
+    numbers = np.unique(np.linspace(low, high, 2000).round().astype(np.int64))[:, None].astype(native.dtype)
+    canonical = from_native(native, numbers)
+    assert canonical.dtype == np.float32
+    np.testing.assert_array_equal(canonical[[0, -1], 0], [-1, 1])
+    np.testing.assert_array_equal(to_native(native, canonical), numbers)
+    np.testing.assert_array_equal(to_native(native, jnp.asarray(canonical)), numbers.astype(np.int32))
+
+
+WIDE = [box(-(2**31), 2**31 - 1, np.int32), box(0, 16777219, np.int32), box(0, 2**32 - 1, np.uint32)]
+WIDE += [box(-(2**63), 2**63 - 1, np.int64), box(0, 2**64 - 1, np.uint64), box(2**60, 2**60 + 1, np.int64)]
+WIDE += [box(-3e38, 3e38, np.float32), box(0, np.finfo(F).max, np.float32), box(-1e-3, 3e38, np.float32)]
+WIDE += [box(-1e300, 1e300, np.float64), box(-1.7e308, 1.7e308, np.float64), box(-0.1, 0.3, np.float64)]
+
+
+@pytest.mark.parametrize("native", WIDE, ids=str)
+def test_very_wide_bounds(native):
+    """The ends are the bounds themselves, the middle is where it should be, all is within and finite."""
+    action = np.array([[-1.0], [-7.0], [0.5], [0.999999], [1.0], [7.0]], F)
+    mapped = to_native(native, action)
+    assert mapped.dtype == native.dtype
+    assert mapped[:, 0].tolist()[:2] == [native.low[0]] * 2
+    assert mapped[:, 0].tolist()[4:] == [native.high[0]] * 2
+    assert ((mapped >= native.low) & (mapped <= native.high)).all()
+    low, high = Fraction(native.low[0].item()), Fraction(native.high[0].item())
+    unit = 0 if native.dtype.kind == "f" else 1
+    assert abs(Fraction(mapped[2, 0].item()) - (low + high * 3) / 4) <= unit + (high - low) / 10**6
+    back = from_native(native, mapped)
+    assert np.isfinite(back).all()
+    if high - low > 1:
+        np.testing.assert_allclose(back, np.clip(action, -1, 1), atol=1e-6)
+    on_device = np.asarray(to_native(native, jnp.asarray(action)))
+    kind, held = (int, np.iinfo(np.int32)) if unit else (float, np.finfo(F))
+    ends = [min(max(kind(x), kind(held.min)), kind(held.max)) for x in (native.low[0], native.high[0])]
+    assert np.isfinite(on_device).all()
+    np.testing.assert_array_equal(on_device[[0, 1, 4, 5], 0], np.repeat(np.asarray(ends, on_device.dtype), 2))
+    assert ((on_device >= ends[0]) & (on_device <= ends[1])).all()
+
+
+@pytest.mark.parametrize("native", [box(1, 1, np.float32), box(3, 3, np.int16), box(-2, -2, np.float64, ())], ids=str)
+def test_bounds_that_are_one_point(native):
+    action = np.full((3, *native.shape), 0.7, F)
+    assert (to_native(native, action) == native.low).all()
+    assert (np.asarray(to_native(native, jnp.asarray(action))) == native.low).all()
+    np.testing.assert_array_equal(from_native(native, to_native(native, action)), np.zeros_like(action))
+
+
+def test_one_bound_beyond_float32():
+    canonical = canonical_action_space(box(-1e300, np.inf, np.float64))
+    assert canonical.low.item() == np.finfo(F).min
+
+
+def test_actions_beyond_the_bounds_are_read_as_the_bounds():
+    native = spaces.Box(np.array([-2, 0], F), np.array([6, np.inf], F))
+    np.testing.assert_array_equal(from_native(native, np.array([[9, -3], [2, 5]], F)), [[1, 0], [0, 5]])
 
 
 def test_json_nested_without_end_is_refused():

@@ -100,6 +100,31 @@ def test_info_of_the_environment_is_kept_and_native_reward_is_what_is_counted():
     np.testing.assert_array_equal(seen.info["episode_return"][:, 0], [10, 40, 90, 160, 160])
 
 
+def test_sums_over_a_long_episode_are_right_to_float32():
+    """27,000 steps are an evaluation's limit. Optimised as users have it: nothing may be simplified away."""
+    plain = count_env()
+
+    def step(state, action, key):
+        state, seen = plain.step(state, action, key)
+        return state, seen._replace(reward=jnp.float32(0.1), costs=jnp.full((1,), 0.3, jnp.float32))
+
+    batch = vectorize(PureEnv(replace(SPEC, num_costs=1), plain.reset_fn, step), 2)
+
+    def run(key):
+        start, _ = batch.reset(key)
+        return jax.lax.fori_loop(0, 300_000, lambda _, state: batch.step(state, jnp.zeros(2, jnp.int32))[0], start)
+
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", False)
+    try:
+        state = jax.jit(run)(jax.random.key(0))
+    finally:
+        jax.config.update("jax_disable_most_optimizations", before)
+    np.testing.assert_allclose(state.episode_return, 300_000 * np.float64(np.float32(0.1)), rtol=1e-7)
+    np.testing.assert_allclose(state.episode_cost[:, 0], 300_000 * np.float64(np.float32(0.3)), rtol=1e-7)
+    assert np.all(np.abs(state.return_lost) < 0.01)
+
+
 def test_costs_are_summed_over_an_episode_each_for_itself():
     plain = count_env(terminated=lambda n: n == 3)
 
@@ -212,3 +237,12 @@ def test_usage_errors():
             envs.vectorize(count_env(), num_envs)
     with pytest.raises(UsageError, match=r"Wrap it: vectorize\(canonical_actions"):
         vectorize(replace(count_env(), spec=replace(SPEC, action_space=spaces.Box(-2.0, 2.0, (1,)))), 2)
+
+
+@pytest.mark.parametrize("shape", [(2, 1), (3,), ()])
+def test_actions_of_another_shape_are_refused_while_they_are_traced(shape):
+    batch = vectorize(count_env(terminated=lambda t: t == 9), 2)
+    state, _ = jax.eval_shape(batch.reset, jax.random.key(0))
+    jax.eval_shape(batch.step, state, jnp.zeros(2, jnp.int32))
+    with pytest.raises(UsageError, match=r"toy takes actions of int32\[2\], over the batch; got the shapes"):
+        jax.eval_shape(batch.step, state, jnp.zeros(shape, jnp.int32))

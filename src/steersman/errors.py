@@ -1,10 +1,12 @@
-"""The two ways a run can fail, and the search for the name the user meant."""
+"""The ways a run can fail, what is worth a warning, and the search for the name the user meant."""
 
 from __future__ import annotations
 
 import traceback
+import warnings
 from collections.abc import Iterable
 from difflib import get_close_matches
+from typing import Any
 
 
 class UsageError(ValueError):
@@ -22,6 +24,20 @@ class TrainingFault(RuntimeError):
     """Training cannot go on: a loss or a parameter is NaN or infinite."""
 
 
+class EnvironmentWarning(UserWarning):
+    """An environment is within its contract, or near it, and yet likely not what its author means."""
+
+
+_told: set[str] = set()
+
+
+def warn_once(about: str, text: str) -> None:
+    """An ``EnvironmentWarning``, the first time that this process has one ``about`` this."""
+    if about not in _told:
+        _told.add(about)
+        warnings.warn(text, EnvironmentWarning, stacklevel=3)
+
+
 def raised_at(error: BaseException) -> str:
     """`` (FILE, line N)``: where the user's own code raised it, as far as that can be told; empty without a traceback.
 
@@ -35,6 +51,15 @@ def raised_at(error: BaseException) -> str:
     return f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""
 
 
+def to_install(extra: str) -> str:
+    """The line that installs one of our extras: from the source, for steersman is on no package index.
+
+    >>> to_install("mujoco")
+    "pip install -e '.[mujoco]' in steersman's folder"
+    """
+    return f"pip install -e '.[{extra}]' in steersman's folder"
+
+
 def nearest(name: str, known: Iterable[str], n: int = 3) -> str:
     """A sentence that offers the names closest to ``name``; empty when none is close.
 
@@ -44,3 +69,11 @@ def nearest(name: str, known: Iterable[str], n: int = 3) -> str:
     lowered = {k.lower(): k for k in known}
     close = [lowered[k] for k in get_close_matches(name.lower(), lowered, n=n, cutoff=0.5)]
     return f"Did you mean {' or '.join(close)}?" if close else ""
+
+
+def no_such_info(who: str, name: str, names: Iterable[Any]) -> UsageError:
+    """What to say of a number that is to be logged and is not there."""
+    known = sorted(map(str, names))
+    there = f"it holds {', '.join(known)}" if known else "it holds nothing"
+    near = nearest(name, known)
+    return UsageError(f"log_info: the info of {who} has no {name!r} where an episode ends; {there}. {near}".rstrip())

@@ -70,6 +70,12 @@ def cross_sum(tree: PyTree) -> PyTree:
     return tree if axis is None else jax.lax.psum(tree, axis)
 
 
+def cross_rows(tree: PyTree) -> PyTree:
+    """The rows of all shards, leaf by leaf, in the order of the shards; the same tree when there is one."""
+    axis = _AXIS.get()
+    return tree if axis is None else jax.lax.all_gather(tree, axis, tiled=True)
+
+
 def cross_mean(tree: PyTree) -> PyTree:
     """The mean of ``tree`` over the shards: the same tree when there is one, one collective when there are more.
 

@@ -36,8 +36,7 @@ def canonical_action_space(native: spaces.Space) -> spaces.Space:
     """
     match native:
         case spaces.Box():
-            bounded = _bounded(native)
-            low, high = _float32(native.low), _float32(native.high)
+            bounded, (low, high) = _bounded(native), (_as(x, np.dtype(np.float32)) for x in (native.low, native.high))
             return spaces.Box(np.where(bounded, np.float32(-1), low), np.where(bounded, np.float32(1), high))
         case spaces.Discrete():
             return spaces.Discrete(int(native.n))
@@ -56,8 +55,9 @@ def to_native(native: spaces.Space, action: PyTree) -> PyTree:
         a_native = low + (clip(a, -1, 1) + 1) / 2 * (high - low)
 
     Entries of a Box with only one finite bound are clipped to it; without any they pass as they are. Integer Boxes are
-    rounded. ``action`` has any leading axes and is numpy (the result has the native dtype) or JAX (the result is
-    float32 or int32), also under a trace.
+    rounded. ``action`` has any leading axes and is numpy (worked out in float64; the result has the native dtype) or
+    JAX, also under a trace (in float32; the result is float32 or int32, and so are bounds beyond those). -1 and 1 are
+    the bounds exactly, and nothing overflows on the way.
 
     >>> to_native(spaces.Box(0, 4, (1,)), np.array([[-1.0], [0.5], [7.0]], np.float32)).ravel().tolist()
     [0.0, 3.0, 4.0]
@@ -88,17 +88,20 @@ def native_map(native: spaces.Space) -> Callable[[PyTree], PyTree]:
 
 
 def from_native(native: spaces.Space, action: PyTree) -> PyTree:
-    """Actions in the environment's own units, any leading axes, as canonical ones: undoes ``to_native``, within bounds.
+    """Actions in the environment's own units, any leading axes, as canonical ones: undoes ``to_native``.
+
+        a = (clip(a_native, low, high) - center) / ((high - low) / 2),    in float64; 0 where low = high
+
+    To the precision of float32: of whole numbers, up to 2^23 of them come back as they were.
 
     >>> from_native(spaces.Box(0, 4, (1,)), np.array([3.0], np.float32)).tolist()
     [0.5]
     """
     match native:
         case spaces.Box():
-            bounded, action = _bounded(native), np.asarray(action, np.float32)
-            span = np.where(bounded, native.high - native.low, 1.0)
-            inside = 2.0 * (action - np.where(bounded, native.low, 0.0)) / span - 1.0
-            return np.where(bounded, inside, action).astype(np.float32)
+            center, half = _line(native)
+            action = np.clip(np.asarray(action, np.float64), native.low, native.high)
+            return _as((action - center) / np.where(half > 0, half, 1.0), np.dtype(np.float32))
         case spaces.Discrete():
             return np.asarray(action - native.start).astype(np.int32)
         case spaces.MultiDiscrete() | spaces.MultiBinary():
@@ -264,6 +267,23 @@ def _float32(x: np.ndarray) -> np.ndarray:
         return x.astype(np.float32)
 
 
+def _range(dtype: np.dtype, real: np.dtype) -> tuple[Any, Any]:
+    """The least and the greatest number of a float dtype ``real`` that ``dtype`` holds."""
+    if dtype.kind == "f":
+        return real.type(np.finfo(dtype).min), real.type(np.finfo(dtype).max)
+    if dtype.kind == "b":
+        return real.type(0), real.type(1)
+    most = real.type(np.iinfo(dtype).max)
+    fits = int(most) <= np.iinfo(dtype).max
+    return real.type(np.iinfo(dtype).min), most if fits else np.nextafter(most, real.type(0))
+
+
+def _as(x: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """In another dtype; finite numbers beyond it become the last that it holds."""
+    x = np.asarray(x, np.float64)
+    return np.where(np.isinf(x), x, np.clip(x, *_range(dtype, np.dtype(np.float64)))).astype(dtype)
+
+
 def _cast(x: Any, dtype: Any) -> Any:
     return x.astype(dtype) if isinstance(x, jax.Array) else np.asarray(x).astype(dtype)
 
@@ -281,35 +301,54 @@ def _unsupported(space: object, verb: str) -> UsageError:
     )
 
 
-def _box_map(native: spaces.Box) -> Callable[[Any], Any]:
-    dtype = np.dtype(np.float64 if native.dtype == np.float64 else np.float32)
+def _line(native: spaces.Box) -> tuple[np.ndarray, np.ndarray]:
+    """Center and half-width of every entry, float64: a_native = center + half a; 0 and 1 without two finite bounds."""
     bounded = _bounded(native)
-    low, high = native.low.astype(np.float64), native.high.astype(np.float64)
-    with np.errstate(invalid="ignore", over="ignore"):
-        center = np.where(bounded, low / 2 + high / 2, 0)
-        half = np.where(bounded, high / 2 - low / 2, 1)
-        from_, to = np.where(bounded, -1.0, low), np.where(bounded, 1.0, high)
-        affine = bool(np.any(half != 1) or np.any(center != 0))
-        constants = [x.astype(dtype) for x in (from_, to, half, center, low, high)]
-        _, _, half, center, low, high = constants
-        rounds_out = bool(np.any(center - half < low) or np.any(center + half > high))  # by an ulp
-    integer = not np.issubdtype(native.dtype, np.floating)
+    low, high = (np.where(bounded, x, 0).astype(np.float64) / 2 for x in (native.low, native.high))
+    return low + high, np.where(bounded, high - low, 1.0)
+
+
+def _box_map(native: spaces.Box) -> Callable[[Any], Any]:
+    integer = native.dtype.kind != "f"
+    on_host = _affine(native, np.dtype(np.float64), native.dtype)
+    on_device = _affine(native, np.dtype(np.float32), np.dtype(np.int32 if integer else np.float32))
 
     def apply(action: Any) -> Any:
-        on_jax = isinstance(action, jax.Array)
-        xp: Any = jnp if on_jax else np
-        kind = np.float32 if on_jax else dtype
-        from_, to, half, center, low, high = constants
-        if on_jax:  # equal ranks by hand: strict rank promotion holds
-            shape = (1,) * (action.ndim - len(native.shape)) + native.shape
-            from_, to, half, center, low, high = (x.astype(kind).reshape(shape) for x in constants)
-        x = xp.clip(action.astype(kind), from_, to)
+        if not isinstance(action, jax.Array):
+            return on_host(np, action)
+        shape = (1,) * (action.ndim - len(native.shape)) + native.shape  # equal ranks by hand: strict promotion holds
+        return on_device(jnp, action, lambda x: x.reshape(shape))
+
+    return apply
+
+
+def _affine(native: spaces.Box, real: np.dtype, out: np.dtype) -> Callable[..., Any]:
+    """``to_native`` of a Box, computed in one precision, to numbers of the dtype ``out``: (numpy or jnp, action)."""
+    bounded, (center, half), integer = _bounded(native), (_as(x, real) for x in _line(native)), out.kind != "f"
+    low, high = (x if x.dtype == out else _as(x, out) for x in (native.low, native.high))
+    first, last = (np.where(bounded, end, _as(x, real)) for end, x in ((-1.0, native.low), (1.0, native.high)))
+    affine = bool(np.any(half != 1) or np.any(center != 0))
+    # Where the line misses an end, by an ulp or because ``real`` has no such number, the ends are put there by hand.
+    with np.errstate(over="ignore"):
+        exact = (center - half == native.low) & (center + half == native.high)
+    if integer:
+        exact &= np.maximum(np.abs(_as(native.low, real)), np.abs(_as(native.high, real))) < 1 / np.finfo(real).eps
+    by_hand = affine and not np.all(exact | ~bounded)
+    constants = [first.astype(real), last.astype(real), half, center, bounded, low, high]
+    least, most = _range(out, real)
+
+    def apply(xp: Any, action: Any, shaped: Callable[[Any], Any] = lambda x: x) -> Any:
+        first, last, half, center, bounded, low, high = map(shaped, constants)
+        at = x = xp.clip(action.astype(real), first, last)
         if affine:
             x = x * half + center
-            if rounds_out or on_jax:
-                x = xp.clip(x, low, high)
+        if affine and xp is jnp and not by_hand:
+            x = xp.clip(x, low.astype(real), high.astype(real))
         x = xp.rint(x) if integer else x
-        return x.astype(jnp.int32 if integer else kind) if on_jax else x.astype(native.dtype)
+        if by_hand:
+            x = xp.clip(xp.clip(x, least, most).astype(out), low, high)
+            x = xp.where(bounded & (at == -1), low, xp.where(bounded & (at == 1), high, x))
+        return x.astype(out)
 
     return apply
 

@@ -123,6 +123,17 @@ class HostEnvs(ABC):
         """A picture of member 0, uint8 ``[H, W, 3]``; raises UsageError where there is none."""
         raise UsageError(f"{self.spec.id} cannot be drawn.")
 
+    def best_workers(self, steps: int, processes: int) -> int:
+        """With how many workers ``steps`` steps of each member are done the soonest; the members stay as they are.
+
+        processes: most that are to step at a time, this one among them. 0 where the members cannot be shared out.
+        """
+        return 0
+
+    def share_out(self, workers: int) -> None:
+        """Before the first reset: let so many worker processes step a share of the members each, beside this one."""
+        raise UsageError(f"{self.spec.id} has no use for worker processes. Leave workers out.")
+
     @abstractmethod
     def close(self) -> None:
         """Free processes, windows and simulators. Safe to call twice."""

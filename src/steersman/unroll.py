@@ -5,7 +5,7 @@ It stands on the ground floor so that agents, models and planners may use it: pl
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -13,7 +13,8 @@ import jax.numpy as jnp
 from gymnasium.spaces import Dict
 
 from steersman import shards, spaces
-from steersman.types import Agent, Array, DeviceEnvs, EnvSpec, Key, PyTree, Rollout, TimeStep
+from steersman.episodes import Episodes, finished, numbers_of
+from steersman.types import Agent, Array, DeviceEnvs, EnvSpec, Key, PyTree, Rollout
 
 
 class Acting(NamedTuple):
@@ -23,18 +24,6 @@ class Acting(NamedTuple):
     obs: PyTree
     first: Array  # bool: obs opens an episode
     carry: PyTree  # the agent's acting memory
-
-
-class Episodes(NamedTuple):
-    """Episodes that ended during an unroll, as sums, so that they add up over unrolls and shards."""
-
-    count: Any
-    returns: Any
-    lengths: Any
-    costs: Any  # [C]
-
-    def plus(self, other: Episodes) -> Episodes:
-        return Episodes(*(a + b for a, b in zip(self, other, strict=True)))
 
 
 def begin(agent: Agent, envs: DeviceEnvs, key: Key, **reset: Any) -> Acting:
@@ -47,10 +36,13 @@ def begin(agent: Agent, envs: DeviceEnvs, key: Key, **reset: Any) -> Acting:
 Act = Callable[[PyTree, PyTree, Array, Key], tuple[PyTree, PyTree, dict[str, Any]]]  # (carry, obs, first, key)
 
 
-def unroll(act: Act, envs: DeviceEnvs, acting: Acting, key: Key, length: int) -> tuple[Acting, Rollout, Episodes]:
+def unroll(
+    act: Act, envs: DeviceEnvs, acting: Acting, key: Key, length: int, log: Sequence[str] = ()
+) -> tuple[Acting, Rollout, Episodes]:
     """Let ``act`` (an agent's, its state bound) play ``length`` steps: a scan, to be compiled with what uses it.
 
-    -> (where things stand now, the rollout [T, B, ...], the episodes that ended)
+    log: entries of ``info`` that are counted of episodes too. -> (where things stand now, the rollout [T, B, ...], the
+    episodes that ended)
     """
 
     def step(now: Acting, t: jax.Array):
@@ -60,23 +52,11 @@ def unroll(act: Act, envs: DeviceEnvs, acting: Acting, key: Key, length: int) ->
         taken = Rollout(
             now.obs, action, seen.reward, seen.terminated, seen.truncated, seen.final_obs, now.first, seen.costs, extras
         )
-        return Acting(state, seen.obs, ended, carry), (taken, finished(seen, jnp))
+        counted: Any = seen.over, numbers_of(envs.spec, seen, log)
+        return Acting(state, seen.obs, ended, carry), (taken, *counted)
 
-    now, (rollout, episodes) = jax.lax.scan(step, acting, jnp.arange(length, dtype=jnp.int32))
-    return now, rollout._replace(carry=acting.carry), jax.tree.map(lambda x: x.sum(0), episodes)
-
-
-def finished(seen: TimeStep, xp: Any) -> Episodes:
-    """Sums over the members whose episode ended at this step."""
-    ended = seen.over
-    returns, lengths, costs = (seen.info[f"episode_{what}"] for what in ("return", "length", "cost"))
-    zero = xp.zeros((), returns.dtype)
-    return Episodes(
-        ended.sum(dtype=xp.int32),
-        xp.where(ended, returns, zero).sum(),
-        xp.where(ended, lengths, xp.zeros((), lengths.dtype)).sum(dtype=xp.int32),
-        xp.where(ended[:, None], costs, zero).sum(0) if costs.shape[-1] else costs[0],
-    )
+    now, (rollout, over, numbers) = jax.lax.scan(step, acting, jnp.arange(length, dtype=jnp.int32))
+    return now, rollout._replace(carry=acting.carry), finished(over, numbers)
 
 
 def random_policy(spec: EnvSpec) -> Callable[..., Any]:

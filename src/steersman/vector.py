@@ -29,6 +29,8 @@ class VectorState(NamedTuple):
     episode_return: jax.Array  # float32, of the running episode
     episode_length: jax.Array  # int32
     episode_cost: PyTree = ()  # float32 [B, C]; () without costs
+    return_lost: PyTree = ()  # float32 [B]: what rounding has kept out of episode_return so far
+    cost_lost: PyTree = ()  # float32 [B, C]; () without costs
 
 
 def vectorize(env: Env, num_envs: int) -> DeviceEnvs:
@@ -39,7 +41,7 @@ def vectorize(env: Env, num_envs: int) -> DeviceEnvs:
 
     - ``episode_return`` float32 [B], ``episode_length`` int32 [B], ``episode_cost`` float32 [B, C]: of the running
       episode, this step included. Where the environment's info has ``native_reward``, that is what the return sums
-      (see ``wrappers.transform_reward``).
+      (see ``wrappers.transform_reward``). Sums are compensated: after a million steps they are still right to float32.
 
     ``reset(key, offset=0)``: ``offset`` is the index of the first member in the whole batch, an int or an int32 scalar,
     for a batch cut into shards.
@@ -71,9 +73,11 @@ def vectorize(env: Env, num_envs: int) -> DeviceEnvs:
         state, obs = jax.vmap(env.reset)(fold(keys, zero))
         _check(spec, "reset", {"obs": obs}, {"obs": abstract(spec.observation_space, (num_envs,))})
         costs = jnp.zeros((num_envs, spec.num_costs), jnp.float32) if spec.num_costs else ()
-        return VectorState(state, keys, zero, zero.astype(jnp.float32), zero.astype(jnp.int32), costs), obs
+        none = zero.astype(jnp.float32)
+        return VectorState(state, keys, zero, none, zero.astype(jnp.int32), costs, none, costs), obs
 
     def step(state: VectorState, action: PyTree) -> tuple[VectorState, TimeStep]:
+        _check_action(spec, num_envs, action)
         steps = state.steps + np.uint32(1)
         inner, seen = jax.vmap(env.step)(state.env, action, fold(state.key, 2 * steps - np.uint32(1)))
         _check_step(spec, num_envs, state.env, inner, seen)
@@ -89,8 +93,11 @@ def vectorize(env: Env, num_envs: int) -> DeviceEnvs:
         # Outside of vmap this skips the resets of the many steps in which nobody ends; inside, it is a select.
         inner, obs = jax.lax.cond(jnp.any(ended), fresh, lambda: (inner, seen.obs))
         reward = seen.info.get("native_reward", seen.reward)
-        episode_return, episode_length = state.episode_return + reward, state.episode_length + np.int32(1)
-        episode_cost = state.episode_cost + seen.costs if spec.num_costs else jnp.asarray(seen.costs)
+        episode_return, return_lost = _plus(state.episode_return, state.return_lost, jnp.asarray(reward))
+        episode_length, costs = state.episode_length + np.int32(1), jnp.asarray(seen.costs)
+        episode_cost, cost_lost = (
+            _plus(state.episode_cost, state.cost_lost, costs) if spec.num_costs else (costs, costs)
+        )
         counted = {"episode_return": episode_return, "episode_length": episode_length, "episode_cost": episode_cost}
         running = VectorState(
             inner,
@@ -99,15 +106,35 @@ def vectorize(env: Env, num_envs: int) -> DeviceEnvs:
             jnp.where(ended, jnp.zeros_like(episode_return), episode_return),
             jnp.where(ended, jnp.zeros_like(episode_length), episode_length),
             _where(ended, jnp.zeros_like(episode_cost), episode_cost) if spec.num_costs else (),
+            jnp.where(ended, jnp.zeros_like(return_lost), return_lost),
+            _where(ended, jnp.zeros_like(episode_cost), cost_lost) if spec.num_costs else (),
         )
         return running, seen._replace(obs=obs, info={**seen.info, **counted})
 
     return DeviceEnvs(spec, int(num_envs), reset, step)
 
 
+def _plus(total: jax.Array, lost: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """total + lost + x, and what rounding keeps out of it: the next ``lost``. Kahan (1965), by Knuth's exact sum.
+
+    XLA keeps the order of floating sums, so it does not take ``new - total`` for x.
+    """
+    x = x + lost
+    new = total + x
+    added = new - total
+    return new, (total - (new - added)) + (x - added)
+
+
 def _where(condition: jax.Array, x: jax.Array, y: jax.Array) -> jax.Array:
     """``jnp.where`` with a condition [B] over leaves [B, ...]."""
     return jnp.where(condition.reshape(condition.shape + (1,) * (x.ndim - 1)), x, y)
+
+
+def _check_action(spec: EnvSpec, num_envs: int, action: PyTree) -> None:
+    """Shapes of an agent's actions, while they are traced."""
+    wanted, given = abstract(spec.action_space, (num_envs,)), jax.tree.map(jnp.shape, action)
+    if given != jax.tree.map(lambda x: x.shape, wanted):
+        raise UsageError(f"{spec.id} takes actions of {_describe(wanted)}, over the batch; got the shapes {given}.")
 
 
 def _check_step(spec: EnvSpec, num_envs: int, before: PyTree, after: PyTree, seen: TimeStep) -> None:

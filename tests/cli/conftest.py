@@ -11,7 +11,7 @@ from jax.experimental.compilation_cache import compilation_cache
 from steersman.cli.main import run as cli
 
 FLAGS = "--no-preset --num-envs 4 --unroll-length 8 --num-minibatches 2 --num-epochs 1 --hidden-sizes 8"
-FLAGS = [*FLAGS.split(), "--evaluation-episodes", "4", "--devices", "1", "--schedule-steps", "1000"]
+FLAGS = f"{FLAGS} --evaluation-episodes 4 --evaluate-every 0 --devices 1 --schedule-steps 1000".split()
 
 OWN = '''
 import signal

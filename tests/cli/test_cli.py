@@ -1,7 +1,10 @@
 """The command line: what is printed where, and exit codes: 0 done, 2 the user's mistake, 1 ours, 130 interrupted."""
 
+import ctypes
 import io
 import json
+import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,9 +14,9 @@ import pytest
 from rich.console import Console
 
 import steersman
-from steersman.cli import display, main
+from steersman.cli import display, main, train
 from steersman.cli.main import run as cli
-from steersman.run.disk import checkpoint
+from steersman.run.disk import checkpoint, run_folder
 from steersman.run.disk.run_folder import RunWarning
 from steersman.run.events import Compiling, Evaluating, Trained
 
@@ -54,6 +57,7 @@ def test_the_overview_names_every_command(capsys):
     assert said(capsys, ["--version"])[0].strip() == steersman.__version__
     assert max(map(len, f"{out}{main.TRAIN_USAGE}".splitlines())) <= 80
     assert said(capsys, ["train"], 2) == ("", main.TRAIN_USAGE + "\n")
+    assert said(capsys, ["help", "train"])[0] == main.TRAIN_USAGE + "\n"
 
 
 @pytest.mark.parametrize("name", [*main.COMMANDS])
@@ -106,7 +110,7 @@ def test_every_setting_is_a_flag_with_the_preset_as_default(capsys, monkeypatch)
         ("train reinforce CartPole-v1 --baseline constant --num-envs 1", "num_envs to 2 or more"),
         ("train trpo CartPole-v1 --share-trunk", "PPO can share a trunk"),
         ("train actor-critic CartPole-v1", "Did you mean actor_critic?"),
-        ("train ppo gymnasium/CartPole-v1 --seeds 2", "one run per seed"),
+        ("train sac Pendulum-v1 --steps 1000 --learning-starts 1000", "--learning-starts 100)"),
         ("train ppo CartPole-v1 --workers 2", "worker"),
         ("train --resume nowhere", "There is no run folder nowhere"),
         ("train --resume .", "is not a run"),
@@ -119,6 +123,15 @@ def test_every_setting_is_a_flag_with_the_preset_as_default(capsys, monkeypatch)
         ("plot", "There is no run to plot"),
         ("info nowhere", "There is no run folder nowhere"),
         ("list --nonsense", "nonsense"),
+        ("train ppo CartPole-v1 --steps 1e9.5", "--steps 1e9.5: it must be a whole number, as in 1000000 or 1e6."),
+        ("evaluate runs/x --episodes ten", "--episodes ten: it must be a whole number"),
+        ("train ppo CartPole-v1 --out=", "--out is given an empty text: it must be a file or a folder, or none."),
+        ("train dqn Pendulum-v1", "DQN needs a Discrete action space; Pendulum-v1 has Box(-2.0, 2.0, (1,), float32)"),
+        ("train ./no.py:ALGORITHM CartPole-v1", "There is no file ./no.py for the algorithm"),
+        ("train no.ALGORITHM CartPole-v1", "There is no algorithm 'no.ALGORITHM'"),
+        ("train ppo CartPole-v1 gamma=0.9", "'gamma=0.9' is one word too many: steersman train ALGORITHM ENVIRONMENT"),
+        ("train ppo CartPole-v1 --tensorboard true", "--tensorboard takes no value; it switches on"),
+        ("evaluate run other", "'other' is one word too many. See steersman evaluate --help"),
     ],
 )
 def test_one_message_and_exit_code_2(capsys, tmp_path, monkeypatch, line, says):
@@ -133,12 +146,77 @@ def test_an_extra_that_is_not_installed(capsys, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "gymnax", None)
     monkeypatch.chdir(tmp_path)
     _, err = said(capsys, ["train", "ppo", "gymnax/CartPole-v1"], 2)
-    assert "pip install 'steersman[gymnax]'" in err
+    assert "pip install -e '.[gymnax]'" in err
 
 
 def test_a_folder_that_holds_a_run_is_not_trained_into(capsys, trained, flags):
     _, err = said(capsys, ["train", "ppo", "CartPole-v1", "--out", trained[2], *flags], 2)
     assert "already holds a run. Go on with it: steersman train --resume" in err
+
+
+def test_a_run_is_replaced_where_that_is_asked_for(capsys, trained, flags, tmp_path):
+    run = shutil.copytree(trained[2], tmp_path / "run")
+    line = ["train", "ppo", "CartPole-v1", "--steps", "64", "--replace", "--out", run, *flags, "--json"]
+    said(capsys, [*line, "--num-minibatches", "7"], 2)
+    assert digest(run) == digest(trained[2])  # it went only once the other one could begin
+    assert json.loads(said(capsys, line)[0])["steps"] < 100
+    assert max(steps for steps, _ in checkpoint.saved(run / "checkpoints")) < 100
+
+
+def test_standard_output_is_for_the_json_alone(capfd):
+    with display.json_alone():
+        print("by Python")
+        os.write(1, b"by the descriptor\n")
+        ctypes.CDLL(None).puts(b"by C")
+        subprocess.run(["echo", "by a worker"], check=True)
+        display.print_json({"a": 1})
+    print("after it")
+    out, err = capfd.readouterr()
+    assert out == '{"a": 1}\nafter it\n'
+    assert sorted(err.splitlines()) == ["by C", "by Python", "by a worker", "by the descriptor"]
+
+
+def test_json_is_alone_in_every_command(capfd, monkeypatch):
+    def talking(arguments):
+        print("hello")
+        display.print_json(arguments)
+        return 0
+
+    monkeypatch.setattr("steersman.cli.listing.run", talking)
+    assert said(capfd, ["list", "--json"]) == ('["--json"]\n', "hello\n")
+    assert said(capfd, ["list"])[0].startswith("hello")
+
+
+@pytest.mark.parametrize(
+    ("typed", "says"),
+    [
+        ("--resume RUN --gamma 0.98", "its settings. NEW ppo CartPole-v1 --init-from RUN --gamma 0.98"),
+        ("--seed 3 --resume=RUN --steps 900", "its settings. NEW ppo CartPole-v1 --init-from RUN --seed 3 --steps 900"),
+        ("--resume RUN --hidden-sizes 8 8", "its settings. NEW ppo CartPole-v1 --init-from RUN --hidden-sizes 8 8"),
+        ("--resume RUN --lr 1e-3", "its settings. NEW ppo CartPole-v1 --init-from RUN --lr 1e-3"),
+        ("--resume RUN --out there", "its settings. NEW ppo CartPole-v1 --init-from RUN --out there"),
+        ("ppo CartPole-v1 --resume RUN", "ppo CartPole-v1 out. NEW ppo CartPole-v1 --init-from RUN"),
+        ("--resume RUN Acrobot-v1 --quiet", "leave Acrobot-v1 out. NEW ppo Acrobot-v1 --init-from RUN --quiet"),
+        ("ppo Acrobot-v1 --resume RUN --gamma 1", "its settings. NEW ppo Acrobot-v1 --init-from RUN --gamma 1"),
+        ("--resume RUN --gamme 1", "--gamme"),
+    ],
+)
+def test_a_resumed_run_keeps_its_settings_and_how_to_go_on_is_said(capsys, trained, typed, says):
+    run = str(trained[2])
+    _, err = said(capsys, ["train", *typed.replace("RUN", run).split()], 2)
+    new = "To go on with new ones: steersman train"
+    assert says.replace("RUN", run).replace("NEW", new) in " ".join(err.split())
+
+
+def test_a_warm_start(capsys, trained, flags, tmp_path):
+    begin = ["train", "ppo", "gymnasium/CartPole-v1", "--init-from", trained[2], "--out", tmp_path / "run"]
+    _, err = said(capsys, [*begin, "--steps", 64, "--learning-rate", "0.01"])
+    assert "starts from run: its newest parameters, at 324 steps" in err
+    assert f"settings of {trained[2]}" in err
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert (config["config"]["hidden_sizes"], config["config"]["learning_rate"]) == ([8], 0.01)
+    _, err = said(capsys, ["train", "--config", tmp_path / "run", "--out", tmp_path / "again"], 2)
+    assert "began with the parameters of another, run. Name that: --init-from RUN" in err
 
 
 # Training
@@ -167,6 +245,13 @@ def test_config_repeats_a_run_and_quiet_prints_nothing(capsys, trained, tmp_path
     assert f"settings of {run}/config.json" in err
     assert "given: seed=1" in err
     assert "mean return" in out
+
+
+def test_what_is_given_is_said_though_it_is_the_default():
+    asked = train.Asked("ppo", "X", {"gamma": 0.9, "steps": 5}, "preset of X", ["--num-envs=8", "--gamma", "0.9"])
+    settings = {"num_envs": 8, "gamma": 0.9, "steps": 5, "seed": 0, "clip": 0.3}
+    notes = train._notes(asked, settings, settings | {"clip": 0.2})
+    assert notes == ["preset of X: steps=5", "given: num_envs=8, gamma=0.9, clip=0.3"]
 
 
 def test_a_run_that_is_done_says_so(capsys, trained):
@@ -216,8 +301,28 @@ def test_interrupted_and_saved(capsys, monkeypatch, trained, tmp_path):
         out, err = said(capsys, ["train", "--config", trained[2] / "config.json", "--out", run], 130)
     assert "interrupted" in out
     assert f"Interrupted, and saved at 36 steps.\nGo on with: steersman train --resume {run}\n" in err
-    assert said(capsys, ["train", "--resume", run, "--quiet"]) == ("", "")
+    assert ", going on from step 36\n" in said(capsys, ["train", "--resume", run])[1]
     assert digest(run) == digest(trained[2])
+
+
+def test_interrupted_at_once(capsys, monkeypatch, trained, tmp_path):
+    """It says what is kept: here nothing."""
+    run = tmp_path / "run"
+
+    def interrupting(self, event):
+        if isinstance(event, Compiling):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(display.TrainingDisplay, "__call__", interrupting)
+    _, err = said(capsys, ["train", "--config", trained[2] / "config.json", "--out", run], 130)
+    again = f"steersman train --resume {run}"
+    assert err == f"steersman: interrupted. Nothing was saved yet: begin anew with {again}\n"
+    monkeypatch.setattr(run_folder, "open_run", interrupting_at_once)
+    assert said(capsys, ["info", run], 130)[1] == "steersman: interrupted.\n"
+
+
+def interrupting_at_once(*args):
+    raise KeyboardInterrupt
 
 
 def test_nan_is_exit_code_1_and_a_dying_environment_is_2(capsys, own, flags, tmp_path):

@@ -169,7 +169,7 @@ def test_names_and_their_arguments():
 
 def test_without_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "ale_py", None)
-    with pytest.raises(UsageError, match=r"pip install 'steersman\[atari\]'"):
+    with pytest.raises(UsageError, match=r"pip install -e '\.\[atari\]'"):
         atari.make("Pong", 1)
 
 

@@ -134,5 +134,5 @@ def test_what_is_refused(monkeypatch):
         envs.step(np.zeros(3, np.int32))
     envs.close()
     monkeypatch.setitem(sys.modules, "envpool", None)
-    with pytest.raises(UsageError, match=r"pip install 'steersman\[envpool\]'"):
+    with pytest.raises(UsageError, match=r"pip install -e '\.\[envpool\]'"):
         make("CartPole-v1", 2)

@@ -225,9 +225,7 @@ def test_make_env_is_for_compiled_ones(user_module):
 
 def test_an_extra_that_is_not_installed(monkeypatch):
     monkeypatch.setitem(sys.modules, "gymnax", None)
-    with pytest.raises(
-        UsageError, match=r"gymnax is not installed. Install it with: pip install 'steersman\[gymnax\]'"
-    ):
+    with pytest.raises(UsageError, match=r"gymnax is not installed. Install it with: pip install -e '\.\[gymnax\]'"):
         envs.make("gymnax/CartPole-v1", 2)
 
 

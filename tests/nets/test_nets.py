@@ -10,8 +10,8 @@ from gymnasium import spaces
 
 from steersman.errors import UsageError
 from steersman.nets.actor_critic import ActorCritic
-from steersman.nets.actors import Actor
-from steersman.nets.critics import ActionValue, Critic, ensemble
+from steersman.nets.actors import Actor, StochasticActor
+from steersman.nets.critics import ActionValue, Critic, StateValue, ensemble
 from steersman.nets.encoders import Encoder, encoder_for
 from steersman.nets.heads import PolicyHead, ValueHead
 from steersman.nets.layers import conv
@@ -158,6 +158,47 @@ def test_encoder_sizes(space, size):
 def test_encoder_one_hot_by_hand():
     encoder = Encoder(spaces.MultiDiscrete([2, 3]), key=jax.random.key(0))
     np.testing.assert_array_equal(encoder(jnp.array([1, 2])), [0, 1, 0, 0, 1])
+
+
+@pytest.mark.parametrize(
+    ("shape", "channels", "planes"),
+    [
+        ((9, 9, 17), "auto", 17),  # Go: more planes than rows
+        ((5, 5, 11), "auto", 11),
+        ((7, 7, 20), "auto", 20),
+        ((17, 9, 9), "auto", 17),
+        ((10, 9, 14), "auto", 14),  # no two axes are equal: Xiangqi
+        ((14, 10, 9), "auto", 14),
+        ((6, 7, 10), "auto", 10),
+        ((84, 84, 4), "auto", 4),
+        ((4, 84, 84), "auto", 4),
+        ((210, 160, 3), "auto", 3),
+        ((3, 210, 160), "auto", 3),
+        ((3, 16, 256), "auto", 3),
+        ((16, 256, 1), "auto", 1),
+        ((12, 60, 80), "auto", 12),
+        ((10, 10, 10), "auto", 10),
+        ((10, 10, 7), "auto", 7),  # MinAtar
+        ((8, 11, 12), "auto", 8),  # a guess, and what corrects it
+        ((8, 11, 12), "last", 12),
+        ((9, 9, 17), "first", 9),
+        ((9, 9, 17), "smallest", 9),  # as it was
+        ((10, 9, 14), "smallest", 10),
+    ],
+)
+def test_which_axis_holds_the_channels(shape, channels, planes):
+    picture = conv._Picture(shape, 1.0, channels)
+    assert picture.shape[2] == planes
+    assert sorted(picture.shape) == sorted(shape)
+    assert picture(np.zeros(shape, np.float32)).shape == picture.shape
+
+
+def test_the_setting_reaches_every_network(key):
+    board, made = spaces.Box(0, 1, (9, 9, 17)), {}
+    for make in (ActorCritic, Actor, StochasticActor, Critic, StateValue, QNetwork):
+        build = lambda make=make: make(spec(board), hidden_sizes=(4,), channels="first", key=key)
+        made[make] = {x.shape[2] for x in jax.tree.leaves(jax.eval_shape(build)) if len(x.shape) == 4}
+    assert all(kernels == {9} for kernels in made.values()), made
 
 
 def test_channels_last_equals_channels_first():

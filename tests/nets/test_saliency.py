@@ -8,7 +8,7 @@ from gymnasium import spaces
 
 from steersman.errors import UsageError
 from steersman.nets.actor_critic import ActorCritic
-from steersman.nets.saliency import HasStreams, saliency
+from steersman.nets.saliency import HasStreams, saliency, smooth_saliency
 from steersman.nets.value import QNetwork
 from steersman.types import EnvSpec
 
@@ -34,6 +34,25 @@ def test_entries_that_are_no_numbers_are_held():
     np.testing.assert_allclose(value["image"], 2.0)
     assert (float(value["kind"]), float(value["x"])) == (0.0, 0.0)
     assert (float(advantage["x"]), float(advantage["image"].sum())) == (6.0, 0.0)
+
+
+def test_smoothing_averages_the_gradient_over_a_neighbourhood():
+    """Of f(s) = s^2 / 2 it is |s|, whatever the noise; of |s| near its kink 2 Phi(s / sd) - 1 in place of 1."""
+    key, obs = jax.random.key(0), {"wide": jnp.array([-10.0, 10.0]), "x": jnp.array([0.5, -0.5])}
+    square = lambda s: (jnp.sum(s["wide"] ** 2) / 2, jnp.stack([jnp.abs(s["x"]).sum(), jnp.float32(-1)]))
+    value, advantage = smooth_saliency(square, obs, key, samples=4096, noise=0.5)
+    np.testing.assert_allclose(value["wide"], [10, 10], atol=1.0)  # sd 10 / sqrt(4096), and 6 of them
+    assert (np.asarray(value["x"]) == 0).all()
+    np.testing.assert_allclose(advantage["x"], 0.683, atol=0.05)  # one sd from the kink: the range of x alone counts
+    plain = saliency(square, obs)
+    for bare in (smooth_saliency(square, obs, key, samples=1, noise=0.0), plain):
+        np.testing.assert_array_equal(bare[1]["x"], [1, 1])
+
+
+def test_the_action_is_that_of_the_clean_observation():
+    streams = lambda s: (s[0], jnp.stack([2 * s[0] + 1e-3, 3 * s[1]]))  # a copy in two would prefer the other action
+    _, advantage = smooth_saliency(streams, jnp.zeros(2).at[1].set(-1e-4), jax.random.key(1), samples=64, noise=5.0)
+    np.testing.assert_allclose(advantage, [2, 0], rtol=1e-6)
 
 
 def spec(action):

@@ -15,6 +15,7 @@ SMALL = {
     "num_epochs": 1,
     "hidden_sizes": (8,),
     "evaluation_episodes": 4,
+    "evaluate_every": 0,
     "schedule_steps": 1000,  # a constant of the compiled programs: the same for all budgets
     "preset": False,
 }

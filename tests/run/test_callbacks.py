@@ -1,14 +1,16 @@
 """What callbacks see and may do, on both loops: look, log, save, stop; and what happens when one raises."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 import steersman
+from steersman import errors
 from steersman.errors import UsageError
 from steersman.run import events
-from steersman.run.callbacks import StopAtReturn, StopWithoutProgress
+from steersman.run.callbacks import StopAtReturn, StopWithoutProgress, Unending
 from steersman.run.disk import checkpoint, logs
 from steersman.run.events import Compiling, Done, Saved, Stop, Trained
 
@@ -171,7 +173,7 @@ def fed(callback, *returns):
     """What a callback says to rows of these returns, up to its first word."""
     callback(Compiling(None, "", 100))
     for i, value in enumerate(returns):
-        for row in (None, {"episode_return": np.asarray(value)}):
+        for row in (None, {"return_100": np.asarray(value)}):
             answer = callback(Trained(None, i, 100, 1.0, 0.0, row))
             if answer is not None:
                 return i, answer.why
@@ -182,6 +184,12 @@ def test_stop_at_return():
     assert fed(StopAtReturn(10), 3.0, np.nan, 9.9) is None
     assert fed(StopAtReturn(10), 3.0, 12.0, 1.0) == (1, "a mean return of 12 reached 10")
     assert fed(StopAtReturn(10), [12.0, 9.0], [np.nan, 12.0], [10.0, 11.0]) == (2, "a mean return of 10 reached 10")
+
+
+def test_stop_at_an_evaluation():
+    stop, rows = StopAtReturn(10, of="evaluation_return"), [{}, {"evaluation_return": 9.0}, {"evaluation_return": 10.0}]
+    said = [stop(Trained(None, 1, 100, 1.0, 0.0, {"episode_return": 99.0, **row})) for row in rows]
+    assert said == [None, None, ("a mean return of 10 reached 10",)]
 
 
 def test_stop_without_progress():
@@ -198,3 +206,21 @@ def test_a_ready_one_stops_a_run(small):
     result = steersman.train("ppo", "CartPole-v1", steps=STEPS, callbacks=[StopAtReturn(1)], **small)
     assert result.summary["status"] == "stopped early"
     assert result.summary["stopped"]["by"] == "StopAtReturn"
+
+
+def test_episodes_that_never_end_are_told_once(monkeypatch):
+    monkeypatch.setattr(errors, "_told", set())
+    training = SimpleNamespace(environment="Endless")
+    row = lambda steps, episodes: Trained(training, steps, 9**9, 1.0, np.nan, {"episodes": np.asarray(episodes)})
+    listen = Unending(num_envs=4, limit=0)
+    for steps, episodes in ((1_000, 0), (30_000, [0, 2]), (69_999, 0)):
+        listen(row(steps, episodes))
+    listen(Trained(training, 99_999, 9**9, 1.0, np.nan, None))  # no row: nothing is known of it
+    with pytest.warns(
+        errors.EnvironmentWarning, match="No episode of Endless has ended in the last 10,000 steps of each"
+    ):
+        listen(row(70_000, [0, 0]))
+    listen(row(80_000, 0))
+    patient = Unending(num_envs=1, limit=27_000)
+    for steps in (0, 26_999):
+        patient(row(steps, 0))

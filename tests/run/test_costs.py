@@ -12,6 +12,7 @@ from gymnasium import spaces
 import steersman
 from steersman.agents import ALGORITHMS
 from steersman.cli.display import evaluation_rows
+from steersman.episodes import NEWEST, Episodes, Newest
 from steersman.errors import TrainingFault
 from steersman.run.compare.entries import Entry
 from steersman.run.compare.results import outcome_of
@@ -20,7 +21,6 @@ from steersman.run.loops.loop import Totals
 from steersman.run.progress import Row
 from steersman.run.show import plots
 from steersman.types import EnvSpec, TimeStep
-from steersman.unroll import Episodes
 
 SPACE, CHOICE = spaces.Box(-1.0, 1.0, (1,)), spaces.Discrete(2)
 LIFE = 5  # steps of an episode, of reward 1; the step before t costs t and 0.5 t, as many of the two as there are
@@ -80,7 +80,8 @@ def run(request, small, tmp_path_factory):
 def test_rows_have_the_mean_cost_of_the_episodes_that_ended(run):
     names, result = run
     rows = logs.read_metrics(result.run / "metrics.jsonl")
-    assert [name for name in rows[0] if "cost" in name] == names
+    rolling = [f"{name.removeprefix('episode_')}_100" for name in names]
+    assert [name for name in rows[0] if "cost" in name] == names + rolling
     for row in (*rows, *result.history):
         costs = [row[name] for name in names]
         # All members begin together, but after a checkpoint on the host, which cuts an episode, anew.
@@ -121,8 +122,9 @@ def test_the_curve_has_a_panel_for_each_cost(run, tmp_path, monkeypatch):
     steersman.plot(result.run, tmp_path / "x.png")
     steersman.plot(result.run, tmp_path / "x.png", y=names[-1])
     labels = [[axes.get_ylabel() for axes in figure.axes] for figure in figures]
+    rolling = [f"{name.removeprefix('episode_').replace('_', ' ')}, mean of the last 100" for name in names]
     assert labels == [
-        ["episode return (sum of rewards)", *(name.replace("_", " ") for name in names)],
+        ["episode return, mean of the last 100", *rolling],
         [names[-1].replace("_", " ")],
     ]
     assert [axes.get_xlabel() for axes in figures[0].axes] == [*[""] * len(names), "environment steps"]
@@ -171,17 +173,19 @@ def test_a_run_without_costs_says_nothing_of_them(trained):
 
 def totals(costs, count=(2,)):
     many = np.asarray(count, np.int32)
-    return Totals(Episodes(many, many * 3.0, many * 5, np.asarray(costs, np.float64)), {"loss": many * 0.0}, 1)
+    newest = Newest(np.full((len(many), NEWEST), -1), {"return": np.full((len(many), NEWEST), np.nan)})
+    episodes = Episodes(many, many * 3.0, many * 5, np.asarray(costs, np.float64), {}, newest)
+    return Totals(episodes, {"loss": many * 0.0}, 1)
 
 
 @pytest.mark.parametrize("costs", [np.zeros((1, 0)), [[3.0]], [[3.0, 8.0]]])
 def test_a_row_in_progress_can_be_kept_as_json(costs):
     row = Row(1)
     row.add(totals(costs))
-    again = Row.from_json(1, json.loads(json.dumps(row.to_json())))
+    again = Row.from_json(1, json.loads(json.dumps(row.to_json())), row.newest_json())
     for one in (row, again):
         one.add(totals(costs))
-    assert again.means() == row.means()
+    np.testing.assert_equal(again.means(), row.means())
     assert [v for k, v in row.means().items() if "cost" in k] == list(np.ravel(costs) / 2)
 
 
@@ -191,7 +195,7 @@ def test_a_row_of_before_costs_were_counted_does_not_know_them(costs):
     old.add(totals(costs, (2, 2)))
     content = old.to_json()
     del content["totals"]["costs"]
-    row = Row.from_json(2, content)
+    row = Row.from_json(2, content, {})
     row.add(totals(costs, (2, 2)))
     means = row.means()
     np.testing.assert_array_equal(means["episode_return"], [3.0, 3.0])

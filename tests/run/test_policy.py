@@ -1,6 +1,8 @@
 """Policies as plain functions: numpy in, numpy out, one observation or many."""
 
+from collections import OrderedDict
 from dataclasses import replace
+from types import MappingProxyType
 
 import jax
 import numpy as np
@@ -78,8 +80,13 @@ def test_dict_observations():
     many = policy({name: np.stack([x] * 4) for name, x in obs.items()})
     assert one.shape == (2,)
     np.testing.assert_array_equal(many, np.stack([one] * 4))
-    for wrong in ({"near": np.ones(3)}, {**obs, "more": np.ones(1)}, np.ones(3), {**obs, "far": np.ones((4, 2, 2))}):
-        with pytest.raises(UsageError, match="The observation"):
+    for wrong, says in (
+        ({"near": np.ones(3)}, r"without \['far'\] \(got near\)"),
+        ({**obs, "more": np.ones(1)}, r"with \['more'\]; .* has no such entry"),
+        (np.ones(3), r"without \['near'\] \(got a ndarray\)"),
+        ({**obs, "far": np.ones((4, 2, 2))}, r"\['far'\] of shape \(4, 2, 2\); .* says \(2, 2\)"),
+    ):
+        with pytest.raises(UsageError, match=says):
             policy(wrong)
 
 
@@ -104,8 +111,45 @@ def test_counts_are_the_environments_own(native, inside, obs, beyond):
     np.testing.assert_array_equal(policy(obs), plain(obs - start))
     np.testing.assert_array_equal(policy(obs, explore=True), plain(obs - start, explore=True))
     for wrong in beyond:
-        with pytest.raises(UsageError, match=r"is not one of .*Discrete.*, which Place gives"):
+        with pytest.raises(
+            UsageError, match=r"given the observation .*; the observation_space of Place counts .* from"
+        ):
             policy(np.array(wrong))
+
+
+def door(native, obs):
+    """What the network is fed; an untrained policy over observations of ``native``."""
+    return policy_for(native, spaces.Discrete(2))._batched(obs)[0]
+
+
+PARTS = spaces.Dict(a=OBSERVATION, n=spaces.Discrete(3))
+IMAGE = spaces.Box(0, 255, (4, 4, 3), np.uint8)
+
+
+@pytest.mark.parametrize("kind", [OrderedDict, MappingProxyType])
+def test_any_mapping_and_any_sequence_is_taken_as_training_takes_it(kind):
+    inside = door(PARTS, kind({"n": 1, "a": np.ones(3)}))
+    assert type(inside) is dict
+    np.testing.assert_array_equal(inside["a"], np.ones((1, 3)))
+    first, second = door(spaces.Tuple([OBSERVATION, spaces.Discrete(3, start=4)]), [[1.0, 2.0, 3.0], 5])
+    np.testing.assert_array_equal(first, [[1, 2, 3]])
+    assert second.tolist() == [1]
+
+
+@pytest.mark.parametrize(
+    ("native", "obs", "says"),
+    [
+        (IMAGE, np.full((4, 4, 3), 0.7), "dtype float64; .* says uint8"),
+        (IMAGE, np.full((4, 4, 3), 300), "dtype int64; .* says uint8"),
+        (IMAGE, np.full((4, 4, 3), 300, np.uint16), "dtype uint16; .* says uint8"),
+        (spaces.Discrete(3), 1.7, "dtype float64; .* says int64"),
+        (PARTS, {"a": np.ones(3), "n": 3}, r"the observation\['n'\] 3; .* counts 3 from 0"),
+        (spaces.Tuple([OBSERVATION, OBSERVATION]), [np.ones(3)] * 3, r"with \[2\]; .* has no such entry"),
+    ],
+)
+def test_what_training_refuses_is_refused(native, obs, says):
+    with pytest.raises(UsageError, match=says):
+        door(native, obs)
 
 
 def test_masked_actions_are_never_chosen():
@@ -120,13 +164,15 @@ def test_masked_actions_are_never_chosen():
 @pytest.mark.parametrize(
     ("obs", "says"),
     [
-        (np.zeros(4), r"shape \[\(4,\)\]; Place gives \[\(3,\)\]"),
+        (np.zeros(4), r"shape \(4,\); .* of Place says \(3,\)"),
         (np.zeros((2, 2, 3)), "leading axis"),
         (np.float32(1), "shape"),
         (np.array([0, np.nan, 0]), "NaN or infinity"),
         (np.array([0, np.inf, 0]), "NaN or infinity"),
-        (["a", "b", "c"], "structure"),
-        (None, "The observation"),
+        (["a", "b", "c"], "dtype <U1; .* says float32"),
+        ([1e300, 0.0, 0.0], "NaN or infinity, in float32"),
+        ([[1.0, 2.0], [3.0]], "of uneven parts"),
+        (None, "given an observation of shape"),
     ],
 )
 def test_what_is_not_an_observation(discrete, obs, says):

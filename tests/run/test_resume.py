@@ -19,13 +19,14 @@ from steersman.run.disk.run_folder import RunWarning
 from steersman.run.events import Trained
 from steersman.run.signals import stop_on_signals
 
-STEPS = 1312  # a first rollout and 40 updates of 32 steps; a checkpoint every 3, a row every 2
+STEPS = 1312  # a first rollout and 40 updates of 32 steps; a checkpoint every 3, a row every 2, an evaluation every 5
 PLACES = ["CartPole-v1", "gymnasium/CartPole-v1"]
 
 
 @pytest.fixture(scope="module")
 def settings(small):
-    return {**small, "steps": STEPS, "checkpoint_every": 96, "scale_rewards": True}
+    often = {"checkpoint_every": 96, "evaluate_every": 160, "evaluate_episodes": 2}
+    return {**small, "steps": STEPS, "scale_rewards": True, **often}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -47,8 +48,25 @@ def final(run):
     return checkpoint.stored_sha256(checkpoint.latest(run / "checkpoints")[0])
 
 
+def carried(run):
+    """What the newest checkpoint says of the row in progress and of the last episodes."""
+    header = checkpoint.read_header(checkpoint.latest(run / "checkpoints")[0])
+    return header["row"], header["newest"]
+
+
+def best(run):
+    """Where the best policy was, how good, and its bits."""
+    path, _, header = checkpoint.latest(run / "best", checkpoint.read_header)
+    return header["best"], checkpoint.stored_sha256(path)
+
+
 def assert_same_run(run, whole):
     assert final(run) == final(whole)
+    (row, newest), (right, last) = carried(run), carried(whole)
+    assert newest == last
+    assert min(newest["counts"]) > 20
+    assert row.get("updates") == right.get("updates")
+    assert best(run) == best(whole)
     rows, wanted = (logs.read_metrics(path / "metrics.jsonl") for path in (run, whole))
     assert [row["steps"] for row in rows] == [row["steps"] for row in wanted]
     for row, right in zip(rows, wanted, strict=True):
@@ -59,7 +77,7 @@ def assert_same_run(run, whole):
     assert seconds == sorted(seconds)
     a, b = (json.loads((path / "summary.json").read_text()) for path in (run, whole))
     assert a["status"] == "done"
-    assert (a["evaluation"], a["steps"], a["seeds"]) == (b["evaluation"], b["steps"], b["seeds"])
+    assert all(a[name] == b[name] for name in ("evaluation", "steps", "seeds", "best"))
 
 
 class Stopping:
@@ -128,6 +146,32 @@ def test_overlapping_stopped_and_resumed(tmp_path, settings):
     assert_same_run(out, reference.run)
 
 
+def test_seeds_on_a_host_stopped_and_resumed(tmp_path, settings):
+    place, settings = "gymnasium/CartPole-v1", {**settings, "steps": 320, "seeds": 2}
+    reference = steersman.train("ppo", place, out=tmp_path / "whole", **settings)
+    out = tmp_path / "run"
+    assert steersman.train("ppo", place, out=out, callbacks=[Stopping(signal.SIGINT, 200)], **settings).interrupted
+    steersman.resume(out)
+    assert_same_run(out, reference.run)
+    with checkpoint.opened(checkpoint.latest(out / "checkpoints")[0]) as file:
+        assert {entry.shape[0] for entry in file.entries.values()} == {2}
+
+
+def test_a_new_budget_below_what_is_done_is_refused(tmp_path, settings):
+    out = tmp_path / "run"
+    settings = {**settings, "steps": 320}
+    stopped = steersman.train("ppo", "CartPole-v1", out=out, callbacks=[Stopping(signal.SIGINT, 100)], **settings)
+    done = stopped.summary["steps"]
+    before = (out / "config.json").read_bytes()
+    with pytest.raises(UsageError, match=rf"steps = {done - 32}: .* has trained for {done} already.*go on to 320"):
+        steersman.resume(out, steps=done - 32)
+    assert (out / "config.json").read_bytes() == before
+    assert json.loads((out / "summary.json").read_text())["status"] == "interrupted"
+    ended = steersman.resume(out, steps=done)  # to end it where it is
+    assert (ended.summary["status"], ended.summary["steps"]) == ("done", done)
+    assert run_folder.open_run(out).config["run"]["steps"] == done
+
+
 def test_a_second_signal_stops_at_once():
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     for at_once in (False, True):
@@ -190,7 +234,7 @@ def contents(run):
     return {path.name: path.read_bytes() for path in run.rglob("*") if path.is_file() and path.name != ".lock"}
 
 
-@pytest.mark.parametrize("steps", [None, 100, STEPS])
+@pytest.mark.parametrize("steps", [None, STEPS])
 def test_a_run_that_is_done_is_left_as_it_is(whole, steps):
     reference, _ = whole
     before, seen = contents(reference.run), []
@@ -245,7 +289,8 @@ def test_an_evaluation_that_was_interrupted_is_done_later(tmp_path, settings):
             return self.env.step(action)
 
     out = tmp_path / "run"
-    stopped = steersman.train("ppo", Interrupts, out=out, **(settings | {"steps": 320, "schedule_steps": 1000}))
+    settings = settings | {"steps": 320, "schedule_steps": 1000, "evaluate_every": 0}
+    stopped = steersman.train("ppo", Interrupts, out=out, **settings)
     assert stopped.interrupted
     assert (stopped.summary["steps"], stopped.summary["status"]) == (320, "interrupted")
     later = steersman.resume(out, environment=Interrupts)

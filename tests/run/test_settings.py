@@ -5,7 +5,7 @@ import pytest
 
 from steersman.agents import ALGORITHMS
 from steersman.errors import UsageError
-from steersman.run.settings import RunConfig, environment_of, preset_for, presets, saved_settings, split
+from steersman.run.settings import RunConfig, environment_of, preset_for, presets, reopened, saved_settings, split
 
 PPO = ALGORITHMS["ppo"]
 
@@ -94,6 +94,13 @@ def test_saved_settings_are_settings_again():
     run, config = split(PPO, {"steps": 77, "gamma": 0.5})
     saved = {"run": dataclasses.asdict(run) | {"network": True, "object": True}, "config": dataclasses.asdict(config)}
     assert split(PPO, saved_settings(saved)) == (run, config)
+
+
+def test_a_run_from_before_a_setting_goes_on_as_it_was():
+    saved = {"format": "1.1", "run": {}, "config": {"gamma": 0.5}}
+    assert reopened(PPO, saved) == {"gamma": 0.5, "channels": "smallest"}
+    saved["config"]["channels"] = "first"
+    assert reopened(PPO, saved)["channels"] == "first"
 
 
 def test_a_folder_alone_imports_nothing():

@@ -2,6 +2,7 @@
 
 import json
 import threading
+from dataclasses import replace
 
 import gymnasium
 import jax
@@ -12,14 +13,19 @@ from gymnasium import spaces
 
 import steersman
 from steersman import envs
+from steersman.envs.host.gymnasium import GymnasiumEnvs
 from steersman.errors import EnvironmentFault, TrainingFault, UsageError
 from steersman.nets.actor_critic import ActorCritic
+from steersman.run import progress
 from steersman.run.disk import checkpoint, logs
-from steersman.run.disk.run_folder import open_run
+from steersman.run.disk.run_folder import RunWarning, open_run
 from steersman.run.events import Compiled, Compiling, Done, Evaluated, Evaluating, Trained
-from steersman.run.prepare import _checkpoint_every
+from steersman.run.loops.loop import LoopState, Totals
+from steersman.run.plan import planned
+from steersman.run.prepare import _checkpoint_every, prepare
 from steersman.run.settings import RunConfig
 from steersman.types import EnvSpec, TimeStep
+from steersman.unroll import Acting, Episodes
 
 
 class Dots(gymnasium.Env):
@@ -97,6 +103,35 @@ def test_evaluating_again(trained):
     assert trained.evaluate(6).episodes == 6
 
 
+def test_what_is_shown_of_a_result_is_short(trained):
+    assert repr(trained) == (
+        f"Result(ppo on {trained.summary['environment']}, done at 644 steps: evaluation {trained.evaluation!r}, "
+        f"history of {len(trained.history)} rows, run folder {trained.run})"
+    )
+    low, high = trained.evaluation.ci95
+    said = f"Evaluation(mean {trained.evaluation.mean:.6g}, 95% interval {low:.6g} to {high:.6g}, 4 episodes)"
+    assert repr(trained.evaluation) == said
+    assert repr(replace(trained.evaluation, unfinished=2)).endswith("4 episodes, 2 cut unfinished)")
+    assert repr(trained.policy).startswith(f"Policy({trained.policy.spec.id}: Box([-4.8")
+    assert repr(trained.policy).endswith("(4,), float32) -> Discrete(2))")
+
+
+def test_plans_that_are_none():
+    with pytest.raises(UsageError, match='out = "" is no folder'):
+        planned("ppo", "CartPole-v1", {}, out="")
+    with pytest.raises(UsageError, match=r"callbacks = <built-in function print>; .* callbacks=\[f\]"):
+        planned("ppo", "CartPole-v1", {}, callbacks=print)
+    with pytest.raises(UsageError, match=r"callbacks = \[3\]; "):
+        planned("ppo", "CartPole-v1", {}, callbacks=[3])
+
+
+def test_more_devices_than_there_are(small):
+    settings = {**small, "steps": 64, "devices": 99}
+    plan = planned("ppo", "CartPole-v1", settings, preset=settings.pop("preset"))
+    with pytest.warns(RunWarning, match=rf"devices = 99, but JAX has {len(jax.devices())}: no more"):
+        prepare(plan).close()
+
+
 def test_the_config_says_all(trained, small):
     config = open_run(trained.run).config
     assert (config["algorithm"], config["environment"]) == ("ppo", "CartPole-v1")
@@ -135,11 +170,59 @@ def test_several_seeds(two_seeds):
     assert (a != b).any()
 
 
-def test_several_seeds_need_a_compiled_environment(small, tmp_path):
-    with pytest.raises(UsageError, match="seeds = 2.*runs on the host.*one run per seed"):
-        steersman.train("ppo", Dots, seeds=2, steps=64, out=tmp_path / "run", **small)
+def test_several_seeds_need_environments_of_their_own(small, tmp_path):
+    made = gymnasium.vector.SyncVectorEnv([Dots] * 4, autoreset_mode=gymnasium.vector.AutoresetMode.SAME_STEP)
+    with pytest.raises(UsageError, match="seeds = 2: each seed trains in environments of its own.*made already"):
+        steersman.train("ppo", made, seeds=2, steps=64, out=tmp_path / "run", **small)
+    made.close()
     assert Dots.open == 0
     assert not (tmp_path / "run").exists()
+
+
+def test_seeds_on_a_host_are_one_run_and_each_as_alone(small, tmp_path):
+    settings = {**small, "steps": 164, "normalize_observations": True}
+    both = steersman.train("ppo", Dots, seeds=2, seed=5, out=tmp_path / "run", **settings)
+    assert Dots.open == 0
+    assert both.history[-1]["loss"].shape == (2,)
+    assert [e["episodes"] for e in both.summary["evaluations"]] == [4, 4]
+    kept = [steersman.load(tmp_path / "run", seed_index=index).state for index in range(2)]
+    for index, seed in enumerate((5, 6)):
+        one = steersman.train("ppo", Dots, seed=seed, **settings)
+        jax.tree.map(np.testing.assert_array_equal, one.policy.state, both.policies[index].state)
+        jax.tree.map(np.testing.assert_array_equal, one.policy.state, kept[index])
+        assert both.summary["evaluations"][index] == one.summary["evaluation"]
+        for row, own in zip(both.history, one.history, strict=True):
+            for name in own.keys() - {"seconds", "steps"}:
+                np.testing.assert_array_equal(np.asarray(row[name])[index], own[name], err_msg=name)
+
+
+def test_workers_are_chosen_by_the_run_and_change_nothing(small, monkeypatch, tmp_path):
+    asked = []
+    choose = lambda self, steps, processes: asked.append((self, steps)) or 1
+    monkeypatch.setattr(GymnasiumEnvs, "best_workers", choose)
+    place, settings = "gymnasium/CartPole-v1", {**small, "steps": 164}
+    seen = []
+    chosen = steersman.train("ppo", place, out=tmp_path / "run", callbacks=[seen.append], **settings)
+    assert "(host, 1 worker): 4 environments" in seen[0].description
+    assert chosen.summary["workers"] == 1
+    assert open_run(tmp_path / "run").config["run"]["workers"] is None  # another machine may choose another number
+    assert [steps for _, steps in asked] == [41]
+    assert asked[0][0]._members._workers == []  # ended
+    here = steersman.train("ppo", place, workers=0, **settings)
+    assert len(asked) == 1
+    assert "workers" not in here.summary
+    jax.tree.map(np.testing.assert_array_equal, here.policy.state, chosen.policy.state)
+    assert here.evaluation == chosen.evaluation
+
+
+def test_a_budget_says_what_is_warm_up(small):
+    seen = []
+    settings = {**small, "steps": 100, "scale_rewards": True}
+    steersman.train("ppo", Dots, callbacks=[seen.append], **settings)
+    assert "128 steps (100 rounded up to whole rollouts; 32 of them warm-up)" in seen[0].description
+    with pytest.raises(UsageError, match="steps = 32 ends in the warm-up"):
+        steersman.train("ppo", Dots, **{**settings, "steps": 32})
+    assert Dots.open == 0
 
 
 def test_host_environments_are_closed(small):
@@ -160,7 +243,7 @@ def test_what_happens_is_reported_in_order(small):
     trained = seen[2:5]
     assert [event.steps for event in trained] == [36, 68, 100]
     np.testing.assert_equal([event.row for event in trained], result.history)
-    assert trained[-1].episode_return == 5.0
+    assert trained[-1].return_100 == 5.0
     assert seen[-3].episodes == 4
     assert seen[-2].evaluation == result.evaluation
     assert (seen[-1].summary, seen[-1].history) == (result.summary, result.history)
@@ -229,7 +312,7 @@ def test_a_network_of_ones_own(small, tmp_path):
         ({"environment": "CartPole-v7"}, "CartPole-v1"),
         ({"num_minibatches": 5}, "8 x num_envs 4 = 32 transitions.*5 equal minibatches. Set num_minibatches to 4 or 8"),
         ({"gama": 0.9}, "no setting 'gama'. Did you mean gamma"),
-        ({"network": 3}, "network must be a function"),
+        ({"network": 3}, "your network: it is an int"),
         ({"environment": "no_such_module:boat"}, "no_such_module"),
     ],
 )
@@ -255,7 +338,7 @@ def test_an_action_space_that_is_not_served(small):
 )
 def test_an_extra_that_is_not_installed(small, tmp_path, monkeypatch, setting, package, extra):
     monkeypatch.setattr("steersman.run.prepare.find_spec", lambda name: None if name == package else True)
-    with pytest.raises(UsageError, match=rf"pip install 'steersman\[{extra}\]'"):
+    with pytest.raises(UsageError, match=rf"pip install -e '\.\[{extra}\]'"):
         steersman.train("ppo", "probe/action", steps=64, out=tmp_path / "run", **small, **setting)
     assert not (tmp_path / "run").exists()
 
@@ -273,6 +356,23 @@ def test_nan_from_a_compiled_environment_stops_the_run(small, tmp_path):
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(policy.state))
     steps = [row["steps"] for row in logs.read_metrics(out / "metrics.jsonl")]
     assert steps[-1] == at  # nothing of the rollout with the NaN is logged
+
+
+def test_a_fault_names_the_number_that_is_too_large():
+    """An observation or a reward whose square overflows, where the state or the returns show one."""
+
+    def said(obs=0.0, returned=1.0, memory=()):
+        acting = Acting((), {"lidar": jnp.zeros((2, 3)).at[1, 2].set(obs)}, jnp.zeros(2, bool), ())
+        episodes = Episodes(*(np.array([x]) for x in (2, returned, 10)), np.zeros((1, 0)))
+        totals = Totals(episodes, {"loss": np.array([np.nan])}, 1)
+        with pytest.raises(TrainingFault) as caught:
+            progress.check_finite(totals, 1000, None, LoopState(memory, acting, jax.random.key(0)))
+        return str(caught.value)
+
+    assert "loss is nan. The cause: acting/obs/lidar holds -1e+20 at [1, 2], and its square overflows" in said(-1e20)
+    assert "The cause: episodes return about 5e+25" in said(returned=1e26)
+    assert "agent/reward holds 1e+25 at [1]" in said(memory={"reward": jnp.array([0.0, 1e25])})
+    assert "Usual causes: a learning rate" in said(1e6, 1e9)
 
 
 def test_nan_from_a_host_environment_names_member_and_step(small, tmp_path, monkeypatch):

@@ -5,11 +5,14 @@ from contextlib import suppress
 from functools import partial
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from gymnasium import spaces
 
 from steersman import envs
 from steersman.agents import ALGORITHMS
+from steersman.envs.host.timesteps import check_action
 from steersman.errors import UsageError
 from steersman.memory import uniform
 from steersman.run.disk import checkpoint
@@ -18,7 +21,8 @@ from steersman.run.loops.data_loop import data_loop
 from steersman.run.loops.device_loop import device_loop
 from steersman.run.loops.host_loop import HostLoop
 from steersman.run.loops.loop import LoopState
-from steersman.types import HostEnvs, TimeStep
+from steersman.spaces import abstract, canonical_action_space, to_native
+from steersman.types import EnvSpec, HostEnvs, TimeStep
 from steersman.unroll import begin, random_policy, unroll
 
 T, B = 8, 4
@@ -135,6 +139,59 @@ def numbers(tree):
 def assert_same_bits(a, b):
     for x, y in zip(numbers(a), numbers(b), strict=True):
         np.testing.assert_array_equal(x, y)
+
+
+BOXES = [spaces.Box(-2.0, 3.0, shape) for shape in ((), (2, 3), (1, 3), (3, 1))]
+
+
+def on_box(name, box, num_envs):
+    """The agent, and a rollout of zeros as it acts: by shapes alone, nothing is computed."""
+    spec = EnvSpec("Place", spaces.Box(-1, 1, (3,)), canonical_action_space(box), box, max_episode_steps=T // 2)
+    agent = ALGORITHMS[name].factory(small_config(name, {}), spec)
+    like = transitions_like(spec, (T, num_envs))
+    obs, first = (jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), x) for x in (like.obs, like.first))
+    return spec, agent, like, (obs, first)
+
+
+def act_shapes(agent, state, seen, num_envs, explore):
+    act = lambda state, obs, first, key: agent.act(state, agent.begin(num_envs), obs, first, key, explore=explore)
+    action, _, extras = jax.eval_shape(act, state, *seen, jax.random.key(0))
+    return action, extras
+
+
+@pytest.mark.parametrize("box", BOXES, ids=str)
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_actions_have_the_shape_of_their_space(name, box):
+    """As acted, greedily or not, as learned from, and as a host environment takes them."""
+    try:
+        spec, agent, like, seen = on_box(name, box, 3)
+    except UsageError:
+        pytest.skip("no Box actions")
+    wanted = abstract(spec.action_space, (3,))
+    state = jax.eval_shape(agent.init, jax.random.key(0), like)
+    action, extras = act_shapes(agent, state, seen, 3, True)
+    assert action == act_shapes(agent, state, seen, 3, False)[0] == wanted
+    assert all(x.shape == (3,) for x in jax.tree.leaves(extras))
+    check_action(spec, 3, np.zeros(action.shape, action.dtype))
+    assert to_native(box, np.zeros(action.shape, np.float32)).shape == (3, *box.shape)
+    data = like._replace(extras={k: jax.ShapeDtypeStruct((T, *x.shape), x.dtype) for k, x in extras.items()})
+    if ALGORITHMS[name].data == "only":
+        data = jax.eval_shape(uniform(2 * T * 3, 1).init, data)
+    after, _ = jax.eval_shape(agent.update, state, data, jax.random.key(0))
+    assert jax.tree.map(jnp.shape, after) == jax.tree.map(jnp.shape, state)
+
+
+def test_log_prob_is_that_of_the_flat_action():
+    """Of Box (2, 3) as of Box (6,): the same network, the same numbers, in another shape."""
+    drawn = []
+    for box in (spaces.Box(-2.0, 3.0, (2, 3)), spaces.Box(-2.0, 3.0, (6,))):
+        _, agent, like, _ = on_box("ppo", box, B)
+        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), like)
+        state = agent.init(jax.random.key(0), zeros)
+        drawn.append(agent.act(state, agent.begin(B), zeros.obs[0], zeros.first[0], jax.random.key(1), explore=True))
+    (action, _, extras), (flat, _, flat_extras) = drawn
+    np.testing.assert_array_equal(action, flat.reshape(B, 2, 3))
+    assert_same_bits(extras, flat_extras)
 
 
 def test_every_algorithm_has_a_case():

@@ -49,6 +49,28 @@ class Costly(gymnasium.Wrapper):
         return obs, *rest, info | {"cost": costs[0] if len(costs) == 1 else np.array(costs)}
 
 
+class Levers(gymnasium.Env):
+    """Takes actions of its own space only; counts that start elsewhere, in a buffer that all copies write into."""
+
+    observation_space = spaces.Dict(n=spaces.MultiDiscrete([9, 4], start=[-3, 2]), x=spaces.Box(-9, 9, (2,)))
+    counts = np.zeros(2, np.int64)
+
+    def __init__(self, low, high, dtype, shape):
+        self.action_space = spaces.Box(low, high, shape, dtype)
+
+    def see(self):
+        self.counts[:] = self.np_random.integers([-3, 2], [6, 6])
+        return {"n": self.counts, "x": self.np_random.uniform(-9, 9, 2)}
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return self.see(), {}
+
+    def step(self, action):
+        assert self.action_space.contains(action), action
+        return self.see(), self.np_random.random(), self.np_random.random() < 0.1, False, {}
+
+
 leaning, moving = lambda obs: abs(obs[2]), lambda obs: obs[1] ** 2 - 1.0  # of CartPole; a cost may be negative
 B = 4
 SPACES = {}  # by their repr: equal ones share their compiled actions
@@ -60,6 +82,9 @@ CUSTOM = {
     "CartPole with two costs": lambda: with_costs(classic.make("CartPole-v1"), leaning, moving),
     "host CartPole with a cost": lambda: lambda: Costly(gymnasium.make("CartPole-v1"), leaning),
     "host CartPole with two costs": lambda: lambda: Costly(gymnasium.make("CartPole-v1"), leaning, moving),
+    "host lever": lambda: lambda: Levers(-2, 5, np.float32, ()),
+    "host levers of int8": lambda: lambda: Levers(-100, 100, np.int8, (2, 3)),
+    "host levers, one stuck": lambda: lambda: Levers(*np.array([[[0], [1]], [[255], [1]]], np.uint8), np.uint8, (2, 1)),
     "scaled Pendulum": lambda: wrappers.transform_reward(classic.make("Pendulum-v1"), lambda r: r / 8),
 }
 HOST = ["gymnasium/CartPole-v1", "gymnasium/Pendulum-v1", "envpool/CartPole-v1", "atari/Pong,max_frames=400"]

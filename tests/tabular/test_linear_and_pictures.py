@@ -4,13 +4,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from matplotlib.colors import to_rgba
 
 import steersman.tabular as tabular
 from steersman.cli.tabular import learn, solve
 from steersman.envs.classic.mountain_car import MountainCar
 from steersman.errors import UsageError
 from steersman.tabular.learning.linear import sarsa_lambda_linear, tile_coder
-from steersman.tabular.pictures import backup_diagrams, pictures
+from steersman.tabular.pictures import backup_diagrams, maps, pictures
+from steersman.tabular.pictures.equations import EQUATIONS
 from steersman.tabular.problems import classics
 from steersman.theory.statistics import bootstrap_band
 
@@ -48,7 +50,7 @@ def test_pictures_are_drawn(tmp_path):
     figures = [
         solve.picture(table),
         solve.picture(solve.solve("gamblers-problem", "value-iteration")),
-        pictures.occupancy_map(table.mdp, tabular.visitation(table.mdp, table.policy, normalise=False)),
+        maps.occupancy_map(table.mdp, tabular.visitation(table.mdp, table.policy, normalise=False)),
     ]
     figures += [backup_diagrams.backup_diagram(classics.russell_norvig(), 0, method=m) for m in backup_diagrams.BACKUPS]
     for i, figure in enumerate(figures):
@@ -58,7 +60,7 @@ def test_pictures_are_drawn(tmp_path):
     arrows = [c for c in figures[0].axes[0].texts if getattr(c, "arrow_patch", None) is not None]
     assert len(arrows) == 46  # one for each of the 47 cells but the goal
     with pytest.raises(UsageError, match="not a gridworld"):
-        pictures.value_map(classics.gamblers_problem(), np.zeros(101))
+        maps.value_map(classics.gamblers_problem(), np.zeros(101))
     with pytest.raises(UsageError, match="No backup is called"):
         backup_diagrams.backup_diagram(table.mdp, 0, method="vstar")
 
@@ -75,7 +77,11 @@ def test_a_maximum_has_an_arc_and_an_expectation_none():
     weights = [
         t.get_text() for t in backup_diagrams.backup_diagram(world, 0, method="td_lambda", steps=4).axes[0].texts
     ]
-    plain = [w.replace("\\lambda", "l").replace("\\,", " ").strip("$").strip() for w in weights if "lambda" in w]
+    plain = [
+        w.replace("\\lambda", "l").replace("\\,", " ").strip("$").strip()
+        for w in weights
+        if "lambda" in w and "arrow" not in w
+    ]
     assert plain == ["(1-l)", "(1-l) l", "(1-l) l^{2}", "l^{3}"]
     for wrong, message in [
         ({"state": 99}, "State 99 is outside 0..10"),
@@ -84,6 +90,18 @@ def test_a_maximum_has_an_arc_and_an_expectation_none():
     ]:
         with pytest.raises(UsageError, match=message):
             backup_diagrams.backup_diagram(world, **wrong)
+
+
+def test_a_backup_says_states_actions_rewards_and_its_equation():
+    said = lambda **k: [t.get_text() for t in backup_diagrams.backup_diagram(**k).axes[0].texts]
+    texts = said(mdp=classics.cliff_walking(), state=36, method="q_learning", action=0)
+    assert {"from (3, 0)", "(2, 0)", "r = -1", "up", "right", "down", "left"} < set(texts)
+    assert texts[-1] == EQUATIONS["q_learning"][0]
+    texts = said(mdp=classics.russell_norvig(), state=0, method="v_star")
+    assert texts.count("p = 0.8\nr = -0.04") == 2  # down and left stay for both of their slips
+    paid = said(mdp=classics.cliff_walking(), state=36, method="v_pi")
+    assert sum("r = -100" in text for text in paid) == 1
+    assert set(EQUATIONS) == set(backup_diagrams.BACKUPS)
 
 
 def test_bands_are_bootstrap_intervals():
@@ -113,6 +131,45 @@ def test_solve_and_learn_by_name():
     ]:
         with pytest.raises(UsageError, match=message):
             call()
+
+
+def test_methods_learn_side_by_side_and_their_ways_are_drawn():
+    table = learn.learn("cliff-walking", ["sarsa", "q-learning"], episodes=300, seeds=8, alpha=0.5)
+    assert table.columns[1:3] == ("value, SARSA", "action, SARSA")
+    assert {label: runs.shape for label, runs in table.curves.items()} == {"SARSA": (8, 300), "Q-learning": (8, 300)}
+    assert table.facts["Q-learning: greedy way"] == "13 steps"  # along the edge
+    assert int(table.facts["SARSA: greedy way"].split()[0]) > 13  # further away from it
+    assert table.facts["SARSA: return, last tenth"] > table.facts["Q-learning: return, last tenth"]
+    upper, lower = solve.picture(table).axes
+    assert [line.get_label() for line in upper.lines] == ["SARSA", "Q-learning"]
+    assert len(upper.lines[0].get_xdata()) == 50  # means over six episodes
+    ways = [line for line in lower.lines if len(line.get_xdata()) > 2]
+    assert [to_rgba(w.get_color()) for w in ways] == [to_rgba(line.get_color()) for line in upper.lines]
+    assert len(ways[1].get_xdata()) == 14
+    assert len(solve.picture(learn.learn("FrozenLake-v1", episodes=60, seeds=1)).axes) == 1  # it slips: no way to draw
+    maze = solve.picture(learn.learn("dyna-maze", episodes=20, seeds=2))
+    assert maze.axes[0].get_ylabel() == "steps an episode"  # each return is 1
+    with pytest.raises(UsageError, match="do not share an axis"):
+        learn.learn("cliff-walking", ["sarsa", "td-lambda"])
+
+
+def test_a_greedy_way_ends_or_comes_back():
+    cliff = classics.cliff_walking()
+    up, right, down = 0, 1, 2
+    policy = np.full(48, right)
+    policy[36], policy[35] = up, down
+    assert maps.greedy_path(cliff, policy) == [36, *range(24, 36), 47]
+    policy[30] = down  # into the cliff, and back at the start
+    assert maps.greedy_path(cliff, policy) == [36, *range(24, 31), 36]
+
+
+def test_cells_that_nobody_reaches_are_hatched():
+    cliff = classics.cliff_walking()
+    assert np.flatnonzero(~maps.reachable(cliff)).tolist() == list(range(37, 47))
+    axes = maps.value_map(cliff, np.zeros(48), np.zeros(48, int)).axes[0]
+    hatched = [cell for cell in axes.patches if getattr(cell, "get_hatch", lambda: None)()]
+    assert len(hatched) == 10
+    assert len([c for c in axes.texts if getattr(c, "arrow_patch", None) is not None]) == 48 - 10 - 1
 
 
 def test_values_of_a_policy_are_learned_by_name():
@@ -148,6 +205,8 @@ def test_drawings_by_name():
         in solve.drawing("random-walk", "backup", method="td-lambda", state=0).axes[0].get_title()
     )
     assert solve.drawing("dyna-maze", "occupancy").axes
+    by_name = solve.drawing("cliff-walking", "backup", method="q-learning", state="3,0", action="right")
+    assert by_name.axes[0].get_title() == "q learning at (3, 0), right: cliff-walking"
     assert solve.drawing("gamblers-problem", "occupancy").axes[0].get_ylabel() == "expected discounted visits"
     with pytest.raises(UsageError, match="Did you mean occupancy"):
         solve.drawing("dyna-maze", "ocupancy")

@@ -7,8 +7,10 @@ import pytest
 import scipy.sparse as sp
 
 from steersman.errors import UsageError
+from steersman.tabular.mdp import check_policy
 from steersman.tabular.problems import classics
 from steersman.tabular.problems.builders import from_arrays, from_gymnasium, from_successors, from_table, from_text
+from steersman.tabular.problems.pairs import from_pairs
 
 
 def good():
@@ -126,3 +128,58 @@ def test_the_clock_truncates_but_an_end_is_an_end():
     assert goal.terminated
     assert not goal.truncated
     assert goal.reward == 1
+
+
+def test_float32_tables_are_scaled_to_one():
+    logits = np.random.default_rng(0).normal(size=(6, 2, 6)).astype(np.float32)
+    p = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    assert np.abs(p.astype(np.float64).sum(-1) - 1).max() > 1e-8
+    flat = sp.csr_matrix(p.reshape(12, 6))
+    for mdp in (from_arrays(p, np.zeros(6), gamma=0.9), from_arrays(flat, np.zeros(6), gamma=0.9, start=p[0, 0])):
+        assert mdp.probabilities.dtype == np.float64
+        assert np.abs(mdp.probabilities.sum(-1) - 1).max() < 1e-15
+        assert mdp.start.sum() == pytest.approx(1, abs=1e-15)
+    assert np.abs(check_policy(mdp, p[:, 0, :2] / p[:, 0, :2].sum(-1, keepdims=True)).sum(-1) - 1).max() < 1e-15
+    with pytest.raises(UsageError, match=r"do not sum to one.*float32\? Give them as that"):
+        from_arrays(p.astype(np.float64), np.zeros(6), gamma=0.9)
+    off = p.copy()
+    off[2, 1] *= 1.001
+    with pytest.raises(UsageError, match=r"at s=2, a=1, sums to 1.001"):
+        from_arrays(off, np.zeros(6), gamma=0.9)
+
+
+def test_pairs_that_are_not_listed_are_not_available():
+    p = np.array([[0.5, 0.5, 0.0], [0.0, 0.0, 1.0], [1.0, 0.0, 0.0]])
+    pairs = from_pairs([1, 0, 0], [0, 0, 1], p, [1.0, 2.0, 3.0], gamma=0.9, terminal=[2])
+    assert pairs.available.tolist() == [[True, True], [True, False], [True, True]]
+    assert pairs.dense()[:2].tolist() == [[p[1].tolist(), p[2].tolist()], [p[0].tolist(), [0, 1, 0]]]
+    table = {0: {0: [(1.0, 2, 2.0, True)], 1: [(1.0, 0, 3.0, False)]}, 2: {0: [(1.0, 2, 0.0, True)]}}
+    table[1] = {0: [(0.5, 0, 1.0, False), (0.5, 1, 1.0, False)], 1: []}
+    listed = from_table(table, gamma=0.9, start=np.array([0.5, 0.5, 0.0]))
+    assert (listed.available == pairs.available).all()
+    assert np.allclose(listed.dense(), pairs.dense())
+    assert np.allclose(listed.paid, pairs.paid)
+    for where, said in [
+        (([0, 0], [1, 1]), "state 0 and action 1 is listed 2 times"),
+        (([0, 3], [1, 1]), r"states are 0..2"),
+        (([0], [1, 1]), r"got \(1,\), \(2,\)"),
+    ]:
+        with pytest.raises(UsageError, match=said):
+            from_pairs(*where, p[:2], [0.0, 0.0], gamma=0.9)
+
+
+def test_rewards_that_are_no_numbers_and_states_without_an_action():
+    loops = np.repeat(np.eye(2)[:, None], 2, 1)
+    with pytest.raises(UsageError, match=r"State 1 has no action: all its rewards are -inf.*terminal=\[1\]"):
+        from_arrays(loops, [[0.0, 0.0], [-np.inf, -np.inf]], gamma=0.9)
+    ended = from_arrays(loops, [[0.0, 0.0], [-np.inf, -np.inf]], gamma=0.9, terminal=[1])
+    assert ended.reward[1].tolist() == [0, 0]
+    for bad in (np.nan, np.inf):
+        with pytest.raises(UsageError, match=f"s=0, a=1 is {bad}"):
+            from_arrays(loops, [[0.0, bad], [0.0, 0.0]], gamma=0.9)
+    with pytest.raises(UsageError, match=r"not available there\? Then give it the reward -inf"):
+        from_arrays(loops * [[[1], [0]]], np.zeros(2), gamma=0.9)
+    with pytest.raises(UsageError, match=r"State 1 is terminal but has reward 7"):
+        from_arrays(loops, [[0.0, 0.0], [0.0, 7.0]], gamma=0.9, terminal=[1])
+    by_outcome = np.where(np.arange(2)[:, None] == 1, -np.inf, 1.0) * np.ones((2, 2, 2))
+    assert from_arrays(loops, by_outcome, gamma=0.9).available.tolist() == [[True, False]] * 2

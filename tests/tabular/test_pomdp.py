@@ -1,5 +1,7 @@
 """Belief filter, file reader and point-based planning, against hand arithmetic and the tiger's published optimum."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +9,7 @@ import pytest
 
 from steersman.errors import UsageError
 from steersman.tabular.planning.dynamic_programming import value_iteration
-from steersman.tabular.planning.pomdp_planning import fast_informed_bound, pbvi, qmdp
+from steersman.tabular.planning.pomdp_planning import _Upper, fast_informed_bound, pbvi, qmdp
 from steersman.tabular.pomdp import POMDP, BeliefEnv, ObservedEnv
 from steersman.tabular.problems.cassandra import parse_pomdp, read_pomdp
 from steersman.tabular.problems.pomdp_classics import hallway, pomdp_problem, tiger
@@ -246,6 +248,54 @@ def test_it_reads_the_file_format(tmp_path):
 def test_mistakes_have_a_line(old, new, message):
     with pytest.raises(UsageError, match=message):
         parse_pomdp(TIGER.replace(old, new, 1) if "ends" not in message else TIGER.rstrip().removesuffix("-100"))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        TIGER.encode(),
+        ("# Probl\u00e8me de M\u00fcller" + TIGER).encode("latin-1"),
+        b"\xef\xbb\xbf" + TIGER.lstrip().encode(),
+        TIGER.encode("utf-16"),
+        TIGER.replace("\n", "\r\n").encode("utf-32"),
+    ],
+    ids=["utf-8", "latin-1", "mark", "utf-16", "utf-32"],
+)
+def test_files_of_any_encoding_are_read(tmp_path, content):
+    path = tmp_path / "tiger.POMDP"
+    path.write_bytes(content)
+    assert np.allclose(read_pomdp(path).observation, tiger().observation)
+
+
+def test_a_picture_is_no_problem_file(tmp_path):
+    path = tmp_path / "tiger.POMDP"
+    path.write_bytes(b"\x89PNG\r\n\x1a\n\x00\xff\xfe")
+    with pytest.raises(UsageError, match=r"tiger.POMDP is not a text file"):
+        read_pomdp(path)
+
+
+def test_several_starts_by_name():
+    text = "discount: 0.9\nstates: a b c\nactions: go\nobservations: 1\n{}\nT: *\nidentity\nO: *\nuniform"
+    assert parse_pomdp(text.format("start: a c")).mdp.start == pytest.approx([0.5, 0, 0.5])
+    assert parse_pomdp(text.format("start: a b c")).mdp.start == pytest.approx([1 / 3] * 3)
+    with pytest.raises(UsageError, match=r"line 5: start: gives 2 numbers for 3 states.*start include: 0 2"):
+        parse_pomdp(text.format("start: 0 2"))
+
+
+def test_a_pomdp_has_all_its_actions_everywhere():
+    p = tiger()
+    reward = p.mdp.reward.copy()
+    reward[1, 2] = -np.inf
+    with pytest.raises(UsageError, match="Action 2 is not available in state 1"):
+        replace(p, mdp=replace(p.mdp, reward=reward, outcome_rewards=None))
+
+
+def test_the_upper_bound_takes_tiny_beliefs():
+    """Warnings are errors here: 1e-310 in the denominator overflows, and is no reason to stop."""
+    upper = _Upper(np.ones(3))
+    upper.add(np.array([0.5, 0.5, 1e-310]), 0.25)
+    got = upper(np.array([[0.5, 0.5, 0.0], [0.5, 0.25, 0.25], [0.0, 0.0, 1.0], [0.0, 0.0, 0.0]]))
+    assert got == pytest.approx([0.25, 0.625, 1.0, 0.0])
 
 
 def test_environments_show_only_what_is_seen():

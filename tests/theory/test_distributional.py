@@ -98,3 +98,9 @@ def test_one_quantile_is_half_the_huber_loss(kappa):
     error = jnp.asarray(np.random.default_rng(0).normal(scale=2.0, size=(64, 1)).astype(np.float32))
     loss = d.quantile_huber_loss(jnp.zeros_like(error), error, kappa=kappa)
     np.testing.assert_array_equal(2 * kappa * loss, d.huber(error[:, 0], kappa))
+
+
+def test_projection_behind_an_end_needs_no_distribution():
+    z, p = jnp.array([0.0, 1.0, 2.0]), jnp.array([[jnp.nan] * 3, [0.0, 1.0, 0.0]])
+    got = d.categorical_projection(z, p, jnp.full(2, 0.25), jnp.array([0.0, 1.0]))
+    np.testing.assert_allclose(got, [[0.75, 0.25, 0.0], [0.0, 0.75, 0.25]], atol=1e-6)

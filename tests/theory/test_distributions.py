@@ -335,3 +335,20 @@ def test_deterministic():
     np.testing.assert_array_equal(d.entropy(), [0.0, 0.0])
     np.testing.assert_array_equal(d.kl(d), [0.0, 0.0])
     np.testing.assert_array_equal(d.kl(other), [np.inf, np.inf])
+
+
+@pytest.mark.parametrize("shape", [(), (2, 3), (1, 3), (3, 1)])
+def test_shaped_is_the_flat_one_in_another_shape(shape):
+    size, batch = int(np.prod(shape)), 4
+    loc, log_std = (jax.random.normal(jax.random.key(i), (batch, size)) for i in (0, 1))
+    flat, other = ds.DiagGaussian(loc, log_std), ds.DiagGaussian(loc + 1.0, log_std)
+    shaped, key = ds.Shaped(flat, shape), jax.random.key(2)
+    x = shaped.sample(key)
+    assert x.shape == (batch, *shape)
+    np.testing.assert_array_equal(x.reshape(batch, size), flat.sample(key))
+    np.testing.assert_array_equal(shaped.log_prob(x), flat.log_prob(x.reshape(batch, size)))
+    np.testing.assert_array_equal(shaped.mode(), loc.reshape(batch, *shape))
+    np.testing.assert_array_equal(shaped.entropy(), flat.entropy())
+    np.testing.assert_array_equal(shaped.kl(ds.Shaped(other, shape)), flat.kl(other))
+    one = jax.vmap(lambda policy, x: policy.log_prob(x))(shaped, x)
+    np.testing.assert_allclose(one, shaped.log_prob(x), rtol=1e-6)

@@ -138,3 +138,9 @@ def test_smoothed_actions_stay_near_and_inside():
     action, z = jnp.array([[0.0, 0.95], [-0.99, 0.3]]), jnp.array([[1.0, 1.0], [-9.0, 9.0]])
     np.testing.assert_allclose(ex.smoothed(action, z, 0.2, 0.5), [[0.2, 1.0], [-1.0, 0.8]], rtol=1e-6)
     np.testing.assert_array_equal(ex.smoothed(action, z, 0.0, 0.5), action)
+
+
+def test_ucb_has_the_dtype_of_floating_counts():
+    with jax.enable_x64(True):
+        assert ex.ucb(jnp.ones(2, jnp.float64), 3, 2.0).dtype == jnp.float64
+    assert ex.ucb(jnp.ones(2, jnp.int32), 3, 2.0).dtype == jnp.float32

@@ -301,3 +301,47 @@ def test_at_episode_start_and_episode_discounts_by_hand():
     x = jnp.array([[1.0, 10.0], [2.0, 20.0], [3.0, 30.0], [4.0, 40.0]])
     np.testing.assert_allclose(returns.at_episode_start(x, first), [[1, 10], [1, 10], [3, 10], [3, 40]])
     np.testing.assert_allclose(returns.episode_discounts(first, 0.5), [[1, 1], [0.5, 0.5], [1, 0.25], [0.5, 1]])
+
+
+BEHIND = {
+    "lambda": lambda r, d, v, decay: returns.lambda_returns(r, d, v, decay),
+    "gae": lambda r, d, v, decay: returns.gae(r, d, jnp.zeros(4), v, decay),
+    "n_step": lambda r, d, v, decay: returns.n_step_returns(r, d, v, 3, decay),
+    "vtrace": lambda r, d, v, decay: returns.vtrace(r, d, jnp.ones(4), jnp.zeros(4), v, decay).pg_advantage,
+    "retrace": lambda r, d, v, decay: returns.retrace(r, d, jnp.ones(4), jnp.zeros(4), v, decay),
+}
+
+
+@pytest.mark.parametrize("name", BEHIND)
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_what_stands_behind_an_end_does_not_leak(name, bad):
+    """Row 1 terminates, row 2 is of an episode whose reward broke: rows 0 and 1 are as if neither had happened."""
+    discount_t, lambda_t = f32(0.5, 0.0, 0.5, 0.5), f32(1.0, 1.0, 1.0, 1.0)
+    right = BEHIND[name](jnp.ones(4), discount_t, f32(0.0, 0.0, 0.0, 0.0), lambda_t)
+    got = BEHIND[name](f32(1.0, 1.0, bad, 1.0), discount_t, f32(0.0, bad, 0.0, 0.0), lambda_t)
+    np.testing.assert_array_equal(got[:2], right[:2])
+    cut = BEHIND[name](f32(1.0, 1.0, bad, 1.0), f32(0.5, 0.5, 0.5, 0.5), jnp.zeros(4), f32(1.0, 0.0, 1.0, 1.0))
+    assert np.isfinite(cut[:2]).all()  # the same behind a truncation
+
+
+def test_without_a_step_all_say_so():
+    none = jnp.zeros((0, 2))
+    for call in (
+        lambda: returns.at_episode_start(none, none.astype(bool)),
+        lambda: returns.episode_discounts(none.astype(bool), 0.9),
+        lambda: returns.lambda_returns(none, 0.9, 0.0, 1.0),
+    ):
+        with pytest.raises(UsageError, match=r"at least one step; \w+ has shape \(0, 2\)"):
+            call()
+
+
+def test_ratios_of_shapes_that_would_broadcast_are_refused():
+    with pytest.raises(UsageError, match=r"log_prob \[3\], behaviour_log_prob \[3, 1\]"):
+        returns.importance_ratios(jnp.zeros(3), jnp.zeros((3, 1)))
+
+
+def test_gae_is_the_lambda_return_also_where_values_do_not_chain():
+    r, v_tm1, v_t = f32(1.0, 1.0), f32(0.0, 5.0), f32(3.0, 0.0)  # v_t[0] is not v_tm1[1], as with a target critic
+    np.testing.assert_allclose(returns.gae(r, 0.5, v_tm1, v_t, 1.0), [1.5, -4.0])
+    delta = values.td_error(v_tm1, r, jnp.float32(0.5), v_t)
+    np.testing.assert_allclose(returns.vtrace(r, 0.5, jnp.ones(2), v_tm1, v_t).vs - v_tm1, delta + f32(-2.0, 0.0))

@@ -88,6 +88,25 @@ def test_normalize_and_scale():
     np.testing.assert_allclose(nothing.normalize(jnp.array([0.5, -2.0])), [0.5, -2.0])  # before any data: as is
 
 
+def test_huge_numbers_do_not_overflow():
+    """A sensor that says 1e20, or float32's largest number, for nothing seen; entries beside it are not touched."""
+    sane = np.random.default_rng(0).normal(size=(256, 1)) + 1800.0
+    for huge, seldom in [(1e20, 0.5), (3.4028235e38, 0.5), (-3.4028235e38, 0.01), (1e20, 1.0)]:
+        beside = huge * (np.random.default_rng(1).random((256, 1)) < seldom)
+        x = jnp.asarray(np.concatenate([sane, beside], 1), jnp.float32)
+        seen = update(update(RunningMoments.init(jnp.zeros(2)), x), -x).merge(of(x))
+        assert np.isfinite(jax.tree.leaves(seen)[1:]).all()
+        once = of(x)
+        np.testing.assert_array_equal(once.variance[0], of(sane).variance[0])
+        normed = once.normalize(x)
+        assert np.isfinite(normed).all()
+        assert np.ptp(np.asarray(normed[:, 1])) > 1 or seldom == 1.0  # it still says whether something was seen
+        assert np.isfinite(once.scale(x, clip=np.inf)).all()
+    half = of(np.array([0.0, 1e15, 0.0, 1e15]))
+    np.testing.assert_allclose(half.std(), 5e14)  # what fits is exact
+    assert np.isnan(of(np.array([0.0, np.inf])).variance)  # an infinity is still a fault
+
+
 def test_the_variance_does_not_drift_once_float32_no_longer_counts():
     """1.4e8 samples on, 9 more count as 8; a sum of squares, in the same steps, would take 5.49 more as 8 too."""
     start = RunningMoments(jnp.float32(1.4e8), jnp.float32(5.0), jnp.float32(0.61))

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from steersman.errors import UsageError
 from steersman.theory import surrogates
 from steersman.theory.distributions import Categorical
 
@@ -105,3 +106,38 @@ def test_imitation_weighted_so_reweighs_the_policy_of_the_data():
         return (p * surrogates.policy_gradient_loss(jax.nn.log_softmax(logits), weight)).sum()
 
     np.testing.assert_allclose(jax.grad(loss)(jnp.log(best)), np.zeros(3), atol=1e-6)
+
+
+def test_a_ratio_that_overflows_gives_no_nan():
+    """log-ratios past 88, as a policy that has collapsed has them, and an advantage of exactly 0."""
+    log_ratio, advantage = jnp.array([100.0, 100.0, 100.0, -200.0]), jnp.array([1.0, -1.0, 0.0, 1.0])
+    losses = {
+        "clip": lambda x: surrogates.ppo_clip_loss(x, advantage, 0.2),
+        "penalty": lambda x: surrogates.ppo_penalty_loss(x, advantage, surrogates.approximate_kl(x), 0.5),
+        "ratio": lambda x: surrogates.ratios(x) * advantage,
+    }
+    for name, loss in losses.items():
+        value, gradient = loss(log_ratio), jax.grad(lambda x, loss=loss: loss(x).sum())(log_ratio)
+        assert np.isfinite(value).all(), name
+        assert np.isfinite(gradient).all(), name
+    np.testing.assert_allclose(losses["clip"](log_ratio)[jnp.array([0, 2, 3])], [-1.2, 0.0, 0.0], atol=1e-6)
+    assert surrogates.ratios(jnp.float32(19.0)) == jnp.exp(jnp.float32(19.0))
+
+
+def test_shapes_that_would_broadcast_are_refused():
+    a, b = jnp.zeros(3), jnp.zeros((3, 1))
+    for call in (
+        lambda: surrogates.policy_gradient_loss(a, b),
+        lambda: surrogates.ppo_clip_loss(a, b, 0.2),
+        lambda: surrogates.ppo_penalty_loss(a, a, b, 1.0),
+        lambda: surrogates.value_loss(a, b),
+        lambda: surrogates.clipped_value_loss(a, b, a, 0.2),
+    ):
+        with pytest.raises(UsageError, match=r"\[3, 1\]"):
+            call()
+
+
+def test_clip_fraction_has_the_dtype_of_what_it_is_given():
+    with jax.enable_x64(True):
+        assert surrogates.clip_fraction(jnp.zeros(2, jnp.float64), 0.2).dtype == jnp.float64
+    assert surrogates.clip_fraction(jnp.zeros(2, jnp.float32), 0.2).dtype == jnp.float32

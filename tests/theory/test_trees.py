@@ -218,3 +218,20 @@ def test_member_orders():
     assert len(np.unique(orders.T, axis=0)) > 250  # of 720
     np.testing.assert_array_equal(shards.member_orders(jax.random.key(0), 3, 6), orders[:, :3])
     np.testing.assert_array_equal(shards.member_orders(jax.random.key(0), 2, 1), np.zeros((1, 2)))
+
+
+def test_aligned_refuses_what_would_grow():
+    column, row, one = jnp.zeros((3, 1)), jnp.zeros((1, 3)), jnp.zeros(3)
+    for a, b in [(one, column), (column, one), (column, row), (jnp.zeros(2), one), (jnp.zeros((2, 3)), one)]:
+        with pytest.raises(UsageError, match=r"do not belong together: a \["):
+            trees.aligned(a=a, b=b, c=1.0)
+    got = trees.aligned(a=jnp.zeros((2, 3)), b=row, c=1.0)  # an ensemble's values beside a batch's
+    assert [x.shape for x in got] == [(2, 3), (1, 3), ()]
+
+
+def test_kept_drops_what_is_not_a_number_of_no_weight_and_leaves_gradients():
+    x = jnp.array([jnp.nan, jnp.inf, 2.0, jnp.nan])
+    np.testing.assert_array_equal(trees.kept(jnp.array([0.0, 0.0, 0.0, 1.0]), x), [0.0, 0.0, 2.0, jnp.nan])
+    product = lambda w, y: w * trees.kept(w, y)
+    assert jax.grad(product)(0.0, 2.0) == 2.0
+    assert jax.grad(product, 1)(0.0, jnp.nan) == 0.0

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from steersman.errors import UsageError
 from steersman.theory import values
 from steersman.theory.distributions import masked
 from steersman.theory.exploration import greedy
@@ -91,3 +92,23 @@ def test_its_minimum_is_the_expectile():
     for tau in (0.1, 0.5, 0.8, 0.99):
         slope = jax.grad(lambda m, tau=tau: values.expectile_loss(target - m, tau).mean())(jnp.float32(tau))
         assert slope == pytest.approx(0.0, abs=1e-6)
+
+
+def test_what_stands_behind_an_end_does_not_count():
+    nothing = jnp.array([0.0, 0.5])
+    for bad in (jnp.nan, jnp.inf):
+        v_t = jnp.array([bad, 4.0])
+        np.testing.assert_array_equal(values.td_error(jnp.ones(2), jnp.full(2, 3.0), nothing, v_t), [2.0, 4.0])
+        q_t = jnp.array([[bad, bad], [4.0, 1.0]])
+        q = values.q_learning(jnp.ones((2, 2)), jnp.array([0, 1]), jnp.full(2, 3.0), nothing, q_t)
+        np.testing.assert_array_equal(q, [2.0, 4.0])
+
+
+def test_shapes_that_would_broadcast_are_refused():
+    """The critic's [N, 1] beside the rewards' [N]."""
+    with pytest.raises(UsageError, match=r"v_tm1 \[3, 1\], r_t \[3\]"):
+        values.td_error(jnp.zeros((3, 1)), jnp.zeros(3), 0.9, jnp.zeros((3, 1)))
+
+
+def test_truncated_atoms_of_an_empty_batch():
+    assert values.truncated_atoms(jnp.zeros((2, 0, 5)), 1).shape == (0, 8)

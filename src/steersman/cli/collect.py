@@ -9,6 +9,7 @@ from typing import Annotated
 import tyro
 
 from steersman.cli.display import number, print_json
+from steersman.cli.flags import parsed
 from steersman.run.collect import collect
 
 
@@ -30,6 +31,8 @@ class Collect:
     """Of the episodes; training and evaluation use others."""
     seed_index: int = 0
     """Which of a run's several seeds."""
+    best: tyro.conf.FlagCreatePairsOff[bool] = False
+    """The best policy of the evaluations on the way, instead of the newest."""
     environment: str | None = None
     """Another environment with the same spaces; for package.module:factory runs, its name again."""
     algorithm: str | None = None
@@ -42,7 +45,7 @@ class Collect:
 
 def run(arguments: list[str]) -> int:
     """-> exit code."""
-    chosen = tyro.cli(Collect, args=arguments, prog="steersman collect")
+    chosen = parsed(Collect, arguments, "steersman collect")
     data = collect(
         chosen.run,
         chosen.out,
@@ -51,6 +54,7 @@ def run(arguments: list[str]) -> int:
         num_envs=chosen.num_envs,
         seed=chosen.seed,
         seed_index=chosen.seed_index,
+        best=chosen.best,
         environment=chosen.environment,
         algorithm=chosen.algorithm,
         network=chosen.network,

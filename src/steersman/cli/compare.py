@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import tyro
 
 from steersman.cli.display import ComparisonDisplay, number, print_columns, print_json, short
+from steersman.cli.flags import parsed
 from steersman.errors import UsageError
 from steersman.run.compare.compare import PICTURE, compare
 from steersman.run.compare.entries import settings_in
@@ -55,7 +56,7 @@ class Compare:
 
 def run(arguments: list[str]) -> int:
     """-> exit code: 0 done, 1 a training failed, 130 interrupted."""
-    asked = tyro.cli(Compare, args=arguments, prog="steersman compare")
+    asked = parsed(Compare, arguments, "steersman compare")
     if not asked.entries and asked.out is None:
         raise UsageError("Name at least one algorithm to compare: steersman compare a2c ppo --env CartPole-v1")
     if asked.env is None and (asked.out is None or not asked.out.exists()):

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import math
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
 from typing import Any
 
 from rich.console import Console
@@ -14,6 +19,7 @@ from steersman.run.compare.results import Compared, Failed
 from steersman.run.disk.files import plain
 from steersman.run.events import (
     AlreadyDone,
+    Assessed,
     Compiling,
     Evaluating,
     Event,
@@ -22,10 +28,49 @@ from steersman.run.events import (
     Within,
 )
 
+_held: list[list[str]] = []  # what json_alone prints when it ends
+
 
 def print_json(content: Any) -> None:
     """One JSON object on standard output."""
-    print(json.dumps(plain(content), ensure_ascii=False))
+    text = json.dumps(plain(content), ensure_ascii=False)
+    if _held:
+        _held[-1].append(text)
+    else:
+        print(text)
+
+
+@contextmanager
+def json_alone() -> Iterator[None]:
+    """Keep standard output for JSON: what else is printed, by an environment, in C or in a worker, goes to stderr."""
+    texts: list[str] = []
+    _held.append(texts)
+    sys.stdout.flush()
+    try:
+        with redirect_stdout(sys.stderr), _descriptor_to_stderr():
+            yield
+    finally:
+        _held.pop()
+        for text in texts:
+            print(text)
+
+
+@contextmanager
+def _descriptor_to_stderr() -> Iterator[None]:
+    """Standard output of the whole process, which its children inherit."""
+    try:
+        kept = os.dup(1)
+    except OSError:  # it has none
+        yield
+        return
+    try:
+        os.dup2(2, 1)
+        yield
+    finally:
+        if os.name == "posix":
+            ctypes.CDLL(None).fflush(None)  # what C code has printed and not written yet
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 def number(value: Any, digits: int = 2) -> str:
@@ -51,8 +96,16 @@ def evaluation_rows(evaluation: dict[str, Any]) -> list[tuple[str, str]]:
     for i, (mean, (low, high)) in enumerate(zip(means, evaluation.get("cost_ci95", []), strict=True)):
         name = "mean cost" if len(means) == 1 else f"mean cost {i}"
         rows.insert(2 + i, (name, f"{number(mean)}   (95% interval {number(low)} to {number(high)})"))
+    for name, of in evaluation.get("logged", {}).items():
+        low, high = of["ci95"]
+        if name == "success":
+            value = f"{100 * of['mean']:.1f}%   (95% interval {100 * low:.1f}% to {100 * high:.1f}%)"
+            rows.append(("success rate", value))
+        else:
+            rows.append((f"mean {name}", f"{number(of['mean'])}   (95% interval {number(low)} to {number(high)})"))
     if evaluation["unfinished"]:
-        rows.append(("cut unfinished", number(evaluation["unfinished"])))
+        cut = f"{number(evaluation['unfinished'])}   (without an end by then; they count with what they had)"
+        rows.append(("cut unfinished", cut))
     return rows
 
 
@@ -82,7 +135,7 @@ class TrainingDisplay:
     """A listener that shows a training on a terminal: what runs, a bar with steps/s, return and time left."""
 
     def __init__(self, notes: list[str], bar_width: int = 12) -> None:
-        self.notes = notes
+        self.notes, self.assessed = notes, ""
         self.name = ""  # of the one in training, where there are several
         self.console = Console(stderr=True, highlight=False, markup=False)
         self.progress = Progress(
@@ -110,8 +163,9 @@ class TrainingDisplay:
         named = lambda what: f"{self.name}: {what}" if self.name else what
         match event:
             case Compiling():
+                self.assessed = ""
                 folder = event.training.folder
-                lines = [event.description, *self.notes, *([f"run folder: {folder}"] if folder else [])]
+                lines = [event.description, *event.notes, *self.notes, *([f"run folder: {folder}"] if folder else [])]
                 for line in lines if event.training.within is None else ():
                     self.console.print(line, soft_wrap=not self.console.is_terminal)
                 self._show(named("compiling"), total=None)
@@ -122,9 +176,11 @@ class TrainingDisplay:
                     total=event.total,
                     steps=f"{short(event.steps)}/{short(event.total)}",
                     speed=f"{short(event.steps_per_second)} steps/s",
-                    score=f"return {number(event.episode_return, 1)}",
+                    score=f"return {number(event.return_100, 1)}{self.assessed}",
                     left=_left(self.progress.tasks[0].time_remaining),
                 )
+            case Assessed():
+                self.assessed = f", evaluated {number(float(event.returns.mean()), 1)}"
             case Stopping(why="a signal"):
                 self._show("stopping; once more to stop at once")
             case Stopping():

@@ -1,4 +1,5 @@
-"""The flags of a training, made from its settings: grouped by the classes that give them, each with its docstring."""
+"""Flags and what is written after them; those of a training are made from its settings, grouped by the classes that
+give them, each with its docstring."""
 
 from __future__ import annotations
 
@@ -8,10 +9,13 @@ import inspect
 import re
 import textwrap
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, TypeVar, get_type_hints
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
 import tyro
 
+from steersman.errors import UsageError
 from steersman.run.settings import RunConfig, known_settings, typed
 from steersman.types import Algorithm
 
@@ -35,10 +39,19 @@ def parse(
     titles = unique([re.sub(r"(?<=[a-z])(?=[A-Z])", "_", kind.__name__).lower() for kind in kinds])
     fields: list[Any] = [(t, k, dataclasses.field(default=k())) for t, k in zip(titles, kinds, strict=True)]
     every = dataclasses.make_dataclass("Train", fields, frozen=True, namespace={"__doc__": ALL})
-    chosen = tyro.cli(every, args=[*map(whole, flags)], prog=prog, config=(tyro.conf.OmitArgPrefixes,))
+    hints = get_type_hints(output) | get_type_hints(RunConfig) | get_type_hints(algorithm.config)
+    chosen = tyro.cli(every, args=plain(flags, hints, 0, prog), prog=prog, config=(tyro.conf.OmitArgPrefixes,))
     first, *rest = (getattr(chosen, title) for title in titles)
     values = {name: value for part in rest for name, value in vars(part).items()}
     return first, {name: values[name] for name in defaults}, defaults
+
+
+def parsed(kind: type[T], arguments: Sequence[str], prog: str) -> T:
+    """What a command was given, as its dataclass; raises UsageError for a value that is none of its flag's."""
+    extras = [get_args(hint) for hint in get_type_hints(kind, include_extras=True).values()]
+    places = [args[0] for args in extras if tyro.conf.Positional in args[1:]]
+    words = None if any(get_origin(place) is tuple for place in places) else len(places)
+    return tyro.cli(kind, args=plain(arguments, get_type_hints(kind), words, prog), prog=prog)
 
 
 def unique(names: Sequence[str]) -> list[str]:
@@ -88,9 +101,80 @@ def _panel(config: type, kind: type, names: list[str], defaults: Mapping[str, An
     return dataclasses.make_dataclass(title, fields, frozen=True, namespace={"__doc__": inspect.getdoc(kind) or ""})
 
 
-def whole(argument: str) -> str:
-    """A count as people write it, in digits: ``1e6`` and ``--steps=2.5e5`` too."""
-    found = re.fullmatch(r"(--[\w-]+=)?(\d+(?:\.\d+)?[eE]\+?\d)", argument)
-    if not found or not float(found[2]).is_integer():
-        return argument
-    return (found[1] or "") + str(int(float(found[2])))
+def plain(arguments: Sequence[str], hints: Mapping[str, Any], words: int | None = None, prog: str = "") -> list[str]:
+    """Arguments with the values of flags as the parser reads them: ``1e6`` in digits, ``64,64`` one after another.
+
+    hints: what each flag's value is, by its name with underscores. words: how many may belong to no flag; none: any.
+    Raises UsageError for a value that is none, and for a word too many.
+
+    >>> plain(["--steps", "1e3", "--hidden-sizes=64,64"], {"steps": int, "hidden_sizes": tuple[int, ...]})
+    ['--steps', '1000', '--hidden-sizes', '64', '64']
+    """
+    found, rest, before = [], list(arguments), ""
+    while rest:
+        argument = rest.pop(0)
+        flag, equals, value = argument.partition("=")
+        name = flag.removeprefix("--").replace("-", "_") if flag.startswith("--") else ""
+        kind, many, optional = _kind(hints.get(name))
+        switch = next((n for n in (name, name.removeprefix("no_")) if hints.get(n) is bool), None)
+        if equals and switch:
+            raise UsageError(f"{argument}: {_switches(switch)}.")
+        if kind is None:
+            found.append(argument)
+            if argument.startswith("-"):
+                words = words if switch or not name else None  # the parser knows what that flag takes, if there is one
+            elif words == 0:
+                raise UsageError(f"{argument!r} is one word too many{before}. See {prog} --help.")
+            else:
+                words = words and words - 1
+            before = f": {_switches(switch)}" if switch else ""
+            continue
+        before = f": {flag} takes one value"
+        values = [value] if equals else []
+        while not equals and rest and not re.match(r"-(-|[A-Za-z])", rest[0]) and (many or not values):
+            values.append(rest.pop(0))
+        if many and kind is int:
+            values = [part for text in values for part in re.split(r"[,\s]+", text.strip("()[] ")) if part]
+        if not values and not many:
+            raise UsageError(f"{flag} is given without a value; it must be {_RIGHT[kind]}.")
+        found += [flag, *(_value(flag, text, kind, many, optional) for text in values)]
+    return found
+
+
+def _switches(name: str) -> str:
+    flag = name.replace("_", "-")
+    return f"--{flag} takes no value; it switches on, --no-{flag} off"
+
+
+_RIGHT = {
+    int: "a whole number, as in 1000000 or 1e6",
+    float: "a number, as in 0.001 or 1e-3",
+    str: "a text",
+    Path: "a file or a folder",
+}
+
+
+def _kind(hint: Any) -> tuple[Any, bool, bool]:
+    """-> (the type of a flag's values, None where the parser alone knows it; whether there are several; or none)"""
+    options = get_args(hint) if type(None) in get_args(hint) else (hint,)
+    kinds = [option for option in options if option is not type(None)]
+    many = len(kinds) == 1 and get_origin(kinds[0]) is tuple
+    kind = get_args(kinds[0])[0] if many else kinds[0]
+    return (kind if len(kinds) == 1 and kind in _RIGHT else None), many, len(options) > 1
+
+
+def _value(flag: str, text: str, kind: Any, many: bool, optional: bool) -> str:
+    if optional and text.lower() == "none":
+        return "None"
+    if kind in (int, float):
+        with suppress(ValueError):
+            number = float(text)
+            if kind is float:
+                return text
+            if number.is_integer():
+                return str(int(text) if text.lstrip("+-").replace("_", "").isdigit() else int(number))
+    elif text.strip():
+        return text
+    given = f"{flag} {text}" if text.strip() else f"{flag} is given an empty text"
+    right = "whole numbers, as in 64 64 or 64,64" if many and kind is int else _RIGHT[kind]
+    raise UsageError(f"{given}: it must be {right}{', or none' if optional else ''}.")

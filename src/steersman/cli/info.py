@@ -10,8 +10,9 @@ from typing import Annotated, Any
 import tyro
 
 from steersman.cli.display import evaluation_rows, number, print_json, print_table
+from steersman.cli.flags import parsed
 from steersman.run import plugins
-from steersman.run.disk import checkpoint, compile_cache, run_folder
+from steersman.run.disk import checkpoint, compile_cache, files, run_folder
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Info:
 
 def run(arguments: list[str]) -> int:
     """-> exit code."""
-    chosen = tyro.cli(Info, args=arguments, prog="steersman info")
+    chosen = parsed(Info, arguments, "steersman info")
     if chosen.run is None:
         versions = run_folder.versions(devices=True) | {"installed_algorithms": sorted(plugins.installed())}
         if chosen.json:
@@ -77,17 +78,20 @@ def describe(path: Path) -> dict[str, Any]:
     opened = run_folder.open_run(path)
     newest, note, content = checkpoint.latest(opened.checkpoints, _inside)
     header, sha256 = content or ({}, None)
-    summary = run_folder.read_summary(opened)
+    summary, by = run_folder.read_summary(opened), files.holder(opened.path)
+    status = "running" if by else summary.get("status") if summary else "stopped"
+    on = f"It did not end; go on with: steersman train --resume {path}" if status == "stopped" else ""
     return {
         "run": str(path),
         "algorithm": opened.config["algorithm"],
         "environment": opened.config["environment"],
-        "status": summary.get("status") if summary else "running or killed",
+        "status": status,
+        "running_in": by,
         "steps": header.get("steps", 0),
         "budget": opened.config["run"].get("steps"),
         "checkpoint": str(newest) if newest else None,
         "parameters_sha256": sha256,
-        "note": " ".join(filter(None, (note, opened.warning))),
+        "note": " ".join(filter(None, (note, opened.warning, on))),
         "summary": summary,
         "config": opened.config["config"],
         "run_config": opened.config["run"],

@@ -10,6 +10,7 @@ import tyro
 
 from steersman import agents, envs
 from steersman.cli.display import print_json
+from steersman.cli.flags import parsed
 from steersman.run import plugins
 from steersman.run.settings import presets
 
@@ -26,7 +27,7 @@ class List:
 
 def run(arguments: list[str]) -> int:
     """-> exit code."""
-    chosen = tyro.cli(List, args=arguments, prog="steersman list")
+    chosen = parsed(List, arguments, "steersman list")
     found = envs.available()
     known = {name: sorted(presets(name)) for name in agents.ALGORITHMS}
     others = plugins.installed()

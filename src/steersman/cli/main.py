@@ -45,8 +45,10 @@ TRAIN_USAGE = """usage: steersman train ALGORITHM ENVIRONMENT [--SETTING VALUE .
   --seed N        the seed; --seeds N trains N of them side by side
   --num-envs N    environments stepped side by side
   --out DIR       the run folder (default: a new one in runs/)
+  --replace       put the run in the place of the one that DIR holds
   --from-data D   learn, or start, from recorded data (steersman collect)
   --network F     your own network, package.module:factory
+  --init-from DIR begin with the parameters of another run, with new settings
   --resume DIR    go on with a run that was stopped, or train it for longer
   --config FILE   repeat a run, in a new folder
   --no-preset     leave the environment's preset aside
@@ -66,6 +68,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def run(arguments: list[str]) -> int:
     """Run one command; -> its exit code."""
+    if arguments[:1] == ["help"] and len(arguments) > 1:
+        arguments = [*arguments[1:2], "--help"]
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(USAGE)
         return 0
@@ -81,7 +85,11 @@ def run(arguments: list[str]) -> int:
         print(TRAIN_USAGE, file=sys.stdout if rest else sys.stderr)
         return 0 if rest else 2
     try:
-        return import_module(f"steersman.cli.{COMMANDS[name][0]}").run(rest)
+        command = import_module(f"steersman.cli.{COMMANDS[name][0]}").run
+        if "--json" not in rest or {"-h", "--help"} & set(rest):
+            return command(rest)
+        with import_module("steersman.cli.display").json_alone():
+            return command(rest)
     except (UsageError, EnvironmentFault) as error:
         print(f"steersman: {error}", file=sys.stderr)
         return 2
@@ -90,8 +98,8 @@ def run(arguments: list[str]) -> int:
         return 1
     except SystemExit as error:  # the parser of flags has said what is wrong
         return error.code if isinstance(error.code, int) else 2
-    except KeyboardInterrupt:
-        print("steersman: interrupted; what was saved stays", file=sys.stderr)
+    except KeyboardInterrupt as error:
+        print(f"steersman: interrupted. {error}".rstrip(), file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of our output went away, as `| head` does
         sys.stderr.close()

@@ -9,19 +9,20 @@ from typing import Annotated
 import tyro
 
 from steersman.cli.display import print_json
+from steersman.cli.flags import parsed
 from steersman.run.compare.picture import plot
 
 
 @dataclass(frozen=True)
 class Plot:
-    """Draw learning curves: runs of one algorithm on one environment share a line, the mean, with its 95% interval."""
+    """Draw learning curves: runs that differ in their seed alone share a line, the mean, with its 95% interval."""
 
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
     """Run folders; or a comparison's folder, for all of its runs."""
     out: Path = Path("curve.png")
     """The picture: .png, .svg or .pdf."""
-    y: str = "episode_return"
-    """What to draw: any name in metrics.jsonl."""
+    y: Annotated[str, tyro.conf.arg(aliases=["--metric"])] = "return_100"
+    """What to draw: any name in metrics.jsonl; success, or another number of info, for its mean over 100 episodes."""
     x: str = "steps"
     """Along which axis: steps or seconds."""
     json: tyro.conf.FlagCreatePairsOff[bool] = False
@@ -30,7 +31,7 @@ class Plot:
 
 def run(arguments: list[str]) -> int:
     """-> exit code."""
-    chosen = tyro.cli(Plot, args=arguments, prog="steersman plot")
+    chosen = parsed(Plot, arguments, "steersman plot")
     plot(chosen.runs, chosen.out, x=chosen.x, y=chosen.y)
     print_json({"picture": str(chosen.out)}) if chosen.json else print(chosen.out)
     return 0

@@ -9,6 +9,7 @@ from typing import Annotated
 import tyro
 
 from steersman.cli.display import print_json
+from steersman.cli.flags import parsed
 from steersman.run.show.video import record_run
 
 
@@ -28,6 +29,8 @@ class Record:
     """Of the episodes."""
     seed_index: int = 0
     """Which of a run's several seeds."""
+    best: tyro.conf.FlagCreatePairsOff[bool] = False
+    """The best policy of the evaluations on the way, instead of the newest."""
     environment: str | None = None
     """For package.module:factory runs: its name again."""
     algorithm: str | None = None
@@ -40,7 +43,7 @@ class Record:
 
 def run(arguments: list[str]) -> int:
     """-> exit code."""
-    chosen = tyro.cli(Record, args=arguments, prog="steersman record")
+    chosen = parsed(Record, arguments, "steersman record")
     path, returns = record_run(
         chosen.run,
         chosen.out,
@@ -48,6 +51,7 @@ def run(arguments: list[str]) -> int:
         steps=chosen.steps,
         seed=chosen.seed,
         seed_index=chosen.seed_index,
+        best=chosen.best,
         environment=chosen.environment,
         algorithm=chosen.algorithm,
         network=chosen.network,

@@ -9,6 +9,7 @@ from typing import Annotated
 import tyro
 
 from steersman.cli.display import print_json
+from steersman.cli.flags import parsed
 from steersman.run.show.saliency import saliency_run
 
 
@@ -28,10 +29,16 @@ class Saliency:
     """How many episodes."""
     steps: int = 500
     """At most so many steps in all."""
+    samples: int = 32
+    """Noisy copies of each frame that a map is the mean of (SmoothGrad); 1 with --noise 0: the raw gradient."""
+    noise: float = 0.15
+    """Their standard deviation, as a part of the frame's range."""
     seed: int = 2_000_000
     """Of the episodes."""
     seed_index: int = 0
     """Which of a run's several seeds."""
+    best: tyro.conf.FlagCreatePairsOff[bool] = False
+    """The best policy of the evaluations on the way, instead of the newest."""
     environment: str | None = None
     """For package.module:factory runs: its name again."""
     algorithm: str | None = None
@@ -44,7 +51,7 @@ class Saliency:
 
 def run(arguments: list[str]) -> int:
     """-> exit code."""
-    chosen = tyro.cli(Saliency, args=arguments, prog="steersman saliency")
+    chosen = parsed(Saliency, arguments, "steersman saliency")
     made = saliency_run(
         chosen.run,
         chosen.out,
@@ -52,8 +59,11 @@ def run(arguments: list[str]) -> int:
         shots=chosen.shots,
         episodes=chosen.episodes,
         steps=chosen.steps,
+        samples=chosen.samples,
+        noise=chosen.noise,
         seed=chosen.seed,
         seed_index=chosen.seed_index,
+        best=chosen.best,
         environment=chosen.environment,
         algorithm=chosen.algorithm,
         network=chosen.network,

@@ -6,22 +6,25 @@ import re
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tyro
 
 from steersman import agents
+from steersman.cli import resumed
 from steersman.cli.display import TrainingDisplay, evaluation_rows, number, print_json, print_table
-from steersman.cli.flags import parse, whole
+from steersman.cli.flags import parse, parsed
 from steersman.cli.main import TRAIN_USAGE
 from steersman.errors import UsageError
 from steersman.run import plugins
 from steersman.run.callbacks import StopAtReturn
 from steersman.run.disk import checkpoint, run_folder
 from steersman.run.events import Callback
-from steersman.run.settings import environment_of, known_settings, preset_for, reopened, translated
+from steersman.run.policies.warm_start import inherited
+from steersman.run.settings import environment_of, fitted, known_settings, preset_for, reopened, translated
 from steersman.run.train import Result, resume, train
 
 
@@ -31,10 +34,21 @@ class Output:
 
     out: Path | None = None
     """The run folder; none: a new one in runs/."""
+    replace: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Put the run in the place of the one that --out holds, whose files are removed."""
     network: str | None = None
     """package.module:factory, a function (key, spec) -> module, in place of the algorithm's own networks."""
+    init_from: Path | None = None
+    """A run by the same algorithm, on the same spaces: begin with its parameters and normalisers, and with its settings
+    where no others are given."""
+    init_best: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Of --init-from, the best policy of the evaluations on the way, instead of the newest."""
+    init_optimiser: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Of --init-from, the optimiser's moments too."""
     stop_at_return: float | None = None
     """Stop early, once the mean return of training episodes reaches this."""
+    stop_at_evaluation: float | None = None
+    """Stop early, once the mean return of an evaluation on the way reaches this."""
     quiet: tyro.conf.FlagCreatePairsOff[bool] = False
     """Show nothing but errors."""
     json: tyro.conf.FlagCreatePairsOff[bool] = False
@@ -57,6 +71,8 @@ class Resume:
     """package.module:factory, named again for a run with a network of your own."""
     stop_at_return: float | None = None
     """Stop early, once the mean return of training episodes reaches this."""
+    stop_at_evaluation: float | None = None
+    """Stop early, once the mean return of an evaluation on the way reaches this."""
     quiet: tyro.conf.FlagCreatePairsOff[bool] = False
     """Show nothing but errors."""
     json: tyro.conf.FlagCreatePairsOff[bool] = False
@@ -73,11 +89,18 @@ class Asked:
     source: str  # where those are from
     flags: list[str]
 
+    @property
+    def named(self) -> set[str]:
+        """The settings that are asked for: by flags, or as another run's; those of a preset are defaults."""
+        flags = {f.partition("=")[0].removeprefix("--").replace("-", "_") for f in self.flags if f.startswith("--")}
+        return flags if self.source.startswith("preset") else flags | self.base.keys()
+
 
 def run(arguments: list[str]) -> int:
     """-> exit code: 0 done, 130 interrupted."""
     if any(a == "--resume" or a.startswith("--resume=") for a in arguments):
-        again = tyro.cli(Resume, args=[*map(whole, arguments)], prog="steersman train")
+        resumed.check(arguments, *([f.name for f in fields(kind)] for kind in (Resume, Output)))
+        again = parsed(Resume, arguments, "steersman train")
         own = {"environment": again.environment, "algorithm": again.algorithm, "network": again.network}
         work = lambda callbacks: resume(again.resume, steps=again.steps, callbacks=callbacks, **own)
         return _finish(_shown(again, work), own, again)
@@ -87,10 +110,12 @@ def run(arguments: list[str]) -> int:
     _check_names(asked.flags, known_settings(entry))
     title = f"steersman train {named} {environment or 'ENVIRONMENT'}"
     output, settings, defaults = parse(entry, Output, asked.base, asked.flags, title)
+    settings = fitted(entry, settings, asked.named)
     if environment is None:
         raise UsageError(f"Name an environment: steersman train {named} CartPole-v1. Known ones: steersman list")
     out = output.out or run_folder.default_path(entry.name, environment, settings["seed"])
-    rest: dict[str, Any] = {"network": output.network, "out": out, "preset": False}
+    rest: dict[str, Any] = {"network": output.network, "out": out, "replace": output.replace, "preset": False}
+    rest |= {name: getattr(output, name) for name in ("init_from", "init_best", "init_optimiser")}
     work = lambda callbacks: train(named, environment, callbacks=callbacks, **rest, **settings)
     own = {"environment": environment if ":" in environment else None, "network": output.network}
     own["algorithm"] = None if named in agents.ALGORITHMS else named
@@ -116,11 +141,22 @@ def _asked(arguments: list[str]) -> Asked:
     if not names:
         raise UsageError(f"Name an algorithm and an environment.\n\n{TRAIN_USAGE}")
     name, environment = names[0], names[1] if len(names) == 2 else None
-    if name not in agents.ALGORITHMS and (environment in agents.ALGORITHMS or re.search(r"/|-v\d+$", name)):
+    named = name in agents.ALGORITHMS or ":" in name
+    if not named and (environment in agents.ALGORITHMS or re.search(r"/|-v\d+$", name)):
         raise UsageError(f"The algorithm comes first: steersman train {environment or 'ppo'} {name}")
     entry = plugins.algorithm(name)
+    if flags and not flags[0].startswith("-"):
+        raise UsageError(
+            f"{flags[0]!r} is one word too many: steersman train ALGORITHM ENVIRONMENT, then settings as flags, "
+            "--gamma 0.98. Several algorithms at once: steersman compare"
+        )
+    if any(flag.startswith("--no-preset=") for flag in flags):
+        raise UsageError("--no-preset takes no value: it leaves the environment's preset aside.")
     if "--no-preset" in flags:
         return Asked(name, environment, {}, "", [f for f in flags if f != "--no-preset"])
+    start, _ = _taken("--init-from", flags)
+    if start is not None:
+        return Asked(name, environment, inherited(entry, Path(start)), start, flags)
     preset = preset_for(entry, environment)
     return Asked(name, environment, preset, f"preset of {environment}" if preset else "", flags)
 
@@ -135,6 +171,11 @@ def _repeated(file: str, names: list[str], flags: list[str]) -> Asked:
         raise UsageError(
             f"{path} is of a run by an algorithm of your own, {saved['algorithm']}, and a file does not decide what is "
             f"imported. Name it: steersman train {again} --config {path}"
+        )
+    if "init" in saved and not any(f.partition("=")[0] == "--init-from" for f in flags):
+        raise UsageError(
+            f"{path} is of a run that began with the parameters of another, {saved['init']['run']}. Name that: "
+            "--init-from RUN, or repeat that run itself."
         )
     if saved["run"].get("network") and not any(f.partition("=")[0] == "--network" for f in flags):
         raise UsageError(f"{path} is of a run with a network of your own. Name it: --network PACKAGE.MODULE:FACTORY")
@@ -163,7 +204,8 @@ def _taken(flag: str, arguments: list[str]) -> tuple[str | None, list[str]]:
             return argument.removeprefix(f"{flag}="), arguments[:at] + arguments[at + 1 :]
         if argument == flag:
             if at + 1 == len(arguments):
-                raise UsageError(f"{flag} needs a file: steersman train {flag} RUN/config.json")
+                what = "a file: steersman train --config RUN/config.json" if flag == "--config" else "a run folder."
+                raise UsageError(f"{flag} needs {what}")
             return arguments[at + 1], arguments[:at] + arguments[at + 2 :]
     return None, arguments
 
@@ -171,8 +213,9 @@ def _taken(flag: str, arguments: list[str]) -> tuple[str | None, list[str]]:
 def _notes(asked: Asked, settings: dict[str, Any], before: dict[str, Any]) -> list[str]:
     """What differs from the defaults, and why, for people to read."""
     show = lambda names: ", ".join(f"{name}={settings[name]}" for name in names)
-    kept = [name for name in asked.base if settings[name] == before[name]]
-    yours = [name for name in settings if settings[name] != before[name]]
+    yours = [name for name in settings if name in asked.named]
+    fitting = [name for name in settings if name not in asked.named and settings[name] != before[name]]
+    kept = [name for name in asked.base if settings[name] == before[name] and name not in yours]
     notes = []
     if asked.source.startswith("preset") and kept:
         notes.append(f"{asked.source}: {show(kept)}")
@@ -180,6 +223,8 @@ def _notes(asked: Asked, settings: dict[str, Any], before: dict[str, Any]) -> li
         notes.append(f"settings of {asked.source}")
     if yours:
         notes.append(f"given: {show(yours)}")
+    if fitting:
+        notes.append(f"for so few steps: {show(fitting)}")
     return notes
 
 
@@ -188,6 +233,8 @@ def _shown(output: Output | Resume, work: Callable[[list[Callback]], Result], no
     callbacks: list[Callback] = [] if display is None else [display]
     if output.stop_at_return is not None:
         callbacks.append(StopAtReturn(output.stop_at_return))
+    if output.stop_at_evaluation is not None:
+        callbacks.append(StopAtReturn(output.stop_at_evaluation, of="evaluation_return"))
     with display or nullcontext():
         return work(callbacks)
 
@@ -217,6 +264,10 @@ def _rows(result: Result) -> list[tuple[str, str]]:
         rows.insert(1, ("stopped by", ": ".join(filter(None, summary["stopped"].values()))))
     if summary["evaluation"]:
         rows += evaluation_rows(summary["evaluation"])
+    if best := summary.get("best"):
+        each = zip(*(np.atleast_1d(best[name]) for name in ("return", "steps")), strict=True)
+        shown = "; ".join(f"{number(float(r))} at {number(int(s))} steps" for r, s in each)
+        rows.append(("best on the way", f"mean return {shown}"))
     for seed, evaluation in zip(summary["seeds"], summary["evaluations"], strict=False):
         rows.append((f"  seed {seed}", f"mean return {number(evaluation['mean'])}"))
     if result.run:

@@ -1,6 +1,6 @@
 """Atari 2600 games of the Arcade Learning Environment, stepped by threads of C++, as ``HostEnvs``: ``atari/Breakout``.
 
-Extra: ``pip install 'steersman[atari]'``; the games come with ale-py. The protocol (Machado et al. 2018,
+Extra: ``atari``; the games come with ale-py. The protocol (Machado et al. 2018,
 arXiv:1709.06009, section 5; Mnih et al. 2015 for the preprocessing), and its options:
 
 - An action lasts 4 frames; with probability 0.25 a frame repeats the last action instead ("sticky", as ``ALE/...-v5``).
@@ -15,14 +15,15 @@ arXiv:1709.06009, section 5; Mnih et al. 2015 for the preprocessing), and its op
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 
 from steersman.envs.host.contract import leaves_of
-from steersman.envs.host.timesteps import Bookkeeper, check_action, member_seeds
-from steersman.errors import UsageError, nearest
+from steersman.envs.host.timesteps import Bookkeeper, action_guard, member_seeds
+from steersman.errors import UsageError, nearest, to_install
 from steersman.spaces import canonical_action_space, inside_space, native_map
 from steersman.types import EnvSpec, HostEnvs, PyTree, TimeStep
 
@@ -94,21 +95,26 @@ class Lives:
         return {"reward": learned, "terminated": terminated | lost, "native_reward": points, "over": over}
 
 
-def make(name: str, num_envs: int, *, workers: int = 0, **kwargs: Any) -> HostEnvs:
+def make(name: str, num_envs: int, *, workers: int = 0, log_info: Sequence[str] = (), **kwargs: Any) -> HostEnvs:
     """``num_envs`` copies of a game, by its name: ``Breakout`` or ``atari/Breakout``.
 
     kwargs: the fields of ``Protocol``; ``num_threads`` (0: one for each core); ``render_mode="rgb_array"``.
 
     Raises UsageError where ale-py is not installed, for unknown games (with the nearest) and arguments, and for
-    ``workers``, which C++ threads make needless.
+    ``workers``, which C++ threads make needless, and ``log_info``.
     """
     try:
         from ale_py import roms, vector_env
     except ImportError as error:
-        raise UsageError("ale-py is not installed. Install it with: pip install 'steersman[atari]'") from error
+        raise UsageError(f"ale-py is not installed. Install it with: {to_install('atari')}") from error
     if workers:
         raise UsageError(
             f"workers={workers}: Atari games have threads of their own. Use num_threads={workers} instead."
+        )
+    if log_info:
+        raise UsageError(
+            f"log_info = {', '.join(log_info)}: of a game that is over ale-py gives the last picture and no info. "
+            "Leave log_info out."
         )
     title = name.removeprefix("atari/")
     games = {rom.title().replace("_", ""): rom for rom in roms.get_all_rom_ids()}
@@ -163,7 +169,7 @@ class AtariEnvs(HostEnvs):
         inside = inside_space(native)
         self.spec = EnvSpec(f"atari/{title}", inside, canonical_action_space(actions), actions, p.max_steps)
         self._native, self._book = native_map(actions), Bookkeeper(self.spec, num_envs, leaves_of(native, inside))
-        self._lives, self._ready, self._fresh = Lives(p), False, True
+        self._guard, self._lives, self._ready = action_guard(self.spec, num_envs), Lives(p), False
 
     def reset(self, seed: int) -> PyTree:
         if self._envs is None:
@@ -173,15 +179,13 @@ class AtariEnvs(HostEnvs):
         if self._camera is not None:
             self._picture = self._camera.reset(seed=seeds[:1])[0][0, -1]
         self._lives.reset(info["lives"])
-        self._ready = self._fresh = True
+        self._ready = True
         return self._book.reset([obs])
 
     def step(self, action: PyTree) -> TimeStep:
         if not self._ready or self._envs is None:
             raise UsageError("Call reset(seed) before the first step.")
-        if self._fresh:
-            check_action(self.spec, self.num_envs, action)
-            self._fresh = False
+        self._guard(action)
         native = np.asarray(self._native(action), np.int32)
         obs, reward, terminated, truncated, info = self._envs.step(native)
         if self._camera is not None:

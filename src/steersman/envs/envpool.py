@@ -1,10 +1,10 @@
-"""EnvPool's environments, stepped by threads of C++, as ``HostEnvs``. Extra: ``pip install 'steersman[envpool]'``."""
+"""EnvPool's environments, stepped by threads of C++, as ``HostEnvs``. Extra: ``envpool``."""
 
 from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,13 +12,14 @@ from gymnasium import spaces
 
 from steersman.envs.atari import Lives, Protocol, protocol_of
 from steersman.envs.host.contract import leaves_of
-from steersman.envs.host.timesteps import Bookkeeper, check_action, flatten, member_seeds
-from steersman.errors import UsageError, nearest
+from steersman.envs.host.timesteps import Bookkeeper, action_guard, flatten, logged_at_ends, member_seeds
+from steersman.episodes import logged_names
+from steersman.errors import UsageError, nearest, to_install
 from steersman.spaces import canonical_action_space, inside_space, native_map, to_inside
 from steersman.types import EnvSpec, HostEnvs, PyTree, TimeStep
 
 
-def make(name: str, num_envs: int, *, workers: int = 0, **kwargs: Any) -> HostEnvs:
+def make(name: str, num_envs: int, *, workers: int = 0, log_info: Sequence[str] = (), **kwargs: Any) -> HostEnvs:
     """``num_envs`` environments of EnvPool, by its id: ``CartPole-v1`` or ``envpool/CartPole-v1``.
 
     kwargs: EnvPool's, such as ``num_threads`` (0: one for each core), ``max_episode_steps``, ``render_mode``. Atari
@@ -30,7 +31,7 @@ def make(name: str, num_envs: int, *, workers: int = 0, **kwargs: Any) -> HostEn
     try:
         import envpool
     except ImportError as error:
-        raise UsageError("EnvPool is not installed. Install it with: pip install 'steersman[envpool]'") from error
+        raise UsageError(f"EnvPool is not installed. Install it with: {to_install('envpool')}") from error
     if isinstance(num_envs, bool) or not isinstance(num_envs, int) or num_envs < 1:
         raise UsageError(f"num_envs is a whole number of at least 1; got {num_envs!r}.")
     if workers:
@@ -39,7 +40,7 @@ def make(name: str, num_envs: int, *, workers: int = 0, **kwargs: Any) -> HostEn
     known = envpool.list_all_envs()
     if id not in known:
         raise UsageError(f"EnvPool has no {id}. {nearest(id, known)}".rstrip())
-    return EnvPoolEnvs(envpool, id, num_envs, kwargs)
+    return EnvPoolEnvs(envpool, id, num_envs, kwargs, log_info)
 
 
 class EnvPoolEnvs(HostEnvs):
@@ -50,8 +51,8 @@ class EnvPoolEnvs(HostEnvs):
     same step. ``reset(seed)`` makes a new pool, since a pool's seeds are fixed when it is made.
     """
 
-    def __init__(self, envpool: Any, id: str, num_envs: int, kwargs: dict[str, Any]):
-        self._lives = None
+    def __init__(self, envpool: Any, id: str, num_envs: int, kwargs: dict[str, Any], log_info: Sequence[str] = ()):
+        self._lives, self._log = None, logged_names(log_info)
         try:
             with _quiet():
                 if "zero_discount_on_life_loss" in envpool.make_spec(id)._config_keys:
@@ -77,7 +78,7 @@ class EnvPoolEnvs(HostEnvs):
         self.num_envs = num_envs
         self._native = native_map(actions)
         self._book = Bookkeeper(self.spec, num_envs, leaves_of(self._native_space, inside))
-        self._fresh = True
+        self._guard = action_guard(self.spec, num_envs)
 
     def reset(self, seed: int) -> PyTree:
         seeds = member_seeds(seed, self.num_envs)
@@ -89,32 +90,33 @@ class EnvPoolEnvs(HostEnvs):
             obs, info = pool.reset()
         if self._lives is not None:
             self._lives.reset(info["lives"])
-        self._pool, self._fresh = pool, True
+        self._pool = pool
         return self._book.reset(self._leaves(obs))
 
     def step(self, action: PyTree) -> TimeStep:
         pool = self._pool
         if pool is None:
             raise UsageError("Call reset(seed) before the first step.")
-        if self._fresh:
-            check_action(self.spec, self.num_envs, action)
-            self._fresh = False
+        self._guard(action)
         last, reward, terminated, truncated, info = pool.step(self._native(action))
-        obs, final = self._leaves(last), None
+        obs, final, logged = self._leaves(last), None, None
         ended, lives = terminated | truncated, info.get("lives")
         if ended.any():
             final, obs = obs, [x.copy() for x in obs]
             rows = np.flatnonzero(ended).astype(np.int32)
+            plain = {name: x for name, x in info.items() if np.ndim(x) and len(x) == self.num_envs}
+            info_of = lambda i: {name: x[i] for name, x in plain.items()}
+            logged = logged_at_ends(self.spec.id, info_of, self._log, ended)
             first, info = pool.reset(rows)
             for x, new in zip(obs, self._leaves(first), strict=True):
                 x[rows] = new
             if lives is not None:
                 lives = lives.copy()
                 lives[rows] = info["lives"]
-        told = {"reward": reward.astype(np.float64), "terminated": terminated.copy()}
+        told: dict[str, Any] = {"reward": reward.astype(np.float64), "terminated": terminated.copy()}
         if self._lives is not None and lives is not None:
             told = self._lives.step(lives, reward, terminated.copy(), truncated)
-        return self._book.step(obs, truncated=truncated.copy(), final=final, action=action, **told)
+        return self._book.step(obs, truncated=truncated.copy(), final=final, action=action, logged=logged, **told)
 
     def render(self) -> Any:
         """A picture of member 0. Raises UsageError where it was made without ``render_mode="rgb_array"``."""

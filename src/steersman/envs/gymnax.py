@@ -17,7 +17,7 @@ import numpy as np
 from gymnasium import spaces
 
 from steersman.envs.wrappers import PureEnv
-from steersman.errors import UsageError, nearest
+from steersman.errors import UsageError, nearest, to_install
 from steersman.spaces import canonical_action_space, inside_space, native_map, to_inside
 from steersman.types import Env, EnvSpec, Key, PyTree, TimeStep
 
@@ -34,7 +34,7 @@ def make(name: str, **kwargs: Any) -> Env:
         import gymnax  # pyright: ignore[reportMissingImports]
     except ModuleNotFoundError as error:
         what = "gymnax is" if error.name == "gymnax" else f"gymnax needs {error.name}, which is"
-        raise UsageError(f"{what} not installed. Install it with: pip install 'steersman[gymnax]'") from error
+        raise UsageError(f"{what} not installed. Install it with: {to_install('gymnax')}") from error
     known = list(gymnax.registered_envs)
     if name not in known:
         raise UsageError(f"gymnax has no environment {name}. {nearest(name, known)}")

@@ -2,7 +2,8 @@
 
 - ``CartPole-v1``: a compiled twin where there is one (``classic``), else Gymnasium's environment of that id;
 - ``gymnasium/CartPole-v1``, ``gymnax/...``, ``atari/...``, ``envpool/...``, ``goal/...``, ``probe/...``: by family;
-- ``package.module:factory``: your own, a function or class that gives a ``gymnasium.Env`` or a steersman ``Env``;
+- ``package.module:factory``, ``path/file.py:factory``: your own, a function or class that gives a ``gymnasium.Env`` or
+  a steersman ``Env``;
 - ``package:Namespace/Name-v0``: an id of Gymnasium's that exists once ``package`` is imported.
 
 A name may go on with the environment's own arguments: ``atari/Pong,sticky=0``, ``FrozenLake-v1,is_slippery=false``.
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import inspect
 import reprlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from steersman.envs.classic import TWINS
 from steersman.envs.families import FAMILIES, split_name
-from steersman.envs.importing import load_object
+from steersman.envs.importing import is_file, load_object, offer
 from steersman.errors import EnvironmentFault, UsageError, nearest, raised_at
 
 if TYPE_CHECKING:
@@ -39,12 +40,15 @@ class Available(NamedTuple):
     installed: bool
 
 
-def make(environment: Any, num_envs: int, *, workers: int = 0, **kwargs: Any) -> DeviceEnvs | HostEnvs:
+def make(
+    environment: Any, num_envs: int, *, workers: int = 0, log_info: Sequence[str] = (), **kwargs: Any
+) -> DeviceEnvs | HostEnvs:
     """``num_envs`` environments side by side, from a name or an object.
 
     environment: a name (see the module), a steersman ``Env``, a ``gymnasium.Env``, a function or class that gives
         either, or ``DeviceEnvs`` / ``HostEnvs``, which are returned as they are.
     workers: processes that step host environments together with this one.
+    log_info: numbers in the info of host environments that are wanted of the last step of each episode.
     kwargs: the environment's own arguments.
 
     Raises UsageError for unknown names (with the nearest ones), for extras that are not installed, for a factory that
@@ -56,10 +60,14 @@ def make(environment: Any, num_envs: int, *, workers: int = 0, **kwargs: Any) ->
     if isinstance(num_envs, bool) or not isinstance(num_envs, int) or num_envs < 1:
         raise UsageError(f"num_envs is a whole number of at least 1; got {num_envs!r}.")
     if not isinstance(environment, str):
-        return _from_object(environment, num_envs, workers, kwargs, _label(environment))
+        return _from_object(environment, num_envs, workers, kwargs, _label(environment), log_info)
     name, arguments = split_name(environment)
     if arguments:
-        return _named(make(name, num_envs, workers=workers, **{**arguments, **kwargs}), environment)
+        given: Any = {"workers": workers, "log_info": log_info, **arguments, **kwargs}
+        return _named(make(name, num_envs, **given), environment)
+    package, _, inside = name.partition(":")
+    if inside and is_file(package):
+        return _own(name, num_envs, workers, kwargs, log_info)
     env = _compiled(name, kwargs)
     if env is not None:
         return _vectorize(env, num_envs, workers)
@@ -67,20 +75,27 @@ def make(environment: Any, num_envs: int, *, workers: int = 0, **kwargs: Any) ->
     if head == "atari" and rest:
         from steersman.envs import atari
 
-        return atari.make(rest, num_envs, workers=workers, **kwargs)
+        return atari.make(rest, num_envs, workers=workers, log_info=log_info, **kwargs)
     if head == "envpool" and rest:
         from steersman.envs import envpool
 
-        return envpool.make(rest, num_envs, workers=workers, **kwargs)
-    package, _, inside = name.partition(":")
+        return envpool.make(rest, num_envs, workers=workers, log_info=log_info, **kwargs)
     elsewhere = package and inside and not inside.replace(".", "_").isidentifier()  # ale_py:ALE/Pong-v5
     if (head in ("gymnasium", "ALE") and rest) or _gymnasium_has(name) or elsewhere:
         from steersman.envs.host import gymnasium as host
 
-        return host.make(rest if head == "gymnasium" else name, num_envs, workers=workers, **kwargs)
+        id = rest if head == "gymnasium" else name
+        return host.make(id, num_envs, workers=workers, log_info=log_info, **kwargs)
     if ":" in name:
-        return _named(_from_object(load_object(name, "the environment"), num_envs, workers, kwargs, name), name)
+        return _own(name, num_envs, workers, kwargs, log_info)
     raise _unknown(name)
+
+
+def _own(
+    name: str, num_envs: int, workers: int, kwargs: dict[str, Any], log_info: Sequence[str]
+) -> DeviceEnvs | HostEnvs:
+    thing = load_object(name, "the environment")
+    return _named(_from_object(thing, num_envs, workers, kwargs, name, log_info), name)
 
 
 def _named(made: DeviceEnvs | HostEnvs, name: str) -> DeviceEnvs | HostEnvs:
@@ -193,7 +208,9 @@ def _compiled(name: str, kwargs: dict[str, Any]) -> Env | None:
     return None
 
 
-def _from_object(thing: Any, num_envs: int, workers: int, kwargs: dict[str, Any], label: str) -> DeviceEnvs | HostEnvs:
+def _from_object(
+    thing: Any, num_envs: int, workers: int, kwargs: dict[str, Any], label: str, log_info: Sequence[str]
+) -> DeviceEnvs | HostEnvs:
     import gymnasium
 
     from steersman.types import DeviceEnvs, HostEnvs
@@ -208,9 +225,9 @@ def _from_object(thing: Any, num_envs: int, workers: int, kwargs: dict[str, Any]
     from steersman.envs.host import gymnasium as host
 
     if made is thing or isinstance(made, gymnasium.vector.VectorEnv):  # the adapter says what it can do with one
-        return host.make(made, num_envs, workers=workers)
+        return host.make(made, num_envs, workers=workers, log_info=log_info)
     made.close()  # it was made to see what it is; every member is made by the factory, where it will live
-    return host.make(partial(_made, thing, kwargs, label), num_envs, workers=workers)
+    return host.make(partial(_made, thing, kwargs, label), num_envs, workers=workers, log_info=log_info)
 
 
 def _made(thing: Any, kwargs: dict[str, Any], label: str) -> Any:
@@ -238,17 +255,32 @@ def _call(factory: Callable[..., Any], kwargs: dict[str, Any], label: str) -> An
     try:
         inspect.signature(factory).bind(**kwargs)
     except TypeError as error:
-        raise UsageError(f"{label} cannot be made with the arguments {kwargs}: {error}.") from None
+        raise UsageError(
+            f"{label} cannot be made with the arguments {kwargs}: {error}. {_takes(factory, label)}"
+        ) from None
     except ValueError:  # some callables of extensions have no signature to look at
         pass
     try:
         return factory(**kwargs)
     except (UsageError, EnvironmentFault):
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise EnvironmentFault(
             f"{label} could not be made: {type(error).__name__}: {error}{raised_at(error)}"
         ) from error
+
+
+def _takes(factory: Callable[..., Any], label: str) -> str:
+    """How a factory is given its arguments."""
+    kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    names = {n: p.default for n, p in inspect.signature(factory).parameters.items() if p.kind not in kinds}
+    needed = [name for name, default in names.items() if default is inspect.Parameter.empty]
+    if not names:
+        return "It takes none."
+    given = "".join(f",{name}=..." for name in needed or [*names][:1])
+    made = ", ".join(f"{name}=..." for name in needed or [*names][:1])
+    here = f"{label}{given}" if ":" in label else f"a function that takes none: lambda: {label}({made})"
+    return f"It takes {', '.join(names)}; give them as {here}."
 
 
 def _vectorize(env: Env, num_envs: int, workers: int) -> DeviceEnvs:
@@ -278,6 +310,8 @@ def _unknown(name: str) -> UsageError:
     older = [spec.id for spec in registry.values() if isinstance(spec.entry_point, str)]
     ids = list(dict.fromkeys([*(row.id for row in available()), *older]))
     family, slash, rest = name.partition("/")
+    if offered := offer(name):
+        return UsageError(f"Unknown environment {name!r}. {offered}")
     if slash and rest and family not in {spec.namespace for spec in registry.values()}:
         where = f"Unknown family {family!r} in {name}; families are {', '.join(f'{f}/' for f in FAMILIES)}."
     else:

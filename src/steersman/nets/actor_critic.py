@@ -43,6 +43,7 @@ class ActorCritic(eqx.Module):
         activation: str = "tanh",
         share_trunk: bool = False,
         encoder: str = "auto",
+        channels: str = "auto",
         layer_norm: bool = False,
         log_std_init: float = 0.0,
         state_dependent_std: bool = False,
@@ -51,7 +52,7 @@ class ActorCritic(eqx.Module):
         keys = jax.random.split(key, 6)
         space = spec.observation_space
         self.has_mask = isinstance(space, spaces.Dict) and MASK in space.spaces
-        read = partial(Encoder, space, encoder, layer_norm=layer_norm)
+        read = partial(Encoder, space, encoder, channels=channels, layer_norm=layer_norm)
         trunk = partial(MLP, sizes=hidden_sizes, activation=activation, layer_norm=layer_norm)
         self.policy_encoder = read(key=keys[0])
         self.policy_trunk = trunk(self.policy_encoder.out_size, key=keys[1])

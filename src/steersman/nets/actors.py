@@ -16,7 +16,7 @@ from steersman.nets.layers.initialisers import orthogonal_linear
 from steersman.nets.layers.linear import Linear
 from steersman.nets.layers.mlp import MLP
 from steersman.spaces import MASK
-from steersman.theory.distributions import Categorical, Deterministic, DiagGaussian, TanhGaussian, masked
+from steersman.theory.distributions import Categorical, Deterministic, TanhGaussian, masked
 from steersman.types import EnvSpec, Key, PyTree
 
 LEAST_LOG_STD = -5.0  # of a cloned policy; as the authors of IQL have it
@@ -42,6 +42,7 @@ class Actor(eqx.Module):
         hidden_sizes: Sequence[int] = (256, 256),
         activation: str = "relu",
         encoder: str = "auto",
+        channels: str = "auto",
         layer_norm: bool = False,
         deterministic: bool = False,
         key: Key,
@@ -49,7 +50,7 @@ class Actor(eqx.Module):
         keys = jax.random.split(key, 3)
         space = spec.observation_space
         self.has_mask = isinstance(space, spaces.Dict) and MASK in space.spaces
-        self.encoder = Encoder(space, encoder, layer_norm=layer_norm, key=keys[0])
+        self.encoder = Encoder(space, encoder, channels=channels, layer_norm=layer_norm, key=keys[0])
         self.trunk = MLP(self.encoder.out_size, hidden_sizes, activation=activation, layer_norm=layer_norm, key=keys[1])
         self.kind, outputs = policy_outputs(spec.action_space, deterministic)
         self.head = orthogonal_linear(self.trunk.out_size, outputs, keys[2], gain=POLICY_GAIN)
@@ -78,21 +79,23 @@ class StochasticActor(eqx.Module):
         hidden_sizes: Sequence[int] = (256, 256),
         activation: str = "relu",
         encoder: str = "auto",
+        channels: str = "auto",
         layer_norm: bool = False,
         key: Key,
     ):
         keys = jax.random.split(key, 3)
         space = spec.observation_space
         self.has_mask = isinstance(space, spaces.Dict) and MASK in space.spaces
-        self.encoder = Encoder(space, encoder, layer_norm=layer_norm, key=keys[0])
+        self.encoder = Encoder(space, encoder, channels=channels, layer_norm=layer_norm, key=keys[0])
         self.trunk = MLP(self.encoder.out_size, hidden_sizes, activation=activation, layer_norm=layer_norm, key=keys[1])
         self.head = PolicyHead(self.trunk.out_size, spec.action_space, key=keys[2])
 
     def __call__(self, obs: PyTree):
-        policy = self.head(self.trunk(self.encoder(obs)), obs[MASK] if self.has_mask else None)
-        if isinstance(policy, DiagGaussian):
-            return policy._replace(log_std=jnp.clip(policy.log_std, LEAST_LOG_STD, LOG_STD_RANGE[1]))
-        return policy
+        head = self.head
+        if head.log_std is not None:
+            within = jnp.clip(head.log_std, LEAST_LOG_STD, LOG_STD_RANGE[1])
+            head = eqx.tree_at(lambda head: head.log_std, head, within)
+        return head(self.trunk(self.encoder(obs)), obs[MASK] if self.has_mask else None)
 
 
 def policy_outputs(space: spaces.Space, deterministic: bool = False) -> tuple[str, int]:

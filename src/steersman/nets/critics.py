@@ -39,12 +39,13 @@ class Critic(eqx.Module):
         hidden_sizes: Sequence[int] = (256, 256),
         activation: str = "relu",
         encoder: str = "auto",
+        channels: str = "auto",
         layer_norm: bool = False,
         outputs: int = 1,
         key: Key,
     ):
         keys = jax.random.split(key, 3)
-        self.encoder = Encoder(spec.observation_space, encoder, layer_norm=layer_norm, key=keys[0])
+        self.encoder = Encoder(spec.observation_space, encoder, channels=channels, layer_norm=layer_norm, key=keys[0])
         space, size, self.action_encoder = spec.action_space, self.encoder.out_size, None
         if isinstance(space, spaces.Discrete):
             outputs = int(space.n)
@@ -86,11 +87,12 @@ class StateValue(eqx.Module):
         hidden_sizes: Sequence[int] = (256, 256),
         activation: str = "relu",
         encoder: str = "auto",
+        channels: str = "auto",
         layer_norm: bool = False,
         key: Key,
     ):
         keys = jax.random.split(key, 3)
-        self.encoder = Encoder(spec.observation_space, encoder, layer_norm=layer_norm, key=keys[0])
+        self.encoder = Encoder(spec.observation_space, encoder, channels=channels, layer_norm=layer_norm, key=keys[0])
         self.trunk = MLP(self.encoder.out_size, hidden_sizes, activation=activation, layer_norm=layer_norm, key=keys[1])
         self.head = orthogonal_linear(self.trunk.out_size, 1, keys[2], gain=1.0)
 

@@ -11,14 +11,14 @@ import jax.numpy as jnp
 from gymnasium import spaces
 
 from steersman.errors import UsageError
-from steersman.nets.layers.conv import ImpalaCNN, minatar, nature
+from steersman.nets.layers.conv import ImpalaCNN, channels_last, minatar, nature
 from steersman.spaces import MASK, is_image
 from steersman.types import Key, PyTree
 
 ENCODERS = ("auto", "flatten", "nature", "impala", "minatar")  # of images; other spaces have but one
 
 
-def encoder_for(space: spaces.Space) -> str:
+def encoder_for(space: spaces.Space, channels: str = "auto") -> str:
     """What ``auto`` stands for: the trunk of the literature for an image of that shape and dtype.
 
     ``nature``: uint8 of rank 3, at least 36 pixels high and wide. ``minatar``: rank 3, both sides from 5 to 35, of any
@@ -27,7 +27,7 @@ def encoder_for(space: spaces.Space) -> str:
     shape = space.shape or ()
     if not isinstance(space, spaces.Box) or len(shape) != 3:
         return "flatten"
-    sides = shape[:2] if shape[2] == min(shape) else shape[1:]
+    sides = shape[:2] if channels_last(shape, channels) else shape[1:]
     if is_image(space) and min(sides) >= 36:
         return "nature"
     return "minatar" if min(sides) >= 5 and max(sides) <= 35 else "flatten"
@@ -57,7 +57,8 @@ class Encoder(eqx.Module):
     """Encodes every leaf of an observation by its space and joins the results: ``obs -> [out_size]``.
 
     Box: flattened; image: convolutions, as ``kind`` says (``auto``: ``encoder_for``); Discrete, MultiDiscrete: one-hot;
-    MultiBinary: 0/1 floats; Dict, Tuple: every part but ``action_mask``. ``layer_norm``: in the convolutional trunks.
+    MultiBinary: 0/1 floats; Dict, Tuple: every part but ``action_mask``. ``layer_norm``: in the convolutional trunks;
+    ``channels``: which axis of their pictures holds them (``conv.channels_last``).
     Raises UsageError for other spaces, an unknown kind, and a kind of convolutions where there is no image.
     """
 
@@ -65,7 +66,9 @@ class Encoder(eqx.Module):
     keys: tuple[Any, ...] | None = eqx.field(static=True)  # of a Dict or Tuple; None: a single part
     out_size: int = eqx.field(static=True)
 
-    def __init__(self, space: spaces.Space, kind: str = "auto", *, layer_norm: bool = False, key: Key):
+    def __init__(
+        self, space: spaces.Space, kind: str = "auto", *, channels: str = "auto", layer_norm: bool = False, key: Key
+    ):
         if kind not in ENCODERS:
             raise UsageError(f"encoder = {kind!r}; it must be one of {', '.join(ENCODERS)}.")
         if kind not in ("auto", "flatten") and not any(_is_grid(leaf) for leaf in _leaves(space)):
@@ -77,14 +80,14 @@ class Encoder(eqx.Module):
             keys = jax.random.split(key, max(len(named), 1))
             kinds = [kind if any(map(_is_grid, _leaves(child))) else "auto" for _, child in named]
             made = [
-                Encoder(child, kind, layer_norm=layer_norm, key=k)
+                Encoder(child, kind, channels=channels, layer_norm=layer_norm, key=k)
                 for (_, child), kind, k in zip(named, kinds, keys, strict=True)
             ]
             self.keys, self.parts = tuple(name for name, _ in named), tuple(made)
             self.out_size = sum(part.out_size for part in made)
         else:
             self.keys = None
-            part, self.out_size = _leaf(space, kind, layer_norm, key)
+            part, self.out_size = _leaf(space, kind, key, channels=channels, layer_norm=layer_norm)
             self.parts = (part,)
 
     def __call__(self, obs: PyTree) -> jax.Array:
@@ -108,20 +111,20 @@ def _is_grid(space: spaces.Space) -> bool:
     return isinstance(space, spaces.Box) and len(space.shape) == 3
 
 
-def _leaf(space: spaces.Space, kind: str, layer_norm: bool, key: Key) -> tuple[Any, int]:
+def _leaf(space: spaces.Space, kind: str, key: Key, **settings: Any) -> tuple[Any, int]:
     match space:
         case spaces.Box() | spaces.MultiBinary():
             scale = 1.0 / 255.0 if is_image(space) else 1.0
             shape = space.shape
             if kind == "auto" or not _is_grid(space):
-                kind = encoder_for(space)
+                kind = encoder_for(space, settings["channels"])
             match kind:
                 case "nature":
-                    part = nature(shape, scale=scale, layer_norm=layer_norm, key=key)
+                    part = nature(shape, scale=scale, key=key, **settings)
                 case "impala":
-                    part = ImpalaCNN(shape, scale=scale, layer_norm=layer_norm, key=key)
+                    part = ImpalaCNN(shape, scale=scale, key=key, **settings)
                 case "minatar":
-                    part = minatar(shape, scale=scale, layer_norm=layer_norm, key=key)
+                    part = minatar(shape, scale=scale, key=key, **settings)
                 case _:
                     return Flatten(scale), math.prod(shape)
             return part, part.out_size

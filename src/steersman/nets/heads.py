@@ -12,7 +12,7 @@ from gymnasium import spaces
 from steersman.errors import UsageError
 from steersman.nets.layers.initialisers import orthogonal_linear
 from steersman.nets.layers.linear import Linear
-from steersman.theory.distributions import Bernoulli, Categorical, DiagGaussian, MultiCategorical, masked
+from steersman.theory.distributions import Bernoulli, Categorical, DiagGaussian, MultiCategorical, Shaped, masked
 from steersman.types import Key
 
 POLICY_GAIN = 0.01  # a first policy near uniform, or near its mean
@@ -23,13 +23,15 @@ class PolicyHead(eqx.Module):
     """Features ``[F]`` -> a distribution over the action space.
 
     Discrete: Categorical (legal actions only, where a mask ``[A]`` is given). MultiDiscrete: MultiCategorical.
-    MultiBinary: Bernoulli. Box: DiagGaussian, its log-std a free parameter, or (``state_dependent_std``) an output.
+    MultiBinary: Bernoulli. Box: DiagGaussian, its log-std a free parameter, or (``state_dependent_std``) an output;
+    Shaped as the Box is, where that is not one axis.
     """
 
     linear: Linear
     log_std: jax.Array | None  # [A], where it is a free parameter
     kind: str = eqx.field(static=True)  # the space's class: spaces themselves cannot be hashed, and static fields must
     nvec: tuple[int, ...] = eqx.field(static=True)  # of MultiDiscrete
+    shape: tuple[int, ...] = eqx.field(static=True)  # of Box
 
     def __init__(
         self,
@@ -42,6 +44,7 @@ class PolicyHead(eqx.Module):
     ):
         self.kind = type(space).__name__
         self.nvec = tuple(int(n) for n in space.nvec.reshape(-1)) if isinstance(space, spaces.MultiDiscrete) else ()
+        self.shape = space.shape if isinstance(space, spaces.Box) else ()
         self.log_std = None
         match space:
             case spaces.Discrete():
@@ -73,9 +76,11 @@ class PolicyHead(eqx.Module):
             case "MultiBinary":
                 return Bernoulli(out)
         if self.log_std is not None:
-            return DiagGaussian(out, self.log_std)
-        loc, log_std = jnp.split(out, 2)
-        return DiagGaussian(loc, jnp.clip(log_std, *LOG_STD_RANGE))
+            policy = DiagGaussian(out, self.log_std)
+        else:
+            loc, log_std = jnp.split(out, 2)
+            policy = DiagGaussian(loc, jnp.clip(log_std, *LOG_STD_RANGE))
+        return policy if len(self.shape) == 1 else Shaped(policy, self.shape)
 
 
 class ValueHead(eqx.Module):

@@ -89,7 +89,8 @@ class QNetwork(eqx.Module):
     Encoder, trunk (all hidden layers but the last), then a stream (the last hidden layer and the output); with
     ``dueling`` two streams, q = V + A - mean_a A (Wang et al. 2016, eq. 9). Orthogonal initialisation, gain sqrt(2)
     hidden and 1 output, zero biases; ``noisy`` streams have their own. Without a ``key`` a noisy network is its mean.
-    encoder: what reads images (``nets.encoders``). layer_norm: normalise every hidden layer, convolutions too.
+    encoder, channels: what reads images, and which of their axes holds the channels (``nets.encoders``).
+    layer_norm: normalise every hidden layer, convolutions too.
     """
 
     encoder: Encoder
@@ -109,13 +110,14 @@ class QNetwork(eqx.Module):
         dueling: bool = False,
         noisy: bool = False,
         encoder: str = "auto",
+        channels: str = "auto",
         layer_norm: bool = False,
         key: Key,
     ):
         assert isinstance(spec.action_space, spaces.Discrete)
         keys = jax.random.split(key, 4)
         self.num_actions, self.outputs = int(spec.action_space.n), outputs
-        self.encoder = Encoder(spec.observation_space, encoder, layer_norm=layer_norm, key=keys[0])
+        self.encoder = Encoder(spec.observation_space, encoder, channels=channels, layer_norm=layer_norm, key=keys[0])
         layers: dict[str, Any] = {"activation": activation, "layer_norm": layer_norm}
         self.trunk = MLP(self.encoder.out_size, hidden_sizes[:-1], **layers, key=keys[1])
         width, size = hidden_sizes[-1] if hidden_sizes else 0, max(1, outputs)

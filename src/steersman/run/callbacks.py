@@ -11,32 +11,34 @@ from typing import Any
 
 import numpy as np
 
-from steersman.errors import UsageError
+from steersman.errors import UsageError, warn_once
 from steersman.run.disk import logs, run_folder
 from steersman.run.events import Compiling, Done, Stop, Trained
 from steersman.run.settings import RunConfig, saved_settings
 
 
 class StopAtReturn:
-    """Stop once the mean return of training episodes reaches a threshold: over a row of the log, in every seed.
+    """Stop once the mean return of each seed's last hundred training episodes reaches a threshold.
 
-    A row is a hundredth of the run; training episodes explore, so the policy is as a rule a little better than that.
+    Looked at where a row of the log ends; training episodes explore, so the policy is as a rule a little better. of:
+    "evaluation_return", for the mean return of an evaluation on the way.
     """
 
-    def __init__(self, threshold: float):
-        self.threshold = threshold
+    def __init__(self, threshold: float, *, of: str = "return_100"):
+        self.threshold, self.of = threshold, of
 
     def __call__(self, event: Any) -> Stop | None:
         if not isinstance(event, Trained) or event.row is None:
             return None
-        lowest = np.min(event.row["episode_return"])  # NaN where a seed has finished no episode
+        lowest = np.min(event.row.get(self.of, np.nan))  # NaN where a seed has finished no episode
         return Stop(f"a mean return of {lowest:g} reached {self.threshold:g}") if lowest >= self.threshold else None
 
 
 class StopWithoutProgress:
-    """Stop once the mean return of training episodes, over all seeds, has not risen for so many rows of the log.
+    """Stop once the mean return of the last hundred training episodes has not risen for so many rows of the log.
 
-    by: how much higher than the best so far counts. Rows in which no episode ended count too.
+    Over all seeds. by: how much higher than the best so far counts. Rows in which no episode ended count too. A row is
+    a hundredth of the run, in one of hours about ten seconds.
     """
 
     def __init__(self, rows: int = 20, *, by: float = 0.0):
@@ -50,10 +52,35 @@ class StopWithoutProgress:
             self.best, self.since = -np.inf, 0
         if not isinstance(event, Trained) or event.row is None:
             return None
-        mean = np.mean(event.row["episode_return"])
+        mean = np.mean(event.row["return_100"])
         risen = mean > self.best + self.by
         self.best, self.since = (mean, 0) if risen else (self.best, self.since + 1)
         return Stop(f"no return above {self.best:g} for {self.rows} rows") if self.since >= self.rows else None
+
+
+class Unending:
+    """Warns, once, where no episode has ended in many steps of each environment: then there is no return to show.
+
+    limit: the longest an episode may be, 0 where that is not known.
+    """
+
+    def __init__(self, num_envs: int, limit: int, patience: int = 10_000):
+        self.num_envs, self.patience = num_envs, max(patience, limit)
+        self.ended = None  # the steps at which an episode was last seen to have ended, or the first row of this sitting
+
+    def __call__(self, event: Any) -> None:
+        if not isinstance(event, Trained) or event.row is None:
+            return
+        if self.ended is None or np.any(event.row["episodes"]):
+            self.ended = event.steps
+        waited = (event.steps - self.ended) // self.num_envs
+        if waited >= self.patience:
+            environment = event.training.environment
+            warn_once(
+                f"{environment} unending",
+                f"No episode of {environment} has ended in the last {waited:,} steps of each environment: there is no "
+                "return to show. Let it terminate, or give it a time limit: gymnasium.wrappers.TimeLimit(env, 1000).",
+            )
 
 
 class Logging:
@@ -68,16 +95,20 @@ class Logging:
 
 
 class Curve:
-    """Draws the learning curve of a run that is over, if any episode ended in it."""
+    """Draws the learning curve of a run that is over, if any episode ended in it, or in its evaluations."""
 
     def __init__(self, run: run_folder.Run):
         self.run = run
 
     def __call__(self, event: Any) -> None:
-        if isinstance(event, Done) and any(np.isfinite(row["episode_return"]).any() for row in event.history):
-            from steersman.run.show import plots
+        if not isinstance(event, Done):
+            return
+        for name in ("episode_return", "evaluation_return"):  # who learns from data has but the second
+            if any(np.isfinite(row.get(name, np.nan)).any() for row in event.history):
+                from steersman.run.show import plots
 
-            plots.learning_curve([self.run.path], self.run.curve)
+                plots.learning_curve([self.run.path], self.run.curve, y=name)
+                break
 
 
 def loggers(stack: ExitStack, run: run_folder.Run, settings: RunConfig) -> list[Logging]:
@@ -90,7 +121,7 @@ def loggers(stack: ExitStack, run: run_folder.Run, settings: RunConfig) -> list[
 
     add(logs.JsonLines(run.metrics))
     if settings.tensorboard:
-        add(logs.TensorBoard(Path(run.path) / "tensorboard"))
+        add(logs.TensorBoard(Path(run.path) / "tensorboard", saved_settings(run.config)))
     if settings.wandb:
         add(logs.WandB(run.path, settings.wandb, config=saved_settings(run.config)))
     return [Logging(sink) for sink in sinks]

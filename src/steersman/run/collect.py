@@ -34,6 +34,7 @@ def collect(
     num_envs: int = 10,
     seed: int = 3_000_000,
     seed_index: int = 0,
+    best: bool = False,
     environment: Any = None,
     algorithm: str | Algorithm | None = None,
     network: Any = None,
@@ -42,8 +43,8 @@ def collect(
 
     explore: act as in training, instead of the most likely action. num_envs: environments side by side, each recorded
     as one stretch of steps / num_envs; the episode that a stretch stops in is truncated there. seed_index: which of a
-    run's several seeds. environment: another one with the same spaces, or the user's own again. Raises UsageError for
-    a folder that exists, and as ``load`` does.
+    run's several seeds. best: its best policy, as ``load`` has it. environment: another one with the same spaces, or
+    the user's own again. Raises UsageError for a folder that exists, and as ``load`` does.
     """
     use_all_cores()
     compile_cache.enable()
@@ -54,7 +55,7 @@ def collect(
         opened = run_folder.open_run(run)
         place = environment_of(opened.config, environment, run)
         run_folder.warn(opened.warning)
-        policy = load(run, seed_index=seed_index, algorithm=algorithm, network=network)
+        policy = load(run, best=best, seed_index=seed_index, algorithm=algorithm, network=network)
         made = envs.make(place, fixed_size(place) or min(num_envs, steps))
         try:
             check_same_spaces(policy.spec, made.spec)
@@ -68,6 +69,7 @@ def collect(
             "run": str(run),
             "algorithm": opened.config["algorithm"],
             "seed_index": seed_index,
+            **({"best": True} if best else {}),
             "explore": explore,
             "seed": seed,
             "versions": run_folder.versions(),

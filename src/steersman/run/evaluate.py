@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import gymnasium
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from steersman import envs
+from steersman import envs, spaces
+from steersman.episodes import ALWAYS, logged_names, numbers_of
 from steersman.errors import UsageError
-from steersman.run.disk import run_folder
+from steersman.run.disk import files, run_folder
 from steersman.run.loops.devices import use_all_cores
+from steersman.run.loops.packing import Bundle, Packing
 from steersman.run.policy import check_same_spaces, load_seeds
 from steersman.run.settings import environment_of
 from steersman.theory import statistics
@@ -25,6 +28,14 @@ from steersman.unroll import begin
 
 LIMIT = 27_000  # steps of an evaluation episode in a task without a time limit
 HOST_MEMBERS = 10  # host environments side by side in an evaluation
+
+
+class Logged(NamedTuple):
+    """A number of ``info`` over some episodes: its mean, a rate where it is the success of each."""
+
+    mean: float
+    ci95: tuple[float, float]  # of one seed's rate Wilson's, else bootstrap
+    values: tuple[float, ...]  # of each episode; NaN where it was not said
 
 
 @dataclass(frozen=True)
@@ -47,23 +58,37 @@ class Evaluation:
     mean_cost: tuple[float, ...] = ()  # of each cost; the same order everywhere
     cost_ci95: tuple[tuple[float, float], ...] = ()  # of those means, bootstrap
     costs: tuple[tuple[float, ...], ...] = ()  # of each episode
+    # Of what the environment's info says at an episode's end: "success", the rate, and what was asked for by its name.
+    logged: Mapping[str, Logged] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        low, high = self.ci95
+        cut = f", {self.unfinished} cut unfinished" if self.unfinished else ""
+        return f"Evaluation(mean {self.mean:.6g}, 95% interval {low:.6g} to {high:.6g}, {self.episodes} episodes{cut})"
 
     def summary(self) -> dict[str, Any]:
-        """All but the single episodes, as JSON values; of costs only where there are any."""
+        """All but the single episodes, as JSON values; of costs and of what is logged only where there is any."""
         left_out = {"returns", "lengths", "costs"} | (set() if self.mean_cost else {"mean_cost", "cost_ci95"})
-        return {k: _listed(v) for k, v in asdict(self).items() if k not in left_out}
+        left_out |= set() if self.logged else {"logged"}
+        shown = {name: {"mean": x.mean, "ci95": list(x.ci95)} for name, x in self.logged.items()}
+        return {k: _listed(v) for k, v in {**asdict(self), "logged": shown}.items() if k not in left_out}
 
     @classmethod
     def from_summary(cls, summary: Mapping[str, Any]) -> Evaluation:
         """The inverse of ``summary``, without the single episodes."""
         lists = {k: _tupled(v) for k, v in summary.items() if isinstance(v, list)}
-        return cls(**{**summary, **lists, "returns": (), "lengths": ()})
+        logged = {name: Logged(x["mean"], tuple(x["ci95"]), ()) for name, x in summary.get("logged", {}).items()}
+        return cls(**{**summary, **lists, "logged": logged, "returns": (), "lengths": ()})
 
 
 def summarise(
-    returns: np.ndarray, lengths: np.ndarray, unfinished: int = 0, costs: np.ndarray | None = None
+    returns: np.ndarray,
+    lengths: np.ndarray,
+    unfinished: int = 0,
+    costs: np.ndarray | None = None,
+    logged: Mapping[str, np.ndarray] | None = None,
 ) -> Evaluation:
-    """The statistics of some episodes' returns [N], lengths [N] and costs [N, C]."""
+    """The statistics of some episodes' returns [N], lengths [N], costs [N, C] and logged numbers [N] by name."""
     returns = np.asarray(returns, np.float64)
     costs = np.zeros((len(returns), 0)) if costs is None else np.asarray(costs, np.float64)
     return Evaluation(
@@ -83,7 +108,23 @@ def summarise(
         mean_cost=tuple(map(float, costs.mean(0))),
         cost_ci95=_intervals(costs),
         costs=tuple(map(tuple, costs.tolist())),
+        logged=dict(_logged(logged or {})),
     )
+
+
+def _logged(numbers: Mapping[str, np.ndarray]) -> Iterator[tuple[str, Logged]]:
+    """Of what was said of any episode. One of which nothing is said was no success."""
+    for name, values in numbers.items():
+        values = np.asarray(values, np.float64)
+        there = values[np.isfinite(values)]
+        if not there.size:
+            continue
+        if name == "success":
+            rate = float((there != 0).sum() / len(values))
+            yield name, Logged(rate, statistics.wilson_interval(rate, len(values)), tuple(values.tolist()))
+        else:
+            interval = _pair(statistics.bootstrap_interval(there, np.mean, 0.95))
+            yield name, Logged(float(there.mean()), interval, tuple(values.tolist()))
 
 
 def pooled(evaluations: list[Evaluation]) -> Evaluation:
@@ -93,14 +134,31 @@ def pooled(evaluations: list[Evaluation]) -> Evaluation:
         np.concatenate([e.lengths for e in evaluations]),
         sum(e.unfinished for e in evaluations),
         np.concatenate([e.costs for e in evaluations]),
+        {name: np.concatenate([_values(e, name) for e in evaluations]) for e in evaluations for name in e.logged},
     )
+    over_seeds = {
+        name: x._replace(ci95=_pair(statistics.bootstrap_interval(_means(evaluations, name), np.mean, 0.95)))
+        for name, x in whole.logged.items()
+    }
     means = np.asarray([e.mean for e in evaluations])
     return replace(
         whole,
         ci95=_pair(statistics.bootstrap_interval(means, np.mean, 0.95)),
         chebyshev95=_pair(statistics.chebyshev_interval(means, 0.95)),
         cost_ci95=_intervals(np.asarray([e.mean_cost for e in evaluations])),
+        logged=over_seeds,
     )
+
+
+def _values(evaluation: Evaluation, name: str) -> tuple[float, ...]:
+    found = evaluation.logged.get(name)
+    return (np.nan,) * evaluation.episodes if found is None else found.values
+
+
+def _means(evaluations: Sequence[Evaluation], name: str) -> np.ndarray:
+    """Of each seed that has one; a seed that never says "success" had none."""
+    found = [e.logged[name].mean if name in e.logged else 0.0 if name == "success" else np.nan for e in evaluations]
+    return np.asarray([mean for mean in found if np.isfinite(mean)])
 
 
 def _intervals(costs: np.ndarray) -> tuple[tuple[float, float], ...]:
@@ -124,15 +182,24 @@ def _pair(interval: Any) -> tuple[float, float]:
 Evaluator = Callable[[PyTree, int], Evaluation]  # (agent state, seed) -> Evaluation
 
 
-def device_evaluator(
-    agent: Agent, envs: DeviceEnvs, episodes: int | None = None, *, explore: bool = False
-) -> Evaluator:
-    """Evaluate on compiled environments: the first episode of each member, so short ones are not over-sampled.
+# returns [B], lengths [B], costs [B, C], what info said at the end, by name [B], and which are unfinished [B]
+Played = tuple[Any, ...]
 
-    episodes: how many; rounds of the members until there are so many. By default one of each member.
+
+def first_episodes(
+    agent: Agent,
+    envs: DeviceEnvs,
+    *,
+    explore: bool = False,
+    limit: int | None = None,
+    log_info: Sequence[str] = (),
+) -> Callable[[PyTree, Key], Played]:
+    """(agent state, key) -> the first episode of each member, so short ones are not over-sampled; to be compiled.
+
+    limit: steps after which an episode is cut; by default the environment's own. log_info: as in ``RunConfig``.
     """
-    wanted = episodes or envs.num_envs
-    limit = envs.spec.max_episode_steps or LIMIT
+    limit = limit or envs.spec.max_episode_steps or LIMIT
+    names = logged_by(envs, log_info)
 
     def play(state: PyTree, key: Key):
         reset_key, key = jax.random.split(key)
@@ -140,6 +207,7 @@ def device_evaluator(
         zeros = jnp.zeros((envs.num_envs,), jnp.float32)
         counts = jnp.zeros((envs.num_envs,), jnp.int32)
         costs = jnp.zeros((envs.num_envs, envs.spec.num_costs), jnp.float32)
+        said = {name: jnp.full((envs.num_envs,), jnp.nan, jnp.float32) for name in names}
 
         def going(loop):
             t, _, finished, *_ = loop
@@ -152,14 +220,31 @@ def device_evaluator(
             )
             env_state, seen = envs.step(now.envs, action)
             ended = seen.terminated | seen.truncated
-            counted = _first_episodes(finished, counted, seen, jnp)
+            counted = _first_episodes(envs.spec, finished, counted, seen, log_info, jnp)
             return t + 1, type(now)(env_state, seen.obs, ended, carry), finished | seen.over, *counted
 
-        start = (jnp.zeros((), jnp.int32), acting, jnp.zeros((envs.num_envs,), bool), zeros, counts, costs)
+        start = (jnp.zeros((), jnp.int32), acting, jnp.zeros((envs.num_envs,), bool), zeros, counts, costs, said)
         _, _, finished, *counted = jax.lax.while_loop(going, step, start)
         return *counted, ~finished
 
-    program = jax.jit(play)
+    return play
+
+
+def device_evaluator(
+    agent: Agent,
+    envs: DeviceEnvs,
+    episodes: int | None = None,
+    *,
+    explore: bool = False,
+    log_info: Sequence[str] = (),
+) -> Evaluator:
+    """Evaluate on compiled environments, by ``first_episodes``.
+
+    episodes: how many; rounds of the members until there are so many. By default one of each member. log_info: as in
+    ``RunConfig``.
+    """
+    wanted = episodes or envs.num_envs
+    program = jax.jit(first_episodes(agent, envs, explore=explore, log_info=log_info))
 
     def evaluate(state: PyTree, seed: int) -> Evaluation:
         keys = jax.random.split(jax.random.key(seed), -(-wanted // envs.num_envs))
@@ -169,53 +254,133 @@ def device_evaluator(
     return evaluate
 
 
-def host_evaluator(agent: Agent, envs: HostEnvs, episodes: int, *, explore: bool = False) -> Evaluator:
-    """Evaluate on host environments: rounds of the members, each member's first episode after a reset."""
-    limit = envs.spec.max_episode_steps or LIMIT
-    program = jax.jit(
-        lambda state, carry, obs, first, key, t: agent.act(
-            state, carry, obs, first, jax.random.fold_in(key, t), explore=explore
-        )[:2]
-    )
+def host_episodes(
+    agent: Agent,
+    envs: HostEnvs,
+    *,
+    explore: bool = False,
+    limit: int | None = None,
+    log_info: Sequence[str] = (),
+    programs: dict[str, Any] | None = None,
+) -> Callable[[PyTree, int], Played]:
+    """(agent state, seed) -> the first episode of each member after a reset; as ``first_episodes``.
 
-    def one_round(state: PyTree, seed: int) -> tuple[np.ndarray, ...]:
-        num = envs.num_envs
-        obs, first, carry = envs.reset(seed), np.ones(num, bool), agent.begin(num)
-        finished = np.zeros(num, bool)
-        counted = [np.zeros(num), np.zeros(num, int), np.zeros((num, envs.spec.num_costs))]
+    programs: what is compiled at the first call, and the ``seconds`` it took; shared by those that differ in nothing
+    but their seeds.
+    """
+    limit, num = limit or envs.spec.max_episode_steps or LIMIT, envs.num_envs
+    compiled = {} if programs is None else programs
+    flag, count = jax.ShapeDtypeStruct((num,), np.bool_), jax.ShapeDtypeStruct((), np.int32)
+    seen = Packing((spaces.abstract(envs.spec.observation_space, (num,)), flag, count))
+    row = np.zeros(seen.size, np.uint8)
+    *views, first_view, t_view = seen.views(row)
+
+    def play(state: PyTree, seed: int) -> Played:
         key = jax.random.key(seed)
+        obs, first, carry = envs.reset(seed), np.ones(num, bool), agent.begin(num)
+        if "act" not in compiled:
+            began = time.perf_counter()
+            compiled["act"] = _acting(agent, seen, explore, state, carry)
+            compiled["seconds"] = time.perf_counter() - began
+        act, action_of, bundle = compiled["act"]
+        few, bits = bundle.pack(state), jax.random.key_data(key)
+        finished = np.zeros(num, bool)
+        counted: list[Any] = [np.zeros(num), np.zeros(num, int), np.zeros((num, envs.spec.num_costs))]
+        counted.append({name: np.full(num, np.nan) for name in logged_names(log_info)})
         for t in range(limit):
-            action, carry = program(state, carry, obs, first, key, np.int32(t))
-            seen = envs.step(jax.tree.map(np.asarray, action))
-            obs, first = seen.obs, seen.terminated | seen.truncated
-            counted = _first_episodes(finished, counted, seen, np)
-            finished |= seen.over
+            for view, leaf in zip(views, jax.tree.leaves(obs), strict=True):
+                view[...] = leaf
+            first_view[...], t_view[...] = first, t
+            acted, carry = act(few, row, carry, bits)
+            action = np.asarray(acted)
+            step = envs.step(action_of.tree(action_of.views(action)))
+            obs, first = step.obs, step.terminated | step.truncated
+            counted = _first_episodes(envs.spec, finished, counted, step, log_info, np)
+            finished |= step.over
             if finished.all():
                 break
         return *counted, ~finished
 
+    return play
+
+
+def _acting(agent: Agent, seen: Packing, explore: bool, state: PyTree, carry: PyTree) -> tuple[Any, Packing, Bundle]:
+    """-> (the compiled program of a step, how it packs the action, how it is given the state)
+
+    What is seen comes as one row of bytes, the state as few arrays: each array costs a call about a microsecond.
+    """
+    bundle = Bundle(state)
+
+    def choose(few: Any, row: jax.Array, carry: PyTree, bits: jax.Array):
+        obs, first, t = seen.unpack(row)
+        key = jax.random.fold_in(jax.random.wrap_key_data(bits), t)
+        return agent.act(bundle.unpack(few), carry, obs, first, key, explore=explore)[:2]
+
+    few, bits = jax.eval_shape(bundle.pack, state), jax.random.key_data(jax.random.key(0))
+    given = (few, jax.ShapeDtypeStruct((seen.size,), np.uint8), carry, bits)
+    action = Packing(jax.eval_shape(choose, *given)[0])
+
+    def act(*given: Any):
+        acted, carry = choose(*given)
+        return action.pack(acted), carry
+
+    return jax.jit(act).lower(*given).compile(), action, bundle
+
+
+def host_evaluator(
+    agent: Agent, envs: HostEnvs, episodes: int, *, explore: bool = False, log_info: Sequence[str] = ()
+) -> Evaluator:
+    """Evaluate on host environments: rounds of the members, each member's first episode after a reset."""
+    play = host_episodes(agent, envs, explore=explore, log_info=log_info)
+
     def evaluate(state: PyTree, seed: int) -> Evaluation:
         rounds = -(-episodes // envs.num_envs)
         seeds = np.random.SeedSequence(seed).generate_state(rounds)
-        return _summary_of([one_round(state, int(s)) for s in seeds], episodes)
+        return _summary_of([play(state, int(s)) for s in seeds], episodes)
 
     return evaluate
 
 
-def _first_episodes(finished: Any, counted: list[Any], seen: TimeStep, xp: Any) -> list[Any]:
-    """Returns [B], lengths [B] and costs [B, C] after a step: they go on where the first episode is not finished."""
-    returns, lengths, costs = counted
+def _first_episodes(
+    spec: EnvSpec, finished: Any, counted: list[Any], seen: TimeStep, log_info: Sequence[str], xp: Any
+) -> list[Any]:
+    """Returns [B], lengths [B] and costs [B, C] after a step: they go on where the first episode is not finished.
+
+    Last, what is logged of episodes, by name: of those whose first episode ends here.
+    """
+    returns, lengths, costs, said = counted
+    ends = seen.over & ~finished
+    if xp is jnp or ends.any():  # on the host info may be whole at such steps alone
+        numbers = numbers_of(spec, seen, log_info)
+        said = {n: xp.where(ends, numbers[n].astype(x.dtype), x) if n in numbers else x for n, x in said.items()}
     return [
         xp.where(finished, returns, seen.info["episode_return"]),
         xp.where(finished, lengths, seen.info["episode_length"]),
         xp.where(finished[:, None], costs, seen.info["episode_cost"]),
+        said,
     ]
 
 
-def _summary_of(rounds: Sequence[tuple[np.ndarray, ...]], episodes: int) -> Evaluation:
-    """The first ``episodes`` of some rounds of (returns [B], lengths [B], costs [B, C], unfinished [B])."""
-    returns, lengths, costs, unfinished = (np.concatenate(parts)[:episodes] for parts in zip(*rounds, strict=True))
-    return summarise(returns, lengths, int(unfinished.sum()), costs)
+def _summary_of(rounds: Sequence[tuple[Any, ...]], episodes: int) -> Evaluation:
+    """The first ``episodes`` of some rounds of (returns [B], lengths [B], costs [B, C], logged [B], unfinished [B])."""
+    join = lambda *parts: np.concatenate(parts)[:episodes]
+    returns, lengths, costs, said, unfinished = jax.tree.map(join, *rounds)
+    return summarise(returns, lengths, int(unfinished.sum()), costs, said)
+
+
+def logged_by(envs: DeviceEnvs, log_info: Sequence[str]) -> list[str]:
+    """What is logged of the episodes of compiled environments, by name; UsageError for what their info does not say.
+
+    Nothing is run: a step is traced for its shapes.
+    """
+
+    def one(key: Key) -> PyTree:
+        state, _ = envs.reset(key)
+        shapes = spaces.abstract(envs.spec.action_space, (envs.num_envs,))
+        action = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+        return numbers_of(envs.spec, envs.step(state, action)[1], log_info)
+
+    return [name for name in jax.eval_shape(one, jax.random.key(0)) if name not in ALWAYS]
 
 
 def evaluator(
@@ -225,6 +390,7 @@ def evaluator(
     *,
     explore: bool = False,
     workers: int | None = None,
+    log_info: Sequence[str] = (),
     fits: Callable[[EnvSpec], None] = lambda spec: None,
 ) -> Evaluator:
     """An evaluator in environments of its own, made when it is called and closed after it.
@@ -233,20 +399,20 @@ def evaluator(
     fits: called with their spec, to refuse it.
     """
     check_episodes(episodes)
-    options = {} if workers is None else {"workers": workers}
     width = fixed_size(place) or min(episodes, HOST_MEMBERS)
+    options: dict[str, Any] = {"log_info": log_info} | ({} if workers is None else {"workers": min(workers, width)})
 
     def evaluate(state: PyTree, seed: int) -> Evaluation:
         made = envs.make(place, width, **options)
         try:
             fits(made.spec)
             if not isinstance(made, DeviceEnvs):
-                return host_evaluator(agent, made, episodes, explore=explore)(state, seed)
+                return host_evaluator(agent, made, episodes, explore=explore, log_info=log_info)(state, seed)
         finally:
             close(place, made)
         whole = made if fixed_size(place) else envs.make(place, episodes, **options)
         assert isinstance(whole, DeviceEnvs)
-        return device_evaluator(agent, whole, episodes, explore=explore)(state, seed)
+        return device_evaluator(agent, whole, episodes, explore=explore, log_info=log_info)(state, seed)
 
     return evaluate
 
@@ -278,23 +444,30 @@ def evaluate_run(
     episodes: int = 100,
     seed: int = 2_000_000,
     seed_index: int | None = None,
+    best: bool = False,
     explore: bool = False,
     environment: Any = None,
     algorithm: str | Algorithm | None = None,
     network: Any = None,
+    log_info: Sequence[str] | None = None,
 ) -> Evaluation:
     """Play whole episodes with a run's policy in environments of its own.
 
-    episodes: of each seed's policy. seed_index: one of a run's several seeds; None: all, pooled. environment: another
-    one with the same spaces, or the user's own again. Raises UsageError where the spaces differ.
+    episodes: of each seed's policy. seed_index: one of a run's several seeds; None: all, pooled. best: with the best
+    policy of each seed, as ``load`` has it. environment: another one with the same spaces, or the user's own again.
+    log_info: entries of info whose values at the end of an episode are reported; None: those that the run logs. Raises
+    UsageError where the spaces differ.
     """
     use_all_cores()
     opened = run_folder.open_run(run)
     place = environment_of(opened.config, environment, run)
-    run_folder.warn(opened.warning)
+    by = files.holder(run)
+    still = f"{run} is still training ({by}): this is the policy of its newest checkpoint." if by else ""
+    run_folder.warn(opened.warning, still)
     chosen = None if seed_index is None else [seed_index]
-    policies = load_seeds(run, chosen, algorithm=algorithm, network=network)
+    policies = load_seeds(run, chosen, best=best, algorithm=algorithm, network=network)
     fits = partial(check_same_spaces, policies[0].spec)
-    play = evaluator(policies[0].agent, place, episodes, explore=explore, fits=fits)
+    names = tuple(opened.config["run"].get("log_info", ()) if log_info is None else log_info)
+    play = evaluator(policies[0].agent, place, episodes, explore=explore, fits=fits, log_info=names)
     played = [play(policy.state, seed + index) for index, policy in enumerate(policies, seed_index or 0)]
     return played[0] if len(played) == 1 else pooled(played)

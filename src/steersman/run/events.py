@@ -1,6 +1,6 @@
 """What happens in a run, as values: each event is given to every listener, in the order of the run.
 
-    Compiling -> Compiled -> Trained, Saved ... -> (Stopping) -> Evaluating -> Evaluated -> Done
+    Compiling -> Compiled -> Trained, Assessed, Saved ... -> (Stopping) -> Evaluating -> Evaluated -> Done
 
 A listener is a function of one event: the progress bar, the loggers, the picture of the curve, and the callbacks that a
 user gives. It may look at the policy, log a number, save, or stop the run. All of it happens between two calls of
@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from steersman.run.evaluate import Evaluation
     from steersman.run.policy import Policy
 
@@ -87,6 +89,7 @@ class Compiling(Event):
 
     description: str
     total: int  # steps, of each seed
+    notes: tuple[str, ...] = ()  # what else is to be known before it begins
 
 
 @dataclass(frozen=True)
@@ -99,13 +102,25 @@ class Compiled(Event):
 
 @dataclass(frozen=True)
 class Trained(Event):
-    """Some updates are done. How many depends on the machine's speed; the rows do not."""
+    """Some updates are done. How many depends on the machine's speed; the rows do so in very long runs alone."""
 
     steps: int  # so far, of each seed
     total: int
     steps_per_second: float  # of these updates, of all seeds
-    episode_return: float  # the newest mean of finished episodes that was logged, over all seeds; NaN before the first
+    return_100: float  # mean return of the last hundred episodes, over the seeds; NaN before each seed has ended one
     row: Mapping[str, Any] | None  # of the log, where one ended here: a number each, or [seeds]
+
+
+@dataclass(frozen=True)
+class Assessed(Event):
+    """The policy was evaluated on the way, on a few episodes: their mean is in the row of the ``Trained`` before."""
+
+    steps: int
+    returns: np.ndarray  # [S, N]: of each seed's episodes, the same ones each time
+    lengths: np.ndarray  # [S, N]
+    costs: np.ndarray  # [S, N, C]
+    unfinished: np.ndarray  # [S, N]: cut, and counted with what they had
+    best: np.ndarray  # [S]: whether it is the seed's best so far, which is kept
 
 
 @dataclass(frozen=True)

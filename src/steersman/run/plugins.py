@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from steersman import agents
-from steersman.envs.importing import load_object
+from steersman.envs.importing import load_object, offer
 from steersman.errors import UsageError
 from steersman.run.settings import annotation
 from steersman.types import Agent, Algorithm, EnvSpec
@@ -38,6 +38,8 @@ def algorithm(given: str | Algorithm) -> Algorithm:
             return _checked(load_object(given, "the algorithm"), given)
         points = installed()
         if given not in points:
+            if near := offer(given):
+                raise UsageError(f"There is no algorithm {given!r}. {near}")
             return agents.algorithm(given, *points)
         found = _checked(load_object(points[given], "the algorithm"), points[given])
         if found.name != given:
@@ -85,7 +87,8 @@ def network(given: Any) -> Any:
     if not isinstance(given, str):
         return given
     if ":" not in given:
-        raise UsageError(f"network = {given!r}; it must be package.module:factory, a function (key, spec) -> module.")
+        right = "it must be package.module:factory or file.py:factory, a function (key, spec) -> module."
+        raise UsageError(f"network = {given!r}; {right} {offer(given)}".rstrip())
     return load_object(given, "the network")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import reprlib
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -13,10 +12,12 @@ import numpy as np
 
 from steersman import spaces
 from steersman.agents.parts.with_replay import ReplayState
+from steersman.envs.host.contract import Misfit, leaves_of, read
+from steersman.envs.host.timesteps import unflatten
 from steersman.errors import UsageError
 from steersman.memory import nbytes
 from steersman.run import plugins
-from steersman.run.disk import checkpoint, compile_cache, run_folder
+from steersman.run.disk import checkpoint, compile_cache, files, run_folder
 from steersman.run.disk.spec_json import spec_from_json, transitions_like
 from steersman.run.settings import RunConfig, reopened, split
 from steersman.types import Agent, Algorithm, EnvSpec, PyTree, Rollout
@@ -44,12 +45,17 @@ class Policy:
             for explore in (False, True)
         }
 
+    def __repr__(self) -> str:
+        sees, does = self.spec.native_observation_space or self.spec.observation_space, self.spec.native_action_space
+        return f"Policy({self.spec.id}: {sees} -> {does})"
+
     def reset(self) -> None:
         """Forget the episode so far."""
         self._fresh = True
 
     def __call__(self, obs: PyTree, *, explore: bool = False) -> Any:
-        """The action for ``obs``; raises UsageError for a wrong structure, shape, or a value that is not finite."""
+        """The action for ``obs``; raises UsageError for one that training would not take either: a wrong structure or
+        shape, floats for bytes or counts, counts out of range, a value that is not finite."""
         batch, single = self._batched(obs)
         num = jax.tree.leaves(batch)[0].shape[0]
         if self._fresh:
@@ -64,26 +70,21 @@ class Policy:
         return jax.tree.map(lambda x: x[0], native) if single else native
 
     def _batched(self, obs: PyTree) -> tuple[PyTree, bool]:
+        """The observation in its inside form, with a leading axis, and whether it was one; by the rules of training."""
         native = self.spec.native_observation_space or self.spec.observation_space
-        wanted = spaces.abstract(native)
+        leaves = leaves_of(native, self.spec.observation_space)
         try:
-            pairs = jax.tree.map(lambda w, x: (np.asarray(x, w.dtype), w.shape), wanted, obs)
-        except (ValueError, TypeError, KeyError) as error:
-            raise UsageError(f"The observation does not have the structure of {native}: {error}") from None
-        leaves = jax.tree.leaves(pairs, is_leaf=lambda x: isinstance(x, tuple) and isinstance(x[0], np.ndarray))
-        extra = {x.ndim - len(shape) for x, shape in leaves}
-        if extra not in ({0}, {1}) or any(x.shape[x.ndim - len(shape) :] != shape for x, shape in leaves):
+            values = read(obs, leaves, None)
+        except Misfit as misfit:
             raise UsageError(
-                f"The observation has shape {[x.shape for x, _ in leaves]}; {self.spec.id} gives "
-                f"{[shape for _, shape in leaves]}, or that with one leading axis for a batch."
-            )
-        if not all(np.isfinite(x).all() for x, _ in leaves if x.dtype.kind == "f"):
-            raise UsageError("The observation holds NaN or infinity; a policy cannot act on it.")
-        single = extra == {0}
-        arrays = [x[None] if single else x for x, _ in leaves]
-        inside = spaces.to_inside(native, jax.tree.unflatten(jax.tree.structure(wanted), arrays))
-        if not spaces.counts_fit(self.spec.observation_space, inside):
-            raise UsageError(f"The observation {reprlib.repr(obs)} is not one of {native}, which {self.spec.id} gives.")
+                f"The policy was given {misfit.came}; the observation_space of {self.spec.id} {misfit.says}. It takes "
+                f"one observation of {native}, or a batch of them with one leading axis."
+            ) from None
+        single = values[0].shape == leaves[0].shape
+        with np.errstate(over="ignore"):  # a float64 beyond float32 becomes infinity
+            inside = spaces.to_inside(native, unflatten(native)([x[None] if single else x for x in values]))
+        if not all(np.isfinite(x).all() for x in jax.tree.leaves(inside)):
+            raise UsageError("The observation holds NaN or infinity, in float32; a policy cannot act on it.")
         return inside, single
 
 
@@ -100,10 +101,10 @@ def check_same_spaces(policy: EnvSpec, environment: EnvSpec) -> None:
 
 def state_bytes(agent: Agent, spec: EnvSpec, length: int, num_envs: int) -> int:
     """Bytes of the state that ``agent.init`` will make; nothing is allocated."""
-    return nbytes(_state_like(agent, spec, length, num_envs))
+    return nbytes(state_like(agent, spec, length, num_envs))
 
 
-def _state_like(agent: Agent, spec: EnvSpec, length: int, num_envs: int) -> PyTree:
+def state_like(agent: Agent, spec: EnvSpec, length: int, num_envs: int) -> PyTree:
     """Shapes and dtypes of the state that ``agent.init`` makes of a rollout [length, num_envs, ...]."""
 
     def state(rollout: Rollout) -> PyTree:
@@ -115,6 +116,7 @@ def _state_like(agent: Agent, spec: EnvSpec, length: int, num_envs: int) -> PyTr
 def load(
     run: str | Path,
     *,
+    best: bool = False,
     checkpoint_path: str | Path | None = None,
     seed_index: int = 0,
     algorithm: str | Algorithm | None = None,
@@ -122,7 +124,8 @@ def load(
 ) -> Policy:
     """The policy of a finished, stopped or running run, from its newest whole checkpoint; numpy in, numpy out.
 
-    seed_index: which of a run's several seeds. algorithm, network: the user's own again, where the run was trained by
+    best: the one with the highest mean return in an evaluation on the way, instead. seed_index: which of a run's
+    several seeds. algorithm, network: the user's own again, where the run was trained by
     such a one: the object, or its name ``package.module:NAME``.
     Nothing of the environment is needed or imported. Raises UsageError where the folder is not a run or is damaged.
 
@@ -131,13 +134,14 @@ def load(
     1
     """
     given: Any = {"algorithm": algorithm, "network": network}
-    return load_seeds(run, [seed_index], checkpoint_path=checkpoint_path, **given)[0]
+    return load_seeds(run, [seed_index], best=best, checkpoint_path=checkpoint_path, **given)[0]
 
 
 def load_seeds(
     run: str | Path,
     chosen: Sequence[int] | None = None,
     *,
+    best: bool = False,
     checkpoint_path: str | Path | None = None,
     algorithm: str | Algorithm | None = None,
     network: Any = None,
@@ -157,14 +161,22 @@ def load_seeds(
     like = saved_agent(agent, spec, run_config)
     read = partial(checkpoint.read, like=like)
     if checkpoint_path is None:
-        newest = checkpoint.latest(opened.checkpoints, read)
+        newest = checkpoint.latest(opened.best if best else opened.checkpoints, read)
     else:
         newest = checkpoint.Latest(Path(checkpoint_path), "", read(checkpoint_path))
     run_folder.warn(newest.note)
-    if newest.path is None:
+    if newest.path is None and best:
         raise UsageError(
-            f"{run} holds no checkpoint yet: it was stopped before the first. Go on with it: "
-            f"steersman train --resume {run}"
+            f"{run} keeps no best policy: there is none before the first evaluation on the way (--evaluate-every "
+            "STEPS). Leave best out for the newest policy."
+        )
+    if newest.path is None:
+        by = files.holder(run)
+        raise UsageError(
+            f"{run} holds no checkpoint yet: it is running ({by}) and has not come to its first. Wait for that."
+            if by is not None
+            else f"{run} holds no checkpoint yet: it was stopped before the first. Go on with it: "
+            f"{run_folder.to_resume(opened)}"
         )
     states = agent_states(newest.content, like, run_config.seeds)
     return [Policy(agent, states(index), spec) for index in chosen]
@@ -172,7 +184,7 @@ def load_seeds(
 
 def saved_agent(agent: Agent, spec: EnvSpec, run: RunConfig) -> PyTree:
     """How the agent's state looks in a checkpoint of the run, without the replay memory: no policy acts on that."""
-    state = _state_like(agent, spec, 1, run.num_envs)
+    state = state_like(agent, spec, 1, run.num_envs)
     is_replay = lambda part: isinstance(part, ReplayState)
     state = jax.tree.map(lambda part: part._replace(memory=()) if is_replay(part) else part, state, is_leaf=is_replay)
     rows = (run.seeds,) if run.seeds > 1 else ()

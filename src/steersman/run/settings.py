@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any
@@ -27,11 +27,11 @@ class RunConfig:
     seed: int = 0
     """The first seed; with several, the others count up from it."""
     seeds: int = 1
-    """Trainings side by side, each with its own seed (compiled environments)."""
+    """Trainings of one run, each with its own seed: side by side on compiled environments, in turn on host ones."""
     num_envs: int = 8
     """Environments stepped side by side (B)."""
     workers: int | None = None
-    """Processes that step host environments; 0 or none: this one."""
+    """Processes that step host environments beside this one; 0: only this one, none: as many as are the fastest."""
     from_data: str | None = None
     """Recorded transitions that replay starts from, or that all is learned from: a folder of steersman collect, or the
     id of a Minari dataset."""
@@ -43,22 +43,33 @@ class RunConfig:
     """Environment steps between two checkpoints; none: a twentieth of the run, on host environments up to a quarter."""
     keep_checkpoints: int = 2
     """Checkpoints kept; older ones are deleted."""
+    evaluate_every: int | None = None
+    """Environment steps between two evaluations while it trains; 0: none of them; none: about 15 a run, or as many as
+    take no more than a few percent of its time."""
+    evaluate_episodes: int | None = None
+    """Episodes of each of these, per seed; none: 5, or fewer where episodes are long beside the run."""
     evaluation_episodes: int = 100
     """Episodes of the final evaluation, per seed."""
+    log_info: tuple[str, ...] = ()
+    """Entries of info, numbers, whose values at the end of an episode are logged; is_success always is."""
     tensorboard: bool = False
     """Write TensorBoard events too (extra: tensorboard)."""
     wandb: str | None = None
     """Log to this Weights & Biases project too (extra: wandb)."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "schedule_steps", "seeds", "num_envs", "devices", "checkpoint_every", "keep_checkpoints"):
+        counts = ("steps", "schedule_steps", "seeds", "num_envs", "devices", "checkpoint_every", "keep_checkpoints")
+        for name in (*counts, "evaluate_episodes"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UsageError(f"{name} = {value}; it must be 1 or more.")
-        for name in ("seed", "workers", "evaluation_episodes"):
+        for name in ("seed", "workers", "evaluate_every", "evaluation_episodes"):
             value = getattr(self, name)
             if value is not None and value < 0:
                 raise UsageError(f"{name} = {value}; it must be 0 or more.")
+        taken = [n for n in self.log_info if n in ("return", "length", "cost") or n.startswith("cost_")]
+        if taken:
+            raise UsageError(f"log_info = {taken[0]}; the {taken[0]} of an episode is in every row already.")
         if self.seed + self.seeds > 2**32:
             raise UsageError(f"seed = {self.seed}; seeds go up to {2**32 - 1}.")
 
@@ -128,10 +139,6 @@ _RENAMED = {
 }
 
 
-# What a run does that was made before there was a setting, where that is not its default.
-_WITHOUT = {"n_step_correction": "none"}
-
-
 def translated(name: str) -> str:
     """What a setting of another library is called here; the name itself where we know of none."""
     return _ELSEWHERE.get(name, name)
@@ -179,6 +186,24 @@ def split(algorithm: Algorithm, settings: Mapping[str, Any]) -> tuple[RunConfig,
     )
 
 
+WARM_UP = 0.1  # of the budget: the most that a random policy fills replay with, unasked
+
+
+def fitted(algorithm: Algorithm, settings: Mapping[str, Any], asked: Collection[str]) -> dict[str, Any]:
+    """``settings``, with learning_starts lowered to a tenth of the steps, where it is not among those ``asked`` for.
+
+    The defaults are for budgets of 50,000 steps and more; from there on nothing changes. What is asked for stays.
+    """
+    known, found = known_settings(algorithm), dict(settings)
+    warms_up = algorithm.data == "start" and not found.get("from_data")
+    if warms_up and "learning_starts" in known and "learning_starts" not in asked:
+        plain = typed(algorithm, {k: v for k, v in found.items() if k in ("steps", "learning_starts")})
+        values = {name: plain.get(name, known[name].default) for name in ("steps", "learning_starts")}
+        if values["learning_starts"] > (most := int(WARM_UP * values["steps"])):
+            found["learning_starts"] = most
+    return found
+
+
 def values_of(*configs: Any) -> dict[str, Any]:
     """The fields of configs by name, as they are."""
     return {f.name: getattr(config, f.name) for config in configs for f in dataclasses.fields(config)}
@@ -191,10 +216,11 @@ def saved_settings(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def reopened(algorithm: Algorithm, config: Mapping[str, Any]) -> dict[str, Any]:
-    """``saved_settings`` of a run to be opened again, by today's names; what came later is as it was without it."""
+    """``saved_settings`` of a run to be opened again, by today's names and with what was so before it could be set."""
     settings = saved_settings(config)
     settings = renewed(algorithm, settings) if config["format"] == "1.0" else settings
-    return {name: was for name, was in _WITHOUT.items() if name in known_settings(algorithm)} | settings
+    before = {"channels": "smallest", "evaluate_every": 0, "n_step_correction": "none"}
+    return {name: value for name, value in before.items() if name in known_settings(algorithm)} | settings
 
 
 def renewed(algorithm: Algorithm, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -253,7 +279,17 @@ def _plain(field: dataclasses.Field[Any], value: Any) -> Any:
             return tuple(value)
         case "tuple[int, ...]", int():
             return (value,)
-    kinds = {"int": "a whole number", "float": "a number", "bool": "True or False", "str": "a text"}
+        case "tuple[str, ...]", str():
+            return (value,)
+        case "tuple[str, ...]", list() | tuple() if all(isinstance(v, str) for v in value):
+            return tuple(dict.fromkeys(value))
+    kinds = {
+        "tuple[str, ...]": "some names",
+        "int": "a whole number",
+        "float": "a number",
+        "bool": "True or False",
+        "str": "a text",
+    }
     optional = " or None" if wanted != written else ""
     raise UsageError(
         f"{field.name} = {value!r}; it must be {kinds.get(wanted, 'some whole numbers, as in (64, 64)')}{optional}."

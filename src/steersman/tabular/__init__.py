@@ -12,6 +12,7 @@ _WHERE = {
     "MDP": "mdp",
     "from_arrays": "problems.builders",
     "from_gymnasium": "problems.builders",
+    "from_pairs": "problems.pairs",
     "from_successors": "problems.builders",
     "from_table": "problems.builders",
     "from_text": "problems.builders",

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.sparse as sp
 from gymnasium import spaces
+from numpy.typing import ArrayLike
 
 from steersman.errors import UsageError
 from steersman.types import Array, EnvSpec, Key, TimeStep
@@ -35,17 +36,21 @@ class MDP:
 
     P(s' | s, a) = sum of ``probabilities[s, a, k]`` over the k with ``successors[s, a, k] = s'``. A successor may be
     listed twice, with different rewards. One layout serves dense and sparse problems: a dense one has K = S.
-    Terminal states are absorbing, loop on themselves and pay nothing: their value is 0.
+    Terminal states are absorbing, loop on themselves and pay nothing: their value is 0. An action that is not available
+    in a state has the reward -inf there: no planner or tabular learner takes it, a policy that does is refused, and as
+    an environment it stays where it is and pays -inf, which agents that see no q cannot know. Rows in float32 or
+    coarser are scaled to sum to one where they miss it by no more than rounding.
 
-    Raises UsageError when an array has the wrong shape, a row is not a distribution, a reward is not finite, gamma is
-    outside [0, 1], or gamma = 1 and some state can never reach a terminal one. Make one with :func:`from_arrays`,
-    :func:`from_successors`, :func:`from_gymnasium`, :func:`from_text`, or a function of ``classics``.
-    (Puterman 1994, chapter 2; Sutton & Barto 2018, chapter 3.)
+    Raises UsageError when an array has the wrong shape, a row is not a distribution, a reward is NaN or +inf, a state
+    that is not terminal has no available action, gamma is outside [0, 1], or gamma = 1 and some state can never reach a
+    terminal one. Make one with :func:`from_arrays`, :func:`from_successors`, :func:`from_pairs`,
+    :func:`from_gymnasium`, :func:`from_text`, or a function of ``classics``. (Puterman 1994, chapter 2; Sutton & Barto
+    2018, chapter 3.)
     """
 
     successors: np.ndarray  # int32 [S, A, K]
     probabilities: np.ndarray  # float64 [S, A, K]
-    reward: np.ndarray  # float64 [S, A]: expected over the successor
+    reward: np.ndarray  # float64 [S, A]: expected over the successor; -inf: not available
     start: np.ndarray  # float64 [S]: rho_0
     gamma: float
     terminal: np.ndarray  # bool [S]
@@ -56,6 +61,8 @@ class MDP:
     max_episode_steps: int | None = None
 
     def __post_init__(self) -> None:
+        for name in ("probabilities", "start"):
+            object.__setattr__(self, name, as_distributions(getattr(self, name)))
         _check(self)
         for name in ("successors", "probabilities", "reward", "start", "terminal"):
             frozen = getattr(self, name).view()
@@ -69,6 +76,22 @@ class MDP:
     @property
     def num_actions(self) -> int:
         return self.successors.shape[1]
+
+    @cached_property
+    def available(self) -> np.ndarray:
+        """Which actions there are, bool [S, A]."""
+        return self.reward > -np.inf
+
+    @cached_property
+    def paid(self) -> np.ndarray:
+        """The rewards of what can be done, float64 [S, A]: 0 for an action that is not available."""
+        return self.reward if self.available.all() else np.where(self.available, self.reward, 0.0)
+
+    @cached_property
+    def possible(self) -> np.ndarray:
+        """Which listed outcomes can happen, bool [S, A, K]."""
+        happens = self.probabilities > 0
+        return happens if self.available.all() else happens & self.available[..., None]
 
     @cached_property
     def is_dense(self) -> bool:
@@ -100,13 +123,15 @@ class MDP:
         s, a = self.num_states, self.num_actions
         if policy.shape == (s,):
             rows = np.arange(s) * a + policy
-            return self.matrix[rows], self.reward[np.arange(s), policy]
+            reward = self.reward[np.arange(s), policy]
+            _check_available(reward > -np.inf, policy)
+            return self.matrix[rows], reward
         pi = check_policy(self, policy)
         mix = sp.csr_matrix((pi.ravel(), np.arange(s * a), np.arange(0, s * a + 1, a)), shape=(s, s * a))
-        return sp.csr_matrix(mix @ self.matrix), (pi * self.reward).sum(-1)
+        return sp.csr_matrix(mix @ self.matrix), (pi * self.paid).sum(-1)
 
     def lookahead(self, value: np.ndarray, gamma: float | None = None) -> np.ndarray:
-        """q(s, a) = r(s, a) + gamma sum_s' P(s' | s, a) v(s'), shape [S, A], in float64."""
+        """q(s, a) = r(s, a) + gamma sum_s' P(s' | s, a) v(s'), shape [S, A], in float64; -inf where not available."""
         g = self.gamma if gamma is None else gamma
         s, a, k = self.successors.shape
         expected = self.probabilities.reshape(s * a, k) @ value if self.is_dense else self.matrix @ value
@@ -159,18 +184,45 @@ class MDP:
 
 
 def check_policy(mdp: MDP, policy: np.ndarray) -> np.ndarray:
-    """The policy as probabilities, float64 [S, A]; takes [S] of actions too. Raises UsageError when it is neither."""
+    """The policy as probabilities, float64 [S, A]; takes [S] of actions too.
+
+    Raises UsageError when it is neither, or takes an action that is not available.
+    """
     policy = np.asarray(policy)
     s, a = mdp.num_states, mdp.num_actions
     if policy.shape == (s,) and np.issubdtype(policy.dtype, np.integer):
         if policy.min() < 0 or policy.max() >= a:
             raise UsageError(f"A policy names an action outside 0..{a - 1}: {policy.min()} to {policy.max()}.")
+        _check_available(mdp.available[np.arange(s), policy], policy)
         return np.eye(a)[policy]
     if policy.shape != (s, a):
         raise UsageError(f"A policy is [S] = ({s},) of integer actions or [S, A] = ({s}, {a}); got {policy.shape}.")
-    policy = policy.astype(np.float64)
+    policy = as_distributions(policy)
     _check_rows(policy, "policy", ("s",))
+    wrong = (policy > 0) & ~mdp.available
+    if wrong.any():
+        _check_available(np.asarray(~wrong.any(-1)), wrong.argmax(-1))
     return policy
+
+
+def _check_available(fine: np.ndarray, actions: np.ndarray) -> None:
+    if not fine.all():
+        i = int(np.argmin(fine))
+        raise UsageError(
+            f"The policy takes action {int(actions[i])} in state {i}, which is not available there (its reward is "
+            "-inf). A uniform policy is mdp.available / mdp.available.sum(-1, keepdims=True)."
+        )
+
+
+def as_distributions(rows: ArrayLike) -> np.ndarray:
+    """Rows [..., K] in float64; those of a coarser dtype that miss one by no more than its rounding scaled to it."""
+    given = np.asarray(rows)
+    exact = given.astype(np.float64, copy=False)
+    if given.ndim == 0 or given.dtype.itemsize >= 8 or not jnp.issubdtype(given.dtype, jnp.floating):
+        return exact
+    total = exact.sum(-1, keepdims=True)
+    near = np.abs(total - 1) <= given.shape[-1] * float(jnp.finfo(given.dtype).eps)
+    return np.where(near, exact / np.where(near, total, 1.0), exact)
 
 
 def _check_rows(rows: np.ndarray, what: str, axes: tuple[str, ...]) -> None:
@@ -194,9 +246,14 @@ def _check_rows(rows: np.ndarray, what: str, axes: tuple[str, ...]) -> None:
     if error.max() > ROW_SUM_TOLERANCE:
         worst = np.unravel_index(np.argmax(error), error.shape)
         count = int((error > ROW_SUM_TOLERANCE).sum())
+        hint = ""
+        if what == "transitions" and sums[worst] == 0:
+            hint = " Is that action not available there? Then give it the reward -inf."
+        elif error.max() < 1e-5:
+            hint = " Were they computed in float32? Give them as that, and they are scaled to one."
         raise UsageError(
             f"{what}: {count} row{'s do' if count > 1 else ' does'} not sum to one; the worst, at "
-            f"{where(error == error.max())}, sums to {sums[worst]:.10g} (off by {sums[worst] - 1:+.3g})."
+            f"{where(error == error.max())}, sums to {sums[worst]:.10g} (off by {sums[worst] - 1:+.3g}).{hint}"
         )
 
 
@@ -217,9 +274,19 @@ def _check(m: MDP) -> None:
         raise UsageError(f"A successor is outside 0..{s - 1}: {m.successors.min()} to {m.successors.max()}.")
     _check_rows(m.probabilities, "transitions", ("s", "a"))
     _check_rows(m.start, "start (rho_0)", ())
-    if not np.isfinite(m.reward).all():
-        i, j = np.argwhere(~np.isfinite(m.reward))[0]
-        raise UsageError(f"The reward at s={i}, a={j} is {m.reward[i, j]}: rewards must be finite.")
+    if not (m.reward < np.inf).all():
+        i, j = np.argwhere(~(m.reward < np.inf))[0]
+        raise UsageError(
+            f"The reward at s={i}, a={j} is {m.reward[i, j]}: rewards must be finite, or -inf where an action is not "
+            "available."
+        )
+    idle = ~m.terminal & (m.reward.max(-1) == -np.inf)
+    if idle.any():
+        i, more = int(np.argmax(idle)), int(idle.sum()) - 1
+        raise UsageError(
+            f"State {i} {f'(and {more} others) ' if more else ''}has no action: all its rewards are -inf, none is "
+            f"available. Give it one, or mark it as an end: terminal=[{i}]."
+        )
     if not 0 <= m.gamma <= 1:
         raise UsageError(f"gamma must lie in [0, 1]; got {m.gamma}.")
     if m.start[~m.terminal].sum() <= 0:
@@ -234,7 +301,7 @@ def _check_ends(m: MDP) -> None:
         raise UsageError(
             "gamma = 1 needs a terminal (absorbing) state, and there is none: give terminal=..., or gamma < 1."
         )
-    stuck = ~ends_reachable(m.successors, m.probabilities, m.terminal)
+    stuck = ~ends_reachable(m.successors, m.possible, m.terminal)
     if stuck.any():
         i = int(np.argmax(stuck))
         start = "the start state " if m.start[i] > 0 else "state "
@@ -242,6 +309,14 @@ def _check_ends(m: MDP) -> None:
             f"gamma = 1, but no terminal state can be reached from {start}{i} (nor {int(stuck.sum()) - 1} others), "
             "so returns there are unbounded. Use gamma < 1 or mark the absorbing states as terminal."
         )
+
+
+def state_name(mdp: MDP, state: int) -> str:
+    """How a state is called: "(3, 0)", its row and column, on a grid; else its number."""
+    if mdp.grid is None or state >= len(mdp.grid.cells):  # a restarted MDP has states off the map
+        return str(state)
+    row, column = mdp.grid.cells[state]
+    return f"({row}, {column})"
 
 
 def ends_reachable(successors: np.ndarray, probabilities: np.ndarray, terminal: np.ndarray) -> np.ndarray:

@@ -14,7 +14,7 @@ import numpy as np
 from gymnasium import spaces
 
 from steersman.errors import UsageError
-from steersman.tabular.mdp import MDP, _check_rows
+from steersman.tabular.mdp import MDP, _check_rows, as_distributions
 from steersman.types import Array, EnvSpec, Key, TimeStep
 
 
@@ -22,7 +22,8 @@ from steersman.types import Array, EnvSpec, Key, TimeStep
 class POMDP:
     """A finite POMDP: an MDP whose state is seen only through O(o | a, s'), ``observation`` [A, S, O].
 
-    Raises UsageError when a row of the observation model is not a distribution. (Kaelbling, Littman & Cassandra 1998.)
+    Raises UsageError when a row of the observation model is not a distribution, or an action is not available
+    everywhere: who does not see the state cannot know. (Kaelbling, Littman & Cassandra 1998.)
     """
 
     mdp: MDP
@@ -36,6 +37,13 @@ class POMDP:
             raise UsageError(
                 f"The observation model must be [A, S, O] = {(*wanted, 'O')}; got {self.observation.shape}."
             )
+        if not self.mdp.available.all():
+            i, j = np.argwhere(~self.mdp.available)[0]
+            raise UsageError(
+                f"Action {j} is not available in state {i}, but who acts in a POMDP does not know the state. Give it a "
+                "finite reward, as low as it should be, and let it stay."
+            )
+        object.__setattr__(self, "observation", as_distributions(self.observation))
         _check_rows(self.observation, "observation model", ("a", "s'"))
 
     @property

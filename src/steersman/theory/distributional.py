@@ -33,9 +33,11 @@ def categorical_projection(z: Array, probabilities_t: Array, r_t: Array, discoun
     >>> categorical_projection(jnp.array([0.0, 1.0, 2.0]), jnp.array([0.0, 1.0, 0.0]), jnp.array(0.25), jnp.array(1.0))
     Array([0.  , 0.75, 0.25], dtype=float32)
     """
-    z, p = jnp.asarray(z), jnp.asarray(probabilities_t)
+    z, p, discount_t = jnp.asarray(z), jnp.asarray(probabilities_t), jnp.asarray(discount_t)
+    nothing = (discount_t == 0)[..., None] & ~jnp.isfinite(p)  # all atoms fall on r_t: any distribution will do
+    p = jnp.where(nothing, 1.0 / p.shape[-1], p)
     support = z.reshape((1,) * (p.ndim - 1) + z.shape)
-    moved = jnp.asarray(r_t)[..., None] + jnp.asarray(discount_t)[..., None] * support
+    moved = jnp.asarray(r_t)[..., None] + discount_t[..., None] * support
     moved = jnp.clip(moved, z[0], z[-1])
     share = 1.0 - jnp.abs(moved[..., None, :] - support[..., :, None]) / (z[1] - z[0])  # [..., K (i), K (j)]
     return (jnp.clip(share, 0.0, 1.0) * p[..., None, :]).sum(-1)

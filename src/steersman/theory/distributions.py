@@ -1,8 +1,8 @@
 """Distributions over actions: small pytrees of parameters with sample, log_prob, entropy, kl and mode.
 
-The event axis is the last one; all axes before it are a batch, ``[...]``, and every member of the batch draws its own
-noise from the one key it is given. log_prob, entropy and kl sum over the event: ``[...]``, in nats. kl is KL(self ||
-other).
+The event axis is the last one (``Shaped`` has as many as its shape); all axes before it are a batch, ``[...]``, and
+every member of the batch draws its own noise from the one key it is given. log_prob, entropy and kl sum over the event:
+``[...]``, in nats. kl is KL(self || other).
 
 They pass through jit, vmap, scan and grad like any tree. For n draws from each, vmap ``sample`` over n keys. To store
 one beside the transitions of a rollout, give it parameters with the rollout's leading axes (a log_std of shape [K]
@@ -11,6 +11,7 @@ has none).
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import NamedTuple, Protocol, Self
@@ -252,6 +253,38 @@ class TanhGaussian(NamedTuple):
 
     def _base(self) -> DiagGaussian:
         return DiagGaussian(self.loc, self.log_std)
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=["flat"], meta_fields=["shape"])
+@dataclass(frozen=True)
+class Shaped:
+    """A distribution over vectors [..., K] as one over arrays of K entries: events [..., *shape], of any axes or none.
+
+    >>> Shaped(DiagGaussian(jnp.zeros(6), jnp.zeros(6)), (2, 3)).mode().shape
+    (2, 3)
+    """
+
+    flat: Distribution
+    shape: tuple[int, ...]
+
+    def sample(self, key: Key) -> jax.Array:
+        return self._shaped(self.flat.sample(key))
+
+    def log_prob(self, x: Array) -> jax.Array:
+        x = jnp.asarray(x)
+        return self.flat.log_prob(x.reshape(*x.shape[: x.ndim - len(self.shape)], math.prod(self.shape)))
+
+    def entropy(self) -> jax.Array:
+        return self.flat.entropy()
+
+    def kl(self, other: Self) -> jax.Array:
+        return self.flat.kl(other.flat)
+
+    def mode(self) -> jax.Array:
+        return self._shaped(self.flat.mode())
+
+    def _shaped(self, x: jax.Array) -> jax.Array:
+        return x.reshape(*x.shape[:-1], *self.shape)
 
 
 class Deterministic(NamedTuple):

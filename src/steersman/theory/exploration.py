@@ -61,11 +61,12 @@ def boltzmann(q: Array, temperature: Scalar, mask: Array | None = None) -> Categ
 def ucb(counts: Array, step: Array, c: Scalar) -> jax.Array:
     """The exploration bonus c sqrt(ln step / N(a)), inf for an action never tried; act greedily on q + bonus.
 
-    counts N [..., A]; step: how many actions were taken so far, scalar or [...], at least 1. Sutton and Barto (2018),
-    eq. 2.10.
+    counts N [..., A]; step: how many actions were taken so far, scalar or [...], at least 1. In the dtype of floating
+    counts, else float32. Sutton and Barto (2018), eq. 2.10.
     """
-    counts = jnp.asarray(counts).astype(jnp.float32)
-    log_step = jnp.log(jnp.maximum(_per_row(jnp.asarray(step).astype(jnp.float32), counts), 1.0))
+    counts = jnp.asarray(counts)
+    counts = counts if jnp.issubdtype(counts.dtype, jnp.floating) else counts.astype(jnp.float32)
+    log_step = jnp.log(jnp.maximum(_per_row(jnp.asarray(step).astype(counts.dtype), counts), 1.0))
     return jnp.where(counts > 0, c * jnp.sqrt(log_step / jnp.maximum(counts, 1.0)), jnp.inf)
 
 

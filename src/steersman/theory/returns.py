@@ -12,7 +12,9 @@ An episode ends in two ways, and each has its own place:
 so several episodes, ended either way, may follow each other in one column. When both flags are set the discount
 wins. The last row of an array bootstraps from its v_t, as if the clock had stopped there.
 
-Every function is differentiable; stop the gradient of what is to be a target (``jax.lax.stop_gradient``) yourself.
+A NaN or an infinity that nothing is to be taken of (its weight, discount or trace, is 0) does not count, nor does it
+reach the rows before it. Every function is differentiable; stop the gradient of what is to be a target
+(``jax.lax.stop_gradient``) yourself.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ import jax
 import jax.numpy as jnp
 
 from steersman.errors import UsageError
-from steersman.theory.trees import one_hot
+from steersman.theory.trees import aligned, kept, one_hot
 from steersman.types import Array
 
 Scalar = float | Array
@@ -64,7 +66,8 @@ def lambda_returns(r_t: Array, discount_t: Scalar, v_t: Scalar, lambda_t: Scalar
     """
     r_t = _floating(r_t)
     discount_t, v_t, lambda_t = _like(r_t, discount_t=discount_t, v_t=v_t, lambda_t=lambda_t)
-    return _backward(r_t + discount_t * (1.0 - lambda_t) * v_t, discount_t * lambda_t, v_t[-1])
+    now = discount_t * (1.0 - lambda_t)
+    return _backward(r_t + now * kept(now, v_t), discount_t * lambda_t, v_t[-1])
 
 
 def discounted_returns(r_t: Array, discount_t: Scalar, v_t: Scalar = 0.0, lambda_t: Scalar = 1.0) -> jax.Array:
@@ -107,22 +110,27 @@ def n_step_returns(r_t: Array, discount_t: Scalar, v_t: Scalar, n: int, lambda_t
         raise UsageError(f"n_step_returns: n is {n}; it counts rewards before the bootstrap and must be at least 1.")
     r_t = _floating(r_t)
     discount_t, v_t, lambda_t = _like(r_t, discount_t=discount_t, v_t=v_t, lambda_t=lambda_t)
-    base, trace = r_t + discount_t * (1.0 - lambda_t) * v_t, discount_t * lambda_t
+    now, trace = discount_t * (1.0 - lambda_t), discount_t * lambda_t
+    base = r_t + now * kept(now, v_t)
 
     def longer(_: int, g: jax.Array) -> jax.Array:
-        return base + trace * jnp.concatenate([g[1:], v_t[-1:]])
+        return base + trace * kept(trace, jnp.concatenate([g[1:], v_t[-1:]]))
 
-    return jax.lax.fori_loop(0, min(n, r_t.shape[0]) - 1, longer, r_t + discount_t * v_t)
+    return jax.lax.fori_loop(0, min(n, r_t.shape[0]) - 1, longer, r_t + discount_t * kept(discount_t, v_t))
 
 
 def gae(r_t: Array, discount_t: Scalar, v_tm1: Array, v_t: Array, lambda_t: Scalar) -> jax.Array:
     """Generalised advantage estimate: the lambda-return minus the value it started from.
 
-        A_t = G_t^lambda - v_tm1 = sum_k (prod_{i<k} discount_{t+i} lambda_{t+i}) delta_{t+k}
-        delta_t = r_t + discount_t v_t - v_tm1
+        A_t = G_t^lambda - v_tm1
 
-    Shapes as ``lambda_returns``; -> [T, ...]. Add v_tm1 for the critic's target. lambda_t = 0 is the TD error,
-    lambda_t = 1 the Monte-Carlo advantage. Schulman et al. (2016), eq. 16.
+    Where the values chain (v_t[t] == v_tm1[t + 1] inside an episode) it is the sum of TD errors that others write,
+
+        A_t = sum_k (prod_{i<k} discount_{t+i} lambda_{t+i}) delta_{t+k},   delta_t = r_t + discount_t v_t - v_tm1
+
+    With a v_t from elsewhere, as from a target critic, the two differ, and this is the first. Shapes as
+    ``lambda_returns``; -> [T, ...]. Add v_tm1 for the critic's target. lambda_t = 0 is the TD error, lambda_t = 1 the
+    Monte-Carlo advantage. Schulman et al. (2016), eq. 16.
     """
     r_t = _floating(r_t)
     (v_tm1,) = _like(r_t, v_tm1=v_tm1)
@@ -130,8 +138,12 @@ def gae(r_t: Array, discount_t: Scalar, v_tm1: Array, v_t: Array, lambda_t: Scal
 
 
 def importance_ratios(log_prob: Array, behaviour_log_prob: Array) -> jax.Array:
-    """rho = pi(a | s) / mu(a | s) from the two log-probabilities, [...]. Overflow gives inf, which clips well."""
-    return jnp.exp(jnp.asarray(log_prob) - jnp.asarray(behaviour_log_prob))
+    """rho = pi(a | s) / mu(a | s) from the two log-probabilities, [...]. Overflow gives inf, which clips well.
+
+    Raises UsageError for shapes that would broadcast to a larger one (``trees.aligned``).
+    """
+    log_prob, behaviour = aligned(log_prob=log_prob, behaviour_log_prob=behaviour_log_prob)
+    return jnp.exp(log_prob - behaviour)
 
 
 class VTrace(NamedTuple):
@@ -161,18 +173,19 @@ def vtrace(
 
     Shapes as ``lambda_returns``; rho_tm1 [T, ...] is the ratio of action_t, the one taken at obs_t
     (``importance_ratios``). A truncation (lambda_t = 0) takes v_t in both lines, and no later error leaks in. With
-    rho = 1, vs is the lambda-return and pg is GAE. Espeholt et al. (2018), section 4; their lambda is 1 but for
-    remark 2, and then the bracket is vs_{t+1}.
+    rho = 1 and values that chain (v_t[t] == v_tm1[t + 1] inside an episode), vs is the lambda-return and pg is GAE.
+    Espeholt et al. (2018), section 4; their lambda is 1 but for remark 2, and then the bracket is vs_{t+1}.
     """
     r_t = _floating(r_t)
     discount_t, rho_tm1, v_tm1, v_t, lambda_t = _like(
         r_t, discount_t=discount_t, rho_tm1=rho_tm1, v_tm1=v_tm1, v_t=v_t, lambda_t=lambda_t
     )
-    delta = r_t + discount_t * v_t - v_tm1
+    delta = r_t + discount_t * kept(discount_t, v_t) - v_tm1
     trace = discount_t * lambda_t * jnp.minimum(rho_tm1, clip_c)
     vs = v_tm1 + _backward(jnp.minimum(rho_tm1, clip_rho) * delta, trace, jnp.zeros_like(delta[-1]))
     vs_next = jnp.concatenate([vs[1:], v_t[-1:]])
-    q_t = r_t + discount_t * ((1.0 - lambda_t) * v_t + lambda_t * vs_next)
+    ahead = (1.0 - lambda_t) * kept(1.0 - lambda_t, v_t) + lambda_t * kept(lambda_t, vs_next)
+    q_t = r_t + discount_t * kept(discount_t, ahead)
     return VTrace(vs, jnp.minimum(rho_tm1, clip_pg_rho) * (q_t - v_tm1))
 
 
@@ -203,7 +216,7 @@ def retrace(
     nothing = jnp.zeros_like(r_t[-1:])  # after the last row there is no next action to correct
     c_t, q_t = jnp.concatenate([c_tm1[1:], nothing]), jnp.concatenate([q_tm1[1:], nothing])
     trace = discount_t * lambda_t * c_t
-    return _backward(r_t + discount_t * v_t - trace * q_t, trace, nothing[0])
+    return _backward(r_t + discount_t * kept(discount_t, v_t) - trace * kept(trace, q_t), trace, nothing[0])
 
 
 class Mixture(NamedTuple):
@@ -250,12 +263,13 @@ def at_episode_start(x_t: Array, first: Array) -> jax.Array:
     """For each step, x at the first step of its episode: of returns, the return of the whole episode.
 
     x_t [T, ...]; first bool, the same shape: obs_t opens an episode. -> [T, ...]. The first row counts
-    as an opening.
+    as an opening. Raises UsageError without a step.
 
     >>> at_episode_start(jnp.array([3.0, 2.0, 1.0, 7.0]), jnp.array([True, False, False, True]))
     Array([3., 3., 3., 7.], dtype=float32)
     """
-    return _forward(jnp.asarray(x_t), jnp.asarray(first), 1.0)
+    x_t, first = aligned(x_t=x_t, first=first)
+    return _forward(x_t, first, 1.0)
 
 
 def episode_discounts(first: Array, gamma: Scalar) -> jax.Array:
@@ -273,6 +287,7 @@ def episode_discounts(first: Array, gamma: Scalar) -> jax.Array:
 
 def _forward(x_t: jax.Array, first: jax.Array, decay: Scalar) -> jax.Array:
     """y_t = x_t where an episode opens and in the first row, else decay y_{t-1}."""
+    _steps(x_t, "x_t")
 
     def step(y: jax.Array, now: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         y = jnp.where(now[1], now[0], decay * y)
@@ -289,7 +304,7 @@ def _backward(a: jax.Array, b: jax.Array, last: jax.Array) -> jax.Array:
     """
 
     def step(x: jax.Array, ab: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        x = ab[0] + ab[1] * x
+        x = ab[0] + ab[1] * kept(ab[1], x)
         return x, x
 
     return jax.lax.scan(step, last, (a, b), reverse=True)[1]
@@ -297,9 +312,13 @@ def _backward(a: jax.Array, b: jax.Array, last: jax.Array) -> jax.Array:
 
 def _floating(r_t: Array) -> jax.Array:
     r_t = jnp.asarray(r_t)
-    if r_t.ndim == 0 or r_t.shape[0] == 0:
-        raise UsageError(f"Returns need a leading time axis with at least one step; r_t has shape {r_t.shape}.")
+    _steps(r_t, "r_t")
     return r_t if jnp.issubdtype(r_t.dtype, jnp.floating) else r_t.astype(jnp.float32)
+
+
+def _steps(x: jax.Array, name: str) -> None:
+    if x.ndim == 0 or x.shape[0] == 0:
+        raise UsageError(f"Returns need a leading time axis with at least one step; {name} has shape {x.shape}.")
 
 
 def _like(r_t: jax.Array, **named: Scalar) -> list[jax.Array]:

@@ -4,6 +4,10 @@ Every function works element by element and returns *per-sample* values ``[...]`
 weighted one) and divides the batch as it likes. What is named a loss is to be minimised. Log-ratios are log pi(a|s) -
 log pi_old(a|s), and pi_old's part, like the advantage, should carry no gradient (``jax.lax.stop_gradient`` is left to
 the caller).
+
+The ratio, exp(log_ratio), is exact up to e^20 = 4.9e8 and stays there: further out exp would overflow, and infinity
+times the 0 of a clipped branch, or of an advantage, is NaN. No gradient comes from out there. Functions of several
+arrays raise UsageError for shapes that would broadcast to a larger one (``trees.aligned``).
 """
 
 from __future__ import annotations
@@ -11,9 +15,16 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from steersman.theory.trees import aligned
 from steersman.types import Array
 
 Scalar = float | Array
+LARGEST_LOG_RATIO = 20.0
+
+
+def ratios(log_ratio: Array) -> jax.Array:
+    """exp(log_ratio), at most e^20."""
+    return jnp.exp(jnp.minimum(jnp.asarray(log_ratio), LARGEST_LOG_RATIO))
 
 
 def policy_gradient_loss(log_prob: Array, advantage: Array) -> jax.Array:
@@ -21,7 +32,8 @@ def policy_gradient_loss(log_prob: Array, advantage: Array) -> jax.Array:
 
     Sutton and Barto (2018), eq. 13.8 and 13.11.
     """
-    return -jnp.asarray(log_prob) * jnp.asarray(advantage)
+    log_prob, advantage = aligned(log_prob=log_prob, advantage=advantage)
+    return -log_prob * advantage
 
 
 def ppo_clip_loss(log_ratio: Array, advantage: Array, clip: Scalar) -> jax.Array:
@@ -33,7 +45,8 @@ def ppo_clip_loss(log_ratio: Array, advantage: Array, clip: Scalar) -> jax.Array
     >>> ppo_clip_loss(jnp.log(jnp.array([1.5, 1.5])), jnp.array([1.0, -1.0]), 0.2)
     Array([-1.2,  1.5], dtype=float32)
     """
-    ratio, advantage = jnp.exp(jnp.asarray(log_ratio)), jnp.asarray(advantage)
+    log_ratio, advantage = aligned(log_ratio=log_ratio, advantage=advantage)
+    ratio = ratios(log_ratio)
     return -jnp.minimum(ratio * advantage, jnp.clip(ratio, 1.0 - clip, 1.0 + clip) * advantage)
 
 
@@ -42,7 +55,8 @@ def ppo_penalty_loss(log_ratio: Array, advantage: Array, kl: Array, coefficient:
 
     Schulman et al. (2017), eq. 8.
     """
-    return -jnp.exp(jnp.asarray(log_ratio)) * jnp.asarray(advantage) + coefficient * jnp.asarray(kl)
+    log_ratio, advantage, kl = aligned(log_ratio=log_ratio, advantage=advantage, kl=kl)
+    return -ratios(log_ratio) * advantage + coefficient * kl
 
 
 def advantage_weight(advantage: Array, inverse_temperature: Scalar, largest: Scalar) -> jax.Array:
@@ -72,7 +86,8 @@ def adapt_kl_coefficient(coefficient: Scalar, kl: Scalar, target: Scalar) -> jax
 
 def value_loss(v: Array, target: Array) -> jax.Array:
     """(v - target)^2 / 2."""
-    return 0.5 * jnp.square(jnp.asarray(v) - jnp.asarray(target))
+    v, target = aligned(v=v, target=target)
+    return 0.5 * jnp.square(v - target)
 
 
 def clipped_value_loss(v: Array, v_old: Array, target: Array, clip: Scalar | None) -> jax.Array:
@@ -83,7 +98,7 @@ def clipped_value_loss(v: Array, v_old: Array, target: Array, clip: Scalar | Non
     """
     if clip is None:
         return value_loss(v, target)
-    v, v_old = jnp.asarray(v), jnp.asarray(v_old)
+    v, v_old = aligned(v=v, v_old=v_old)
     return jnp.maximum(value_loss(v, target), value_loss(v_old + jnp.clip(v - v_old, -clip, clip), target))
 
 
@@ -94,12 +109,13 @@ def approximate_kl(log_ratio: Array) -> jax.Array:
     divergence".
     """
     log_ratio = jnp.asarray(log_ratio)
-    return jnp.expm1(log_ratio) - log_ratio
+    return jnp.expm1(jnp.minimum(log_ratio, LARGEST_LOG_RATIO)) - log_ratio
 
 
 def clip_fraction(log_ratio: Array, clip: Scalar) -> jax.Array:
-    """1 where |ratio - 1| > eps, else 0, as float32: its mean is the share of samples outside the clip range."""
-    return (jnp.abs(jnp.expm1(jnp.asarray(log_ratio))) > clip).astype(jnp.float32)
+    """1 where |ratio - 1| > eps, else 0, in log_ratio's dtype: its mean is the share of samples outside the clip."""
+    log_ratio = jnp.asarray(log_ratio)
+    return (jnp.abs(jnp.expm1(log_ratio)) > clip).astype(log_ratio.dtype)
 
 
 def temperature_loss(log_temperature: Array, log_prob: Array, target_entropy: Scalar) -> jax.Array:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from steersman.errors import UsageError
 from steersman.types import Array, PyTree
@@ -27,6 +30,36 @@ def one_hot(index: Array, size: int) -> jax.Array:
     """True where the last axis equals ``index``: int [...] -> bool [..., size]."""
     index = jnp.asarray(index)
     return index[..., None] == jax.lax.broadcasted_iota(index.dtype, (*index.shape, size), index.ndim)
+
+
+def aligned(**named: Array | float) -> list[jax.Array]:
+    """The arguments as arrays, refused where broadcasting would grow them: [3] beside [3, 1] is [3, 3] in silence.
+
+    Scalars go with all; of the others, which have one rank, one has the shape that all of them broadcast to, so [1, N]
+    may stand beside an ensemble's [K, N]. Raises UsageError with the shapes. Free: they are known while tracing.
+    """
+    arrays = {name: jnp.asarray(x) for name, x in named.items()}
+    shapes = {x.shape for x in arrays.values() if x.ndim}
+    if len(shapes) > 1 and (len({len(shape) for shape in shapes}) > 1 or _broadcast(shapes) not in shapes):
+        given = ", ".join(f"{name} {list(x.shape)}" for name, x in arrays.items())
+        raise UsageError(f"Shapes that do not belong together: {given}. Give all of them one shape, or scalars.")
+    return list(arrays.values())
+
+
+def _broadcast(shapes: Iterable[tuple[int, ...]]) -> tuple[int, ...] | None:
+    try:
+        return np.broadcast_shapes(*shapes)
+    except ValueError:
+        return None
+
+
+def kept(weight: Array, x: Array) -> jax.Array:
+    """x, but 0 where it is NaN or infinite and its weight is 0: then weight * kept(weight, x) is 0, as it should be.
+
+    What stands behind the end of an episode may be anything. Finite x are left alone, and their gradients with them.
+    """
+    x = jnp.asarray(x)
+    return jnp.where((jnp.asarray(weight) == 0) & ~jnp.isfinite(x), jnp.zeros((), x.dtype), x)
 
 
 def where(mask: Array, a: PyTree, b: PyTree) -> PyTree:

@@ -3,7 +3,8 @@
 Batched over any leading axes ``[...]``; q arrays carry the actions last, ``[..., A]``. Every discount_t is gamma (1 -
 terminated): a truncated step bootstraps like any other, from its true successor. The gradient flows through
 everything; a semi-gradient method stops it at the bootstrap (``jax.lax.stop_gradient(v_t)``), which is left to the
-caller.
+caller. Where discount_t is 0 a NaN or an infinity of the bootstrap does not count. Raises UsageError for shapes that
+would broadcast to a larger one, as [3] and [3, 1] do (``trees.aligned``).
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from steersman.theory.trees import take
+from steersman.theory.trees import aligned, kept, take
 from steersman.types import Array
 
 
@@ -21,7 +22,8 @@ def td_error(v_tm1: Array, r_t: Array, discount_t: Array, v_t: Array) -> jax.Arr
     >>> td_error(jnp.float32(1.0), jnp.float32(2.0), jnp.float32(0.5), jnp.float32(4.0))
     Array(3., dtype=float32)
     """
-    return jnp.asarray(r_t) + jnp.asarray(discount_t) * jnp.asarray(v_t) - jnp.asarray(v_tm1)
+    v_tm1, r_t, discount_t, v_t = aligned(v_tm1=v_tm1, r_t=r_t, discount_t=discount_t, v_t=v_t)
+    return r_t + discount_t * kept(discount_t, v_t) - v_tm1
 
 
 def sarsa(q_tm1: Array, a_tm1: Array, r_t: Array, discount_t: Array, q_t: Array, a_t: Array) -> jax.Array:
@@ -108,5 +110,5 @@ def truncated_atoms(z: Array, drop: int) -> jax.Array:
     Array([1., 2.], dtype=float32)
     """
     z = jnp.moveaxis(jnp.asarray(z), 0, -2)
-    pooled = jnp.sort(z.reshape(*z.shape[:-2], -1), axis=-1)
+    pooled = jnp.sort(z.reshape(*z.shape[:-2], z.shape[-2] * z.shape[-1]), axis=-1)  # -1 cannot say it of no rows
     return pooled[..., : pooled.shape[-1] - drop * z.shape[-2]]

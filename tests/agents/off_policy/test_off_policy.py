@@ -427,7 +427,7 @@ def test_networks_of_ones_own():
     assert state.critics.params.trunk.layers[0].bias.shape == (2, 5)
     with pytest.raises(UsageError, match="CrossQ takes no network"):
         crossq_learner(CrossQConfig(), spec_of(), network=network)
-    with pytest.raises(UsageError, match="must be a function"):
+    with pytest.raises(UsageError, match="your network: it is an int"):
         sac_learner(SACConfig(), spec_of(), network=3)
 
 

@@ -146,5 +146,5 @@ def test_iql_finds_the_values_that_its_expectile_defines(tau):
 def test_settings_out_of_range_are_refused():
     with pytest.raises(UsageError, match=r"IQL: expectile = 1.5 .* between 0 and 1"):
         IQLConfig(expectile=1.5)
-    with pytest.raises(UsageError, match=r"network must be a function"):
+    with pytest.raises(UsageError, match="your network: it is an int"):
         bc(BCConfig(), spec_of(spaces.Discrete(2), spaces.Discrete(2)), network=3)

@@ -53,7 +53,7 @@ def test_every_setting_is_described_and_has_a_name_of_its_own(name):
     assert not fields & {field.name for field in dataclasses.fields(RunConfig)}
 
 
-REACHED = {"encoder", "activation", "layer_norm", "hidden_sizes", "normalize_observations", "scale_rewards"}
+REACHED = {"encoder", "channels", "activation", "layer_norm", "hidden_sizes", "normalize_observations", "scale_rewards"}
 REACHED |= {"learning_rate", "max_grad_norm", "anneal_learning_rate"}
 WITHOUT = {"bc": {"scale_rewards"}}  # it sees no reward
 
@@ -93,8 +93,9 @@ def test_what_is_out_of_range_is_refused_by_name(name):
     config = CONFIGS[name]
     for _, kind, field in rules_of(config):
         for value in OUTSIDE[kind]:
-            with pytest.raises(UsageError, match=rf": {field} = .*out of range"):
+            with pytest.raises(UsageError, match=rf": {field} = .*; it must be ") as caught:
                 config(**{field: value})
+            assert ("out of range" in str(caught.value)) == (kind != "choices")  # a word has no range
 
 
 def test_every_number_has_a_rule():

@@ -206,3 +206,18 @@ def test_what_is_not_asked_for_is_not_there():
     plain = SimpleNamespace(normalize_observations=False, scale_rewards=False, gamma=GAMMA)
     learner = spy_learner()
     assert normalised(learner, plain) is learner
+
+
+def test_rewards_of_1e25_are_scaled():
+    """Squares of them overflow float32; what the agent sees is finite and keeps its sign."""
+    ended = jnp.zeros((T, B), bool).at[2].set(True)
+    reward = jnp.full((T, B), 1e25).at[1].set(-1e25)
+    rollout = Rollout(
+        jnp.zeros((T, B, 2)), jnp.zeros((T, B)), reward, ended, ended, jnp.zeros((T, B, 2)), ended, None, {}
+    )
+    agent = with_reward_scaling(Agent(init, lambda n: (), act, lambda s, r, key: (Shown(s.first, show(r)), {})), GAMMA)
+    state = agent.init(KEY, rollout)
+    state, _ = agent.update(state, rollout, KEY)
+    seen = np.asarray(state.agent.last["reward"])
+    assert np.isfinite(seen).all()
+    np.testing.assert_array_equal(np.sign(seen), np.sign(reward))

@@ -3,6 +3,7 @@
 import sys
 import types
 import warnings
+from unittest import mock
 
 import gymnasium
 import numpy as np
@@ -11,6 +12,7 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from numpy.testing import assert_array_equal
 
+from steersman import envs, errors
 from steersman.envs.host.gymnasium import GymnasiumEnvs, make
 from steersman.envs.host.timesteps import member_seeds
 from steersman.errors import EnvironmentFault, UsageError
@@ -524,7 +526,7 @@ def test_wrong_shape_at_reset_at_the_first_step_and_later():
         (ONE, np.array([None]), "dtype object"),
         (spaces.Discrete(3), 1.5, "dtype float64 .* says int64"),
         (spaces.Discrete(3), 3, r"the observation 3 from reset; its observation_space counts 3 from 0"),
-        (spaces.Dict({"x": ONE}), {"y": number(0)}, r"without \['x'\] from reset \(got \['y'\]\)"),
+        (spaces.Dict({"x": ONE}), {"y": number(0)}, r"without \['x'\] \(got y\) from reset"),
         (spaces.Dict({"x": ONE}), number(0), r"without \['x'\]"),
         (ONE, {"x": number(0)}, "returned a dict as observation"),
         (spaces.Tuple([ONE, ONE]), (number(0),), r"without \[1\]"),
@@ -534,6 +536,83 @@ def test_wrong_dtypes_and_structures(space, obs, words):
     envs = scripted(None, space, start=lambda: (obs, {}))
     with pytest.raises(EnvironmentFault, match=words):
         envs.reset(0)
+
+
+def test_an_environment_that_leaves_is_named():
+    for where, leave in (("step", lambda t, _: sys.exit("no licence")), ("reset", None)):
+        start = (lambda: sys.exit("no licence")) if leave is None else None
+        with pytest.raises(EnvironmentFault, match=f"raised SystemExit in {where}.*: no licence"):
+            run(scripted(leave, start=start), 1)
+    with pytest.raises(EnvironmentFault, match="could not be made: SystemExit: no licence"):
+        envs.make(lambda: sys.exit("no licence"), 1)
+
+
+class Bare(gymnasium.Env):
+    """Without spaces, and with the signatures that a beginner writes."""
+
+    def reset(self):
+        return np.zeros(1, np.float32), {}
+
+    def step(self):
+        return np.zeros(1, np.float32), 0.0, False, False, {}
+
+
+class Spaced(Bare):
+    observation_space = ONE
+    action_space = "two"
+
+
+class Stepless(Spaced):
+    action_space = spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        return super().reset()
+
+
+class Resetless(Stepless):
+    def reset(self):
+        return Bare.reset(self)
+
+
+@pytest.mark.parametrize(
+    ("kind", "says"),
+    [
+        (Bare, r"Bare has no observation_space. Set it in __init__, as in .*spaces.Box\("),
+        (Spaced, r"Spaced has a builtins.str as its action_space. .*spaces.Discrete\(2\)"),
+        (Resetless, r"raised TypeError in reset.*'seed'.*Declare it as Gymnasium does: def reset\(self, \*, seed=None"),
+        (Stepless, r"raised TypeError in step.*Declare it as Gymnasium does: def step\(self, action\)"),
+    ],
+)
+def test_spaces_and_signatures(kind, says):
+    with pytest.raises(EnvironmentFault, match=says):
+        run(make(kind, 1), 1)
+
+
+def told(play, space, steps, start=None):
+    """The warnings of a few steps, by their text."""
+    with warnings.catch_warnings(record=True) as caught, mock.patch.object(errors, "_told", set()):
+        warnings.simplefilter("always")
+        run(scripted(play, space, 2, start=start), steps)
+    assert {w.category for w in caught} <= {errors.EnvironmentWarning}
+    return [str(w.message) for w in caught]
+
+
+def test_observations_outside_their_box_are_told_once():
+    space = spaces.Dict({"arm": spaces.Box(-1, np.array([1, np.inf], np.float32)), "free": ONE})
+    see = lambda t: {"arm": np.array([1.0, t], np.float32) * (1.0000005 if t < 300 else 2), "free": number(9e9)}
+    play = lambda t, _: (see(t), 0.0, False, False, {})
+    assert told(play, space, 299, lambda: (see(0), {})) == []  # rounding is none
+    [said] = told(play, space, 330, lambda: (see(0), {}))
+    assert "(member 0) returned 2 as its observation['arm'][0]; its observation_space says -1 to 1." in said
+    low = lambda: ({"arm": np.array([0, -7], np.float32), "free": number(0)}, {})
+    [said] = told(play, space, 1, low)
+    assert "returned -7 as its observation['arm'][1]; its observation_space says -1 to inf" in said
+
+
+def test_entries_that_get_lost_are_named():
+    see = lambda: {"x": number(0)}
+    lost = lambda t, _: (see() if t < 4 else {"y": number(0)}, 0.0, False, False, {})
+    assert "without ['x'] from step (got ['y'])" in fault(lost, spaces.Dict({"x": ONE}), 5, 2, lambda: (see(), {}))
 
 
 def test_wider_floats_and_whole_numbers_are_cast():
@@ -715,7 +794,7 @@ def test_missing_simulators_get_the_pip_line(monkeypatch):
     monkeypatch.setitem(sys.modules, module.__name__, module)
     spec = gymnasium.envs.registration.EnvSpec("Made-v0", entry_point=f"{module.__name__}:Made")
     monkeypatch.setitem(gymnasium.registry, "Made-v0", spec)
-    line = r"Made-v0 needs Box2D, which is not installed. Install it with: pip install 'steersman\[box2d\]'"
+    line = r"Made-v0 needs Box2D, which is not installed. Install it with: pip install -e '\.\[box2d\]'"
     with pytest.raises(UsageError, match=line):
         make("Made-v0", 1)
     own = gymnasium.envs.registration.EnvSpec("Made-v0", entry_point=lambda **kwargs: _needs("flux"))

@@ -15,6 +15,7 @@ import pytest
 from gymnasium import spaces
 from numpy.testing import assert_array_equal
 
+from steersman.envs.host import workers as workers_module
 from steersman.envs.host.gymnasium import make
 from steersman.errors import EnvironmentFault, UsageError
 
@@ -127,6 +128,45 @@ def test_same_bits_for_any_number_of_workers(workers, place, costs):
     assert_same(whole, trace(there, 60, actions))
     assert_same(whole, trace(there, 60, actions))  # and again after another reset
     there.close()
+
+
+class Shared(gymnasium.Env):
+    """All copies in one process observe into the same buffer."""
+
+    observation_space = spaces.Box(-np.inf, np.inf, (2,))
+    action_space = spaces.Discrete(3)
+    buffer = np.zeros(2, np.float32)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return self.see(), {}
+
+    def see(self):
+        self.buffer[:] = self.np_random.random(2)
+        return self.buffer
+
+    def step(self, action):
+        return self.see(), 0.0, self.np_random.random() < 0.3, False, {}
+
+
+def test_a_buffer_of_all_members_gives_the_same_bits_too():
+    actions = np.zeros((8, 3), np.int32)
+    here, there = make(Shared, 3), make(Shared, 3, workers=2)
+    whole = trace(here, 8, actions)
+    assert len(np.unique(whole[0], axis=0)) == 3
+    assert_same(whole, trace(there, 8, actions))
+    there.close()
+
+
+@pytest.mark.parametrize("module", ["select.poll", "os.name"])
+def test_a_system_without_what_workers_need(monkeypatch, module):
+    if module == "os.name":
+        monkeypatch.setattr(workers_module.os, "name", "nt")
+    else:
+        monkeypatch.delattr(workers_module.select, "poll")
+    with pytest.raises(UsageError, match=r"workers need a POSIX system .*; this Python on .*Leave workers out"):
+        make(Everything, 2, workers=1)
+    monkeypatch.undo()
 
 
 def test_same_bits_on_mujoco():

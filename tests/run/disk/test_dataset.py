@@ -2,7 +2,9 @@
 
 import json
 import signal
+import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import gymnasium
 import jax
@@ -152,6 +154,16 @@ def test_offline_agents_count_gradient_steps_and_resume(recorded, run, tmp_path)
     assert final[0] == final[1]
     assert resumed.evaluation.mean == whole.evaluation.mean
     assert steersman.load(tmp_path / "run")([0.0, 0.0, 0.0, 0.0]) in (0, 1)
+
+
+@pytest.mark.parametrize("place", ["gymnasium/CartPole-v1", "CartPole-v1"])
+def test_offline_agents_are_evaluated_on_the_way(recorded, run, tmp_path, place):
+    settings = {"steps": 50, "from_data": run.parent / "data", "evaluate_every": 20, "evaluate_episodes": 2, **SMALL}
+    result = steersman.train("bc", place, out=tmp_path / "run", seeds=1, **settings)
+    rows = [row for row in result.history if "evaluation_return" in row]
+    assert [row["steps"] for row in rows] == [20, 40, 50]
+    assert result.summary["best"]["return"] == max(row["evaluation_return"] for row in rows)
+    assert (tmp_path / "run" / "curve.png").exists()  # of these alone: no episode is played in training
 
 
 def test_other_data_is_not_gone_on_with(recorded, run, tmp_path):
@@ -307,7 +319,36 @@ def test_minari(tmp_path, monkeypatch):
         steersman.read_dataset("test/other-v0")
 
 
+@pytest.mark.parametrize(
+    ("actions", "acted", "inside"),
+    [
+        (spaces.Box(-100, 100, (1,), np.int8), [[-100], [0], [50], [100]], [[-1], [0], [0.5], [1]]),
+        (spaces.Box(0, 255, (1,), np.uint8), [[0], [51], [204], [255]], [[-1], [-0.6], [0.6], [1]]),
+        (spaces.Box(-1e300, 1e300, (1,), np.float64), [[-1e300], [0], [5e299], [2e300]], [[-1], [0], [0.5], [1]]),
+        (spaces.Box(np.array([1.0, -2.0]), np.array([1.0, 2.0]), dtype=np.float64), [[1, 2]] * 4, [[0, 1]] * 4),
+        (spaces.Box(-2, 2, (1, 2)), np.ones((4, 1, 2)), np.full((4, 1, 2), 0.5)),
+        (spaces.Box(-2, 2, ()), [-2, 0, 1, 2], [-1, 0, 0.5, 1]),
+    ],
+    ids=str,
+)
+def test_recorded_actions_of_any_box(monkeypatch, actions, acted, inside):
+    """Read from Minari, by a stand-in for it."""
+    ends = np.array([False, False, False, True])
+    episode = SimpleNamespace(
+        observations=np.zeros((5, 2)), actions=np.array(acted, actions.dtype), rewards=np.ones(4),
+        terminations=ends, truncations=~ends & ends,
+    )  # fmt: skip
+    found = SimpleNamespace(
+        observation_space=spaces.Box(-1, 1, (2,)), action_space=actions, iterate_episodes=lambda: [episode]
+    )
+    monkeypatch.setitem(sys.modules, "minari", SimpleNamespace(load_dataset=lambda name: found))
+    monkeypatch.setattr(dataset, "find_spec", lambda name: True)
+    data = steersman.read_dataset("stand-in/actions-v0")
+    np.testing.assert_allclose(data.transitions.action, np.array(inside, np.float32), atol=1e-6)
+    assert data.transitions.action.dtype == np.float32
+
+
 def test_without_minari_the_extra_is_named(monkeypatch):
     monkeypatch.setattr(dataset, "find_spec", lambda name: None)
-    with pytest.raises(UsageError, match=r"no folder mujoco/hopper-v0.*pip install 'steersman\[minari\]'"):
+    with pytest.raises(UsageError, match=r"no folder mujoco/hopper-v0.*pip install -e '\.\[minari\]'"):
         steersman.read_dataset("mujoco/hopper-v0")

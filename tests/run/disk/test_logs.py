@@ -156,20 +156,48 @@ def scalars(folder):
 
 def test_tensorboard_has_means_and_seeds(tmp_path):
     sink = logs.TensorBoard(tmp_path / "tb")
-    sink.write(100, {"loss": 0.5, "episode_return": np.array([1.0, 3.0]), "nothing": np.nan})
-    sink.write(200, {"episode_return": np.array([np.nan, 4.0])})
+    sink.write(100, {"seconds": 1.0, "loss": 0.5, "episode_return": np.array([1.0, 3.0]), "nothing": np.nan})
+    sink.write(200, {"seconds": 3.0, "episode_return": np.array([np.nan, 4.0])})
     sink.close()
     sink.close()
     found, purged = scalars(tmp_path / "tb")
     assert found == [
-        ("loss", 100, 0.5),
-        ("episode_return", 100, 2.0),
-        ("episode_return/seed_0", 100, 1.0),
-        ("episode_return/seed_1", 100, 3.0),
-        ("episode_return", 200, 4.0),
-        ("episode_return/seed_1", 200, 4.0),
+        ("time/seconds", 100, 1.0),
+        ("train/loss", 100, 0.5),
+        ("rollout/episode_return", 100, 2.0),
+        ("rollout/episode_return/seed_0", 100, 1.0),
+        ("rollout/episode_return/seed_1", 100, 3.0),
+        ("time/seconds", 200, 3.0),
+        ("rollout/episode_return", 200, 4.0),
+        ("rollout/episode_return/seed_1", 200, 4.0),
+        ("time/steps_per_second", 200, 50.0),
     ]
     assert purged == []
+
+
+def test_the_groups_of_rows():
+    groups = {
+        "rollout": ("episode_return", "episode_length", "episode_cost_1", "episodes", "return_100", "cost_0_100"),
+        "env": ("episode_height", "height_100"),
+        "eval": ("evaluation_return", "evaluation_success"),
+        "time": ("seconds", "steps_per_second"),
+        "train": ("loss", "q", "kl", "clip_fraction", "learning_rate", "entropy", "exploration", "mean_q"),
+    }
+    for group, names in groups.items():
+        assert {logs.tag(name).partition("/")[0] for name in names} == {group}
+    assert logs.tag("evaluation_return") == "eval/return"
+    assert logs.tag("my/number") == "my/number"
+
+
+def test_tensorboard_says_the_settings_once(tmp_path):
+    for steps in (1, 2):
+        sink = logs.TensorBoard(tmp_path / "tb", {"learning_rate": 3e-4, "hidden_sizes": [64, 64], "kl_target": None})
+        sink.write(steps, {"loss": 1.0})
+        sink.close()
+        for file in (tmp_path / "tb").glob("events*"):  # the name is of the second, the process and the host
+            file.rename(file.with_name(f"a{steps}"))
+    tags = [name for name, _, _ in scalars(tmp_path / "tb")[0] if "loss" not in name]
+    assert tags == ["settings/text_summary", "_hparams_/experiment", "_hparams_/session_start_info"]
 
 
 def test_tensorboard_after_a_resume_voids_what_is_written_again(tmp_path):
@@ -190,7 +218,7 @@ def test_tensorboard_after_a_resume_voids_what_is_written_again(tmp_path):
 def test_a_missing_extra_is_named(tmp_path, monkeypatch, sink, extra):
     monkeypatch.setitem(sys.modules, "tensorboardX", None)
     monkeypatch.setitem(sys.modules, "wandb", None)
-    with pytest.raises(UsageError, match=rf"pip install 'steersman\[{extra}\]'"):
+    with pytest.raises(UsageError, match=rf"pip install -e '\.\[{extra}\]'"):
         sink(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
@@ -225,6 +253,6 @@ def test_wandb_goes_on_under_the_same_id(tmp_path, monkeypatch):
     starts = [c[1] for c in calls if c[0] == "init"]
     assert starts[0] == starts[1]
     assert (starts[0]["project"], starts[0]["resume"], starts[0]["config"]) == ("demo", "allow", {"seed": 1})
-    assert ("log", {"steps": 5, "r": 1.5, "r/seed_0": 1.0, "r/seed_1": 2.0}) in calls
+    assert ("log", {"steps": 5, "train/r": 1.5, "train/r/seed_0": 1.0, "train/r/seed_1": 2.0}) in calls
     with pytest.raises(UsageError, match=r"no API key.*WANDB_MODE=offline"):
         logs.WandB(tmp_path, "broken")

@@ -54,6 +54,47 @@ def test_a_run_is_not_overwritten(tmp_path):
     assert tree(tmp_path) == before
 
 
+def own(run=(), **config):
+    return {**CONFIG, **config, "run": {**CONFIG["run"], **dict(run)}}
+
+
+def test_how_to_go_on_names_what_is_the_users_own(tmp_path):
+    config = own({"foreign": "a:B", "network": "nets.py:make"}, environment="arm:make")
+    run_folder.create(tmp_path, config)
+    again = f"steersman train --resume {tmp_path} --environment arm:make --algorithm a:B --network nets.py:make; "
+    with pytest.raises(UsageError, match=f"Go on with it: {again}.* --replace; or give --out"):
+        run_folder.create(tmp_path, CONFIG)
+    objects = own({"foreign": True, "network": True})
+    assert run_folder.to_resume(run_folder.Run(tmp_path, objects)) == f"steersman train --resume {tmp_path}"
+
+
+def test_a_run_is_removed_and_nothing_else(tmp_path):
+    run_folder.remove(tmp_path / "nowhere")
+    run = run_folder.create(tmp_path / "run", CONFIG)
+    (run.checkpoints / "step_1.safetensors").write_text("")
+    (run.path / "tensorboard").mkdir()
+    (run.path / "notes.txt").write_text("mine")
+    before = tree(run.path)
+    with pytest.raises(UsageError, match=r"holds more than a run: notes\.txt"):
+        run_folder.remove(run.path)
+    with files.lock(run.path), pytest.raises(UsageError, match="more than a run"):
+        run_folder.remove(run.path)
+    assert tree(run.path) == before
+    (run.path / "notes.txt").unlink()
+    with files.lock(run.path), pytest.raises(UsageError, match="is in use"):
+        run_folder.remove(run.path)
+    assert tree(run.path) == [name for name in before if name != "notes.txt"]
+    run_folder.remove(run.path)
+    assert tree(run.path) == [".lock"]
+    assert run_folder.create(run.path, CONFIG).config["algorithm"] == "ppo"
+    for content in ("{}", None):
+        (tmp_path / "other").mkdir(exist_ok=True)
+        (tmp_path / "other" / ("config.json" if content else "thesis.tex")).write_text(content or "mine")
+        with pytest.raises(UsageError, match="is not a run"):
+            run_folder.remove(tmp_path / "other")
+        (tmp_path / "other" / "config.json").unlink(missing_ok=True)
+
+
 @pytest.mark.parametrize("content", ["notes.txt", "checkpoints/step_1"])
 def test_other_files_are_left_alone(tmp_path, content):
     (tmp_path / content).parent.mkdir(exist_ok=True)
@@ -159,7 +200,7 @@ def test_other_versions_warn_and_a_newer_steersman_is_refused(tmp_path, monkeypa
     assert "steersman 0.1.9 (now 0.2.0)" in warning
     assert "numpy" not in warning
     now["steersman"] = "0.1.8"
-    with pytest.raises(UsageError, match=r"made by steersman 0.1.9; this is 0.1.8.*pip install -U"):
+    with pytest.raises(UsageError, match=r"made by steersman 0.1.9; this is 0.1.8.*git pull"):
         run_folder.open_run(tmp_path)
 
 
@@ -212,6 +253,16 @@ def test_a_failed_json_write_keeps_the_old_file(tmp_path, monkeypatch):
             files.write_json(tmp_path / "x.json", {"a": 2})
     assert files.read_json(tmp_path / "x.json") == {"a": 1}
     assert tree(tmp_path) == ["x.json"]
+
+
+def test_json_of_any_encoding_is_read_or_refused(tmp_path):
+    path = tmp_path / "config.json"
+    path.write_bytes(b'\xef\xbb\xbf{"name": "M\xc3\xbcller"}')  # saved by an editor on Windows
+    assert files.read_json(path) == {"name": "Müller"}
+    for content in ('{"a": 1}'.encode("utf-16"), b'{"name": "M\xfcller"}', b"\x89PNG\x00"):
+        path.write_bytes(content)
+        with pytest.raises(UsageError, match=r"config.json is truncated or is not JSON"):
+            files.read_json(path)
 
 
 def test_a_name_is_made_of_what_runs_and_never_taken(tmp_path):

@@ -15,12 +15,13 @@ from steersman.run.show import plots
 
 @pytest.fixture
 def make_run(tmp_path):
-    def make(name, rows, algorithm="ppo", environment="CartPole-v1"):
+    def make(name, rows, algorithm="ppo", environment="CartPole-v1", seed=None, config=None, **run):
         path = tmp_path / name
         path.mkdir()
-        config = {"format": "1.0", "algorithm": algorithm, "environment": environment}
-        config |= {k: {} for k in ("config", "run", "spec", "versions")}
-        (path / "config.json").write_text(json.dumps(config))
+        seed = len(list(tmp_path.iterdir())) if seed is None else seed
+        content = {"format": "1.1", "algorithm": algorithm, "environment": environment, "config": config or {}}
+        content |= {"run": {"seed": seed, **run}, "spec": {}, "versions": {}}
+        (path / "config.json").write_text(json.dumps(content))
         sink = logs.JsonLines(path / "metrics.jsonl")
         for steps, metrics in rows:
             sink.write(steps, metrics)
@@ -63,10 +64,22 @@ def test_mean_and_interval_over_seeds_that_were_logged_together():
 def test_seeds_logged_at_different_places_are_interpolated_and_not_extrapolated():
     a = (np.array([0.0, 10.0]), np.array([0.0, 10.0]))
     b = (np.array([5.0, 20.0]), np.array([5.0, 20.0]))
-    got = plots.curve([a, b, (np.array([0.0, 2.0]), np.array([0.0, 2.0]))])
-    np.testing.assert_array_equal(got.x, [0, 2, 5, 10])  # at 20 only one of the three has data
+    got = plots.curve([a, b, (np.array([0.0, 7.0]), np.array([0.0, 7.0]))])
+    np.testing.assert_array_equal(got.x, [5, 7])  # from where all have begun to where the first one stops
     np.testing.assert_allclose(got.mean, got.x)
     np.testing.assert_allclose(got.low, got.x)
+    assert len(plots.curve([a, (np.array([11.0, 12.0]), np.zeros(2))]).x) == 0
+
+
+def test_a_mean_is_never_over_some_of_the_seeds(make_run, tmp_path, drawn):
+    """One seed at 0, one at 100: whatever is missing, no place has a mean of one of them alone."""
+    gaps = [(10 * i, {"return_100": np.array([0.0, 100.0 if i in (3, 5, 6) else np.nan])}) for i in range(1, 10)]
+    plots.learning_curve([make_run("a", gaps, seeds=2)], tmp_path / "x.png")
+    line = drawn[0].axes[0].lines[0]
+    np.testing.assert_array_equal(line.get_ydata(), 50.0)
+    np.testing.assert_array_equal(line.get_xdata(), [30, 40, 50, 60, 70, 80, 90])  # the last value is carried on
+    apart = [make_run("b", [(s, {"return_100": 0.0}) for s in (10, 20, 30)]), make_run("c", gaps[2:6], seed=9)]
+    plots.learning_curve(apart, tmp_path / "x.png")
 
 
 def test_many_points_share_a_grid():
@@ -115,8 +128,8 @@ def test_axes_say_what_they_show(make_run, tmp_path, drawn):
 
 def test_a_run_of_several_seeds_is_a_group_of_its_own(make_run, tmp_path, drawn):
     rows = [(100 * i, {"episode_return": np.array([i, i + 2.0, np.nan])}) for i in range(1, 6)]
-    plots.learning_curve([make_run("a", rows)], tmp_path / "x.png")
-    assert texts(drawn[0]) == (["ppo"], f"{INTERVAL}, 2 seeds")  # the third never ended an episode
+    plots.learning_curve([make_run("a", rows, seeds=3)], tmp_path / "x.png")
+    assert texts(drawn[0]) == (["ppo"], f"{INTERVAL}, 2 of 3 seeds")  # the third never ended an episode
     np.testing.assert_allclose(drawn[0].axes[0].lines[0].get_ydata(), [2, 3, 4, 5, 6])
 
 
@@ -197,3 +210,17 @@ def test_what_cannot_be_drawn(make_run, tmp_path):
 
 def test_no_global_state_of_pyplot():
     assert "pyplot" not in Path(plots.__file__).read_text()
+
+
+def test_evaluations_on_the_way_are_points_beside_the_line(make_run, drawn, tmp_path):
+    rows = [(n, row | ({"evaluation_return": 2.0 * n} if n % 1000 == 0 else {})) for n, row in ramp()]
+    plots.learning_curve([make_run("a", rows)], tmp_path / "curve.png")
+    (axes,) = drawn[0].axes
+    line, points = (next(p for p in axes.lines if len(p.get_xdata()) == n) for n in (20, 2))
+    assert points.get_ydata().tolist() == [2000.0, 4000.0]
+    assert axes.get_ylim()[1] > 4000.0
+    assert (line.get_marker(), points.get_marker()) == ("None", "o")
+    assert line.get_color() == points.get_color()
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["training", "evaluation"]
+    plots.learning_curve([make_run("b", ramp())], tmp_path / "curve.png")
+    assert drawn[1].axes[0].get_legend() is None

@@ -13,7 +13,7 @@ from gymnasium.error import DependencyNotInstalled
 from imageio_ffmpeg import get_ffmpeg_exe
 from PIL import Image, ImageSequence
 
-from steersman.errors import UsageError
+from steersman.errors import EnvironmentFault, UsageError
 from steersman.run.show import frames, video
 
 
@@ -257,6 +257,10 @@ def test_what_cannot_be_filmed(tmp_path):
     for place, says in [
         (Painter(), r"render_mode=None; make it with render_mode='rgb_array'"),
         (Painter("human"), "render_mode='human'"),
+        (
+            lambda: Painter(),
+            r"render_mode='rgb_array'\. Let the function that makes it take that.*make\(render_mode=None",
+        ),
         (object(), "not a Gymnasium environment"),
         (lambda: 3, "not a Gymnasium environment"),
         ("gymnax/CartPole-v1", r"Film it in Gymnasium's: --environment CartPole-v1"),
@@ -269,6 +273,15 @@ def test_what_cannot_be_filmed(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
+def test_arguments_of_ones_own_environment_are_kept(tmp_path, monkeypatch):
+    (tmp_path / "own_camera.py").write_text(
+        "def make(size, render_mode=None):\n    raise ValueError((size, render_mode))"
+    )
+    with pytest.raises(EnvironmentFault, match="ValueError: .7, 'rgb_array'"):
+        video.renderable(f"{tmp_path}/own_camera.py:make,size=7")
+    sys.modules.pop("own_camera")
+
+
 def test_no_picture(env, monkeypatch):
     monkeypatch.setattr(env, "render", lambda: None)
     with pytest.raises(UsageError, match="gave no picture"):
@@ -278,9 +291,9 @@ def test_no_picture(env, monkeypatch):
 @pytest.mark.parametrize(
     ("name", "error", "says"),
     [
-        ("CartPole-v1", DependencyNotInstalled("no pygame."), r"pip install 'steersman\[classic\]'"),
-        ("gymnasium/LunarLander-v3", DependencyNotInstalled("no Box2D."), r"pip install 'steersman\[box2d\]'"),
-        ("HalfCheetah-v5", DependencyNotInstalled("no mujoco."), r"pip install 'steersman\[mujoco\]'"),
+        ("CartPole-v1", DependencyNotInstalled("no pygame."), r"pip install -e '\.\[classic\]'"),
+        ("gymnasium/LunarLander-v3", DependencyNotInstalled("no Box2D."), r"pip install -e '\.\[box2d\]'"),
+        ("HalfCheetah-v5", DependencyNotInstalled("no mujoco."), r"pip install -e '\.\[mujoco\]'"),
         ("HalfCheetah-v5", RuntimeError("OpenGL"), "MUJOCO_GL=egl"),
         ("CartPole-v1", gymnasium.error.Error("bad mode"), "cannot be filmed: bad mode"),
     ],
@@ -297,7 +310,7 @@ def test_a_missing_renderer_is_named(tmp_path, monkeypatch, name, error, says):
 def test_a_renderer_missed_only_when_it_draws(monkeypatch):
     made = gymnasium.make("CartPole-v1", render_mode="rgb_array")
     monkeypatch.setitem(sys.modules, "pygame", None)
-    with pytest.raises(UsageError, match=r"pip install 'steersman\[classic\]'"):
+    with pytest.raises(UsageError, match=r"pip install -e '\.\[classic\]'"):
         next(video.host_frames(made, constant))
 
 

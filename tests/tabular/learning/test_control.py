@@ -15,6 +15,7 @@ from steersman.tabular.learning.control import Transition, learn
 from steersman.tabular.planning.criteria import average_reward, restarting
 from steersman.tabular.planning.dynamic_programming import evaluate, value_iteration
 from steersman.tabular.problems import classics
+from steersman.tabular.problems.builders import from_arrays
 from steersman.theory.exploration import linear
 
 KEY = jax.random.key(0)
@@ -197,3 +198,25 @@ def test_misuse_is_explained(mdp):
         learn(mdp, control.sarsa(), act.greedy(), KEY, gamma=0.9)
     with pytest.raises(UsageError, match="n >= 1"):
         multistep.tree_backup(0)
+
+
+@pytest.mark.parametrize(
+    "learner",
+    [
+        control.expected_sarsa(),
+        control.double_q_learning(),
+        control.r_learning(),
+        multistep.tree_backup(2),
+        multistep.watkins_q_lambda(0.5, "dutch"),
+        dyna.dyna_q_plus(3),
+    ],
+    ids=lambda learner: learner.name,
+)
+def test_learners_never_take_an_action_that_is_not_available(mdp, learner):
+    reward = mdp.reward.copy()
+    reward[0, 0] = reward[1, 2] = reward[3, 0] = -np.inf
+    gaps = from_arrays(mdp.dense(), reward, gamma=0.8, terminal=[4])
+    learned = run(gaps, learner, steps=300)
+    assert np.isfinite(learned.returns).all()
+    assert (np.isneginf(learned.q) == ~gaps.available).all()
+    assert np.isfinite(np.asarray(learned.q)[gaps.available]).all()

@@ -76,3 +76,13 @@ def test_shapes_are_checked():
         ConstrainedMDP(mdp, np.zeros((16, 4)), np.zeros(1))
     with pytest.raises(UsageError, match="terminal state has a cost"):
         ConstrainedMDP(mdp, np.ones((1, 16, 4)), np.ones(1))
+
+
+def test_actions_that_are_not_available_are_left_out():
+    """A third action, free and better than the two, would be taken if it were there."""
+    mdp = from_arrays(np.ones((1, 3, 1)), [[0.0, 1.0, -np.inf]], gamma=0.9)
+    problem = ConstrainedMDP(mdp, np.array([[[0.0, 1.0, 0.0]]]), np.array([3.0]))
+    for solve in (solve_constrained, lagrangian):
+        found = solve(problem)
+        assert found.policy[0] == pytest.approx([0.7, 0.3, 0.0])
+        assert found.value == pytest.approx(3)

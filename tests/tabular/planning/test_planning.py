@@ -207,8 +207,6 @@ def test_improper_policies_and_endless_tasks_are_refused():
         evaluate(mdp, np.zeros(16, int))
     with pytest.raises(UsageError, match="average reward is 0"):
         average_reward(mdp)
-    two_islands = from_arrays(np.eye(2)[:, None], [[0.0], [1.0]], gamma=0.9)
-    assert not average_reward(two_islands, max_sweeps=50).converged
 
 
 def test_no_bound_is_claimed_where_none_can_be_shown():
@@ -217,6 +215,7 @@ def test_no_bound_is_claimed_where_none_can_be_shown():
     assert np.isinf(found.bound)
     assert not found.converged
     assert lake.start @ found.value == pytest.approx(14 / 17)  # solved by hand: Delta. 0.8235
+    assert lake.start @ evaluate(lake, found.policy).value == pytest.approx(14 / 17)
 
 
 def test_text_map_slips_to_the_sides():
@@ -225,3 +224,95 @@ def test_text_map_slips_to_the_sides():
     assert mdp.dense()[0, 1] == pytest.approx(
         [0.5, 0.5, 0]
     )  # right: half forward, a quarter up and down into the walls
+
+
+def with_gaps(width, terminals, gamma=0.9):
+    """(an MDP in which some actions are not available, its twin where those do what another one there does)."""
+    full = classics.random_mdp(12, 3, width, gamma=gamma, seed=5, terminals=terminals)
+    gaps = np.random.default_rng(0).random((12, 3)) < 0.5
+    gaps[np.arange(12), np.arange(12) % 3] = False
+    gaps[full.terminal] = False
+    stand_in = np.where(gaps, np.arange(12)[:, None] % 3, np.arange(3))
+    rows, p = np.arange(12)[:, None], full.dense()
+    ends = np.flatnonzero(full.terminal)
+    twin = from_arrays(p[rows, stand_in], full.reward[rows, stand_in], gamma=gamma, terminal=ends)
+    p[gaps] = 0.0  # what the table says of them does not matter
+    return from_arrays(p, np.where(gaps, -np.inf, full.reward), gamma=gamma, terminal=ends), twin, gaps
+
+
+@pytest.mark.parametrize("width", [None, 3])
+@pytest.mark.parametrize("terminals", [0, 2])
+def test_actions_that_are_not_available_are_never_taken(width, terminals):
+    mdp, twin, gaps = with_gaps(width, terminals)
+    assert gaps.any()
+    assert (mdp.available == ~gaps).all()
+    assert mdp.is_dense == (width is None and not terminals)
+    for plan in PLANNERS:
+        found, exact = plan(mdp, tol=1e-9), plan(twin, tol=1e-9)
+        assert found.converged, found.method
+        assert not gaps[np.arange(12), found.policy].any(), found.method
+        assert np.abs(found.value - exact.value).max() < 1e-8, found.method
+        q = evaluate(mdp, found.policy).q
+        assert (np.isneginf(q) == gaps).all()
+    horizon = finite_horizon(mdp, 4)
+    assert np.allclose(horizon.value, finite_horizon(twin, 4).value)
+    assert horizon.bound < 1e-9
+    mixed = mdp.available / mdp.available.sum(-1, keepdims=True)
+    assert np.isfinite(evaluate(mdp, mixed).value).all()
+    with pytest.raises(UsageError, match=r"action \d in state \d+, which is not available"):
+        evaluate(mdp, uniform(mdp))
+    if not terminals:
+        gain = average_reward(mdp)
+        assert abs(gain.gain - average_reward(twin).gain) <= gain.bound + 1e-8
+
+
+def test_with_gamma_1_an_action_that_is_not_available_shows_no_way_out():
+    p = np.zeros((3, 2, 3))
+    p[0, 0, 1] = p[1, 0, 0] = p[1, 1, 2] = p[0, 1, 2] = 1.0
+    ends = {"gamma": 1.0, "terminal": [2]}
+    found = value_iteration(from_arrays(p, [[-1.0, -np.inf], [-1.0, -1.0], [0.0, 0.0]], **ends))
+    assert found.value == pytest.approx([-2, -1, 0])
+    assert found.converged
+    with pytest.raises(UsageError, match="no terminal state can be reached from the start state 0"):
+        from_arrays(p, [[-1.0, -np.inf], [-1.0, -np.inf], [0.0, 0.0]], start=0, **ends)
+
+
+LOOPS = {
+    "staying is free": ([[[1, 0, 0], [0, 0, 1]], [[0, 1, 0], [0, 0, 1]]], [[0, -1], [0, -3]], [-1, -3]),
+    "a round trip is free": ([[[0, 1, 0], [0, 0, 1]], [[1, 0, 0], [0, 0, 1]]], [[0, -1], [0, -3]], [-1, -1]),
+    "all is free": ([[[1, 0, 0], [0, 0, 1]], [[1, 0, 0], [0, 1, 0]]], [[0, 0], [0, 0]], [0, 0]),
+    "a round trip costs and pays": ([[[0, 1, 0], [0, 0, 1]], [[1, 0, 0], [0, 0, 1]]], [[2, -1], [-2, -9]], [-1, -3]),
+}
+
+
+@pytest.mark.parametrize("name", LOOPS)
+def test_with_gamma_1_and_loops_that_pay_nothing_planners_agree(name):
+    """For ever in the loop is worth 0, and is no policy that ends: the answer is the best of those that do."""
+    transitions, rewards, value = LOOPS[name]
+    mdp = from_arrays([*transitions, [[0, 0, 1]] * 2], [*rewards, [0, 0]], gamma=1.0, terminal=[2])
+    for plan in PLANNERS:
+        found = plan(mdp)
+        assert found.value == pytest.approx([*value, 0]), found.method
+        assert evaluate(mdp, found.policy).value == pytest.approx([*value, 0]), found.method
+
+
+def test_a_value_iteration_that_was_cut_short_is_left_as_it_is():
+    cut = value_iteration(classics.gridworld_4x4(), max_sweeps=1)
+    assert cut.value.min() == -1
+    assert cut.iterations == 1
+
+
+def test_the_average_reward_of_parts_that_cannot_reach_each_other_is_refused():
+    two_loops, trap = np.eye(2)[:, None], np.zeros((3, 2, 3))
+    trap[0, 0, 0] = trap[0, 1, 1] = trap[2, 0, 0] = trap[2, 1, 1] = trap[1, :, 1] = 1
+    for p, r in [(two_loops, [[1.0], [0.0]]), (trap, [[1.0, 0.0], [0.0, 0.0], [0.0, 0.0]])]:
+        with pytest.raises(UsageError, match="about 1 a step from state 0, 0 from state 1"):
+            average_reward(from_arrays(p, np.array(r), gamma=0.9))
+    same = average_reward(from_arrays(two_loops, [[1.0], [1.0]], gamma=0.9))  # apart, but as good as each other
+    assert (same.gain, same.converged) == (1.0, True)
+    rare = from_arrays([[[1 - 1e-6, 1e-6]], [[1e-6, 1 - 1e-6]]], [[1.0], [0.0]], gamma=0.9)
+    slow = average_reward(rare, max_sweeps=2500)  # it mixes, in a million steps
+    assert not slow.converged
+    assert abs(slow.gain - 0.5) <= slow.bound
+    passing = np.array([[[0.0, 1.0, 0.0]], [[0.0, 0.0, 1.0]], [[0.0, 1.0, 0.0]]])  # state 0 is left for good
+    assert average_reward(from_arrays(passing, [[9.0], [1.0], [0.0]], gamma=0.9)).gain == pytest.approx(0.5)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from numbers import Real
 from typing import Any, NamedTuple
 
@@ -15,7 +16,7 @@ from gymnasium import spaces
 
 from steersman import shards
 from steersman.agents.parts import config as groups
-from steersman.agents.parts import multi_step, training
+from steersman.agents.parts import multi_step, own_networks, training
 from steersman.agents.parts.checks import Rules
 from steersman.agents.parts.training import Optimiser, Trained
 from steersman.agents.parts.with_replay import BatchLearner, with_replay
@@ -25,6 +26,7 @@ from steersman.memory import hindsight, uniform
 from steersman.nets.actors import Actor
 from steersman.nets.critics import Critic
 from steersman.theory import exploration, surrogates
+from steersman.theory.distributions import Categorical, TanhGaussian
 from steersman.types import Agent, EnvSpec, Key, PyTree, Rollout
 
 NetworkFactory = Callable[[Key, EnvSpec], tuple[Any, Any]]  # -> actor: obs -> distribution; critic: (obs, action) -> Q
@@ -108,20 +110,42 @@ def no_goal_reward(spec: EnvSpec) -> Callable[..., Any]:
 
 
 def networks(
-    config: OffPolicyConfig, spec: EnvSpec, network: NetworkFactory | None, **kinds: Any
+    algorithm: str, config: OffPolicyConfig, spec: EnvSpec, network: NetworkFactory | None, **kinds: Any
 ) -> tuple[Callable[[Key], Any], Callable[[Key], Any]]:
-    """-> (key -> actor, key -> one critic), of the user's factory or as the config says.
+    """-> (key -> actor, key -> one critic), of the user's factory or as the config says. Raises UsageError for networks
+    that do not do.
 
     kinds: ``deterministic`` of the actor, ``outputs`` of the critic.
     """
-    if network is not None:
-        return lambda key: network(key, spec)[0], lambda key: network(key, spec)[1]
-    shape = config.network
     outputs, deterministic = kinds.get("outputs", 1), kinds.get("deterministic", False)
+    if network is not None:
+        form = f"a pair: actor, obs -> distribution, and critic, obs, action -> [{outputs}]"
+        wrong = partial(_wrong_pair, spec, outputs, deterministic)
+        make = own_networks.own_network(algorithm, spec, network, form, wrong)
+        return lambda key: make(key)[0], lambda key: make(key)[1]
+    shape = config.network
     return (
         lambda key: Actor(spec, **shape, deterministic=deterministic, key=key),
         lambda key: Critic(spec, **shape, outputs=outputs, key=key),
     )
+
+
+def _wrong_pair(spec: EnvSpec, outputs: int, deterministic: bool, made: Any, obs: PyTree, key: Key) -> str:
+    """What is wrong with an actor and a critic of the user's; empty where nothing is."""
+    if problem := own_networks.pair(made, "the function", "(actor, critic)"):
+        return problem
+    discrete = isinstance(spec.action_space, spaces.Discrete)
+    policy, problem = own_networks.called(made[0], obs)
+    kind = Categorical if discrete else TanhGaussian
+    if not problem and not deterministic and not isinstance(policy, kind):
+        found = own_networks.describe(policy)
+        return f"its actor gives {found}; it is to give a steersman.theory.distributions.{kind.__name__}"
+    methods = ("mode",) if deterministic else own_networks.DISTRIBUTION
+    if problem or (problem := own_networks.distribution(policy, spec, key, methods)):
+        return problem
+    q, problem = own_networks.called(made[1], obs, *(() if discrete else (jnp.zeros(action_size(spec), jnp.float32),)))
+    shape = (int(spec.action_space.n),) if isinstance(spec.action_space, spaces.Discrete) else (outputs,)
+    return problem or own_networks.numbers(q, shape, "its critic's output")
 
 
 def values(critics: PyTree, obs: PyTree, *action: jax.Array) -> jax.Array:
@@ -203,19 +227,17 @@ def action_size(spec: EnvSpec) -> int:
     return math.prod(spec.action_space.shape or ())
 
 
-def check_continuous(algorithm: str, spec: EnvSpec, network: Any, *, discrete: bool = False) -> None:
+def check_continuous(algorithm: str, spec: EnvSpec, *, discrete: bool = False) -> None:
     """Raise UsageError unless the action space is a Box bounded on all sides (or Discrete, where that is served)."""
     space = spec.action_space
-    if network is not None and not callable(network):
-        raise UsageError(f"network must be a function (key, spec) -> (actor, critic), not {type(network).__name__}.")
     if discrete and isinstance(space, spaces.Discrete):
         return
     also = " or a Discrete one" if discrete else ""
     if not isinstance(space, spaces.Box):
         other = "dqn" if isinstance(space, spaces.Discrete) else "ppo"
         raise UsageError(
-            f"{algorithm} needs a continuous (Box) action space{also}; {spec.id} has {space}. Try: steersman train "
-            f"{other} {spec.id}"
+            f"{algorithm} needs a continuous (Box) action space{also}; {spec.id} has {spec.native_action_space}. "
+            f"Try: steersman train {other} {spec.id}"
         )
     if not (np.isfinite(space.low).all() and np.isfinite(space.high).all()):
         raise UsageError(

@@ -101,7 +101,7 @@ def crossq_learner(
     config: CrossQConfig, spec: EnvSpec, *, budget: int | None = None, network: Any = None
 ) -> BatchLearner:
     """CrossQ as a learner from batches, for a replay of one's own."""
-    common.check_continuous("CrossQ", spec, network)
+    common.check_continuous("CrossQ", spec)
     if network is not None:
         raise UsageError("CrossQ takes no network of your own: batch renormalisation in it is the algorithm. Try sac.")
     size = common.action_size(spec)
@@ -113,7 +113,7 @@ def crossq_learner(
     def make(sizes: tuple[int, ...], extra: int, outputs: int, gain: float) -> Callable[[Key], Net]:
         def one(key: Key) -> Net:
             encoder_key, mlp_key = jax.random.split(key)
-            encoder = Encoder(spec.observation_space, config.encoder, key=encoder_key)
+            encoder = Encoder(spec.observation_space, config.encoder, channels=config.channels, key=encoder_key)
             options: Any = {"activation": config.activation, "gain": gain, "warm_up": config.norm_warm_up}
             return Net(encoder, NormedMLP(encoder.out_size + extra, sizes, outputs, key=mlp_key, **options))
 

@@ -84,8 +84,8 @@ def ddpg_learner(
     config: DDPGConfig, spec: EnvSpec, *, budget: int | None = None, network: NetworkFactory | None = None
 ) -> BatchLearner:
     """DDPG as a learner from batches, for a replay of one's own."""
-    common.check_continuous("DDPG", spec, network)
-    make_actor, make_critic = common.networks(config, spec, network, deterministic=True)
+    common.check_continuous("DDPG", spec)
+    make_actor, make_critic = common.networks("DDPG", config, spec, network, deterministic=True)
     adam = common.adam(config)
 
     def init(key: Key, first_rollout: Rollout) -> DDPGState:

@@ -106,13 +106,14 @@ def sac_learner(
     config: SACConfig, spec: EnvSpec, *, budget: int | None = None, network: NetworkFactory | None = None
 ) -> BatchLearner:
     """SAC as a learner from batches, for a replay of one's own."""
-    common.check_continuous("SAC", spec, network, discrete=True)
+    common.check_continuous("SAC", spec, discrete=True)
     if isinstance(spec.action_space, spaces.Discrete):
-        return soft_learner(config, spec, network, discrete_parts(), budget=budget)
+        return soft_learner("SAC", config, spec, network, discrete_parts(), budget=budget)
     common.check_density("SAC", config)
     least = lambda z: z.min(0)  # [K, N, 1] -> [N, 1]
     loss = lambda z, y: 0.5 * jnp.square(z - y[None])[..., 0]
-    return soft_learner(config, spec, network, continuous_parts(least, loss, lambda z: least(z)[:, 0]), budget=budget)
+    parts = continuous_parts(least, loss, lambda z: least(z)[:, 0])
+    return soft_learner("SAC", config, spec, network, parts, budget=budget)
 
 
 def continuous_parts(
@@ -128,7 +129,7 @@ def continuous_parts(
     def target(actor: Any, targets: PyTree, alpha: jax.Array, batch: Rollout, discount: jax.Array, key: Key):
         action, log_prob = jax.vmap(actor)(batch.next_obs).sample_and_log_prob(key)
         soft = soft_value(bootstrap(common.values(targets, batch.next_obs, action)), log_prob[:, None], alpha)
-        return batch.reward[:, None] + discount[:, None] * soft
+        return batch.reward[:, None] + discount[:, None] * trees.kept(discount[:, None], soft)
 
     def judge(actor: Any, targets: PyTree, alpha: jax.Array, obs: PyTree, action: jax.Array, key: Key):
         policy, action = jax.vmap(actor)(obs), common.flat_actions(action)
@@ -153,7 +154,7 @@ def discrete_parts() -> Parts:
     def target(actor: Any, targets: PyTree, alpha: jax.Array, batch: Rollout, discount: jax.Array, key: Key):
         log_p = jax.vmap(actor)(batch.next_obs).log_probabilities()
         soft = expected_soft_value(common.values(targets, batch.next_obs).min(0), log_p, alpha)
-        return (batch.reward + discount * soft)[:, None]
+        return (batch.reward + discount * trees.kept(discount, soft))[:, None]
 
     def judge(actor: Any, targets: PyTree, alpha: jax.Array, obs: PyTree, action: jax.Array, key: Key):
         log_p, q = jax.vmap(actor)(obs).log_probabilities(), common.values(targets, obs).min(0)
@@ -173,6 +174,7 @@ def discrete_parts() -> Parts:
 
 
 def soft_learner(
+    algorithm: str,
     config: SACConfig,
     spec: EnvSpec,
     network: NetworkFactory | None,
@@ -183,7 +185,7 @@ def soft_learner(
 ) -> BatchLearner:
     """The learner that SAC and its descendants share: what they do not is in ``parts``."""
     discrete = isinstance(spec.action_space, spaces.Discrete)
-    make_actor, make_critic = common.networks(config, spec, network, outputs=outputs)
+    make_actor, make_critic = common.networks(algorithm, config, spec, network, outputs=outputs)
     size = common.action_size(spec)
     goal = config.target_entropy
     if goal is None:

@@ -79,8 +79,8 @@ def td3_learner(
     config: TD3Config, spec: EnvSpec, *, budget: int | None = None, network: NetworkFactory | None = None
 ) -> BatchLearner:
     """TD3 as a learner from batches, for a replay of one's own."""
-    common.check_continuous("TD3", spec, network)
-    make_actor, make_critic = common.networks(config, spec, network, deterministic=True)
+    common.check_continuous("TD3", spec)
+    make_actor, make_critic = common.networks("TD3", config, spec, network, deterministic=True)
     adam = common.adam(config)
 
     def init(key: Key, first_rollout: Rollout) -> TD3State:

@@ -71,7 +71,7 @@ def tqc_learner(
     config: TQCConfig, spec: EnvSpec, *, budget: int | None = None, network: NetworkFactory | None = None
 ) -> BatchLearner:
     """TQC as a learner from batches, for a replay of one's own."""
-    common.check_continuous("TQC", spec, network)
+    common.check_continuous("TQC", spec)
 
     def loss(z: jax.Array, y: jax.Array) -> jax.Array:
         y = jnp.broadcast_to(y[None], (z.shape[0], *y.shape))
@@ -82,7 +82,7 @@ def tqc_learner(
         loss=loss,
         value=lambda z: z.mean((0, 2)),
     )
-    return soft_learner(config, spec, network, parts, outputs=config.num_quantiles, budget=budget)
+    return soft_learner("TQC", config, spec, network, parts, outputs=config.num_quantiles, budget=budget)
 
 
 ALGORITHM = replayed("tqc", TQCConfig, tqc, "truncated quantile critics: SAC with return distributions")

@@ -70,7 +70,7 @@ def bc_learner(
         batch = sample.batch
 
         def loss(policy: PyTree) -> tuple[jax.Array, Any]:
-            log_prob, distribution = common.log_likelihood(policy, batch.obs, batch.action, spec)
+            log_prob, distribution = common.log_likelihood(policy, batch.obs, batch.action)
             value = -(sample.weight * log_prob).mean()
             return value, (value, log_prob, distribution.entropy().mean())
 
@@ -78,7 +78,7 @@ def bc_learner(
         actor, (value, log_prob, entropy), _ = training.descend(adam, loss, state.actor, rate)
         return BCState(actor, state.steps + 1), jnp.abs(log_prob), {"loss": value, "entropy": entropy}
 
-    return BatchLearner(init, lambda num_envs: (), common.acting(spec), learn)
+    return BatchLearner(init, lambda num_envs: (), common.act, learn)
 
 
 ALGORITHM = offline("bc", BCConfig, bc, "behaviour cloning: imitates recorded actions, any action space")

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-from gymnasium import spaces
 
 from steersman import shards
-from steersman.agents.off_policy.common import flat_actions, shaped
 from steersman.agents.parts import config as groups
+from steersman.agents.parts import own_networks
 from steersman.agents.parts.checks import Rules, check_network
 from steersman.agents.parts.with_replay import BatchLearner
 from steersman.memory import uniform
@@ -56,25 +55,19 @@ def policy_maker(
     """key -> the user's policy, or ``StochasticActor``. Raises UsageError for an action space without a policy."""
     check_network(algorithm, spec, network)
     if network is not None:
-        return lambda key: network(key, spec)
+        wrong = partial(own_networks.policy, spec)
+        return own_networks.own_network(algorithm, spec, network, "obs -> distribution", wrong)
     return lambda key: StochasticActor(spec, **config.network, key=key)
 
 
-def log_likelihood(policy: Any, obs: PyTree, action: PyTree, spec: EnvSpec) -> tuple[jax.Array, Any]:
+def log_likelihood(policy: Any, obs: PyTree, action: PyTree) -> tuple[jax.Array, Any]:
     """log pi(a|s) of a batch, [N], and the distributions."""
     distribution = jax.vmap(policy)(obs)
-    boxed = isinstance(spec.action_space, spaces.Box)
-    return distribution.log_prob(flat_actions(jnp.asarray(action)) if boxed else action), distribution
+    return distribution.log_prob(action), distribution
 
 
-def acting(spec: EnvSpec) -> Callable[..., Any]:
-    """``act`` of a state with a trained ``actor``: a sample, or the mode."""
-    boxed = isinstance(spec.action_space, spaces.Box)
-
-    def act(state: Any, carry: PyTree, obs: PyTree, first: jax.Array, key: Key, *, explore: bool = True):
-        policy = jax.vmap(state.actor.params)(obs)
-        keys = shards.member_keys(key, first.shape[0])
-        action = jax.vmap(lambda p, k: p.sample(k))(policy, keys) if explore else policy.mode()
-        return shaped(action, spec) if boxed else action, carry, {}
-
-    return act
+def act(state: Any, carry: PyTree, obs: PyTree, first: jax.Array, key: Key, *, explore: bool = True):
+    """An agent's ``act``, for a state with a trained ``actor``: a sample, or the mode."""
+    policy = jax.vmap(state.actor.params)(obs)
+    keys = shards.member_keys(key, first.shape[0])
+    return jax.vmap(lambda p, k: p.sample(k))(policy, keys) if explore else policy.mode(), carry, {}

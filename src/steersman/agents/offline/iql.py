@@ -121,7 +121,7 @@ def iql_learner(
         imitate = surrogates.advantage_weight(q - v_tm1, config.inverse_temperature, config.largest_weight)
 
         def actor_loss(policy: PyTree):
-            log_prob, _ = common.log_likelihood(policy, batch.obs, batch.action, spec)
+            log_prob, _ = common.log_likelihood(policy, batch.obs, batch.action)
             loss = surrogates.policy_gradient_loss(log_prob, weight * imitate).mean()
             return loss, loss
 
@@ -139,7 +139,7 @@ def iql_learner(
         metrics |= {"q": q.mean(), "value": v_tm1.mean(), "weight": imitate.mean()}
         return IQLState(actor, critics, targets, value, state.steps + 1), jnp.abs(error).mean(0), metrics
 
-    return BatchLearner(init, lambda num_envs: (), common.acting(spec), learn)
+    return BatchLearner(init, lambda num_envs: (), common.act, learn)
 
 
 ALGORITHM = offline("iql", IQLConfig, iql, "implicit Q-learning: the best policy that recorded transitions support")

@@ -38,10 +38,10 @@ def check_config(
     """Raise UsageError naming the first field out of its range; None means a switched-off option and passes."""
     name_of = type(config).__name__.removesuffix("Config")
 
-    def refuse(field: str, right: str, hint: str = "") -> None:
+    def refuse(field: str, right: str, hint: str = "", off: str = " is out of range") -> None:
         default = next(f.default for f in dataclasses.fields(config) if f.name == field)
         given = getattr(config, field)
-        says = f"{name_of}: {field} = {given!r} is out of range; it must be {right}. {hint} Default: {default!r}."
+        says = f"{name_of}: {field} = {given!r}{off}; it must be {right}. {hint} Default: {default!r}."
         raise UsageError(" ".join(says.split()))
 
     rules = (
@@ -60,7 +60,7 @@ def check_config(
     for field, known in (choices or {}).items():
         value = getattr(config, field)
         if value not in known:
-            refuse(field, " or ".join(known), nearest(str(value), known))
+            refuse(field, " or ".join(known), nearest(str(value), known), off="")
     for field in sizes:
         value = getattr(config, field)
         if not all(isinstance(n, int) and n >= 1 for n in value):
@@ -87,19 +87,15 @@ def check_network(algorithm: str, spec: EnvSpec, network: Any) -> None:
     if network is None and not isinstance(spec.action_space, served):
         raise UsageError(
             f"{algorithm} needs a Discrete, MultiDiscrete, MultiBinary or Box action space; {spec.id} has "
-            f"{spec.action_space}. Give a network of your own whose first output is a distribution over it."
+            f"{spec.native_action_space}. Give a network of your own whose first output is a distribution over it."
         )
-    if network is not None and not callable(network):
-        raise UsageError(f"network must be a function (key, spec) -> module, not {type(network).__name__}.")
 
 
-def check_discrete(algorithm: str, spec: EnvSpec, network: Any) -> None:
+def check_discrete(algorithm: str, spec: EnvSpec) -> None:
     """Raise UsageError where an agent that learns a value for each action has no list of actions."""
     if not isinstance(spec.action_space, spaces.Discrete):
         other = "sac" if isinstance(spec.action_space, spaces.Box) else "ppo"
         raise UsageError(
-            f"{algorithm} needs a Discrete action space; {spec.id} has {spec.action_space}. "
+            f"{algorithm} needs a Discrete action space; {spec.id} has {spec.native_action_space}. "
             f"Try: steersman train {other} {spec.id}"
         )
-    if network is not None and not callable(network):
-        raise UsageError(f"network must be a function (key, spec) -> module, not {type(network).__name__}.")

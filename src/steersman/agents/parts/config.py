@@ -12,6 +12,7 @@ from typing import Any
 
 from steersman.agents.parts.checks import Rules, check_config
 from steersman.nets.encoders import ENCODERS
+from steersman.nets.layers.conv import CHANNELS
 from steersman.nets.layers.mlp import ACTIVATIONS
 from steersman.theory.exploration import NOISES
 
@@ -49,15 +50,19 @@ class NetworkConfig(Config):
     """Of the hidden layers: tanh, relu, elu, silu or gelu."""
     encoder: str = "auto"
     """What reads images: auto, flatten, nature, impala or minatar."""
+    channels: str = "auto"
+    """Which axis of an image or board holds the channels: first, last, smallest, or auto, which tells by the sizes."""
     layer_norm: bool = False
     """Normalise every hidden layer, of convolutions too (LayerNorm)."""
 
-    rules = Rules(choices={"activation": tuple(ACTIVATIONS), "encoder": ENCODERS}, sizes=("hidden_sizes",))
+    rules = Rules(
+        choices={"activation": tuple(ACTIVATIONS), "encoder": ENCODERS, "channels": CHANNELS}, sizes=("hidden_sizes",)
+    )
 
     @property
     def network(self) -> dict[str, Any]:
         """The settings above, as the networks take them."""
-        names = ("hidden_sizes", "activation", "encoder", "layer_norm")
+        names = ("hidden_sizes", "activation", "encoder", "channels", "layer_norm")
         return {name: getattr(self, name) for name in names}
 
 

@@ -60,8 +60,7 @@ def trained(optimiser: Optimiser, params: PyTree) -> Trained:
             what = leaf.dtype if isinstance(leaf, Array) else f"a {type(leaf).__name__}"
             raise UsageError(
                 f"A network's leaf {jax.tree_util.keystr(path)} is {what}; each must be an array of floating numbers. "
-                "Mark what is not learned eqx.field(static=True). For eqx.nn.MLP, whose activation is a leaf, stands "
-                "steersman.nets.layers.mlp.MLP."
+                "Mark what is not learned eqx.field(static=True), or make it a number of Python's."
             )
     return Trained(params, optimiser.init(_few(optimiser, params)[0]))
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -15,7 +16,7 @@ import jax.numpy as jnp
 
 from steersman import shards
 from steersman.agents.parts import config as groups
-from steersman.agents.parts import training
+from steersman.agents.parts import own_networks, training
 from steersman.agents.parts.checks import check_network
 from steersman.agents.parts.minibatches import standardise
 from steersman.agents.parts.training import Trained
@@ -47,12 +48,15 @@ class OnPolicyConfig(
     groups.OptimiserConfig,
     groups.RolloutConfig,
 ):
-    """Settings of every on-policy agent; the defaults are general ones for vector observations."""
+    """Settings of every on-policy agent; the defaults are for an environment that nobody has tuned: whatever the sizes
+    of its observations and rewards, and whatever the budget, at whose end nothing depends on it (``docs/ppo.md``)."""
 
-    anneal_learning_rate: bool = True
-    """Let the step size fall linearly to zero over the run."""
     max_grad_norm: float | None = 0.5
     """Clip the norm of the whole gradient to this; none: as it is."""
+    normalize_observations: bool = True
+    """Standardise observations by running moments, saved with the policy."""
+    scale_rewards: bool = True
+    """Divide rewards by the running standard deviation of the discounted return."""
 
 
 class LearnerState(NamedTuple):
@@ -74,13 +78,18 @@ def start(config: OnPolicyConfig, params: PyTree) -> LearnerState:
 
 
 def network_maker(
-    name: str, config: OnPolicyConfig, spec: EnvSpec, network: ActorCriticFactory | None
+    name: str, config: OnPolicyConfig, spec: EnvSpec, network: ActorCriticFactory | None, *, kl: bool = False
 ) -> Callable[[Key], PyTree]:
     """key -> the user's network, or ``ActorCritic`` as the config describes it. Raises UsageError for an action space
-    that no policy head serves."""
+    that no policy head serves, and for a network that does not do.
+
+    kl: whether the policy's KL divergence is asked for.
+    """
     check_network(name, spec, network)
     if network is not None:
-        return lambda key: network(key, spec)
+        methods = (*own_networks.DISTRIBUTION, "kl") if kl else own_networks.DISTRIBUTION
+        wrong = partial(own_networks.actor_critic, methods, spec)
+        return own_networks.own_network(name, spec, network, "obs -> (distribution, value)", wrong)
     return lambda key: ActorCritic(
         spec,
         **config.network,

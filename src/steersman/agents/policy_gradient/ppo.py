@@ -45,8 +45,12 @@ from steersman.types import Agent, EnvSpec, Key, Metrics, PyTree, Rollout
 
 @dataclass(frozen=True)
 class PPOConfig(EpochsConfig, ActorCriticLossConfig, OnPolicyConfig):
-    """Settings of PPO; the defaults are general ones for vector observations."""
+    """Settings of PPO."""
 
+    num_epochs: int = 10
+    """Passes over the rollout in one update."""
+    num_minibatches: int = 16
+    """Minibatches in one pass; it must divide unroll_length * num_envs."""
     gae_lambda: float = 0.95
     """Lambda of the advantage estimate: 0 is the TD error, 1 the Monte-Carlo advantage."""
     objective: str = "clip"
@@ -104,8 +108,8 @@ def ppo(
     network: ``(key, spec) -> module``, the module mapping one observation to ``(distribution, value)``; by default
     ``nets.actor_critic.ActorCritic`` as the config says. Raises UsageError for actions that no policy head serves.
     """
-    make_network = common.network_maker("PPO", config, spec, network)
     adam, penalty = common.adam(config), config.objective == "penalty"
+    make_network = common.network_maker("PPO", config, spec, network, kl=penalty)
 
     def init(key: Key, first_rollout: Rollout) -> PPOState:
         net = training.trained(adam, make_network(key))

@@ -91,7 +91,7 @@ class TRPOConfig(OnPolicyConfig):
 def surrogate(policy: PyTree, rollout: Rollout, advantage: jax.Array) -> jax.Array:
     """L = mean[ratio A], a scalar; policy: distributions [T, B]. At pi_old its gradient is the policy gradient's."""
     log_ratio = policy.log_prob(rollout.action) - rollout.extras["log_prob"]
-    return (jnp.exp(log_ratio) * advantage).mean()
+    return (surrogates.ratios(log_ratio) * advantage).mean()
 
 
 def trpo(
@@ -103,7 +103,7 @@ def trpo(
     common parameters; by default ``nets.actor_critic.ActorCritic`` as the config says. Raises UsageError for an action
     space that no policy head serves.
     """
-    make_network = common.network_maker("TRPO", config, spec, network)
+    make_network = common.network_maker("TRPO", config, spec, network, kl=True)
     adam = common.adam(config)
 
     def init(key: Key, first_rollout: Rollout) -> LearnerState:

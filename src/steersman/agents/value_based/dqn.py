@@ -40,7 +40,7 @@ from steersman import shards
 from steersman.agents.parts import config as groups
 from steersman.agents.parts import multi_step, training
 from steersman.agents.parts.algorithms import replayed
-from steersman.agents.parts.checks import Rules, check_discrete
+from steersman.agents.parts.checks import Rules
 from steersman.agents.parts.training import Trained
 from steersman.agents.parts.with_replay import BatchLearner, with_replay
 from steersman.agents.parts.wrappers import normalised
@@ -184,7 +184,6 @@ def dqn_learner(
     config: DQNConfig, spec: EnvSpec, *, budget: int | None = None, network: QNetworkFactory | None = None
 ) -> BatchLearner:
     """What ``dqn`` does with a batch, whatever memory it comes from."""
-    check_discrete("DQN", spec, network)
     adam = training.adam(max_grad_norm=config.max_grad_norm, eps=1e-5)
     retraces = multi_step.keeps(config) != ()
     output = q_outputs.scalar(config.loss == "huber", config.huber_threshold)
@@ -194,12 +193,9 @@ def dqn_learner(
         mixed = config.target == "expected_sarsa" or retraces
         output = q_outputs.quantile(config.num_atoms, mixed, config.huber_threshold)
 
-    def make_network(key: Key) -> PyTree:
-        if network is not None:
-            return network(key, spec)
-        return QNetwork(
-            spec, **config.network, outputs=output.size, dueling=config.dueling, noisy=config.noisy, key=key
-        )
+    options: dict[str, Any] = {"outputs": output.size, "noisy": config.noisy}
+    own = lambda key: QNetwork(spec, **config.network, dueling=config.dueling, **options, key=key)
+    make_network = common.network_maker("DQN", spec, network, own, **options)
 
     def apply(params: PyTree, obs: PyTree, key: Key | None) -> jax.Array:
         """What the network says of a batch: [N, A], or [N, A, K]. key: one draw of noise for all, [N] one each."""

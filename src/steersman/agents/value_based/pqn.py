@@ -31,7 +31,7 @@ from steersman import shards
 from steersman.agents.parts import config as groups
 from steersman.agents.parts import training
 from steersman.agents.parts.algorithms import on_policy, whole_minibatches
-from steersman.agents.parts.checks import Rules, check_discrete
+from steersman.agents.parts.checks import Rules
 from steersman.agents.parts.minibatches import epochs, shuffled_minibatches
 from steersman.agents.parts.training import Trained
 from steersman.agents.parts.wrappers import normalised
@@ -101,13 +101,8 @@ def pqn(
     network: ``(key, spec) -> module``, the module mapping one observation to action values ``[A]``; by default
     ``nets.value.QNetwork`` as the config describes it. Raises UsageError for another action space.
     """
-    check_discrete("PQN", spec, network)
-
-    def make_network(key: Key) -> PyTree:
-        if network is not None:
-            return network(key, spec)
-        return QNetwork(spec, **config.network, key=key)
-
+    own = lambda key: QNetwork(spec, **config.network, key=key)
+    make_network = common.network_maker("PQN", spec, network, own)
     radam = training.radam(max_grad_norm=config.max_grad_norm)
 
     def init(key: Key, first_rollout: Rollout) -> PQNState:

@@ -38,7 +38,8 @@ def scalar(huber: bool = True, threshold: float | Array = 1.0) -> Output:
         return distributional.huber(error, threshold) if huber else 0.5 * jnp.square(error), jnp.abs(error)
 
     def joined(out_t: jax.Array, mixture: Mixture) -> tuple[jax.Array, jax.Array]:
-        q_t = mixture.r_t[..., None] + mixture.discount_t[..., None] * out_t
+        discount = mixture.discount_t[..., None]
+        q_t = mixture.r_t[..., None] + discount * trees.kept(discount, out_t)
         return _one_state(q_t), _one_state(mixture.weight_t)
 
     return Output(0, lambda out: out, loss, joined)
@@ -73,7 +74,8 @@ def quantile(num: int, mixed: bool, threshold: float | Array = 1.0) -> Output:
     """
 
     def loss(out: jax.Array, action: Array, reward: Array, discount: Array, out_t: jax.Array, policy_t: jax.Array):
-        theta = jnp.asarray(reward)[:, None, None] + jnp.asarray(discount)[:, None, None] * out_t  # [N, A, K]
+        discount = jnp.asarray(discount)[:, None, None]
+        theta = jnp.asarray(reward)[:, None, None] + discount * trees.kept(discount, out_t)  # [N, A, K]
         if mixed:
             weight = jnp.broadcast_to(policy_t[..., None] / num, theta.shape).reshape(theta.shape[0], -1)
             theta = theta.reshape(theta.shape[0], -1)
@@ -83,7 +85,8 @@ def quantile(num: int, mixed: bool, threshold: float | Array = 1.0) -> Output:
         return each, each
 
     def joined(out_t: jax.Array, mixture: Mixture) -> tuple[jax.Array, jax.Array]:
-        theta_t = mixture.r_t[..., None, None] + mixture.discount_t[..., None, None] * out_t
+        discount = mixture.discount_t[..., None, None]
+        theta_t = mixture.r_t[..., None, None] + discount * trees.kept(discount, out_t)
         return _one_state(theta_t), _one_state(mixture.weight_t)
 
     return Output(num, lambda out: out.mean(-1), loss, joined)

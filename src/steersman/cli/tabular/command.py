@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,6 +12,7 @@ from rich.console import Console
 from rich.table import Table as Rows
 
 from steersman.cli.display import number, print_json, print_table
+from steersman.cli.flags import parsed
 from steersman.cli.tabular import learn, solve
 from steersman.errors import UsageError, nearest
 from steersman.run.disk.files import replacing
@@ -51,10 +53,10 @@ class Solve(Common):
 class Learn(Common):
     """Learn a problem from experience and compare with the exact answer."""
 
-    method: str = "q-learning"
-    """To act: sarsa, expected-sarsa, q-learning, double-q-learning, n-step-sarsa, tree-backup, sarsa-lambda,
-    watkins-q-lambda, dyna-q, dyna-q-plus or r-learning. Values of the uniform policy: monte-carlo, td0, n-step-td,
-    lambda-return, td-lambda or true-online-td-lambda."""
+    method: tuple[str, ...] = ("q-learning",)
+    """One or more, drawn on one axis. To act: sarsa, expected-sarsa, q-learning, double-q-learning, n-step-sarsa,
+    tree-backup, sarsa-lambda, watkins-q-lambda, dyna-q, dyna-q-plus or r-learning. Values of the uniform policy:
+    monte-carlo, td0, n-step-td, lambda-return, td-lambda or true-online-td-lambda."""
     episodes: int = 500
     """Episodes of each seed."""
     steps: int | None = None
@@ -69,7 +71,7 @@ class Learn(Common):
     """Exploration."""
     n: int = 4
     """Steps of the n-step methods and tree-backup."""
-    lambda_: float = 0.9
+    lambda_: Annotated[float, tyro.conf.arg(name="lambda")] = 0.9
     """Trace decay of the lambda methods."""
     planning_steps: int = 10
     """Of the Dyna methods, per real step."""
@@ -90,10 +92,10 @@ class Draw:
     method: str = "v-star"
     """Of a backup: v-pi, v-star, q-pi, q-star, td0, n-step-td, monte-carlo, lambda-return, td-lambda, sarsa,
     q-learning, tree-backup ..."""
-    state: int | None = None
-    """Of a backup; none: the likeliest start."""
-    action: int = 0
-    """Of a backup."""
+    state: str | None = None
+    """Of a backup: its number, or row,column of a gridworld; none: the likeliest start."""
+    action: str = "0"
+    """Of a backup: its number or its name."""
     steps: int = 3
     """Of an n-step backup."""
 
@@ -118,7 +120,8 @@ def run(arguments: list[str]) -> int:
         raise UsageError(
             f"steersman tabular has solve, learn and draw, not {action!r}. {nearest(action, KINDS)}".rstrip()
         )
-    chosen = tyro.cli(KINDS[action], args=rest, prog=f"steersman tabular {action}")
+    chosen = parsed(KINDS[action], rest, f"steersman tabular {action}")
+    _check_ranges(vars(chosen))
     names = {"json", "picture", "rows", "problem"}
     if isinstance(chosen, Draw):
         settings = {name: value for name, value in vars(chosen).items() if name not in names}
@@ -126,8 +129,10 @@ def run(arguments: list[str]) -> int:
         print(f"picture: {chosen.picture}")
         return 0
     settings = {name: value for name, value in vars(chosen).items() if name not in names}
-    answer = solve.solve if action == "solve" else learn.learn
-    table = answer(chosen.problem, **settings)
+    if isinstance(chosen, Learn):
+        table = learn.learn(chosen.problem, settings.pop("method"), **settings)
+    else:
+        table = solve.solve(chosen.problem, **settings)
     if chosen.picture is not None:
         _save(solve.picture(table), chosen.picture)
     if chosen.json:
@@ -138,6 +143,20 @@ def run(arguments: list[str]) -> int:
     if chosen.picture is not None:
         print(f"\npicture: {chosen.picture}")
     return 0
+
+
+def _check_ranges(given: Mapping[str, object]) -> None:
+    """Raise UsageError for a number that is out of its range."""
+    rules = (
+        (("episodes", "steps", "seeds", "n"), lambda v: v >= 1, "1 or more"),
+        (("seed", "rows", "planning_steps"), lambda v: v >= 0, "0 or more"),
+        (("alpha", "tol"), lambda v: v > 0, "above 0"),
+        (("epsilon", "lambda_"), lambda v: 0 <= v <= 1, "between 0 and 1"),
+    )
+    for names, legal, right in rules:
+        for name in names:
+            if (value := given.get(name)) is not None and not legal(value):
+                raise UsageError(f"--{name.strip('_').replace('_', '-')} {value}: it must be {right}.")
 
 
 def _save(figure: Figure, path: Path) -> None:

@@ -5,14 +5,14 @@ No printing and no files here; the command line shows a :class:`Table` and saves
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from steersman.errors import UsageError, nearest
-from steersman.tabular.mdp import MDP
+from steersman.tabular.mdp import MDP, state_name
 from steersman.tabular.planning import asynchronous, criteria, dynamic_programming
 from steersman.tabular.problems.classics import PROBLEMS, problem
 from steersman.tabular.problems.pomdp_classics import POMDPS, pomdp_problem
@@ -179,24 +179,26 @@ def drawing(
     *,
     gamma: float | None = None,
     method: str = "v_star",
-    state: int | None = None,
-    action: int = 0,
+    state: int | str | None = None,
+    action: int | str = 0,
     steps: int = 3,
 ) -> Figure:
     """A picture of a named problem: its optimal "value" map, the "occupancy" of its optimal policy, or a "backup".
 
-    ``method`` ("v_star", "td-lambda" ...), ``state`` (none: the likeliest start), ``action`` and ``steps`` are the
-    backup's.
+    ``method`` ("v_star", "td-lambda" ...), ``state`` (a number, "row,column" of a gridworld; none: the likeliest
+    start), ``action`` (a number or a name) and ``steps`` are the backup's.
     """
-    from steersman.tabular.pictures import backup_diagrams, pictures
+    from steersman.tabular.pictures import backup_diagrams, maps
     from steersman.tabular.planning import objectives
 
     known("drawing", what, DRAWINGS)
     mdp = mdp_called(name, gamma)
     if what == "backup":
         method = known("backup", method.replace("-", "_"), backup_diagrams.BACKUPS)
-        state = int(mdp.start.argmax()) if state is None else state
-        return backup_diagrams.backup_diagram(mdp, state, method=method, action=action, steps=steps)
+        states = [state_name(mdp, s).strip("()").replace(" ", "") for s in range(mdp.num_states)]
+        where = int(mdp.start.argmax()) if state is None else _index("state", str(state).strip("() "), states)
+        taken = _index("action", str(action), [*mdp.action_names] or [str(a) for a in range(mdp.num_actions)])
+        return backup_diagrams.backup_diagram(mdp, where, method=method, action=taken, steps=steps)
     best = dynamic_programming.policy_iteration(mdp)
     if what == "value":
         return _map(mdp, best.value, best.policy, f"{mdp.name}, gamma {mdp.gamma:g}: optimal values")()
@@ -204,7 +206,19 @@ def drawing(
     title = f"{mdp.name}, gamma {mdp.gamma:g}: visits of the optimal policy"
     if mdp.grid is None:
         return _value_line(visits, title, "expected discounted visits")
-    return pictures.occupancy_map(mdp, visits, title=title)
+    return maps.occupancy_map(mdp, visits, title=title)
+
+
+def _index(kind: str, said: str, names: Sequence[str]) -> int:
+    """A state or an action by its number or its name."""
+    if said.lstrip("-").isdigit():
+        return int(said)
+    if said.replace(" ", "") not in names:
+        raise UsageError(
+            f"No {kind} is called {said!r}. {nearest(said, names)} They are numbered 0 to {len(names) - 1}, or named "
+            f"as {', '.join(names[:4])} ..."
+        )
+    return names.index(said.replace(" ", ""))
 
 
 def picture(table: Table) -> Figure:
@@ -213,11 +227,11 @@ def picture(table: Table) -> Figure:
 
 
 def _map(mdp: MDP, value: np.ndarray, policy: np.ndarray, title: str) -> Callable[[], Figure]:
-    from steersman.tabular.pictures import pictures
+    from steersman.tabular.pictures import maps
 
     if mdp.grid is None:
         return partial(_value_line, value, title)
-    return partial(pictures.value_map, mdp, value, policy, title=title)
+    return partial(maps.value_map, mdp, value, policy, title=title)
 
 
 def _value_line(value: np.ndarray, title: str, ylabel: str = "value") -> Figure:
@@ -232,8 +246,7 @@ def curves(series: dict[str, np.ndarray], x: np.ndarray, xlabel: str, ylabel: st
 
 def state_rows(mdp: MDP, value: np.ndarray, policy: np.ndarray) -> list[tuple]:
     actions = mdp.action_names or tuple(str(a) for a in range(mdp.num_actions))
-    cells = None if mdp.grid is None else mdp.grid.cells
-    label = lambda s: str(s) if cells is None or s >= len(cells) else f"{s} ({cells[s][0]}, {cells[s][1]})"
+    label = lambda s: str(s) if state_name(mdp, s) == str(s) else f"{s} {state_name(mdp, s)}"
     return [
         (label(s), float(value[s]), "end" if mdp.terminal[s] else actions[policy[s]]) for s in range(mdp.num_states)
     ]

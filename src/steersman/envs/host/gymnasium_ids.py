@@ -14,7 +14,7 @@ from gymnasium.envs.registration import EnvSpec as GymnasiumSpec
 from gymnasium.envs.registration import parse_env_id, registry
 
 from steersman.envs.host.members import Factory
-from steersman.errors import UsageError, nearest
+from steersman.errors import UsageError, nearest, to_install
 
 # What has to be installed, by a part of the environment's entry point, as our extra.
 _EXTRAS = {"mujoco": "mujoco", "box2d": "box2d", "toy_text": "toy-text", "classic_control": "classic", "ale": "atari"}
@@ -86,7 +86,7 @@ def _extra(spec: GymnasiumSpec) -> str | None:
 
 
 def _missing(id: str, package: str, extra: str | None) -> UsageError:
-    line = f"pip install 'steersman[{extra}]'" if extra else f"pip install {package}"
+    line = to_install(extra) if extra else f"pip install {package}"
     return UsageError(f"{id} needs {package}, which is not installed. Install it with: {line}")
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import reprlib
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gymnasium
@@ -10,10 +12,11 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
 
 from steersman.envs.host import contract
-from steersman.envs.host.contract import leaves_of
-from steersman.envs.host.timesteps import Bookkeeper, check_action, flatten, member_seeds
+from steersman.envs.host.contract import Leaf, leaves_of
+from steersman.envs.host.timesteps import Bookkeeper, action_guard, logged_at_ends, member_seeds
+from steersman.episodes import logged_names
 from steersman.errors import EnvironmentFault, UsageError
-from steersman.spaces import canonical_action_space, inside_space, native_map, to_inside
+from steersman.spaces import canonical_action_space, inside_space, native_map
 from steersman.types import EnvSpec, HostEnvs, PyTree, TimeStep
 
 
@@ -25,7 +28,7 @@ class VectorEnvs(HostEnvs):
     of members.
     """
 
-    def __init__(self, envs: gymnasium.vector.VectorEnv, num_envs: int):
+    def __init__(self, envs: gymnasium.vector.VectorEnv, num_envs: int, *, log_info: Sequence[str] = ()):
         id = envs.spec.id if envs.spec is not None else type(envs.unwrapped).__name__
         mode = envs.metadata.get("autoreset_mode")
         named = getattr(mode, "name", mode)
@@ -40,38 +43,35 @@ class VectorEnvs(HostEnvs):
         native, actions = envs.single_observation_space, envs.single_action_space
         inside = inside_space(native)
         limit = envs.spec.max_episode_steps if envs.spec is not None else None
-        self.num_envs = num_envs
+        self.num_envs, self._log = num_envs, logged_names(log_info)
         canonical = canonical_action_space(actions)
         self._id, self._envs, self._native_space = id, envs, native
         self.spec = EnvSpec(id, inside, canonical, actions, limit, self._try_costs(), native)
         self._native, self._leaves = native_map(actions), leaves_of(native, inside)
         self._book = Bookkeeper(self.spec, num_envs, self._leaves)
-        self._ready, self._fresh = False, True
+        self._guard, self._ready = action_guard(self.spec, num_envs), False
 
     def reset(self, seed: int) -> PyTree:
         seeds = member_seeds(seed, self.num_envs)
         listed = isinstance(self._envs.unwrapped, gymnasium.vector.SyncVectorEnv | gymnasium.vector.AsyncVectorEnv)
         given: Any = seeds if listed else seeds[0]
         obs, _ = self._envs.reset(seed=given)
-        self._ready = self._fresh = True
+        self._ready = True
         return self._book.reset(self._arrays(obs, "reset"))
 
     def step(self, action: PyTree) -> TimeStep:
-        if self._fresh:
-            if not self._ready:
-                raise UsageError("Call reset(seed) before the first step.")
-            check_action(self.spec, self.num_envs, action)
-            self._fresh = False
+        if not self._ready:
+            raise UsageError("Call reset(seed) before the first step.")
+        self._guard(action)
         obs, reward, terminated, truncated, infos = self._step(self._native(action))
         terminated, truncated = np.array(terminated, bool), np.array(truncated, bool)
-        leaves, final, ended = self._arrays(obs, "step"), None, np.zeros(0, int)
+        leaves, final, ended, logged = self._arrays(obs, "step"), None, np.zeros(0, int), None
         if terminated.any() or truncated.any():
             final, ended = [x.copy() for x in leaves], np.flatnonzero(terminated | truncated)
             self._put_final(final, infos, ended)
-        costs = self._costs(infos, ended)
-        return self._book.step(
-            leaves, np.asarray(reward, np.float64), terminated, truncated, final, action, costs=costs
-        )
+            logged = logged_at_ends(self._id, lambda i: _info_of(infos, i, True), self._log, terminated | truncated)
+        told: Any = {"costs": self._costs(infos, ended), "logged": logged}
+        return self._book.step(leaves, np.asarray(reward, np.float64), terminated, truncated, final, action, **told)
 
     def render(self) -> Any:
         """What ``render`` of member 0 gives."""
@@ -79,7 +79,7 @@ class VectorEnvs(HostEnvs):
         return frames[0] if isinstance(frames, tuple | list) else frames
 
     def close(self) -> None:
-        self._ready, self._fresh = False, True
+        self._ready = False
         self._envs.close()
 
     def _step(self, action: Any) -> Any:
@@ -92,7 +92,7 @@ class VectorEnvs(HostEnvs):
         """How many costs a step of member 0 has, by one step of all members."""
         self._envs.reset(seed=0)
         *_, terminated, truncated, infos = self._step(contract.some_action(self._envs.action_space))
-        info = _costs_of(infos, 0, bool(terminated[0] or truncated[0]))
+        info = _info_of(infos, 0, bool(terminated[0] or truncated[0]))
         costs = contract.costs_in(info)
         if costs is None:
             raise contract.wrong_costs(f"{self._id} (member 0)", info, 1)
@@ -105,7 +105,7 @@ class VectorEnvs(HostEnvs):
             return None
         costs = np.zeros((self.num_envs, count))
         for i in range(self.num_envs):
-            info = _costs_of(infos, i, i in over)
+            info = _info_of(infos, i, i in over)
             if contract.costs_in(info) != count:
                 raise contract.wrong_costs(f"{self._id} (member {i})", info, self._book.step_of(i), count)
             costs[i] = info.get("cost", ())
@@ -113,41 +113,63 @@ class VectorEnvs(HostEnvs):
 
     def _arrays(self, obs: Any, where: str) -> list[np.ndarray]:
         """Arrays of our own, in the inside form."""
-        leaves = [np.array(x) for x in flatten(self.spec.observation_space, to_inside(self._native_space, obs))]
-        for leaf, x in zip(self._leaves, leaves, strict=True):
-            if x.shape != (self.num_envs, *leaf.shape):
-                raise EnvironmentFault(
-                    f"{self.spec.id} returned an observation{leaf.name} of shape {x.shape} from {where}; its spaces "
-                    f"say {(self.num_envs, *leaf.shape)}."
-                )
-        return leaves
+        values = contract.check_observation(self._id, where, obs, self._leaves, (self.num_envs,))
+        return [_inside(x, leaf) for x, leaf in zip(values, self._leaves, strict=True)]
 
     def _put_final(self, final: list[np.ndarray], infos: dict[str, Any], ended: np.ndarray) -> None:
         if "final_obs" not in infos:
             raise EnvironmentFault(
                 f"{self.spec.id} ended an episode without infos['final_obs'], which SAME_STEP promises."
             )
-        given = infos["final_obs"]
-        for i in ended:
-            one = _member(self._native_space, given, i)
-            for x, leaf in zip(
-                final, flatten(self.spec.observation_space, to_inside(self._native_space, one)), strict=True
-            ):
-                x[i] = leaf
+        one_each = _rows(self._native_space, infos["final_obs"], self.num_envs, ended.tolist())
+        if one_each is None:
+            raise EnvironmentFault(
+                f"{self._id} gave infos['final_obs'] = {reprlib.repr(infos['final_obs'])} in a step that ended "
+                f"{len(ended)} of {self.num_envs} episodes; it is to hold an observation for each member (None where "
+                "no episode ended), or one for each episode that ended."
+            )
+        for i, obs in zip(ended, one_each, strict=True):
+            label = f"{self._id} (member {i})"
+            values = contract.check_observation(label, "infos['final_obs']", obs, self._leaves)
+            for x, value, leaf in zip(final, values, self._leaves, strict=True):
+                x[i] = _inside(value, leaf)
 
 
-def _costs_of(infos: dict[str, Any], i: int, ended: bool) -> dict[str, Any]:
-    """The costs in the info of member ``i``'s own step: once its episode has ended, ``infos`` has the reset's."""
+def _inside(x: np.ndarray, leaf: Leaf) -> np.ndarray:
+    """A copy in the inside form."""
+    return x.astype(leaf.dtype) if leaf.start is None else x.astype(leaf.dtype) - leaf.start
+
+
+def _info_of(infos: dict[str, Any], i: int, ended: bool) -> dict[str, Any]:
+    """The info of member ``i``'s own step: once its episode has ended, ``infos`` has the reset's. No dicts."""
     given = infos.get("final_info", infos) if ended else infos
-    there = "cost" in given and bool(given.get("_cost", {i: True})[i])
-    return {"cost": given["cost"][i]} if there else {}
+    names = [name for name, values in given.items() if not name.startswith("_") and not isinstance(values, dict)]
+    return {name: given[name][i] for name in names if bool(given.get(f"_{name}", {i: True})[i])}
 
 
-def _member(space: spaces.Space, given: Any, i: int) -> Any:
-    """Member ``i`` of an array of objects, as Gymnasium gives it, or of a tree of arrays."""
-    if isinstance(given, np.ndarray):
-        return given[i]
-    if isinstance(space, spaces.Dict):
-        return {name: _member(part, given[name], i) for name, part in space.spaces.items()}
-    assert isinstance(space, spaces.Tuple)
-    return tuple(_member(part, sub, i) for part, sub in zip(space.spaces, given, strict=True))
+def _rows(space: spaces.Space, given: Any, num: int, ended: list[int]) -> list[Any] | None:
+    """The observations of the ended members, out of an array, a list or an array of objects with an entry for each
+    member or for each that ended, or of a tree of those in the form of the space. None: it is none of these."""
+    if isinstance(space, spaces.Dict) and isinstance(given, Mapping):
+        if not space.spaces.keys() <= given.keys():
+            return None
+        parts = [_rows(part, given[name], num, ended) for name, part in space.spaces.items()]
+        if any(part is None for part in parts):
+            return None
+        return [dict(zip(space.spaces, row, strict=True)) for row in zip(*parts, strict=True)]
+    if isinstance(space, spaces.Tuple) and _is_tree(given, len(space.spaces)):
+        parts = [_rows(part, x, num, ended) for part, x in zip(space.spaces, given, strict=True)]
+        return None if any(part is None for part in parts) else list(zip(*parts, strict=True))
+    listed = isinstance(given, list | tuple) or (isinstance(given, np.ndarray) and given.ndim > 0)
+    if not listed:
+        return None
+    if len(given) == num:
+        return [given[i] for i in ended]
+    return list(given) if len(given) == len(ended) else None
+
+
+def _is_tree(given: Any, parts: int) -> bool:
+    """Whether it is a tuple of arrays, one for each part, and not one observation, itself a tuple, for each member."""
+    return (
+        isinstance(given, tuple) and len(given) == parts and not any(isinstance(x, tuple) or x is None for x in given)
+    )

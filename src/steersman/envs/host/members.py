@@ -7,10 +7,12 @@ It imports neither JAX nor the rest of steersman: a worker has to start fast and
 from __future__ import annotations
 
 import math
+import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import reduce
+from operator import index
 from typing import Any, NamedTuple
 
 import gymnasium
@@ -23,6 +25,11 @@ from steersman.envs.host.contract import Leaf
 from steersman.errors import EnvironmentFault, UsageError, raised_at
 
 Factory = Callable[[], gymnasium.Env]
+LONG = 10.0  # seconds of making members that are worth a word
+
+
+class StartWarning(UserWarning):
+    """The start takes long."""
 
 
 class Look(NamedTuple):
@@ -45,16 +52,18 @@ class Block(NamedTuple):
     terminated: np.ndarray
     truncated: np.ndarray
     costs: np.ndarray  # float64 [n, C]
+    logged: np.ndarray  # float64 [n, L]: what infos say at the ends of episodes; only rows of ended members are meant
     at: Any  # at[0]: the member being stepped now, or -1; so that a death has a name
 
     @staticmethod
-    def allocate(leaves: Sequence[Leaf], n: int, costs: int) -> Block:
+    def allocate(leaves: Sequence[Leaf], n: int, costs: int, logged: int) -> Block:
         obs, final = ([np.zeros((n, *leaf.shape), leaf.dtype) for leaf in leaves] for _ in range(2))
-        return Block(obs, final, np.zeros(n), np.zeros(n, bool), np.zeros(n, bool), np.zeros((n, costs)), [-1])
+        flags, numbers = (np.zeros(n, bool), np.zeros(n, bool)), (np.zeros((n, costs)), np.zeros((n, logged)))
+        return Block(obs, final, np.zeros(n), *flags, *numbers, [-1])
 
     def rows(self, start: int, stop: int, at: Any) -> Block:
         cut = slice(start, stop)
-        others = self.reward[cut], self.terminated[cut], self.truncated[cut], self.costs[cut]
+        others = self.reward[cut], self.terminated[cut], self.truncated[cut], self.costs[cut], self.logged[cut]
         return Block([x[cut] for x in self.obs], [x[cut] for x in self.final], *others, at)
 
 
@@ -65,12 +74,13 @@ class Members:
         self.first = first
         self.envs: list[gymnasium.Env] = []
         for i, factory in enumerate(factories):
+            began = time.perf_counter()
             try:
                 env = factory()
             except (UsageError, EnvironmentFault):
                 self.close()
                 raise
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 self.close()
                 raise EnvironmentFault(
                     f"The environment of member {first + i} could not be made: "
@@ -80,10 +90,23 @@ class Members:
                 self.close()
                 raise UsageError(f"The factory gave {type(env).__name__}; it is to return a gymnasium.Env.")
             self.envs.append(env)
+            # By the second: the first has imported what there is to import.
+            seconds = (time.perf_counter() - began) * len(factories)
+            if i == 1 and seconds > LONG:
+                said = f"Making {len(factories):,} copies of {_name(env)} takes about {seconds:,.0f} s."
+                warnings.warn(said, StartWarning, stacklevel=2)
         bare = [_bare(env) for env in self.envs]
         self._steps = [step for step, _ in bare]
         self._limits = [math.inf if limit is None else limit for _, limit in bare]
         self.name = _name(self.envs[0])
+        self.step_seconds = 0.0  # of the first step, which ``look`` takes
+
+    def keep(self, count: int) -> None:
+        """Let go of all but the first members."""
+        others = self.envs[count:]
+        for kept in (self.envs, self._steps, self._limits):
+            del kept[count:]
+        _close(others)
 
     def look(self) -> Look:
         """The spaces and the limit, equal for all members.
@@ -91,6 +114,7 @@ class Members:
         Resets the first one, for whether infos carry a mask, and steps it once, for whether they carry costs.
         """
         env = self.envs[0]
+        contract.check_spaces(self.name, env)
         if len({id(env) for env in self.envs}) < len(self.envs):
             raise UsageError(f"The factory gave the same {self.name} twice; it is to make a new one at every call.")
         for i, other in enumerate(self.envs):
@@ -111,21 +135,29 @@ class Members:
     def _try_costs(self, start: Any) -> int:
         """How many costs a step of the first member has, by one step after ``start``, what its reset gave."""
         info: Any = {}
-        with suppress(Exception):  # a step that fails does so again in earnest, and is named then
-            info = self._steps[0](contract.some_action(self.envs[0].action_space, *start))[4]
+        with suppress(Exception, SystemExit):  # a step that fails does so again in earnest, and is named then
+            action = contract.some_action(self.envs[0].action_space, *start)
+            began = time.perf_counter()
+            info = self._steps[0](action)[4]
+            self.step_seconds = time.perf_counter() - began
         costs = contract.costs_in(info) if isinstance(info, dict) else 0
         if costs is None:
             raise contract.wrong_costs(self._label(0), info, 1)
         return costs
 
-    def attach(self, leaves: Sequence[Leaf], actions: Sequence[Leaf], mask: bool, block: Block) -> None:
-        """Say how observations and actions are laid out, and where to write."""
+    def attach(
+        self, leaves: Sequence[Leaf], actions: Sequence[Leaf], mask: bool, block: Block, log: Sequence[str]
+    ) -> None:
+        """Say how observations and actions are laid out, where to write, and what of infos at the ends of episodes."""
+        self._log = log
         self._deal = _deal(actions)
         self._leaves, self._mask, self._costs, self._block = leaves, mask, block.costs.shape[1], block
         block.at[0] = -1
         n = len(self.envs)
         flat = [_flat(x, leaf) for x, leaf in zip(block.obs, leaves, strict=True)]
-        self._write = list(zip(leaves, block.obs, flat, strict=True))
+        self._write = list(zip(leaves, block.obs, flat, [leaf.casting for leaf in leaves], strict=True))
+        self._given: list[tuple[int, np.ndarray]] = []  # the members' own arrays, while they are looked at
+        self._shared = False  # members write into each other's: copy each observation before the next member's step
         self._obs: list[Any] = [None] * n
         self._reward: list[Any] = [0.0] * n
         self._now = 0  # steps since attach; an episode's deadline is on this clock
@@ -139,15 +171,16 @@ class Members:
             self._block.at[0] = self.first + i
             given = self._call(i, env.reset, {"seed": seed}, "reset")
             contract.check_reset(self._label(i), given, self._leaves, self._mask)
-            self._obs[i] = contract.with_mask(*given) if self._mask else given[0]
+            self._obs[i] = self._own(i, contract.with_mask(*given) if self._mask else given[0])
             self._start(i)
+        self._look_for_shared()
         self._collect()
         self._block.at[0] = -1
         self._unchecked, self._marked = True, True
 
     def step(self, actions: list[np.ndarray]) -> bool:
         """Step every member with native actions [n, ...], leaf by leaf; -> whether an episode ended."""
-        steps = self._steps
+        steps, copying = self._steps, self._unchecked or self._shared
         if self._unchecked:
             steps = [self._checked(i, step) for i, step in enumerate(steps)]
             self._unchecked = False
@@ -166,14 +199,17 @@ class Members:
                 if costs or "cost" in info:
                     self._keep_costs(i, info)
                 if terminated or truncated or now >= deadline[i]:
+                    self._block.logged[i] = contract.numbers_at_end(self._label(i), info, self._log)
                     obs = self._end(i, obs, bool(terminated), bool(truncated) or now >= deadline[i])
-                all_obs[i] = obs
+                all_obs[i] = self._own(i, obs) if copying else obs
                 i += 1
             i = -1
+            if copying:
+                self._look_for_shared()
             self._collect()
-        except EnvironmentFault:
+        except (EnvironmentFault, UsageError):
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             if i < 0:  # not from a member's own code: what they gave does not fit
                 self._explain()
                 raise EnvironmentFault(f"{self.name} broke its contract: {type(error).__name__}: {error}") from error
@@ -188,11 +224,7 @@ class Members:
     def close(self) -> None:
         """Close all environments, each whatever the others do."""
         envs, self.envs = self.envs, []
-        for env in envs:
-            try:
-                env.close()
-            except Exception as error:
-                warnings.warn(f"Closing {_name(env)} failed: {type(error).__name__}: {error}", stacklevel=2)
+        _close(envs)
 
     # --- the parts of the above ---
 
@@ -218,15 +250,30 @@ class Members:
     def _collect(self) -> None:
         """Write what all members gave: one call per leaf, which also checks the shapes."""
         all_obs = self._obs
-        for leaf, rows, flat in self._write:
+        for leaf, rows, flat, casting in self._write:
             values = [reduce(_item, leaf.path, obs) for obs in all_obs] if leaf.path else all_obs
             if leaf.shape:
-                np.concatenate(values, out=flat, casting="same_kind")
+                np.concatenate(values, out=flat, casting=casting)
             else:
-                rows[:] = values
+                rows[:] = values if leaf.high is None else [*map(index, values)]  # TypeError where numpy would cut
             if leaf.start is not None:
                 rows -= leaf.start
         self._block.reward[:] = self._reward
+        if None in self._reward:  # which numpy takes for NaN
+            raise TypeError("a reward of None")
+
+    def _own(self, i: int, obs: Any) -> Any:
+        """A copy of what member ``i`` observed."""
+        given = contract.arrays(self._label(i), obs, self._leaves)
+        if not self._shared:
+            self._given += [(i, x) for x in given]
+        return _tree([(leaf.path, x.copy()) for leaf, x in zip(self._leaves, given, strict=True)])
+
+    def _look_for_shared(self) -> None:
+        """From resets and first steps: whether members give the same memory, as a buffer that their class owns."""
+        if self._given:
+            self._shared |= contract.overlap(self._given)
+            self._given = []
 
     def _checked(self, i: int, step: Callable[[Any], Any]) -> Callable[[Any], Any]:
         def checked(action: Any) -> Any:
@@ -245,24 +292,39 @@ class Members:
     def _call(self, i: int, function: Callable[..., Any], kwargs: Mapping[str, Any], where: str) -> Any:
         try:
             return function(**kwargs)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise self._raised(i, where, error) from error
 
-    def _raised(self, i: int, where: str, error: Exception) -> EnvironmentFault:
+    def _raised(self, i: int, where: str, error: BaseException) -> EnvironmentFault:
         step = f" at step {self._now - self._began[i]} of its episode" if where == "step" else ""
-        what = type(error).__name__
-        return EnvironmentFault(f"{self._label(i)} raised {what} in {where}{step}: {error}{raised_at(error)}")
+        what, hint = type(error).__name__, contract.signature_hint(self.envs[i], where)
+        return EnvironmentFault(f"{self._label(i)} raised {what} in {where}{step}: {error}{raised_at(error)}{hint}")
 
     def _label(self, i: int) -> str:
         return f"{self.name} (member {self.first + i})"
 
 
+def _close(envs: Sequence[gymnasium.Env]) -> None:
+    for env in envs:
+        try:
+            env.close()
+        except Exception as error:
+            warnings.warn(f"Closing {_name(env)} failed: {type(error).__name__}: {error}", stacklevel=3)
+
+
 def _deal(leaves: Sequence[Leaf]) -> Callable[[list[np.ndarray]], Sequence[Any]]:
     """The function that turns arrays of native actions ``[n, ...]``, leaf by leaf, into a list of n actions."""
+    # As its space samples it: a number of a Box without axes is an array too, a count is none.
+    split = [list if leaf.shape or leaf.high is not None else lambda x: [*map(np.asarray, x)] for leaf in leaves]
     if len(leaves) == 1 and not leaves[0].path:
-        return lambda arrays: list(arrays[0])
+        return lambda arrays: split[0](arrays[0])
     paths = [leaf.path for leaf in leaves]
-    return lambda arrays: [_tree(list(zip(paths, row, strict=True))) for row in zip(*arrays, strict=True)]
+
+    def deal(arrays: list[np.ndarray]) -> list[Any]:
+        columns = [part(x) for part, x in zip(split, arrays, strict=True)]
+        return [_tree(list(zip(paths, row, strict=True))) for row in zip(*columns, strict=True)]
+
+    return deal
 
 
 def _tree(items: list[tuple[tuple[str | int, ...], Any]]) -> Any:

@@ -1,16 +1,18 @@
-"""What all host environments share: the TimeStep, episode statistics, seeds, and the watch for NaN and Inf."""
+"""What all host environments share: the TimeStep, episode statistics, seeds, the watch for NaN, Inf and wild counts."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from gymnasium import spaces
 
-from steersman.envs.host.contract import Leaf, leaves_of
-from steersman.errors import EnvironmentFault, UsageError
+from steersman.envs.host.contract import Leaf, beyond, leaves_of, numbers_at_end
+from steersman.errors import EnvironmentFault, UsageError, warn_once
 from steersman.types import EnvSpec, PyTree, TimeStep
+
+_UNSIGNED = np.dtype(np.uint32)
 
 
 def member_seeds(seed: int, num_envs: int) -> list[int]:
@@ -49,6 +51,21 @@ def flatten(space: spaces.Space, tree: PyTree) -> list[Any]:
     return [tree]
 
 
+def action_guard(spec: EnvSpec, num_envs: int) -> Callable[[PyTree], None]:
+    """``check_action`` for a loop that calls it at every step: shapes and dtypes that have passed pass at once."""
+    passed: Any = None
+
+    def guard(action: PyTree) -> None:
+        nonlocal passed
+        one = isinstance(action, np.ndarray)
+        form = (action.shape, action.dtype) if one else [(x.shape, x.dtype) for x in map(np.asarray, _arrays(action))]
+        if form != passed:
+            check_action(spec, num_envs, action)
+            passed = form
+
+    return guard
+
+
 def check_action(spec: EnvSpec, num_envs: int, action: PyTree) -> None:
     """Shapes and kinds of a batch of canonical actions. Raises UsageError."""
     wanted = leaves_of(spec.action_space, spec.action_space)
@@ -59,6 +76,22 @@ def check_action(spec: EnvSpec, num_envs: int, action: PyTree) -> None:
                 f"{spec.id} takes actions{leaf.name} of shape {shape} and of dtype {np.dtype(leaf.dtype)}; got "
                 f"{given.shape} and {given.dtype}."
             )
+
+
+def logged_at_ends(
+    name: str, info_of: Callable[[int], Mapping[str, Any]], log: Sequence[str], ended: np.ndarray
+) -> dict[str, np.ndarray]:
+    """What the infos of members say at the ends of their episodes, by name [B]; NaN for the members that go on.
+
+    info_of: the info of one member's last step. ended: bool [B]. Raises UsageError as ``contract.numbers_at_end``.
+    """
+    table = np.full((len(ended), len(log)), np.nan)
+    for i in np.flatnonzero(ended):
+        table[i] = numbers_at_end(f"{name} (member {i})", info_of(int(i)), log)
+    return dict(zip(log, table.T, strict=True))
+
+
+_CLOSELY, _THEN = 256, 16  # steps at which bounds are looked at: all of the first so many, then every so manieth
 
 
 class Bookkeeper:
@@ -81,6 +114,17 @@ class Bookkeeper:
             for i, leaf in enumerate(leaves)
             if floats[i]
         ]
+        self._counts = [
+            (
+                i,
+                leaf.high.astype(np.uint32),
+                np.empty((num_envs, *leaf.shape), bool),
+                b"\1" * (num_envs * leaf.high.size),
+            )
+            for i, leaf in enumerate(leaves)
+            if leaf.high is not None
+        ]
+        self._bounds, self._steps = list(_bounds(spec.observation_space, leaves)), 0
         self._returns = np.zeros(num_envs, np.float64)
         self._lengths = np.zeros(num_envs, np.int32)
         self._episode_costs = np.zeros((num_envs, spec.num_costs), np.float64)
@@ -91,6 +135,7 @@ class Bookkeeper:
         self._lengths[:] = 0
         self._episode_costs[:] = 0
         self._watch(obs, "observation", None)
+        self._compare(obs)
         return self._tree(obs)
 
     def step(
@@ -105,13 +150,14 @@ class Bookkeeper:
         costs: np.ndarray | None = None,
         native_reward: np.ndarray | None = None,
         over: np.ndarray | None = None,
+        logged: Mapping[str, np.ndarray] | None = None,
     ) -> TimeStep:
         """One step. ``final`` are the true successors, or None where no episode ended; all arrays become the caller's.
 
         reward: float64 [B]. action: only to say, if a number is not finite, whether the action was. costs: float64
         [B, C], where the spec has some. native_reward: what returns are counted in, where the reward to learn from is
         another. over: where the episode that is counted ends, if what is learned from ends elsewhere too
-        (``info["episode_over"]``).
+        (``info["episode_over"]``). logged: what infos say of the episodes that end here, by name [B].
         """
         reward32 = reward.astype(np.float32)
         if np.isfinite(reward32).tobytes() != self._none:
@@ -119,6 +165,9 @@ class Bookkeeper:
         if final is not None:
             self._watch(final, "last observation of an episode", action)
         self._watch(obs, "observation", action)
+        self._steps += 1
+        if self._bounds and (self._steps <= _CLOSELY or self._steps % _THEN == 0):
+            self._compare(obs)
         self._returns += reward if native_reward is None else native_reward
         costs32 = episode_cost = self._no_costs
         if self._num_costs:
@@ -134,6 +183,8 @@ class Bookkeeper:
             "episode_length": self._lengths.copy(),
             "episode_cost": episode_cost,
         }
+        if logged is not None:
+            info |= logged
         ended = over
         if over is not None:
             info["episode_over"] = over
@@ -158,19 +209,61 @@ class Bookkeeper:
         for i, scratch, ones in self._floats:
             if np.isfinite(obs[i], scratch).tobytes() != ones:
                 self._fault(obs[i], what + self._leaves[i].name, action)
+        for i, high, scratch, ones in self._counts:  # from 0; below it they are huge, seen as unsigned
+            if np.less(obs[i].view(_UNSIGNED), high, scratch).tobytes() != ones:
+                self._beyond(obs[i], self._leaves[i], ~scratch, action)
+
+    def _beyond(self, x: np.ndarray, leaf: Leaf, wrong: np.ndarray, action: PyTree) -> None:
+        member = int(np.argwhere(wrong)[0][0])
+        misfit = beyond(leaf, x[member] + (0 if leaf.start is None else leaf.start))
+        raise EnvironmentFault(
+            f"{self._id} (member {member}) returned {misfit.came}, at {self._when(member, action)}; its "
+            f"observation_space {misfit.says}. Make the two agree."
+        )
+
+    def _when(self, member: int, action: PyTree) -> str:
+        return "reset" if action is None else f"step {self.step_of(member)} of its episode"
+
+    def _compare(self, obs: Sequence[np.ndarray]) -> None:
+        """Warn, once for each leaf, of observations outside the bounds of their Box."""
+        for bounds in self._bounds:
+            i, low, high, slack = bounds
+            outside = (obs[i] < low - slack) | (obs[i] > high + slack)
+            if outside.any():
+                member, *entry = np.argwhere(outside)[0].tolist()
+                at, name = f"[{', '.join(map(str, entry))}]" if entry else "", self._leaves[i].name
+                ends = f"{low[tuple(entry)]:g} to {high[tuple(entry)]:g}"
+                warn_once(
+                    f"{self._id} bounds {name}",
+                    f"{self._id} (member {member}) returned {obs[i][(member, *entry)]:g} as its observation{name}{at}; "
+                    f"its observation_space says {ends}. The agent is given it as it is. Make the two agree.",
+                )
+                self._bounds = [other for other in self._bounds if other is not bounds]
 
     def _fault(self, x: np.ndarray, what: str, action: PyTree) -> None:
         member, *entry = np.argwhere(~np.isfinite(x))[0].tolist()
         where = f"{what}[{', '.join(map(str, entry))}]" if entry else what
-        when = "reset" if action is None else f"step {self.step_of(member)} of its episode"
         given = [] if action is None else [np.asarray(a)[member] for a in _arrays(action)]
         finite = all(np.all(np.isfinite(a)) for a in given)
         hint = "" if finite else " The action it was given was not finite either: look at the policy first."
         value = {"nan": "NaN", "inf": "Inf", "-inf": "-Inf"}[str(x[(member, *entry)])]
+        when = self._when(member, action)
         raise EnvironmentFault(
             f"{self._id} (member {member}) returned {value} as its {where}, at {when}. Rewards, costs and float "
             f"observations have to be finite, in float32 too.{hint}"
         )
+
+
+def _bounds(space: spaces.Space, leaves: Sequence[Leaf]) -> Iterator[tuple[int, np.ndarray, np.ndarray, np.ndarray]]:
+    """Of each leaf that is bounded floats: (its number, low, high, what rounding may add), in float64."""
+    for i, leaf in enumerate(leaves):
+        part: Any = space
+        for key in leaf.path:
+            part = part[key]
+        if np.dtype(leaf.dtype).kind == "f" and (np.isfinite(part.low).any() or np.isfinite(part.high).any()):
+            low, high = part.low.astype(np.float64), part.high.astype(np.float64)
+            finite = [np.where(np.isfinite(x), np.abs(x), 0.0) for x in (low, high)]
+            yield i, low, high, 1e-5 * np.maximum(1.0, np.maximum(*finite))
 
 
 def _arrays(tree: PyTree) -> list[Any]:

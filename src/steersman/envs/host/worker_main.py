@@ -6,20 +6,23 @@ import mmap
 import os
 import signal
 import socket
+import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
 from steersman.envs.host import worker_wire as wire
 from steersman.envs.host.members import Members
+from steersman.envs.host.trial import Rehearsal, Trial
 from steersman.envs.host.worker_wire import fence, get, put, watch
 from steersman.errors import EnvironmentFault, UsageError
 
 
-def serve(socket_fd: int, memory_fd: int, first: int) -> None:
-    """Make the members, then step them until nobody is at the other end."""
+def serve(socket_fd: int, memory_fd: int) -> None:
+    """Play trials as long as some come; make the members, then step them until nobody is at the other end."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.set_inheritable(socket_fd, False)  # not for processes that a simulator starts
     os.set_inheritable(memory_fd, False)
@@ -27,7 +30,8 @@ def serve(socket_fd: int, memory_fd: int, first: int) -> None:
     members: Members | None = None
     try:
         try:
-            members = Members(get(end)[1], first)
+            factories, first = _after_trials(end)
+            members = Members(factories, first)
             look = members.look()
         except Exception as error:
             _tell_of(error, end)
@@ -39,6 +43,47 @@ def serve(socket_fd: int, memory_fd: int, first: int) -> None:
     finally:
         if members is not None:
             members.close()
+
+
+def _after_trials(end: socket.socket) -> Any:
+    """-> the first message that is of no trial. What the trials' environments print is nobody's result."""
+    rehearsal: Rehearsal | None = None
+    while True:
+        with _silent():  # whatever the user's modules print as they are imported, they have printed in the parent
+            message = get(end)[1]
+        if isinstance(message, Trial):
+            with _silent():
+                rehearsal = Rehearsal(message)
+            put(end, wire.ANSWER)
+        elif message == wire.PLAY:
+            assert rehearsal is not None
+            with _silent():
+                tried = rehearsal.play()
+            put(end, wire.ANSWER, tried)
+        else:
+            if rehearsal is not None:
+                with _silent():
+                    rehearsal.members.close()
+            return message
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Nothing is written to standard output and error, by whatever code."""
+    streams = (sys.stdout, sys.stderr)
+    kept = [(number, os.dup(number)) for number in (1, 2)]
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        for number, _ in kept:
+            os.dup2(nowhere, number)
+        yield
+    finally:
+        for stream in streams:
+            stream.flush()
+        for number, copy in kept:
+            os.dup2(copy, number)
+            os.close(copy)
+        os.close(nowhere)
 
 
 class _Server:
@@ -100,7 +145,8 @@ class _Server:
         self.patience = layout.patience()
         self.entries = counters[k * wire.ENTRIES : (k + 1) * wire.ENTRIES]
         self.actions = [a[first:last] for a in actions]
-        self.members.attach(layout.obs, layout.action, layout.mask, block.rows(first, last, self.entries[wire.AT :]))
+        block = block.rows(first, last, self.entries[wire.AT :])
+        self.members.attach(layout.obs, layout.action, layout.mask, block, layout.log)
 
 
 def _tell_of(error: Exception, end: socket.socket) -> None:

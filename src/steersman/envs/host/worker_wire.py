@@ -25,6 +25,7 @@ from steersman.envs.host.members import Block
 # What travels on a socket: one byte; after those of _WITH_MESSAGE its length in 8 bytes, and the message.
 WAKE, MESSAGE, ANSWER, FAULT = b"w", b"m", b"a", b"f"
 _WITH_MESSAGE = (MESSAGE, ANSWER, FAULT)
+PLAY = "play"  # a message: what a trial is to do
 # Entries of a worker in the shared int64 array, a cache line each: steps asked and done, whether the parent or the
 # worker sleeps, what the last step came to, the member at work.
 LINE = 8
@@ -44,18 +45,18 @@ class Layout(NamedTuple):
     action: list[Leaf]
     mask: bool
     costs: int
+    log: tuple[str, ...]  # of infos at the ends of episodes
 
     def arrays(self) -> list[tuple[tuple[int, ...], str]]:
         n = self.num_envs
         obs = [((n, *leaf.shape), leaf.dtype) for leaf in self.obs]
         action = [((n, *leaf.shape), leaf.native) for leaf in self.action]
-        outcome = [((n,), "<f8"), ((n,), "|b1"), ((n,), "|b1"), ((n, self.costs), "<f8")]
+        outcome = [((n,), "<f8"), ((n,), "|b1"), ((n,), "|b1"), ((n, self.costs), "<f8"), ((n, len(self.log)), "<f8")]
         return [((self.workers * ENTRIES,), "<i8"), *outcome, *obs, *obs, *action]
 
     def patience(self) -> float:
         """Seconds that either side watches a counter before it sleeps: none where others need the core."""
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        return _PATIENCE if cores > self.workers else 0.0
+        return _PATIENCE if cores() > self.workers else 0.0
 
     def size(self) -> int:
         return sum(_padded(shape, dtype) for shape, dtype in self.arrays())
@@ -67,8 +68,8 @@ class Layout(NamedTuple):
             views.append(np.ndarray(shape, dtype, memory, offset))
             offset += _padded(shape, dtype)
         n = len(self.obs)
-        counters, reward, terminated, truncated, costs, *rest = views
-        block = Block(rest[:n], rest[n : 2 * n], reward, terminated, truncated, costs, [-1])
+        counters, reward, terminated, truncated, costs, logged, *rest = views
+        block = Block(rest[:n], rest[n : 2 * n], reward, terminated, truncated, costs, logged, [-1])
         return memoryview(counters), block, rest[2 * n :]
 
 
@@ -116,6 +117,11 @@ def watch(entries: memoryview, index: int, value: int, sleeps: int, patience: fl
     arrived = entries[index] == value
     fence()  # what the other side wrote before the counter is read after it
     return arrived
+
+
+def cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def fence() -> None:

@@ -54,8 +54,24 @@ class Worker(NamedTuple):
     process: subprocess.Popen[bytes]
     socket: socket.socket
     poll: select.poll
-    first: int
-    stop: int  # its members are first ... stop - 1
+    first: int = 0
+    stop: int = 0  # its members are first ... stop - 1
+
+
+def lacking() -> str:
+    """What workers are made of and this Python has not, in words; "" if it has all."""
+    parts = {"os.memfd_create" if sys.platform == "linux" else "os.dup": os, "select.poll": select}
+    missing = [name for name, module in parts.items() if name.partition(".")[2] not in dir(module)]
+    return ", ".join(missing) or ("" if os.name == "posix" else "such processes")
+
+
+def check_system() -> None:
+    """Raise UsageError where the operating system, or this Python on it, lacks what workers are made of."""
+    if missing := lacking():
+        raise UsageError(
+            f"workers need a POSIX system (Linux, macOS); this Python on {sys.platform} has no {missing}. Leave "
+            "workers out, or give workers=0: then this process steps all members, with the same results."
+        )
 
 
 class Workers:
@@ -65,11 +81,12 @@ class Workers:
     worker for each member it steps none, and no simulator can take it down.
     """
 
-    def __init__(self, factories: Sequence[Factory], workers: int):
-        if os.name != "posix":
-            raise UsageError("workers need a POSIX system (Linux, macOS). Leave workers out.")
-        self._fd = _anonymous()
-        self._workers: list[Worker] = []
+    def __init__(
+        self, factories: Sequence[Factory], workers: int, *, here: Members | None = None, crew: Crew | None = None
+    ):
+        """here: members that this process has made, of which it keeps its share. crew: processes that run already."""
+        check_system()
+        self._fd, self._workers = (crew or Crew(0)).handed_over()
         self._here: list[Members] = []  # those of this process, if it has a share
         self.close = weakref.finalize(self, _stop, self._workers, self._here, self._fd)
         self._entries: list[memoryview] = []
@@ -77,14 +94,19 @@ class Workers:
         try:
             shares = min(workers + 1, len(factories))
             cuts = np.linspace(0, len(factories), shares + 1).round().astype(int).tolist()[shares - workers :]
-            for first, stop in pairwise(cuts):
-                self._workers.append(_launch(self._fd, first, stop))
-            for k, worker in enumerate(self._workers):
-                self._send(k, MESSAGE, factories[worker.first : worker.stop])
+            _stop(self._workers[workers:])
+            del self._workers[workers:]
+            while len(self._workers) < workers:
+                self._workers.append(_launch(self._fd))
+            for k, (first, stop) in enumerate(pairwise(cuts)):
+                self._workers[k] = self._workers[k]._replace(first=first, stop=stop)
+                self._send(k, MESSAGE, (factories[first:stop], first))
             self._own = slice(0, cuts[0])
+            if here is not None:
+                here.keep(cuts[0])
             if cuts[0]:
-                self._here.append(Members(factories[self._own]))
-            self.looks: list[Look] = [members.look() for members in self._here]
+                self._here.append(here or Members(factories[self._own]))
+            self.looks: list[Look] = [members.look() for members in self._here if members is not here]
             self.looks += [self._answer(k) for k in range(workers)]
         except BaseException:
             self.close()
@@ -99,7 +121,7 @@ class Workers:
         self._patience = layout.patience()
         self._tell({k: ("attach", layout, k) for k in range(len(self._workers))})
         for members in self._here:
-            members.attach(layout.obs, layout.action, layout.mask, block.rows(0, self._own.stop, block.at))
+            members.attach(layout.obs, layout.action, layout.mask, block.rows(0, self._own.stop, block.at), layout.log)
         return block
 
     def reset(self, seeds: Sequence[int]) -> None:
@@ -218,13 +240,51 @@ class Workers:
         )
 
 
-def _launch(fd: int, first: int, stop: int) -> Worker:
+class Crew:
+    """Processes that have no members yet: each can play trials, and then be a worker."""
+
+    def __init__(self, size: int):
+        self._fd, self._workers = _anonymous(), list[Worker]()
+        self.close = weakref.finalize(self, _stop, self._workers, [], self._fd)
+        try:
+            for _ in range(size):
+                self._workers.append(_launch(self._fd))
+        except BaseException:
+            self.close()
+            raise
+
+    def ask(self, messages: Sequence[Any], patience: float) -> list[Any] | None:
+        """A message for each of the first processes; -> their answers, None where one fails or takes too long."""
+        asked = self._workers[: len(messages)]
+        until = time.monotonic() + patience
+        try:
+            for worker, message in zip(asked, messages, strict=True):
+                put(worker.socket, MESSAGE, message)
+            answers = []
+            for worker in asked:
+                if not worker.poll.poll(1000 * max(0.0, until - time.monotonic())):
+                    return None
+                what, answer = get(worker.socket)
+                if what == FAULT:
+                    return None
+                answers.append(answer)
+        except (OSError, EOFError):
+            return None
+        return answers
+
+    def handed_over(self) -> tuple[int, list[Worker]]:
+        """Give the processes away; -> (the descriptor of the memory that they share, they)."""
+        self.close.detach()
+        return self._fd, self._workers
+
+
+def _launch(fd: int) -> Worker:
     ours, theirs = socket.socketpair()
     code = (
         "import sys, json; a = json.loads(sys.argv[1]); sys.path[:] = a.pop('path'); "
         "from steersman.envs.host.worker_main import serve; serve(**a)"
     )
-    args = {"path": [str(p) for p in sys.path], "socket_fd": theirs.fileno(), "memory_fd": fd, "first": first}
+    args = {"path": [str(p) for p in sys.path], "socket_fd": theirs.fileno(), "memory_fd": fd}
     process = subprocess.Popen(
         [sys.executable, "-c", code, json.dumps(args)],
         stdin=subprocess.DEVNULL,
@@ -234,10 +294,10 @@ def _launch(fd: int, first: int, stop: int) -> Worker:
     theirs.close()
     poll = select.poll()
     poll.register(ours, select.POLLIN)
-    return Worker(process, ours, poll, first, stop)
+    return Worker(process, ours, poll)
 
 
-def _stop(workers: list[Worker], here: list[Members], fd: int) -> None:
+def _stop(workers: list[Worker], here: Sequence[Members] = (), fd: int | None = None) -> None:
     for members in here:
         members.close()
     for worker in workers:  # each closes its environments and leaves when it finds nobody at the other end
@@ -251,7 +311,8 @@ def _stop(workers: list[Worker], here: list[Members], fd: int) -> None:
             except subprocess.TimeoutExpired:
                 end()
     workers.clear()
-    os.close(fd)
+    if fd is not None:
+        os.close(fd)
 
 
 def _anonymous() -> int:

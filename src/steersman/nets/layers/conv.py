@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -127,15 +128,39 @@ class _Dense(eqx.Module):
         return jax.nn.relu(x if self.norm is None else self.norm(x))
 
 
+CHANNELS = ("auto", "first", "last", "smallest")  # which axis of a picture holds them
+
+
+def channels_last(shape: tuple[int, ...], channels: str = "auto") -> bool:
+    """Whether a picture of three axes is ``[H, W, C]``, or else ``[C, H, W]``.
+
+    ``auto``: of two equal axes beside each other the third is the channels, however many; else an axis of 4 or fewer
+    is; else the one without which the picture is nearest to a square; the last where that decides nothing.
+    ``smallest``: the smallest axis, the last where two tie.
+
+    >>> channels_last((9, 9, 17)), channels_last((3, 210, 160)), channels_last((6, 7, 10))
+    (True, False, True)
+    """
+    first, middle, last = shape
+    if channels != "auto":
+        return channels == "last" or (channels == "smallest" and last == min(shape))
+    if first == middle or middle == last:
+        return first == middle
+    if min(first, last) <= 4:
+        return last < first
+    ratio = lambda a, b: max(a, b) / min(a, b)
+    return ratio(first, middle) <= ratio(middle, last)
+
+
 class _Picture(eqx.Module):
-    """The image as float32 ``[H, W, C]``, scaled; the smallest axis is the channels, the last where two tie."""
+    """The image as float32 ``[H, W, C]``, scaled."""
 
     channels_last: bool = eqx.field(static=True)
     scale: float = eqx.field(static=True)
     shape: tuple[int, int, int] = eqx.field(static=True)  # as it comes out
 
-    def __init__(self, shape: tuple[int, ...], scale: float):
-        self.channels_last = shape[2] == min(shape)
+    def __init__(self, shape: tuple[int, ...], scale: float, channels: str):
+        self.channels_last = channels_last(shape, channels)
         self.scale = scale
         self.shape = (shape[0], shape[1], shape[2]) if self.channels_last else (shape[1], shape[2], shape[0])
 
@@ -159,21 +184,22 @@ class PlainCNN(eqx.Module):
         features: int,
         *,
         scale: float,
-        layer_norm: bool,
+        channels: str = "auto",
+        layer_norm: bool = False,
         key: Key,
     ):
-        self.picture = _Picture(shape, scale)
-        height, width, channels = self.picture.shape
+        self.picture = _Picture(shape, scale, channels)
+        height, width, planes = self.picture.shape
         made = []
         for k, (out, size, stride) in zip(jax.random.split(key, len(layers)), layers, strict=True):
-            made.append(_Layer(channels, out, size, stride, False, layer_norm, k))
-            channels, height, width = out, (height - size) // stride + 1, (width - size) // stride + 1
+            made.append(_Layer(planes, out, size, stride, False, layer_norm, k))
+            planes, height, width = out, (height - size) // stride + 1, (width - size) // stride + 1
             if height < 1 or width < 1:
                 raise UsageError(
                     f"An image of shape {shape} is too small for these convolutions. Choose another encoder."
                 )
         self.layers = tuple(made)
-        self.dense = _Dense(channels * height * width, features, layer_norm, jax.random.fold_in(key, len(layers)))
+        self.dense = _Dense(planes * height * width, features, layer_norm, jax.random.fold_in(key, len(layers)))
         self.out_size = features
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -183,15 +209,15 @@ class PlainCNN(eqx.Module):
         return self.dense(x)
 
 
-def nature(shape: tuple[int, ...], *, scale: float = 1 / 255, layer_norm: bool = False, key: Key) -> PlainCNN:
+def nature(shape: tuple[int, ...], *, scale: float = 1 / 255, key: Key, **settings: Any) -> PlainCNN:
     """The trunk of Mnih et al. (2015): 32 8x8/4, 64 4x4/2, 64 3x3/1, then 512 units; ReLU throughout."""
     layers = ((32, 8, 4), (64, 4, 2), (64, 3, 1))
-    return PlainCNN(shape, layers, 512, scale=scale, layer_norm=layer_norm, key=key)
+    return PlainCNN(shape, layers, 512, scale=scale, key=key, **settings)
 
 
-def minatar(shape: tuple[int, ...], *, scale: float = 1.0, layer_norm: bool = False, key: Key) -> PlainCNN:
+def minatar(shape: tuple[int, ...], *, scale: float = 1.0, key: Key, **settings: Any) -> PlainCNN:
     """The trunk of Young and Tian (2019), "MinAtar": 16 3x3/1, then 128 units; ReLU."""
-    return PlainCNN(shape, ((16, 3, 1),), 128, scale=scale, layer_norm=layer_norm, key=key)
+    return PlainCNN(shape, ((16, 3, 1),), 128, scale=scale, key=key, **settings)
 
 
 class _Residual(eqx.Module):
@@ -219,17 +245,25 @@ class ImpalaCNN(eqx.Module):
     dense: _Dense
     out_size: int = eqx.field(static=True)
 
-    def __init__(self, shape: tuple[int, ...], *, scale: float = 1 / 255, layer_norm: bool = False, key: Key):
-        self.picture = _Picture(shape, scale)
-        height, width, channels = self.picture.shape
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        *,
+        scale: float = 1 / 255,
+        channels: str = "auto",
+        layer_norm: bool = False,
+        key: Key,
+    ):
+        self.picture = _Picture(shape, scale, channels)
+        height, width, planes = self.picture.shape
         sections = []
         for i, out in enumerate((16, 32, 32)):
             keys = jax.random.split(jax.random.fold_in(key, i), 3)
             blocks = (_Residual(out, layer_norm, k) for k in keys[1:])
-            sections.append((_Layer(channels, out, 3, 1, True, layer_norm, keys[0]), *blocks))
-            channels, height, width = out, -(-height // 2), -(-width // 2)
+            sections.append((_Layer(planes, out, 3, 1, True, layer_norm, keys[0]), *blocks))
+            planes, height, width = out, -(-height // 2), -(-width // 2)
         self.sections = tuple(sections)
-        self.dense = _Dense(channels * height * width, 256, layer_norm, jax.random.fold_in(key, 3))
+        self.dense = _Dense(planes * height * width, 256, layer_norm, jax.random.fold_in(key, 3))
         self.out_size = 256
 
     def __call__(self, x: jax.Array) -> jax.Array:

@@ -274,6 +274,7 @@ def _train(plan: Plan) -> tuple[dict[str, Any], list[dict[str, Any]]] | None:
     """Train or resume one run; -> its summary and log, None if it was interrupted."""
     if plan.out is not None and (plan.out / "config.json").is_file():
         shared: dict[str, Any] = {"callbacks": plan.callbacks, "within": plan.within, "programs": plan.programs}
+        shared["chosen"] = plan.chosen
         opened = run_folder.open_run(plan.out)
         plan = resumption(opened, plan.environment, plan.algorithm, plan.network, **shared)
     result = run(plan)

@@ -15,7 +15,7 @@ from typing import Any
 from steersman import agents
 from steersman.errors import UsageError
 from steersman.run import plugins
-from steersman.run.settings import RunConfig, preset_for, split, values_of
+from steersman.run.settings import RunConfig, fitted, preset_for, split, values_of
 from steersman.types import Algorithm
 
 SHARED = ("seed", "seeds", "evaluation_episodes")  # a comparison of runs that differ in these would be none
@@ -142,7 +142,9 @@ def resolve(
                 flag = name.replace("_", "-")
                 raise UsageError(f"{entry.label}: {name} is the same for all entries; give it once, as --{flag}.")
         try:
-            run, config = split(entry.algorithm, base | {"steps": steps} | dict(shared) | entry.given)
+            asked = dict(shared) | entry.given
+            settings = fitted(entry.algorithm, base | {"steps": steps} | asked, asked)
+            run, config = split(entry.algorithm, settings)
         except UsageError as error:
             raise UsageError(f"{entry.label}: {error}") from None
         found.append(dataclasses.replace(entry, run=run, config=config))

@@ -22,12 +22,12 @@ def plot(
     """Draw a comparison, or the learning curves of run folders; -> the picture's path: .png, .svg or .pdf.
 
     what: what ``steersman.compare`` gave, or one run folder or several (a comparison's folder stands for its runs).
-    y, x: for runs, any name in ``metrics.jsonl`` (``episode_return``), along ``steps`` or ``seconds``.
+    y, x: for runs, any name in ``metrics.jsonl`` (``return_100``), along ``steps`` or ``seconds``.
     """
     if isinstance(what, Comparison):
         return comparison_picture(what, out)
     runs = [what] if isinstance(what, str | Path) else list(what)
-    return plots.learning_curve(runs, out, x=x, y=y or "episode_return")
+    return plots.learning_curve(runs, out, x=x, y=y or "return_100")
 
 
 def comparison_picture(result: Comparison, out: str | Path) -> Path:
@@ -54,8 +54,9 @@ def comparison_picture(result: Comparison, out: str | Path) -> Path:
 
 def _learning(axes: Any, result: Comparison, outcomes: list[Outcome], about: str) -> None:
     made = {o.label: [s for s in o.series if len(s[0])] for o in outcomes}
-    curves = {label: plots.curve(series) for label, series in made.items() if series}
-    plots.tidy(axes, "environment steps", "return of training episodes", "Learning")
+    drawn = {label: plots.curve(series) for label, series in made.items() if series}
+    curves = {label: c for label, c in drawn.items() if len(c.x)}
+    plots.tidy(axes, "environment steps", "training return, mean of the last 100 episodes", "Learning")
     axes.set_title(about, loc="right", fontsize="small", color="0.35")
     if not curves:
         return

@@ -13,6 +13,7 @@ import numpy as np
 from steersman.run.compare.entries import Entry
 from steersman.run.disk.files import plain
 from steersman.run.disk.logs import columns
+from steersman.run.show.plots import with_rolling
 from steersman.theory import comparison as theory
 from steersman.theory.comparison import Estimate
 from steersman.theory.statistics import iqm
@@ -38,7 +39,7 @@ class Outcome:
     compile_seconds: float
     training_seconds: float
     steps_per_second: float
-    series: list[tuple[np.ndarray, np.ndarray]]  # per seed: steps, mean return of the training episodes
+    series: list[tuple[np.ndarray, np.ndarray]]  # per seed: steps, mean return of the last 100 training episodes
     runs: list[Path]
     mean_cost: list[Estimate]  # of each cost, as ``mean``
 
@@ -128,20 +129,26 @@ def outcome_of(
     entry: Entry, done: list[tuple[dict[str, Any], list[dict[str, Any]]]], threshold: float | None, places: list[Path]
 ) -> Outcome:
     total = lambda name: float(sum(summary[name] for summary, _ in done))
-    series, solved = [], []
+    rows, series, solved = [], [], []
     for _, history in done:
         table = columns(history)
         steps = table["steps"]
+        rolling = with_rolling(table)
+        series += [
+            (steps[there], values[there])
+            for values in np.atleast_2d(rolling["return_100"].T)
+            for there in [np.isfinite(values)]
+        ]
         for returns, episodes in zip(*(np.atleast_2d(table[k].T) for k in ("episode_return", "episodes")), strict=True):
             there = np.isfinite(returns)
-            series.append((steps[there], returns[there]))
+            rows.append((steps[there], returns[there]))
             window = min(WINDOW, max(1, int(episodes.sum() / 10)))
             if threshold is not None:
                 solved.append(theory.steps_to_threshold(steps, returns, episodes, threshold, window))
     evaluations = [e for summary, _ in done for e in summary["evaluations"] or [summary["evaluation"]]]
     scores = np.array([e["mean"] for e in evaluations])
     costs = np.array([e.get("mean_cost", []) for e in evaluations], float)
-    heights = [_height(x, y) for x, y in series if len(x)]
+    heights = [_height(x, y) for x, y in rows if len(x)]
     each = done[0][0]["steps"]
     return Outcome(
         entry.label,

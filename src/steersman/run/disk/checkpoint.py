@@ -82,7 +82,7 @@ class Saved(NamedTuple):
     def state(self, like: PyTree, *, partial: bool = False) -> PyTree:
         """The state in the structure of ``like``, as ``load`` gives it. Once: the arrays go over into the state."""
         wanted = named(like)
-        saved = self if self.version > 1 else self._migrated(wanted)
+        saved = self._renewed(wanted)
         problem = _differences(saved, wanted, partial)
         if problem:
             raise UsageError(
@@ -92,10 +92,14 @@ class Saved(NamedTuple):
         leaves = [restore(saved.arrays.pop(name), leaf, saved.keys.get(name)) for name, leaf in wanted.items()]
         return jax.tree.unflatten(jax.tree.structure(like), leaves)
 
-    def _migrated(self, wanted: dict[str, Any]) -> Saved:
+    def _renewed(self, wanted: dict[str, Any]) -> Saved:
         shapes = {name: shape_of(leaf) for name, leaf in wanted.items()}
-        arrays, keys = migrate.renewed(self.arrays, self.keys, shapes, self.header)
-        return self._replace(arrays=arrays, keys=keys, names=tuple(wanted))
+        arrays, keys, names = self.arrays, self.keys, self.names
+        if self.version == 1:
+            arrays, keys = migrate.renewed(arrays, keys, shapes, self.header)
+            names = tuple(wanted)
+        migrate.fill(arrays, shapes)
+        return self._replace(arrays=arrays, keys=keys, names=names)
 
 
 def read(path: str | Path, like: PyTree | None = None) -> Saved:
@@ -256,7 +260,7 @@ def _content(file: TensorFile) -> tuple[int, dict[str, Any], dict[str, str]]:
         case {"version": int(version)} if version > VERSION:
             raise UsageError(
                 f"{file.path} has checkpoint version {version}; this steersman reads {VERSION}. "
-                "Upgrade: pip install -U steersman"
+                "Upgrade it: git pull, in steersman's folder."
             )
         case {"header": dict(header), "keys": dict(keys), "version": int(version)} if version > 0:
             if all(impl in IMPLS and name in file.entries for name, impl in keys.items()):

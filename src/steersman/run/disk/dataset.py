@@ -24,7 +24,7 @@ import numpy as np
 from gymnasium import spaces as gym_spaces
 
 from steersman import spaces
-from steersman.errors import UsageError
+from steersman.errors import UsageError, to_install
 from steersman.run.disk import tensors
 from steersman.run.disk.files import explained, read_json, write_json
 from steersman.run.disk.spec_json import spec_from_json, spec_to_json, transitions_like
@@ -153,7 +153,7 @@ def read_dataset(source: str | Path) -> Dataset:
         return _read_folder(path)
     if find_spec("minari") is None:
         raise UsageError(
-            f"There is no folder {source}. A Minari dataset, by its id, needs: pip install 'steersman[minari]'. Record "
+            f"There is no folder {source}. A Minari dataset, by its id, needs: {to_install('minari')}. Record "
             "transitions of your own with: steersman collect RUN --out FOLDER"
         )
     return _read_minari(str(source))
@@ -260,7 +260,7 @@ def _episode(episode: Any, native: gym_spaces.Space, actions: gym_spaces.Space) 
     truncated[-1] |= ~terminated[-1]
     return Rollout(
         obs=jax.tree.map(lambda x: x[:-1], obs),
-        action=_clipped(actions, spaces.from_native(actions, episode.actions)),
+        action=spaces.from_native(actions, episode.actions),
         reward=reward,
         terminated=terminated,
         truncated=truncated,
@@ -269,12 +269,3 @@ def _episode(episode: Any, native: gym_spaces.Space, actions: gym_spaces.Space) 
         costs=np.zeros((len(reward), 0), np.float32),
         extras={},
     )
-
-
-def _clipped(native: gym_spaces.Space, action: PyTree) -> PyTree:
-    """Canonical actions within their bounds, as the environment's door takes them."""
-    if not isinstance(native, gym_spaces.Box):
-        return action
-    inside = spaces.canonical_action_space(native)
-    assert isinstance(inside, gym_spaces.Box)
-    return np.clip(action, inside.low, inside.high)

@@ -95,7 +95,7 @@ def clean(folder: str | Path) -> list[Path]:
 def read_json(path: str | Path) -> dict[str, Any]:
     """Read a JSON object; raises UsageError if the file is missing, truncated, malformed or not an object."""
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        content = json.loads(Path(path).read_text(encoding="utf-8-sig"))  # editors on Windows write a mark before it
     except OSError as error:
         raise failure("reading", path, error) from error
     except (ValueError, RecursionError) as error:
@@ -158,6 +158,26 @@ def _forget_locks() -> None:
 
 if fcntl is not None:
     os.register_at_fork(after_in_child=_forget_locks)
+
+
+def holder(path: str | Path) -> str | None:
+    """Who trains in a run folder at this moment, as ``lock`` wrote it; None where nobody does or locks do not work."""
+    file = Path(path) / ".lock"
+    if fcntl is None or not file.is_file():
+        return None
+    try:
+        handle = os.open(file, os.O_RDONLY)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return os.pread(handle, 200, 0).decode(errors="replace").strip() or "another process"
+    except OSError:
+        return None
+    finally:
+        os.close(handle)  # and with it what was taken
+    return None
 
 
 @contextmanager

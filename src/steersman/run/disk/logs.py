@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 from collections.abc import Mapping
 from contextlib import suppress
@@ -16,7 +17,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from steersman.errors import UsageError
+from steersman.errors import UsageError, to_install
 from steersman.run.disk.files import explained, plain, replacing
 
 
@@ -159,44 +160,95 @@ def _nan_for_null(value: Any) -> Any:
     return float("nan") if value is None else value
 
 
-def _per_seed(metrics: Mapping[str, Any]) -> dict[str, float]:
-    """Arrays [S] as their mean under their own name, and each seed's value under ``name/seed_i``; NaN is left out."""
-    flat: dict[str, float] = {}
-    for name, value in metrics.items():
-        values = np.asarray(value, np.float64)
-        there = values[np.isfinite(values)]  # before a seed's first episode ends it has no return
-        if there.size:
-            flat[name] = float(np.mean(there))
-        if values.ndim:
-            flat |= {f"{name}/seed_{i}": float(v) for i, v in enumerate(values) if np.isfinite(v)}
-    return flat
+_OURS = r"(return|length|success|cost(_\d+)?)"
+# The group of a row's entry, by the first pattern that fits its name; what fits none is the learner's.
+_GROUPS = {
+    "rollout": rf"episodes|episode_{_OURS}|{_OURS}_\d+",  # of training episodes: those of the row, the last hundred
+    "env": r"episode_.+|.+_100",  # what else their environment says of them
+    "eval": r"evaluation_(?P<name>.+)",
+    "time": r"(.*_)?seconds|.*_per_second",
+}
+
+
+def tag(name: str) -> str:
+    """An entry of a row in the group where loggers show it: rollout, env, eval, time, else train.
+
+    A name with a ``/`` has its group already.
+
+    >>> tag("episode_return"), tag("evaluation_return"), tag("policy_loss"), tag("mine/loss")
+    ('rollout/episode_return', 'eval/return', 'train/policy_loss', 'mine/loss')
+    """
+    if "/" in name:
+        return name
+    for group, pattern in _GROUPS.items():
+        if found := re.fullmatch(pattern, name):
+            return f"{group}/{found.groupdict().get('name', name)}"
+    return f"train/{name}"
+
+
+class Scalars:
+    """Rows as single numbers under their ``tag``, for loggers that show one number a curve."""
+
+    def __init__(self) -> None:
+        self.last: tuple[int, float] | None = None  # steps, seconds
+
+    def __call__(self, steps: int, metrics: Mapping[str, Any]) -> dict[str, float]:
+        """Arrays [S] as their mean, and each seed's value under ``tag/seed_i``; NaN is left out.
+
+        ``time/steps_per_second`` is that of each seed since the row before, whatever the time went into.
+        """
+        flat: dict[str, float] = {}
+        for name, value in metrics.items():
+            values = np.asarray(value, np.float64)
+            there = values[np.isfinite(values)]  # before a seed's first episode ends it has no return
+            if there.size:
+                flat[tag(name)] = float(np.mean(there))
+            if values.ndim:
+                flat |= {f"{tag(name)}/seed_{i}": float(v) for i, v in enumerate(values) if np.isfinite(v)}
+        seconds = metrics.get("seconds")
+        if seconds is not None:
+            if self.last is not None and seconds > self.last[1]:
+                flat["time/steps_per_second"] = (steps - self.last[0]) / (seconds - self.last[1])
+            self.last = steps, seconds
+        return flat
 
 
 class TensorBoard:
     """TensorBoard event files in a folder. A resumed run's events replace those after the step it resumed from.
 
+    settings: what the run was made with, by name: a text, and a row of TensorBoard's table of hyperparameters.
+
     Raises:
         UsageError: tensorboardX is not installed.
     """
 
-    def __init__(self, path: str | Path):
+    def __init__(self, path: str | Path, settings: Mapping[str, Any] | None = None):
         try:
             from tensorboardX import SummaryWriter
         except ImportError:
-            raise UsageError(
-                "tensorboardX is not installed. Install it with: pip install 'steersman[tensorboard]'"
-            ) from None
+            raise UsageError(f"tensorboardX is not installed. Install it with: {to_install('tensorboard')}") from None
         self._path, self._new, self._writer = Path(path), SummaryWriter, None
+        self._settings, self._scalars = dict(settings or {}), Scalars()
 
     def write(self, steps: int, metrics: Mapping[str, Any]) -> None:
         with explained("writing", self._path):
             if self._writer is None:  # only now is it known which earlier events are void
                 again = self._path.is_dir() and any(self._path.iterdir())
                 self._writer = self._new(str(self._path), purge_step=steps if again else None)
-            for name, value in _per_seed(metrics).items():
-                if np.isfinite(value):  # tensorboardX warns of others, once each
-                    self._writer.add_scalar(name, value, steps)
+                if self._settings and not again:
+                    self._say_settings(self._writer)
+            for name, value in self._scalars(steps, metrics).items():
+                self._writer.add_scalar(name, value, steps)
             self._writer.flush()
+
+    def _say_settings(self, writer: Any) -> None:
+        from tensorboardX.summary import hparams
+
+        writer.add_text("settings", "\n".join(["|||", "|-|-|", *(f"|{k}|{v}|" for k, v in self._settings.items())]))
+        simple = {k: v if isinstance(v, bool | int | float) else str(v) for k, v in self._settings.items()}
+        experiment, start, _ = hparams(simple, {tag("episode_return"): None})
+        for summary in (experiment, start):
+            writer.file_writer.add_summary(summary)
 
     def close(self) -> None:
         if self._writer is not None:
@@ -214,7 +266,7 @@ class WandB:
         try:
             import wandb  # pyright: ignore[reportMissingImports]
         except ImportError:
-            raise UsageError("wandb is not installed. Install it with: pip install 'steersman[wandb]'") from None
+            raise UsageError(f"wandb is not installed. Install it with: {to_install('wandb')}") from None
         path = Path(path)
         marker = path / "wandb-id"
         with explained("writing", marker):
@@ -230,9 +282,10 @@ class WandB:
                 f"Weights & Biases cannot start: {error}. Log in with wandb login, or set WANDB_MODE=offline."
             ) from error
         self._run.define_metric("*", step_metric="steps")
+        self._scalars = Scalars()
 
     def write(self, steps: int, metrics: Mapping[str, Any]) -> None:
-        self._run.log({"steps": steps, **_per_seed(metrics)})
+        self._run.log({"steps": steps, **self._scalars(steps, metrics)})
 
     def close(self) -> None:
         self._run.finish()

@@ -2,7 +2,7 @@
 
 Version 1 kept offline agents inside a replay state, some optimisers' moments as one vector that are a tree now and the
 other way round, and no count of environment steps but in the header. What it holds besides, and nobody wants any more,
-is left out.
+is left out. Leaves that states have gained since, in files of either version, start as they would have then: at 0.
 """
 
 from __future__ import annotations
@@ -12,6 +12,15 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import numpy as np
+
+GAINED = ("/return_lost", "/cost_lost")  # of running episodes, see ``vector.VectorState``
+
+
+def fill(arrays: dict[str, np.ndarray], wanted: Mapping[str, tuple[Any, tuple[int, ...]]]) -> None:
+    """Put zeros for what states have gained since the file was written. wanted: name -> (dtype, shape)."""
+    for name, (dtype, shape) in wanted.items():
+        if name.endswith(GAINED) and name not in arrays:
+            arrays[name] = np.zeros(shape, dtype)
 
 
 def sources(wanted: Iterable[str], names: Collection[str]) -> dict[str, str]:

@@ -5,6 +5,7 @@
     config.json      algorithm, environment, settings, spaces, versions: enough to repeat the run
     metrics.jsonl    one line per log step          tensorboard/, wandb/   when asked for
     checkpoints/     step_000001000000.safetensors  summary.json           steps, times, final evaluation
+    best/            the best policy of evaluations on the way
     .lock            held while a process trains here
 
 Every file is written under a temporary name, flushed and renamed: a kill leaves the old file or the new, never half.
@@ -16,6 +17,7 @@ import importlib.metadata
 import json
 import platform
 import re
+import shutil
 import time
 import warnings
 from collections.abc import Mapping
@@ -64,6 +66,10 @@ class Run:
     @property
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
+
+    @property
+    def best(self) -> Path:
+        return self.path / "best"
 
     @property
     def metrics(self) -> Path:
@@ -132,13 +138,62 @@ def _refuse_occupied(path: Path) -> None:
     found = sorted(p.name for p in path.iterdir() if p.name not in leavings and not TEMPORARY.fullmatch(p.name))
     if "config.json" in found:
         raise UsageError(
-            f"{path} already holds a run. Go on with it: steersman train --resume {path}, or give --out another folder."
+            f"{path} already holds a run. Go on with it: {_how_to_resume(path)}; or put a new one in its place: "
+            "--replace; or give --out another folder."
         )
     if found:
         raise UsageError(
             f"{path} is not empty ({', '.join(found[:3])}{', ...' if len(found) > 3 else ''}) and is not a run. "
             "Give --out a new or an empty folder."
         )
+
+
+def to_resume(run: Run) -> str:
+    """The command that goes on with a run, with what is the user's own named again."""
+    named = {
+        "environment": run.config["environment"] if ":" in run.config["environment"] else None,
+        "algorithm": run.config["run"].get("foreign"),
+        "network": run.config["run"].get("network"),
+    }
+    again = "".join(f" --{what} {name}" for what, name in named.items() if isinstance(name, str))
+    return f"steersman train --resume {run.path}{again}"
+
+
+def _how_to_resume(path: Path) -> str:
+    try:
+        return to_resume(Run(path, read_config(path / "config.json")))
+    except UsageError:  # it is damaged, which is for the command to say
+        return f"steersman train --resume {path}"
+
+
+_OURS = ("config.json", "metrics.jsonl", "summary.json", "checkpoints", "tensorboard", "wandb", "wandb-id", ".lock")
+_OURS = (*_OURS, "best*", "curve.*", "video.*", "saliency.*")  # what a run, and what is made of it, is kept in
+
+
+def remove(path: str | Path) -> None:
+    """Remove the run that a folder holds, so that another one can take its place; an empty folder, or none, is well.
+
+    Raises:
+        UsageError: the folder holds something else, or more, than a run; or a process trains there.
+    """
+    path = Path(path)
+    if not path.is_dir() or not any(path.iterdir()):
+        return
+    if not (path / "config.json").is_file():
+        raise UsageError(f"{path} is not a run, so --replace leaves it alone. Give --out a new or an empty folder.")
+    read_config(path / "config.json")
+    others = [p.name for p in path.iterdir() if not (TEMPORARY.fullmatch(p.name) or any(map(p.match, _OURS)))]
+    if others:
+        raise UsageError(
+            f"{path} holds more than a run: {', '.join(sorted(others)[:3])}. --replace removes nothing that no run "
+            "wrote: move it elsewhere, or give --out another folder."
+        )
+    with lock(path), explained("removing the run of", path):
+        for part in sorted(path.iterdir(), key=lambda p: p.name == "config.json"):  # until the last it is a run
+            if part.is_dir() and not part.is_symlink():
+                shutil.rmtree(part)
+            elif part.name != ".lock":
+                part.unlink()
 
 
 def _undo(path: Path, made: list[Path], ours: bool) -> None:
@@ -235,7 +290,7 @@ def _compare_versions(recorded: Mapping[str, Any], path: Path) -> str:
     if _numbers(then) and _numbers(mine) and _numbers(then) > _numbers(mine):
         raise UsageError(
             f"{path} was made by steersman {then}; this is {mine}, which may not understand it. "
-            f"Upgrade: pip install -U 'steersman>={then}'"
+            "Upgrade it: git pull, in steersman's folder."
         )
     changed = [f"{k} {recorded[k]} (now {v})" for k, v in now.items() if recorded.get(k, v) != v]
     if not changed:

@@ -170,8 +170,10 @@ def opened(path: str | Path) -> Iterator[TensorFile]:
         with explained("reading", path):
             size = os.fstat(file.fileno()).st_size
             length = int.from_bytes(file.read(8), "little")
-            if size < 8 or length > min(size - 8, _LARGEST_HEADER):
-                raise DamagedFile(path, f"its header should take {length:,} bytes, the file has {size:,}")
+            if size >= 8 and length > _LARGEST_HEADER:
+                raise DamagedFile(path, "it does not begin as a safetensors file does")
+            if size < 8 or length > size - 8:
+                raise DamagedFile(path, f"it is cut short: {size:,} bytes do not hold its header")
             raw = file.read(length)
         metadata, entries = _parse(path, raw)
         _check_layout(path, entries, size - 8 - length)

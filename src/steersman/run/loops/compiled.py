@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -13,11 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
+from steersman.episodes import NEWEST, Episodes
 from steersman.run.loops.devices import AXIS, mesh_of, state_specs
 from steersman.run.loops.loop import LoopState, Totals
-from steersman.shards import cross_mean, cross_sum, sharded_over
+from steersman.shards import cross_mean, cross_rows, cross_sum, sharded_over
 from steersman.types import Key, Metrics, PyTree
-from steersman.unroll import Episodes
 
 
 class Layout(NamedTuple):
@@ -37,6 +37,7 @@ class CompiledLoop:
     first, data: trees of arrays that both are given from outside, no part of the state; data is held once on each
     device, for all seeds. Several seeds go over the devices in rounds, each seed on one device. Their state is a list,
     a ``LoopState`` of each round with leaves [devices, ...], donated in turn: nothing is copied, whatever replay holds.
+    look(agent, key) -> a tree of arrays: what ``looks`` gives of each seed, compiled with the rest.
     """
 
     def __init__(
@@ -51,8 +52,9 @@ class CompiledLoop:
         steps_per_update: int,
         first: PyTree = (),
         data: PyTree = (),
+        look: Callable[[PyTree, Key], PyTree] | None = None,
     ):
-        self._start, self._update, self._first = start, update, first
+        self._start, self._update, self._first, self._look = start, update, first, look
         self.seeds, self.first_steps, self.steps_per_update = seeds, first_steps, steps_per_update
         self.compile_seconds = 0.0
         self.many = len(seeds) > 1
@@ -66,18 +68,21 @@ class CompiledLoop:
     # The program of one seed, or of one shard of it.
 
     def _updates(self, state: LoopState, updates: jax.Array, data: PyTree) -> tuple[LoopState, Episodes, Metrics]:
-        def body(_, carry):
-            state, *sums = carry
-            state, *new = self._update(state, data)
-            return state, *jax.tree.map(lambda a, b: a + jnp.asarray(b).astype(a.dtype), sums, new)
+        def body(i, carry):
+            state, episodes, metrics = carry
+            state, new, more = self._update(state, data)
+            when = jnp.where(new.newest.when < 0, new.newest.when, new.newest.when + i * self.steps_per_update)
+            new = new._replace(newest=new.newest._replace(when=when))
+            episodes = jax.lax.cond(new.count > 0, lambda: episodes.plus(new, jnp), lambda: episodes)
+            return state, episodes, jax.tree.map(lambda a, b: a + jnp.asarray(b).astype(a.dtype), metrics, more)
 
         _, episodes, metrics = jax.eval_shape(self._update, state, data)
-        zeros = [
-            jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), episodes),
-            jax.tree.map(lambda s: jnp.zeros(s.shape, jnp.float32), metrics),
-        ]
-        state, episodes, metrics = jax.lax.fori_loop(0, updates, body, (state, *zeros))
-        return state, cross_sum(episodes), cross_mean(metrics)
+        episodes = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), episodes)
+        none = jax.tree.map(lambda x: jnp.full_like(x, -1 if x.dtype == jnp.int32 else jnp.nan), episodes.newest)
+        zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, jnp.float32), metrics)
+        state, episodes, metrics = jax.lax.fori_loop(0, updates, body, (state, episodes._replace(newest=none), zeros))
+        newest = cross_rows(episodes.newest)
+        return state, cross_sum(episodes.sums)._replace(newest=newest), cross_mean(metrics)
 
     # The same, laid over the devices.
 
@@ -131,12 +136,20 @@ class CompiledLoop:
         if name == "start":
             start = self._sharded(self._start, (self._result, whole), specs)
             return jax.jit(start, out_shardings=laid).lower(key, self._first_shapes)
+        if name == "look":
+            look: Any = self._look
+            if not self.many:  # the whole agent is brought to one device
+                agent = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), state.agent)
+                return jax.jit(look).lower(agent, jax.eval_shape(lambda: jax.random.key(0)))
+            looked = self._sharded(lambda both: look(*both), (self._result,), self._result)
+            return jax.jit(looked).lower((state.agent, key))
         advance = self._sharded(self._updates, (specs, whole, whole), (specs, self._result, self._result))
         jitted = jax.jit(advance, donate_argnums=0, out_shardings=(laid, None, None))
         return jitted.lower(state, np.int32(1), self._data)
 
     def _compile(self, *names: str) -> None:
         """Compile programs side by side, those that are not compiled yet."""
+        names = names if self._look is None else (*names, "look")
         missing = [name for name in names if name not in self._programs]
         if missing:
             began = time.perf_counter()
@@ -167,6 +180,8 @@ class CompiledLoop:
         row = lambda part: np.asarray(part) if self.many else np.asarray(part)[None]
         join = lambda *x: np.concatenate([row(part) for part in x])[: len(self.seeds)]
         episodes, metrics = jax.tree.map(join, *(sums for _, *sums in done))
+        if episodes.newest.when.shape[1] > NEWEST:  # of each shard
+            episodes = episodes._replace(newest=episodes.newest.last(ordered=False))
         return self._state([part for part, *_ in done]), Totals(episodes, metrics, updates)
 
     def boundary(self, state: Any, steps: int) -> Any:
@@ -177,8 +192,22 @@ class CompiledLoop:
         whole = jax.tree.map(lambda x: jax.device_put(x, jax.devices()[0]), agents)
         if not self.many:
             return whole
-        each = [jax.tree.map(lambda x, i=i: x[i], part) for part in whole for i in range(self.mesh.size)]
-        return each[: len(self.seeds)]
+        name = f"agents of {len(jax.tree.leaves(whole))} leaves"  # with a replay memory, or without one
+        if name not in self._programs:
+            began = time.perf_counter()
+            self._programs[name] = jax.jit(partial(_unstacked, count=self.mesh.size)).lower(whole[0]).compile()
+            self.compile_seconds += time.perf_counter() - began
+        return [agent for part in whole for agent in self._programs[name](part)][: len(self.seeds)]
+
+    def looks(self, state: Any, seeds: list[int]) -> PyTree:
+        """What ``look`` gives of each seed's agent and of a key of its own seed: numpy, leaves [seeds, ...]."""
+        self._compile("advance")
+        keys, program = [jax.random.key(seed) for seed in seeds], self._programs["look"]
+        if not self.many:
+            return jax.tree.map(lambda x: np.asarray(x)[None], program(self.agents(state)[0], keys[0]))
+        stacked = [jnp.stack([keys[i] for i in some]) for some in self.rounds]
+        seen = [program((part.agent, key)) for part, key in zip(state, stacked, strict=True)]
+        return jax.tree.map(lambda *x: np.concatenate([np.asarray(part) for part in x])[: len(self.seeds)], *seen)
 
     def shapes(self) -> LoopState:
         state = self._layout.state
@@ -200,3 +229,8 @@ class CompiledLoop:
 
     def close(self) -> None:
         pass
+
+
+def _unstacked(tree: PyTree, count: int) -> list[PyTree]:
+    """Leaves [count, ...] -> count trees."""
+    return [jax.tree.map(lambda x, i=i: x[i], tree) for i in range(count)]

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import jax
 
+from steersman.episodes import Episodes
 from steersman.run.loops.compiled import CompiledLoop
 from steersman.run.loops.loop import LoopState
 from steersman.shards import shard_index
-from steersman.types import Agent, DeviceEnvs, Key, Metrics, Rollout
-from steersman.unroll import Episodes, begin, random_policy, unroll
+from steersman.types import Agent, DeviceEnvs, Key, Metrics, PyTree, Rollout
+from steersman.unroll import begin, random_policy, unroll
 
 
 def device_loop(
@@ -25,12 +26,15 @@ def device_loop(
     shards: int,
     devices: int | None = None,
     data: Rollout | None = None,
+    log: Sequence[str] = (),
+    look: Callable[[PyTree, Key], PyTree] | None = None,
 ) -> CompiledLoop:
     """The loop in which an update is a rollout [T, B, ...] of ``agent`` and what it learns from it.
 
     make_envs: as many environments as asked for: num_envs, or the share of one of ``shards`` devices that one seed goes
     over; several seeds go round at most ``devices``. first_length: T of the random policy's rollout for ``init``; data
-    [T, B, ...] takes its place.
+    [T, B, ...] takes its place. log: entries of the environments' info to be counted of episodes. look: as in
+    ``CompiledLoop``.
     """
     envs = make_envs(num_envs if len(seeds) > 1 else num_envs // shards)
 
@@ -45,7 +49,7 @@ def device_loop(
     def update(state: LoopState, _: tuple[()]) -> tuple[LoopState, Episodes, Metrics]:
         act_key, update_key, key = jax.random.split(state.key, 3)
         act = partial(agent.act, state.agent, explore=True)
-        acting, rollout, episodes = unroll(act, envs, state.acting, act_key, unroll_length)
+        acting, rollout, episodes = unroll(act, envs, state.acting, act_key, unroll_length, log)
         learned, metrics = agent.update(state.agent, rollout, update_key)
         return LoopState(learned, acting, key), episodes, metrics
 
@@ -58,4 +62,5 @@ def device_loop(
         first_steps=first_length * num_envs if data is None else 0,
         steps_per_update=unroll_length * num_envs,
         first=() if data is None else data,
+        look=look,
     )

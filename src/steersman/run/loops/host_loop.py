@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, partial
 from typing import Any, NamedTuple
@@ -19,7 +19,7 @@ from steersman.run.loops.host_rollout import HostRollout
 from steersman.run.loops.loop import LoopState, Totals
 from steersman.run.loops.packing import Bundle
 from steersman.types import Agent, HostEnvs, Key, PyTree, Rollout
-from steersman.unroll import Acting, Episodes, random_policy
+from steersman.unroll import Acting, random_policy
 
 
 def _step_keys(key: Key, length: int) -> Key:
@@ -82,10 +82,12 @@ class HostLoop:
         overlap: bool = False,
         data: Rollout | None = None,
         programs: dict[str, Any] | None = None,
+        log: Sequence[str] = (),
     ):
         run_in_this_thread()
         self.agent, self.envs, self.seed, self.overlap = agent, envs, seed, overlap
         self.length, self.first_length = unroll_length, first_length
+        self.log = log  # entries of the environments' info to be counted of episodes
         self.data = data  # [T, B, ...]: the first rollout, in place of a random policy's
         self.first_steps = first_length * envs.num_envs if data is None else 0
         self.steps_per_update = unroll_length * envs.num_envs
@@ -93,6 +95,12 @@ class HostLoop:
         # Compiled ones by name; a loop that differs in its seed alone may be given those of another.
         self._programs: dict[str, Any] = {} if programs is None else programs
         self._pool = ThreadPoolExecutor(1) if overlap else None
+
+    def with_seed(self, seed: int, envs: HostEnvs) -> HostLoop:
+        """The loop of another seed, in environments of its own, with the programs that are compiled here."""
+        lengths: Any = {"unroll_length": self.length, "first_length": self.first_length}
+        shared: Any = {"overlap": self.overlap, "data": self.data, "programs": self._programs, "log": self.log}
+        return HostLoop(self.agent, envs, **lengths, seed=seed, **shared)
 
     def _reset(self, steps: int) -> Acting:
         """Fresh episodes, from seeds that depend on the run's seed and on how far it is, and on nothing else."""
@@ -117,7 +125,8 @@ class HostLoop:
         spec, num = self.envs.spec, self.envs.num_envs
         obs, first = spaces.abstract(spec.observation_space, (num,)), jax.ShapeDtypeStruct((num,), np.bool_)
         action, _, extras = jax.eval_shape(lambda *seen: act(*seen, jax.random.key(0)), self._carry, obs, first)
-        return HostRollout(obs, (action, extras), jax.ShapeDtypeStruct((num, spec.num_costs), np.float32), length)
+        costs = jax.ShapeDtypeStruct((num, spec.num_costs), np.float32)
+        return HostRollout(obs, (action, extras), costs, length, self.log)
 
     def _first_buffer(self) -> HostRollout:
         return self._buffer(random_policy(self.envs.spec), self.first_length)
@@ -216,11 +225,8 @@ class HostLoop:
         totals = Totals(jax.tree.map(lambda x: np.asarray(x)[None], episodes), metrics, updates)
         return LoopState(self._bundle.unpack(leaves), acting, jax.random.wrap_key_data(jnp.asarray(bits))), totals
 
-    def _no_episodes(self) -> Episodes:
-        return Episodes(0, 0.0, 0, np.zeros(self.envs.spec.num_costs))
-
     def _in_turn(self, leaves: Any, sums: Any, turns: Iterator[Turn], acting: Acting, updates: int, cut: bool):
-        buffer, episodes = self._buffers[0], self._no_episodes()
+        buffer, episodes = self._buffers[0], self._buffers[0].no_episodes
         chosen, now = acting.envs.chosen if acting.envs else None, next(turns)
         for i in range(updates):
             choose = partial(self._choose, [leaves[k] for k in self._acting])
@@ -236,7 +242,8 @@ class HostLoop:
 
     def _overlapping(self, leaves: Any, sums: Any, turns: Iterator[Turn], acting: Acting, updates: int, cut: bool):
         assert self._pool is not None
-        episodes, waiting, now = self._no_episodes(), acting.envs.rollout if acting.envs else None, next(turns)
+        waiting, now = acting.envs.rollout if acting.envs else None, next(turns)
+        episodes = self._buffers[0].no_episodes
         for i in range(updates):
             buffer = self._buffers[waiting is self._buffers[0]]
             choose = partial(self._choose, [leaves[k] for k in self._acting])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -10,9 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from steersman.episodes import Episodes, episodes_of, logged_names, numbers_of
 from steersman.run.loops.packing import Packing
 from steersman.types import Array, HostEnvs, Key, PyTree, Rollout
-from steersman.unroll import Acting, Episodes, finished
+from steersman.unroll import Acting
 
 _ONE = b"\1"  # in the bytes of flags: 0.1 us, where .any() takes 1.3
 
@@ -29,11 +30,13 @@ class HostRollout:
     """A rollout of host environments: one row of bytes a step, ``[T + 1, ...]``, filled by a Python loop.
 
     A row holds what the agent saw, what it did and what came of it; the last row only what it sees next. So a step
-    hands one array to the compiled program that acts and reads one back, and an update is given one for all.
+    hands one array to the compiled program that acts and reads one back, and an update is given one for all. log:
+    entries of ``info`` that are counted of episodes too.
     """
 
-    def __init__(self, obs: PyTree, acted: tuple[PyTree, PyTree], costs: Any, length: int):
-        num, self._no_costs = costs.shape[0], np.zeros(costs.shape[1])
+    def __init__(self, obs: PyTree, acted: tuple[PyTree, PyTree], costs: Any, length: int, log: Sequence[str] = ()):
+        num, self._log = costs.shape[0], log
+        self.no_episodes = episodes_of([], costs.shape[1], logged_names(log))
         number, flag = jax.ShapeDtypeStruct((num,), np.float32), jax.ShapeDtypeStruct((num,), np.bool_)
         seen = Seen(obs, flag, jax.eval_shape(lambda: jax.random.key_data(jax.random.key(0))))
         self.length, self.seen, self.acted, self._action = length, Packing(seen), Packing(acted), Packing(acted[0])
@@ -67,7 +70,7 @@ class HostRollout:
         cut: end every episode at the last step as a truncation, because the environments are about to be reset (a
         checkpoint).
         """
-        count, total_return, total_length, total_costs = 0, 0.0, 0, self._no_costs
+        ended: list[dict[str, Any]] = []
         step, first, carry, action = None, acting.first, acting.carry, self._action
         rows, act, out, last = self.rows, self._act, self._out, self.length - 1
         reward, terminated, truncated, *final_obs, costs = self._outcome
@@ -80,17 +83,14 @@ class HostRollout:
             for view, leaf in zip(final_obs, self._leaves(step.final_obs), strict=True):
                 view[t] = leaf
             if _ONE in first.tobytes():
-                episodes = finished(step, np)
-                count += int(episodes.count)
-                total_return += float(episodes.returns)
-                total_length += int(episodes.lengths)
-                total_costs = total_costs + episodes.costs
+                numbers = numbers_of(envs.spec, step, self._log)
+                ended += [{name: x[i] for name, x in numbers.items()} for i in np.flatnonzero(step.over)]
             if t == last:
                 if cut:
                     truncated[t] |= ~step.terminated
                 self._see(t + 1, step.obs, first)
-                episodes = Episodes(count, total_return, total_length, total_costs)
-                return Acting((), step.obs, first, carry), episodes
+                episodes = episodes_of(ended, envs.spec.num_costs, logged_names(self._log)) if ended else None
+                return Acting((), step.obs, first, carry), episodes or self.no_episodes
             self._see(t + 1, step.obs, first)
             chosen = choose(rows[t + 1, :act], carry)
         raise ValueError("an unroll has at least one step")

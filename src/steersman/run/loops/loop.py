@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple, Protocol
 
+from steersman.episodes import Episodes
 from steersman.types import Key, PyTree
-from steersman.unroll import Episodes
 
 
 class LoopState(NamedTuple):
@@ -33,10 +33,11 @@ class Loop(Protocol):
     A run begins with ``start``, or goes on with ``restored``; what a checkpoint holds of it looks like ``shapes``.
     """
 
-    compile_seconds: float
     first_steps: int  # steps that ``start`` takes, per seed
     steps_per_update: int  # steps of one update, per seed: of environments, or gradient steps
 
+    @property
+    def compile_seconds(self) -> float: ...
     def start(self) -> Any: ...
     def advance(self, state: Any, updates: int, *, cut: bool = False) -> tuple[Any, Totals]: ...
     def boundary(self, state: Any, steps: int) -> Any: ...

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from steersman.errors import UsageError
+from steersman.nets.layers.conv import channels_last
 from steersman.run.disk.files import replacing
 
 SUFFIXES = (".mp4", ".gif")
@@ -84,8 +85,8 @@ _PALETTE = np.array(  # sky blue, orange, green, yellow, vermilion, purple, blue
 
 
 def channels_first(shape: tuple[int, ...]) -> bool:
-    """Whether the channels of an image of rank 3 come first: its smallest axis, the last one where two tie."""
-    return shape[2] != min(shape)
+    """Whether the channels of an image of rank 3 come first, as the encoders see it."""
+    return not channels_last(shape)
 
 
 def picture_of(obs: np.ndarray) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,10 +10,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from steersman.episodes import SUCCESS
 from steersman.errors import UsageError, nearest
 from steersman.run.disk.files import replacing
 from steersman.run.disk.logs import columns, read_metrics
-from steersman.run.disk.run_folder import compared, read_config
+from steersman.run.show.groups import Drawn, Runs, grouped
 
 SUFFIXES = (".png", ".svg", ".pdf")
 # Okabe and Ito's colours, told apart by colour-blind readers, without the yellow that is lost on white.
@@ -21,7 +23,11 @@ _STYLES = ("-", "--", ":", "-.")
 _LABELS = {
     "steps": "environment steps",
     "seconds": "wall time (s)",
+    "return_100": "episode return, mean of the last 100",
+    "length_100": "episode length (steps), mean of the last 100",
+    "success_100": "success rate of the last 100 episodes",
     "episode_return": "episode return (sum of rewards)",
+    "evaluation_return": "return of evaluations on the way",
     "episode_length": "episode length (steps)",
     "episode_cost": "episode cost",
 }
@@ -37,142 +43,150 @@ class Curve(NamedTuple):
     low: np.ndarray
     high: np.ndarray
     seeds: int
+    among: int  # how many there are with those that have no values
 
 
 def learning_curve(
-    runs: Sequence[str | Path] | Mapping[str, Sequence[str | Path]],
+    runs: Runs,
     out: str | Path,
     x: str = "steps",
-    y: str = "episode_return",
+    y: str = "return_100",
     *,
     confidence: float = 0.95,
     title: str | None = None,
 ) -> Path:
     """Draw run folders into one picture; -> its path. The suffix of ``out`` says which kind: .png, .svg, .pdf.
 
-    Under the return, each cost that the runs count has a panel of its own.
+    The return is the mean over the last 100 episodes of each seed; under it, each cost that the runs count has a panel
+    of its own.
 
-    Runs of one algorithm on one environment are seeds of one group; a comparison's folder stands for its runs, grouped
-    by its labels; a mapping label -> runs groups them otherwise. A run that trained several seeds counts as so many.
-    Seeds logged at different places are interpolated to a common grid; a group is shown where at least half of its
-    seeds have data. One seed is drawn without a band.
+    Runs whose settings are equal but for the seed are one line, and lines are called by what differs; a comparison's
+    folder stands for its runs, by its labels; a mapping label -> runs groups them otherwise. A run that trained several
+    seeds counts as so many, the same settings and seed once. Seeds logged at different places are interpolated to a
+    common grid; a line goes from where all of its seeds have a value to where the first of them stops. One seed is
+    drawn without a band.
 
     Raises:
         UsageError: not a run, no such metric (the nearest names), nothing to draw yet, an unknown suffix, a full disk.
     """
     out = Path(out)
     check_suffix(out)
-    groups, environment = _grouped(runs)
+    groups, environment = grouped(runs)
     if not groups:
         raise UsageError("There is no run to plot. Give at least one run folder.")
-    tables = {label: [_table(Path(path), x, y) for path in paths] for label, paths in groups.items()}
-    panels = {name: _curves(tables, x, name, confidence) for name in [y, *_below(y, tables)]}
+    raw = {label: [(columns(read_metrics(r.path / "metrics.jsonl")), r) for r in g] for label, g in groups.items()}
+    logged = {name for some in raw.values() for table, _ in some for name in table}
+    tables = {label: [(with_rolling(table), run) for table, run in some] for label, some in raw.items()}
+    every = [(table, run) for some in tables.values() for table, run in some if table]
+    y = _metric(y, every)
+    _metric(x, every)
+    panels = {name: _curves(tables, x, name, confidence) for name in [y, *_below(y, every)]}
     if not panels[y]:
+        paths = [str(run.path) for some in groups.values() for run in some]
+        named = ", ".join(paths[:3]) + (", ..." if len(paths) > 3 else "")
         raise UsageError(
-            f"{y} has no values yet in {_list(groups)}: no episode ended. Train longer, or plot another metric."
+            f"{y} has no values yet in {named}: no episode ended, or all stop before one of them begins. Train longer, "
+            "or plot another metric."
         )
-    shown = {_label(name): curves for name, curves in panels.items() if curves}
-    figure = _draw(shown, list(groups), _label(x), environment if title is None else title, confidence)
+    titles = {name: name if name in logged else f"episode_{name.removesuffix('_100')}" for name in panels}
+    shown = {_label(titles[name]): curves for name, curves in panels.items() if curves}
+    points = _curves(tables, x, "evaluation_return", confidence) if y in ("return_100", "episode_return") else {}
+    figure = _draw(shown, list(groups), _label(x), environment if title is None else title, confidence, points)
     if x == "steps":
         in_steps(figure.axes[-1].xaxis)
     return save(figure, out)
 
 
-Tables = Mapping[str, Sequence[Mapping[str, np.ndarray]]]  # per group, of each run: name -> column
+Table = Mapping[str, np.ndarray]  # name -> column
 
 
-def _below(y: str, tables: Tables) -> list[str]:
+def _metric(name: str, tables: Sequence[tuple[Table, Drawn]]) -> str:
+    """A metric by its own name, or by that of the number that it is the mean of: ``success`` is ``success_100``."""
+    whole = [f"{'success' if name in SUCCESS else name}_100", f"episode_{name}"]
+    name = next((n for n in (name, *whole) if any(n in table for table, _ in tables)), name)
+    for table, run in tables:
+        if name not in table:
+            offer = nearest(name, table) or f"There are {', '.join(table)}."
+            raise UsageError(f"{run.path} has no metric {name!r}. {offer}")
+    return name
+
+
+def _below(y: str, tables: Sequence[tuple[Table, Drawn]]) -> list[str]:
     """What is drawn under a metric: the costs under the return."""
-    names = sorted({name for group in tables.values() for table in group for name in table})
-    return [name for name in names if name.startswith("episode_cost")] if y == "episode_return" else []
+    names = sorted({name for table, _ in tables for name in table})
+    kind = {"return_100": r"cost(_\d+)?_100", "episode_return": r"episode_cost(_\d+)?"}.get(y)
+    return [name for name in names if kind is not None and re.fullmatch(kind, name)]
 
 
-def _curves(tables: Tables, x: str, y: str, confidence: float) -> dict[str, Curve]:
+def _curves(tables: Mapping[str, Sequence[tuple[Table, Drawn]]], x: str, y: str, confidence: float) -> dict[str, Curve]:
     """Of the groups that have values."""
-    gathered = {label: [s for table in group for s in _series(table, x, y)] for label, group in tables.items()}
-    return {label: curve(series, confidence) for label, series in gathered.items() if series}
+    found = {}
+    for label, group in tables.items():
+        series = [one for table, run in group for one in series_of(table, x, y, run.seeds)]
+        drawn = curve(series, confidence, sum(len(run.seeds) for _, run in group)) if series else None
+        if drawn is not None and len(drawn.x):
+            found[label] = drawn
+    return found
 
 
-def curve(series: Sequence[tuple[np.ndarray, np.ndarray]], confidence: float = 0.95) -> Curve:
-    """Mean and bootstrap interval over seeds on a common grid. series: per seed, (increasing places, values), [N]."""
+def curve(series: Sequence[tuple[np.ndarray, np.ndarray]], confidence: float = 0.95, among: int | None = None) -> Curve:
+    """Mean and bootstrap interval over seeds on a common grid. series: per seed, (increasing places, values), [N].
+
+    From where all of them have begun to where the first one stops: every mean is over the same seeds. There may be no
+    such place. among: how many seeds there are with those that have no values.
+    """
+    begin, end = max(x[0] for x, _ in series), min(x[-1] for x, _ in series)
     places = np.unique(np.concatenate([x for x, _ in series]))
-    if len(places) > _POINTS and any(not np.array_equal(x, places) for x, _ in series):
-        places = np.linspace(places[0], places[-1], _POINTS)
-    table = np.stack([np.interp(places, x, y, left=np.nan, right=np.nan) for x, y in series])  # [S, N]
-    there = np.isfinite(table)
-    shown = 2 * there.sum(0) >= len(series)
-    places, table, there = places[shown], table[:, shown], there[:, shown]
-    mean = np.array([table[t, i].mean() for i, t in enumerate(there.T)])
+    places = places[(places >= begin) & (places <= end)]
+    if len(places) > _POINTS and any(not np.array_equal(x[(x >= begin) & (x <= end)], places) for x, _ in series):
+        places = np.linspace(begin, end, _POINTS)
+    table = np.stack([np.interp(places, x, y) for x, y in series])  # [S, N]
+    mean = table.mean(0)
     low, high = np.full_like(mean, np.nan), np.full_like(mean, np.nan)
     if len(series) > 1:
         from steersman.theory.statistics import bootstrap_interval  # imports JAX, which one seed does not need
 
-        for i, t in enumerate(there.T):
-            if t.sum() > 1:
-                low[i], high[i] = bootstrap_interval(table[t, i], np.mean, confidence, resamples=_RESAMPLES)
-    return Curve(places, mean, low, high, len(series))
+        for i, values in enumerate(table.T):
+            low[i], high[i] = bootstrap_interval(values, np.mean, confidence, resamples=_RESAMPLES)
+    return Curve(places, mean, low, high, len(series), among or len(series))
 
 
-def _grouped(
-    runs: Sequence[str | Path] | Mapping[str, Sequence[str | Path]],
-) -> tuple[dict[str, Sequence[str | Path]], str]:
-    """-> label -> runs, and a title: what all groups share."""
-    if isinstance(runs, Mapping):
-        return dict(runs), ""
-    found: dict[tuple[str, str], list[str | Path]] = {}
-    for path in map(Path, runs):
-        labelled = [(label, run) for label, group in compared(path).items() for run in group]
-        if not labelled and not (path / "config.json").is_file():
-            raise UsageError(
-                f"{path} is not a run: it has no config.json. Give folders that steersman train or compare wrote."
-            )
-        for label, run in labelled or [("", path)]:
-            config = read_config(run / "config.json")
-            found.setdefault((label or config["algorithm"], config["environment"]), []).append(run)
-    algorithms, environments = {a for a, _ in found}, {e for _, e in found}
-    if len(environments) == 1:
-        return {a: paths for (a, _), paths in found.items()}, "".join(environments)
-    if len(algorithms) == 1:
-        return {e: paths for (_, e), paths in found.items()}, "".join(algorithms)
-    return {f"{a}, {e}": paths for (a, e), paths in found.items()}, ""
+def with_rolling(table: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """A log with the means over the last 100 episodes: rows of before there were any have those of the row itself."""
+    found = dict(table)
+    for name in [name for name in table if name.startswith("episode_")]:
+        title = f"{name.removeprefix('episode_')}_100"
+        rolling = table.get(title, np.full_like(table[name], np.nan))
+        found[title] = np.where(np.isfinite(rolling), rolling, table[name])
+    return found
 
 
-def _table(run: Path, x: str, y: str) -> dict[str, np.ndarray]:
-    """The columns of a run's log, x and y among them; {} before its first row."""
-    table = columns(read_metrics(run / "metrics.jsonl"))
-    for name in (x, y):
-        if table and name not in table:
-            offer = nearest(name, table) or f"There are {', '.join(table)}."
-            raise UsageError(f"{run} has no metric {name!r}. {offer}")
-    return table
-
-
-def _series(table: Mapping[str, np.ndarray], x: str, y: str) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Per seed of a run: places and values, without the gaps; seeds with no value are left out."""
+def series_of(
+    table: Mapping[str, np.ndarray], x: str, y: str, seeds: Sequence[int] | None = None
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Per seed of a run: places and values, the last one carried on to the end; seeds with no value are left out."""
     if y not in table:
         return []
     along = table[x] if table[x].ndim == 1 else np.nanmean(table[x], axis=1)
-    found = []
-    for values in np.atleast_2d(table[y].T):
+    rows, found = np.atleast_2d(table[y].T), []
+    for values in rows if seeds is None or len(rows) == 1 else rows[list(seeds)]:
         kept = np.isfinite(values) & np.isfinite(along)
-        places, at = np.unique(along[kept], return_index=True)
-        if len(places):
-            found.append((places, values[kept][at]))
+        if kept.any():
+            end = np.nanmax(along)
+            places = np.append(along[kept], end)
+            places, at = np.unique(places, return_index=True)
+            found.append((places, np.append(values[kept], values[kept][-1])[at]))
     return found
 
 
 def _label(name: str) -> str:
-    return _LABELS.get(name, plain_text(name.replace("_", " ")))
+    said = re.sub(r"_100$", ", mean of the last 100", name)
+    return _LABELS.get(name, plain_text(said.replace("_", " ")))
 
 
 def plain_text(text: str) -> str:
     """Text that matplotlib does not read as mathematics."""
     return text.replace("$", r"\$")
-
-
-def _list(groups: Mapping[str, Sequence[str | Path]]) -> str:
-    paths = [str(p) for group in groups.values() for p in group]
-    return ", ".join(paths[:3]) + (", ..." if len(paths) > 3 else "")
 
 
 def blank(width: float, height: float) -> Any:
@@ -243,6 +257,17 @@ def draw_curves(axes: Any, curves: Mapping[str, Curve], styles: Sequence[int] | 
     axes.set_xlim(min(first, 0), last if last > 0 else None)  # 0 is where every run began
 
 
+def draw_evaluations(axes: Any, curves: Mapping[str, Curve], groups: Sequence[str]) -> None:
+    """The mean return of evaluations on the way, as points beside the line of training episodes."""
+    for label, c in curves.items():
+        colour, _ = style(groups.index(label))
+        look = {"color": colour, "markerfacecolor": "white", "markersize": 4.5, "linewidth": 0.8, "zorder": 4}
+        axes.plot(c.x, c.mean, "o:", **look)
+    if curves:
+        handles = [axes.plot([], [], *look, color="0.35", markerfacecolor="white")[0] for look in (["-"], ["o:"])]
+        axes.legend(handles, ["training", "evaluation"], frameon=False, fontsize="small", loc="best")
+
+
 def label_ends(axes: Any, ends: Sequence[tuple[str, float, float, str]]) -> None:
     """Name lines at the right edge, in their colours, spread where they would touch. ends: (label, x, y, colour)."""
     if not ends:
@@ -286,22 +311,35 @@ def spread(places: Sequence[float], gap: float, low: float = 0.0, high: float = 
     return [float(f) for f in found]
 
 
-def _draw(panels: Mapping[str, Mapping[str, Curve]], groups: list[str], x: str, title: str, confidence: float) -> Any:
-    """Panels by their labels, the first one largest; a group looks the same in each."""
+def _draw(
+    panels: Mapping[str, Mapping[str, Curve]],
+    groups: list[str],
+    x: str,
+    title: str,
+    confidence: float,
+    points: Mapping[str, Curve],
+) -> Any:
+    """Panels by their labels, the first one largest; a group looks the same in each. points: evaluations on the way."""
     curves, more = next(iter(panels.values())), len(panels) - 1
-    figure = blank(7.5, max(4.3, 1.5 + 0.17 * len(curves)) + 2.4 * more)
+    wide = 0.085 * max(0, max(len(label) for label in curves) - 10)  # names stand beside the axes
+    figure = blank(7.5 + min(wide, 6.0), max(4.3, 1.5 + 0.17 * len(curves)) + 2.4 * more)
     all_axes = figure.subplots(1 + more, sharex=True, squeeze=False, height_ratios=[1.0, *[0.6] * more])[:, 0]
     for axes, (y, part) in zip(all_axes, panels.items(), strict=True):
         draw_curves(axes, part, [groups.index(label) for label in part])
         tidy(axes, x if axes is all_axes[-1] else "", y)
-    counts = {c.seeds for c in curves.values()}
-    count = f"{counts.pop()} seed" if len(counts) == 1 else ""
-    count += "s" if count and count != "1 seed" else ""
+    draw_evaluations(all_axes[0], points, groups)
+    counts = {_seeds(c) for c in curves.values()}
+    count = counts.pop() if len(counts) == 1 else ""
     banded = any(np.isfinite(c.low).any() for c in curves.values())
     about = [f"mean with its {100 * confidence:g}% bootstrap interval" if banded else "", count]
     figure.suptitle(plain_text(title) or None, x=0.01, ha="left", fontsize="large", fontweight="bold")
     all_axes[0].set_title(", ".join(filter(None, about)), loc="left", fontsize="small", color="0.35")
-    names = {n: n if count else f"{n} ({c.seeds} seed{'s' if c.seeds > 1 else ''})" for n, c in curves.items()}
+    names = {n: n if count else f"{n} ({_seeds(c)})" for n, c in curves.items()}
     for axes, part in zip(all_axes, panels.values(), strict=True):
         label_ends(axes, [(names[n], c.x[-1], c.mean[-1], style(groups.index(n))[0]) for n, c in part.items()])
     return figure
+
+
+def _seeds(c: Curve) -> str:
+    most = f"{c.seeds} of {c.among}" if c.seeds < c.among else f"{c.seeds}"
+    return f"{most} seed{'s' if c.among > 1 else ''}"

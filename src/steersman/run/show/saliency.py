@@ -1,6 +1,7 @@
 """Saliency maps of a run's policy: what its value and its choice of action hang on, laid over what it sees.
 
-As Wang et al. (2016, arXiv:1511.06581), figure 2: the frame in the green and blue channels, the map in the red one.
+Smoothed over noisy copies of the frame (Smilkov et al. 2017, arXiv:1706.03825), for a raw gradient is speckle. Drawn as
+Wang et al. (2016, arXiv:1511.06581), figure 2: the frame in the green and blue channels, the map in the red one.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from gymnasium import spaces
 
 from steersman.agents.parts.wrappers import ObservationNormState, normalized
 from steersman.errors import UsageError
-from steersman.nets.saliency import HasStreams, Streams, saliency
+from steersman.nets.saliency import HasStreams, Streams, smooth_saliency
 from steersman.run.disk import run_folder
 from steersman.run.disk.files import replacing
 from steersman.run.policy import Policy, load
@@ -27,6 +28,10 @@ from steersman.types import Algorithm, PyTree
 
 _GREY = np.array([0.299, 0.587, 0.114], np.float32)
 _GAP = 6  # pixels between pictures
+_CAPTIONS = {
+    "value": "value: |dV/ds|, red where the return it expects hangs on the picture (cyan)",
+    "advantage": "advantage: |dA/ds|, red where its choice of action does",
+}
 
 
 class Shot(NamedTuple):
@@ -55,8 +60,11 @@ def saliency_run(
     shots: int = 6,
     episodes: int = 1,
     steps: int = 500,
+    samples: int = 32,
+    noise: float = 0.15,
     seed: int = 2_000_000,
     seed_index: int = 0,
+    best: bool = False,
     environment: Any = None,
     algorithm: str | Algorithm | None = None,
     network: Any = None,
@@ -64,7 +72,9 @@ def saliency_run(
     """Play with a run's policy and draw the saliency of its two streams: a strip (.png) and a film (.mp4, .gif).
 
     out, film: RUN/saliency.png and RUN/saliency.mp4 by default. shots: moments in the strip, evenly spread. steps: at
-    most so many, over all episodes. Each map is scaled to its own largest entry: it says where, not how much.
+    most so many, over all episodes. best: as ``load`` has it. samples, noise: of ``nets.saliency.smooth_saliency``, the
+    copies of each frame and their noise as a part of its range; 1 and 0 give the raw gradient. Each map is scaled to
+    its own strongest pixels: it says where, not how much.
 
     Raises UsageError where the observations are no images, the network says no streams, or as ``load`` and ``record``.
     """
@@ -78,8 +88,10 @@ def saliency_run(
         )
     if shots < 1 or steps < 1 or episodes < 1:
         raise UsageError(f"shots = {shots}, steps = {steps}, episodes = {episodes}; each must be 1 or more.")
-    policy = load(run, seed_index=seed_index, algorithm=algorithm, network=network)
-    look = lens(policy)
+    if samples < 1 or noise < 0:
+        raise UsageError(f"samples = {samples}, noise = {noise:g}; they must be at least 1 and 0.")
+    policy = load(run, best=best, seed_index=seed_index, algorithm=algorithm, network=network)
+    look = lens(policy, samples=samples, noise=noise)
     env = video.renderable(place)
     returns: list[float] = []
     try:
@@ -103,12 +115,16 @@ def saliency_run(
     return Saliency(picture, film, len(seen) - 1, returns)
 
 
-def lens(policy: Policy) -> Any:
-    """The function that turns one observation into a ``Shot``; raises UsageError where there is nothing to draw."""
+def lens(policy: Policy, *, samples: int = 32, noise: float = 0.15) -> Any:
+    """The function that turns one observation into a ``Shot``; raises UsageError where there is nothing to draw.
+
+    The noise is the same for all observations, so that a film does not flicker.
+    """
     space, agent_state = policy.spec.observation_space, policy.state
     name, shape = image_in(space, policy.spec.id)
     streams_of(agent_state)  # what is wrong is said before anything is played
-    maps = jax.jit(lambda state, obs: saliency(streams_of(state), obs))
+    key = jax.random.key(0)
+    maps = jax.jit(lambda state, obs: smooth_saliency(streams_of(state), obs, key, samples=samples, noise=noise))
 
     def look(obs: PyTree) -> Shot:
         value, advantage = jax.device_get(maps(agent_state, obs))
@@ -154,10 +170,14 @@ def grey(picture: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
 
 
 def flat(jacobian: np.ndarray) -> np.ndarray:
-    """The largest entry over the channels (and stacked frames) of each pixel, scaled so that the largest is 1."""
+    """The largest entry over the channels (and stacked frames) of each pixel, in [0, 1].
+
+    1 is the 99th percentile of the pixels, and all above it: one pixel that sticks out would leave the others dark.
+    """
     if jacobian.ndim == 3:
         jacobian = jacobian.max(0 if channels_first(jacobian.shape) else -1)
-    return jacobian / max(float(jacobian.max()), 1e-12)
+    top = float(np.percentile(jacobian, 99)) or float(jacobian.max())
+    return np.minimum(jacobian / max(top, 1e-12), 1)
 
 
 def overlay(frame: np.ndarray, where: np.ndarray) -> np.ndarray:
@@ -184,9 +204,7 @@ def write_strip(shots: Sequence[Shot], path: Path) -> Path:
         pictures = [overlay(shot.frame, getattr(shot, name)) for shot in shots]
         gap = np.full((pictures[0].shape[0], _GAP, 3), 255, np.uint8)
         spaced = [x for picture in pictures for x in (picture, gap)][:-1]
-        rows.append(
-            captioned(np.concatenate(spaced, 1), f"{name}: |d{name[0].upper()}/ds| in red, what is seen in cyan")
-        )
+        rows.append(captioned(np.concatenate(spaced, 1), _CAPTIONS[name]))
     with replacing(path) as temporary:
         Image.fromarray(np.concatenate(rows)).save(temporary, format="png")
     return path

@@ -11,12 +11,13 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from steersman.errors import UsageError, nearest
+from steersman.errors import EnvironmentFault, UsageError, nearest, raised_at, to_install
 from steersman.run.disk import run_folder
 from steersman.run.policy import load
 from steersman.run.settings import environment_of
@@ -143,8 +144,9 @@ def renderable(place: Any) -> gymnasium.Env:
     _without_display()
     with _renderer(label, str(entry and entry.entry_point)):
         made = _make(place) if isinstance(place, str) else place
+        deaf = False
         if callable(made) and not isinstance(made, gymnasium.Env):
-            made = _call(made)
+            deaf, made = not _takes_mode(made), _call(made, label)
         if not isinstance(made, gymnasium.Env):
             raise UsageError(
                 f"{label} is not a Gymnasium environment, and a film needs its renderer. Give one with the same spaces "
@@ -153,7 +155,12 @@ def renderable(place: Any) -> gymnasium.Env:
         if made.render_mode != "rgb_array":
             modes = made.metadata.get("render_modes", [])
             what = "make it with" if "rgb_array" in modes else f"it has the render modes {modes}; a film needs"
-            raise UsageError(f"{label} was made with render_mode={made.render_mode!r}; {what} render_mode='rgb_array'.")
+            hint = (
+                " Let the function that makes it take that and pass it on: def make(render_mode=None)." if deaf else ""
+            )
+            raise UsageError(
+                f"{label} was made with render_mode={made.render_mode!r}; {what} render_mode='rgb_array'.{hint}"
+            )
     return made
 
 
@@ -177,7 +184,8 @@ def _make(name: str) -> Any:
     here = rest if family == "gymnasium" and rest else name
     module, _, inside = here.partition(":")
     if module and inside.replace(".", "_").isidentifier():
-        return load_object(here, "the environment")
+        found = load_object(here, "the environment")
+        return partial(found, **arguments) if arguments else found
     known = here in gymnasium.registry
     if not known and not inside:
         original = f" Film it in Gymnasium's: --environment {rest}." if rest in gymnasium.registry else ""
@@ -187,13 +195,24 @@ def _make(name: str) -> Any:
         return gymnasium.make(here, render_mode="rgb_array", disable_env_checker=True, **arguments)
 
 
-def _call(factory: Callable[..., Any]) -> Any:
+def _call(factory: Callable[..., Any], label: str) -> Any:
+    from gymnasium.error import Error
+
+    try:
+        return factory(render_mode="rgb_array") if _takes_mode(factory) else factory()
+    except (UsageError, EnvironmentFault, Error, ModuleNotFoundError):
+        raise
+    except Exception as error:
+        said = f"{type(error).__name__}: {error}{raised_at(error)}"
+        raise EnvironmentFault(f"{label} could not be made: {said}") from error
+
+
+def _takes_mode(factory: Callable[..., Any]) -> bool:
     try:
         taken = inspect.signature(factory).parameters.values()
     except ValueError:
-        taken = ()
-    named = any(p.name == "render_mode" or p.kind is p.VAR_KEYWORD for p in taken)
-    return factory(render_mode="rgb_array") if named else factory()
+        return False
+    return any(p.name == "render_mode" or p.kind is p.VAR_KEYWORD for p in taken)
 
 
 @contextmanager
@@ -207,7 +226,7 @@ def _renderer(label: str, module: str) -> Iterator[None]:
         raise
     except (DependencyNotInstalled, ModuleNotFoundError) as error:
         extra = next((extra for part, extra in _EXTRAS.items() if f"gymnasium.envs.{part}" in module), None)
-        todo = f"Install it with: pip install 'steersman[{extra}]'" if extra else "Install what its package asks for."
+        todo = f"Install it with: {to_install(extra)}" if extra else "Install what its package asks for."
         raise UsageError(f"What {label} needs to draw is not installed: {error} {todo}") from error
     except Error as error:
         raise UsageError(f"{label} cannot be filmed: {error}") from error
@@ -262,18 +281,19 @@ def record_run(
     steps: int = 1000,
     seed: int = 2_000_000,
     seed_index: int = 0,
+    best: bool = False,
     environment: Any = None,
     algorithm: str | Algorithm | None = None,
     network: Any = None,
 ) -> tuple[Path, list[float]]:
     """Film a run's policy; -> (the film, the return of each episode that was filmed).
 
-    out: .mp4 or .gif; RUN/video.mp4 by default. steps: at most so many, over all episodes. Raises UsageError as
-    ``load`` and ``video.record`` do.
+    out: .mp4 or .gif; RUN/video.mp4 by default. steps: at most so many, over all episodes. best: the best policy of
+    the evaluations on the way. Raises UsageError as ``load`` and ``video.record`` do.
     """
     opened = run_folder.open_run(run)
     place = environment_of(opened.config, environment, run)
     run_folder.warn(opened.warning)
-    policy = load(run, seed_index=seed_index, algorithm=algorithm, network=network)
+    policy = load(run, best=best, seed_index=seed_index, algorithm=algorithm, network=network)
     path = Path(out) if out is not None else opened.path / "video.mp4"
     return path, record(place, policy, path, episodes=episodes, steps=steps, seed=seed)

@@ -17,6 +17,7 @@ from jax import Array
 
 from steersman.errors import UsageError
 from steersman.tabular.learning.behaviour import Behaviour, Setting, at_step
+from steersman.tabular.mdp import MDP
 from steersman.theory import values
 from steersman.types import Env, Key
 
@@ -81,7 +82,8 @@ def learn(
 ) -> Learned:
     """Run ``learner`` for a number of ``episodes`` or of ``steps``, resetting by itself. Pure: jit it, vmap it.
 
-    ``initial`` values are a number or [S, A], where -inf marks an action that is not allowed there.
+    ``initial`` values are a number or [S, A], where -inf marks an action that is not allowed there; those that an MDP
+    has not (``MDP.available``) are so by themselves.
     ``max_steps`` ends a run of episodes that never end; the episodes not reached have length 0. Raises UsageError for
     spaces that are not Discrete, or unless exactly one of ``episodes`` and ``steps`` is given.
     """
@@ -116,6 +118,8 @@ def _begin(
     reset_key, act_key, key = jax.random.split(key, 3)
     state, s = env.reset(reset_key)
     start = jnp.broadcast_to(jnp.asarray(initial, jnp.float32), shape)
+    if isinstance(env, MDP):
+        start = jnp.where(jnp.asarray(env.available), start, -jnp.inf)
     arrays, visits = learner.init(start), jnp.zeros(shape)
     a = behaviour(learner.q(arrays)[s], visits[s], jnp.int32(0)).sample(act_key)
     return _Run(state, s, a, arrays, visits, jnp.int32(0), key)

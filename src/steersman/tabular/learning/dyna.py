@@ -52,7 +52,8 @@ def _dyna(name: str, planning_steps: int, kappa: float | Array, plus: bool) -> L
         )  # fmt: skip
 
     def learn_from(q: Array, s: Array, a: Array, reward: Array, discount: Array, s_next: Array, alpha: Array) -> Array:
-        return q.at[s, a].add(alpha * (reward + discount * q[s_next].max() - q[s, a]))
+        step = alpha * (reward + discount * q[s_next].max() - q[s, a])
+        return q.at[s, a].add(jnp.where(q[s, a] > -jnp.inf, step, 0.0))  # -inf: not available, Dyna-Q+ may draw it
 
     def update(m: Model, t: Transition, key: Key) -> Model:
         actions = m.q.shape[1]

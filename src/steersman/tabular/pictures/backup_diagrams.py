@@ -1,6 +1,7 @@
 """Backup diagrams: what an update looks at, drawn for any state of an MDP and any method of the chapter.
 
 Open circles are states, filled ones actions, squares ends; an arc over branches is a maximum, no arc an expectation.
+The edges into a state have its probability, where it is not certain, and the reward r. Under it is the equation.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from steersman.errors import UsageError
-from steersman.tabular.mdp import MDP
+from steersman.tabular.mdp import MDP, state_name
+from steersman.tabular.pictures.equations import EQUATIONS
 from steersman.tabular.pictures.pictures import ACCENT, INK, new_figure
 
 if TYPE_CHECKING:
@@ -77,50 +79,68 @@ def backup_diagram(mdp: MDP, state: int, *, method: str = "v_star", action: int 
         raise UsageError(f"A backup has at least one step; got {steps}.")
     names = mdp.action_names or tuple(f"action {a}" for a in range(mdp.num_actions))
     from_pair = method[0] == "q" or (SAMPLED | COMPOUND).get(method, SAMPLED["td0"]).root == "action"
-    root = f"state {state}" + (f", {names[action]}" if from_pair else "")
-    title = f"{method.replace('_', ' ')} at {root} of {mdp.name}"
+    called = state_name(mdp, state)
+    root = (f"state {called}" if called == str(state) else called) + (f", {names[action]}" if from_pair else "")
+    title = f"{method.replace('_', ' ')} at {root}: {mdp.name}"
     if method in EXPECTED:
-        figure = new_figure(6.4, 4.2)
+        leaves = len(_leaves(mdp, state, method, action))
+        figure = new_figure(max(6.4, 0.95 * leaves), 4.8)
         _expected(figure.add_subplot(), mdp, state, method, action, names)
     elif method in SAMPLED:
         chain = SAMPLED[method]
         length = chain.steps or steps
-        figure = new_figure(4.6, 1.6 + 1.1 * length)
+        figure = new_figure(5.4, 2.4 + 1.25 * length)
         axes = figure.add_subplot()
         bottom = _chain(axes, mdp, state, action, chain, length, 0.0)
         axes.set_xlim(-1.6, 1.6)
-        axes.set_ylim(bottom - 0.5, 0.4)
+        axes.set_ylim(bottom - 0.4, 0.2)
     else:
-        figure = new_figure(2.0 + 1.3 * steps, 2.2 + 1.1 * steps)
+        figure = new_figure(max(5.4, 2.0 + 1.5 * steps), 2.8 + 1.25 * steps)
         axes = figure.add_subplot()
         bottom = 0.0
         for n in range(1, steps + 1):
             power = "" if n == 1 else r"\lambda" if n == 2 else rf"\lambda^{{{n - 1}}}"
             weight = rf"$(1-\lambda)\,{power}$" if n < steps else f"${power or 1}$"
             bottom = min(bottom, _chain(axes, mdp, state, action, COMPOUND[method], n, 2.0 * (n - 1), end=n == steps))
-            axes.text(2.0 * (n - 1), 0.5, weight, ha="center", fontsize=10, color=ACCENT)
+            axes.text(2.0 * (n - 1), 0.35, weight, ha="center", fontsize=10, color=ACCENT)
         axes.set_xlim(-1.2, 2.0 * steps - 0.8)
-        axes.set_ylim(bottom - 0.6, 0.9)
+        axes.set_ylim(bottom - 0.4, 0.7)
     axes = figure.axes[0]
     axes.axis("off")
     axes.set_title(title, fontsize=10)
-    if method in NOTES:
-        axes.text(0.5, -0.02, NOTES[method], transform=axes.transAxes, ha="center", va="top", fontsize=8, color=INK)
+    below = [*((line, 10) for line in EQUATIONS[method]), *([(NOTES[method], 8)] if method in NOTES else [])]
+    for i, (line, size) in enumerate(below):
+        axes.annotate(
+            line, (0.5, 0.0), xytext=(0, -4 - 28 * i), xycoords="axes fraction", textcoords="offset points",
+            ha="center", va="top", fontsize=size, color=INK,
+        )  # fmt: skip
     return figure
 
 
-def _node(axes: Axes, x: float, y: float, kind: str, label: str = "", *, below: bool = False) -> None:
+def _node(
+    axes: Axes, x: float, y: float, kind: str, label: str = "", *, below: bool = False, upright: bool = False
+) -> None:
     marker, size, face = {"state": ("o", 14, "white"), "action": ("o", 7, INK), "end": ("s", 12, "#cccccc")}[kind]
     axes.plot([x], [y], marker=marker, ms=size, mfc=face, mec=INK, zorder=3, clip_on=False)
     if label:
-        offset, align = ((0, -18), "center") if below else ((11, -3), "left")
-        axes.annotate(label, (x, y), xytext=offset, textcoords="offset points", ha=align, fontsize=8)
+        offset, align = ((0, -7 if kind == "action" else -12), "center") if below else ((11, 0), "left")
+        axes.annotate(
+            label, (x, y), xytext=offset, textcoords="offset points", ha=align, va="top" if below else "center",
+            fontsize=8, rotation=90 if upright else 0,
+        )  # fmt: skip
 
 
-def _line(axes: Axes, a: tuple[float, float], b: tuple[float, float], label: str = "") -> None:
+def _from(axes: Axes, x: float, y: float, state: str) -> None:
+    """Of a pair at the root: the state that the action is taken in."""
+    axes.annotate(
+        f"from {state}", (x, y), xytext=(-11, 0), textcoords="offset points", ha="right", va="center", fontsize=8
+    )
+
+
+def _line(axes: Axes, a: tuple[float, float], b: tuple[float, float], label: str = "", at: float = 0.5) -> None:
     axes.plot([a[0], b[0]], [a[1], b[1]], color=INK, lw=1, zorder=1)
     if label:
-        middle = (0.45 * a[0] + 0.55 * b[0], 0.45 * a[1] + 0.55 * b[1])
+        middle = (a[0] + at * (b[0] - a[0]), a[1] + at * (b[1] - a[1]))
         box = {"boxstyle": "round,pad=0.1", "fc": "white", "ec": "none"}
         axes.annotate(label, middle, fontsize=7.5, color=ACCENT, ha="center", va="center", bbox=box)
 
@@ -130,71 +150,100 @@ def _arc(axes: Axes, x: float, y: float, ends: tuple[float, float], drop: float,
     across = np.linspace(ends[0] - x, ends[1] - x, 40) * size
     reach = max(abs(across[0]), abs(across[-1]), 1e-9)
     axes.plot(x + across, y - size * drop * (1 + 0.35 * (1 - (across / reach) ** 2)), color=ACCENT, lw=1.8, zorder=2)
+    axes.annotate(
+        "max", (x + across[-1], y - size * drop), xytext=(5, 2), textcoords="offset points", fontsize=8, color=ACCENT
+    )
 
 
-def _outcomes(mdp: MDP, s: int, a: int) -> list[tuple[int, float]]:
+def _outcomes(mdp: MDP, s: int, a: int) -> list[tuple[int, float, float]]:
+    """At most three (successor, probability, reward), the likeliest first."""
     chances = np.bincount(mdp.successors[s, a], mdp.probabilities[s, a], mdp.num_states)
-    return [(int(i), float(chances[i])) for i in np.argsort(-chances, kind="stable")[:3] if chances[i] > 0]
+    paid = np.broadcast_to(mdp.reward[s, a], mdp.successors[s, a].shape)
+    if mdp.outcome_rewards is not None:
+        paid = mdp.outcome_rewards[s, a]
+    sums = np.bincount(mdp.successors[s, a], mdp.probabilities[s, a] * paid, mdp.num_states)
+    best = np.argsort(-chances, kind="stable")[:3]
+    return [(int(i), float(chances[i]), float(sums[i] / chances[i])) for i in best if chances[i] > 0]
+
+
+def _edge(p: float, reward: float) -> str:
+    return ("" if p > 1 - 1e-9 else f"p = {p:.2g}\n") + f"r = {reward:.3g}"
+
+
+def _leaves(mdp: MDP, state: int, method: str, action: int) -> list[tuple[int, int, float, float]]:
+    """(action, successor, probability, reward) of what an expected update looks at."""
+    shown = range(min(mdp.num_actions, 6)) if method[0] == "v" else [action]
+    return [(a, *outcome) for a in shown for outcome in _outcomes(mdp, state, a)]
 
 
 def _expected(axes: Axes, mdp: MDP, state: int, method: str, action: int, names: tuple[str, ...]) -> None:
     of_state = method[0] == "v"
-    shown = range(min(mdp.num_actions, 6)) if of_state else [action]
-    leaves = [(a, s, p) for a in shown for s, p in _outcomes(mdp, state, a)]
+    leaves = _leaves(mdp, state, method, action)
+    shown = dict.fromkeys(leaf[0] for leaf in leaves)
     place = [(k + 0.5) / len(leaves) for k in range(len(leaves))]
     centre = {a: float(np.mean([x for x, leaf in zip(place, leaves, strict=True) if leaf[0] == a])) for a in shown}
-    top, middle, low = (1.0, 0.5, 0.0) if of_state else (1.0, 1.0, 0.5)
+    top, middle, low = (1.0, 0.62, 0.0) if of_state else (1.0, 1.0, 0.45)
     if of_state:
-        _node(axes, 0.5, top, "state", str(state))
+        _node(axes, 0.5, top, "state", state_name(mdp, state))
         for x in centre.values():
             _line(axes, (0.5, top), (x, middle))
         if method == "v_star" and len(shown) > 1:
             _arc(axes, 0.5, top, (min(centre.values()), max(centre.values())), top - middle)
+    else:
+        _from(axes, centre[action], top, state_name(mdp, state))
     for a, x in centre.items():
-        _node(axes, x, middle, "action", names[a] if len(leaves) <= 14 else "")
-    for x, (taken, successor, p) in zip(place, leaves, strict=True):
+        _node(axes, x, middle, "action", names[a])
+    for x, (taken, successor, p, reward) in zip(place, leaves, strict=True):
         end = bool(mdp.terminal[successor])
-        _line(axes, (centre[taken], middle), (x, low), f"{p:.2g}")
-        _node(axes, x, low, "end" if end else "state", str(successor), below=of_state)
+        _line(axes, (centre[taken], middle), (x, low), _edge(p, reward), at=0.72)
+        _node(axes, x, low, "end" if end else "state", state_name(mdp, successor), below=of_state)
         if not of_state and not end:
-            spots = x + (np.arange(min(mdp.num_actions, 4)) - (min(mdp.num_actions, 4) - 1) / 2) * 0.2 / len(leaves)
-            for spot in spots:
+            side = min(mdp.num_actions, 4)
+            spots = x + (np.arange(side) - (side - 1) / 2) * 0.2 / len(leaves)
+            for a, spot in enumerate(spots):
                 _line(axes, (x, low), (spot, 0.0))
-                _node(axes, spot, 0.0, "action")
+                _node(axes, spot, 0.0, "action", names[a], below=True, upright=len(leaves) > 1)
             if method == "q_star":
                 _arc(axes, x, low, (spots[0], spots[-1]), low, 0.45)
     axes.set_xlim(-0.03, 1.06)
-    axes.set_ylim(-0.25, 1.12)
+    axes.set_ylim(-0.16, 1.08)
 
 
 def _chain(axes: Axes, mdp: MDP, s: int, a: int, chain: Chain, steps: int, x: float, *, end: bool = False) -> float:
     """One line of transitions from the top, y = 0, downwards; returns the height of its lowest node."""
     names = mdp.action_names or tuple(str(i) for i in range(mdp.num_actions))
     side = min(mdp.num_actions, 4)
+    others = [b for b in range(mdp.num_actions) if b != a][: side - 1]
     y = 0.0
     if chain.root == "state":
-        _node(axes, x, y, "state", str(s))
+        _node(axes, x, y, "state", state_name(mdp, s))
         _line(axes, (x, y), (x, y - 0.5))
         y -= 0.5
+    else:
+        _from(axes, x, y, state_name(mdp, s))
     _node(axes, x, y, "action", names[a])
     for i in range(steps):
-        _line(axes, (x, y), (x, y - 0.5))
+        s, _, reward = _outcomes(mdp, s, a)[0]
+        _line(axes, (x, y), (x, y - 0.5), f"r = {reward:.3g}")
         y -= 0.5
-        s = _outcomes(mdp, s, a)[0][0]
         last, over = i == steps - 1, bool(mdp.terminal[s])
         leaf = chain.leaf if last else "on"
         closed = over or leaf == "end" or (end and last)
-        _node(axes, x, y, "end" if closed else "state", str(s) if over or leaf != "end" else "the end")
+        whole = (leaf == "end" or (end and last)) and not over  # it goes on to wherever the episode ends
+        _node(axes, x, y, "end" if closed else "state", "the end" if whole else state_name(mdp, s))
         if closed or leaf == "state":
             return y
         if leaf in ("expected", "max") or (chain.branches and not last):
-            others = np.arange(side) - (side - 1) / 2
-            spots = x + 0.3 * (others if last else np.array([0.0, *(o for o in (-1.0, 1.0, -2.0))][:side]))
-            for spot in spots:
+            if last:
+                spots = dict(zip(range(side), x + 0.35 * (np.arange(side) - (side - 1) / 2), strict=True))
+            else:
+                spots = dict(zip([a, *others], x + 0.35 * np.array([0.0, -1.0, 1.0, -2.0])[:side], strict=True))
+            for b, spot in spots.items():
                 _line(axes, (x, y), (spot, y - 0.5))
-                _node(axes, spot, y - 0.5, "action")
+                on = not last and b == a  # the line goes on from it, so its name stands beside it
+                _node(axes, spot, y - 0.5, "action", names[b], below=not on)
             if leaf == "max" and side > 1:
-                _arc(axes, x, y, (spots[0], spots[-1]), 0.5)
+                _arc(axes, x, y, (min(spots.values()), max(spots.values())), 0.5)
         else:
             _line(axes, (x, y), (x, y - 0.5))
             _node(axes, x, y - 0.5, "action", names[a])

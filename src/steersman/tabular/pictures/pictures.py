@@ -1,4 +1,4 @@
-"""Pictures of tabular answers, each a Figure: value maps with arrows, occupancy, learning curves, plans of POMDPs.
+"""Pictures of tabular answers, each a Figure: learning curves, alone and above a map, and plans of POMDPs.
 
 matplotlib is imported when a picture is first drawn, without a display.
 """
@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from steersman.errors import UsageError
-from steersman.tabular.mdp import MDP
 from steersman.theory.statistics import bootstrap_band
 
 if TYPE_CHECKING:
@@ -33,61 +32,6 @@ def new_figure(width: float, height: float) -> Figure:
     return figure
 
 
-def value_map(
-    mdp: MDP, value: np.ndarray, policy: np.ndarray | None = None, *, title: str = "", numbers: bool = True
-) -> Figure:
-    """A gridworld's values as colours and numbers, and a policy [S] or [S, A] as arrows.
-
-    A stochastic policy draws an arrow for each action, as long as it is likely. Raises UsageError for an MDP without a
-    grid.
-    """
-    if mdp.grid is None:
-        raise UsageError(f"{mdp.name} is not a gridworld, so it has no map. Make one with from_text, or use a table.")
-    rows, columns = len(mdp.grid.rows), len(mdp.grid.rows[0])
-    cells = mdp.grid.cells
-    field = np.full((rows, columns), np.nan)
-    shown = len(cells)  # a restarted or extended MDP may hold states off the map
-    field[cells[:, 0], cells[:, 1]] = np.asarray(value)[:shown]
-    figure = new_figure(max(3.0, 0.8 * columns + 1.2), max(2.0, 0.8 * rows + 0.6))
-    axes = figure.add_subplot()
-    axes.set_facecolor("#555555")
-    image = axes.imshow(field, cmap="viridis")
-    figure.colorbar(image, ax=axes, shrink=0.8)
-    low, high = np.nanmin(field), np.nanmax(field)
-    few = "".join(mdp.grid.rows).count("S") <= len(cells) // 2  # where every cell is a start, to say so says nothing
-    for (i, j), v in np.ndenumerate(field):
-        if np.isnan(v):
-            continue
-        light = (v - low) / (high - low + 1e-12) > 0.6
-        sign = mdp.grid.rows[i][j]
-        text = (sign + " " if sign in "GX" or (sign == "S" and few) else "") + (f"{v:.3g}" if numbers else "")
-        axes.text(j, i + 0.36, text, ha="center", va="center", fontsize=7, color=INK if light else "white")
-    if policy is not None:
-        pi = np.asarray(policy)
-        pi = pi if pi.ndim == 2 else np.eye(mdp.num_actions)[pi]
-        for s, (i, j) in enumerate(cells):
-            if mdp.terminal[s]:
-                continue
-            for a, (dy, dx) in enumerate(mdp.grid.moves):
-                if pi[s, a] > 0.02:
-                    length = 0.3 * pi[s, a] / max(1.0, float(np.hypot(dy, dx)))
-                    axes.annotate(
-                        "", (j + dx * length, i - 0.08 + dy * length), (j, i - 0.08),
-                        arrowprops={"arrowstyle": "-|>", "color": ACCENT, "lw": 1.2, "shrinkA": 0, "shrinkB": 0},
-                    )  # fmt: skip
-    axes.set_xticks([])
-    axes.set_yticks([])
-    axes.set_title(title or mdp.name)
-    return figure
-
-
-def occupancy_map(mdp: MDP, occupancy: np.ndarray, *, title: str = "") -> Figure:
-    """Where a policy goes: visits per state from [S] or [S, A], on the grid."""
-    occupancy = np.asarray(occupancy)
-    visits = occupancy.sum(-1) if occupancy.ndim == 2 else occupancy
-    return value_map(mdp, visits, title=title or f"{mdp.name}: expected discounted visits")
-
-
 def curves(
     series: Mapping[str, np.ndarray],
     *,
@@ -103,11 +47,18 @@ def curves(
     ``trim`` leaves the lowest and highest share of the means out of the picture, such as very long first episodes.
     """
     figure = new_figure(6.4, 4.2)
-    axes = figure.add_subplot()
+    draw_curves(figure.add_subplot(), series, x, confidence, trim)
+    style(figure.axes[0], xlabel, ylabel, title)
+    return figure
+
+
+def draw_curves(
+    axes: Axes, series: Mapping[str, np.ndarray], x: np.ndarray | None, confidence: float = 0.95, trim: float = 0.0
+) -> None:
+    """What ``curves`` draws."""
     for label, runs in series.items():
         runs = np.atleast_2d(np.asarray(runs, np.float64))
         band(axes, np.arange(1, runs.shape[1] + 1) if x is None else np.asarray(x), runs, label, confidence=confidence)
-    style(axes, xlabel, ylabel, title)
     if trim:
         means = [np.atleast_2d(np.asarray(runs, np.float64)).mean(0) for runs in series.values()]
         low, high = min(np.quantile(m, trim) for m in means), max(np.quantile(m, 1 - trim) for m in means)
@@ -118,7 +69,16 @@ def curves(
         axes.text(1.0, 1.01, about, transform=axes.transAxes, ha="right", va="bottom", fontsize=7, color="#666666")
     if len(series) > 1:
         axes.legend(fontsize=8, frameon=False)
-    return figure
+
+
+def smoothed(runs: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Means of so many points after each other: [runs, points] -> (their last points, counted from 1; the means).
+
+    >>> smoothed(np.array([[1.0, 3.0, 5.0, 7.0, 0.0]]), 2)
+    (array([2, 4]), array([[2., 6.]]))
+    """
+    count = runs.shape[1] // width
+    return (np.arange(count) + 1) * width, runs[:, : count * width].reshape(len(runs), count, width).mean(-1)
 
 
 def band(

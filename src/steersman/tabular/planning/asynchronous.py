@@ -11,8 +11,8 @@ import numpy as np
 import scipy.sparse as sp
 
 from steersman.tabular.mdp import MDP
-from steersman.tabular.planning.bounds import certify, rounding
-from steersman.tabular.planning.dynamic_programming import Solution
+from steersman.tabular.planning.bounds import certify, rounding, size
+from steersman.tabular.planning.dynamic_programming import Solution, ending, endless, patience
 
 
 def gauss_seidel(mdp: MDP, *, tol: float = 1e-8, block: int | None = None, max_sweeps: int = 100_000) -> Solution:
@@ -23,8 +23,8 @@ def gauss_seidel(mdp: MDP, *, tol: float = 1e-8, block: int | None = None, max_s
     (Puterman 1994, section 6.3.3; Bertsekas 2012, volume II, section 2.2.)
     """
     s = mdp.num_states
-    size = max(1, s // 1000) if block is None else block
-    blocks = -(-s // size)
+    width = max(1, s // 1000) if block is None else block
+    blocks = -(-s // width)
     with jax.enable_x64(True):
         table = mdp.on_device
         value, gamma = jnp.zeros(s, jnp.float64), jnp.asarray(mdp.gamma, jnp.float64)
@@ -33,9 +33,11 @@ def gauss_seidel(mdp: MDP, *, tol: float = 1e-8, block: int | None = None, max_s
     for _ in range(max_sweeps):
         done += 1
         with jax.enable_x64(True):
-            value, change = _sweep(value, *table, gamma, size=size, blocks=blocks)
+            value, change = _sweep(value, *table, gamma, size=width, blocks=blocks)
+        if done % patience(mdp) == 0 and endless(mdp, mdp.lookahead(np.array(value)).argmax(-1)):
+            break
         small = float(change)
-        floor = rounding(mdp, 2 * float(np.abs(now).max()) + float(np.abs(mdp.reward).max()))
+        floor = rounding(mdp, 2 * float(np.abs(now).max()) + size(mdp.reward))
         if small <= max(target, floor):
             now = np.array(value)
             bound = certify(mdp, now, mdp.lookahead(now))
@@ -45,9 +47,9 @@ def gauss_seidel(mdp: MDP, *, tol: float = 1e-8, block: int | None = None, max_s
     now = np.array(value)
     q = mdp.lookahead(now)
     bound = certify(mdp, now, q)
-    return Solution(
-        now, q.argmax(-1).astype(np.int32), bound, 2 * bound, done, bound <= tol, "Gauss-Seidel value iteration"
-    )
+    policy = q.argmax(-1).astype(np.int32)
+    found = Solution(now, policy, bound, 2 * bound, done, bound <= tol, "Gauss-Seidel value iteration")
+    return ending(mdp, found, tol) if done < max_sweeps else found
 
 
 @partial(jax.jit, static_argnames=("size", "blocks"))
@@ -87,6 +89,8 @@ def prioritized_sweeping(mdp: MDP, *, tol: float = 1e-8, max_backups: int = 10_0
             continue
         value[i] = _state_backup(mdp, value, np.array([i]))[0]
         count += 1
+        if count % (patience(mdp) * s) == 0 and endless(mdp, mdp.lookahead(value).argmax(-1)):
+            break
         touched = np.union1d(links.indices[links.indptr[i] : links.indptr[i + 1]], [i])
         priority[touched] = np.abs(_state_backup(mdp, value, touched) - value[touched])
         for j in touched:
@@ -94,7 +98,9 @@ def prioritized_sweeping(mdp: MDP, *, tol: float = 1e-8, max_backups: int = 10_0
                 heapq.heappush(heap, (-priority[j], int(j)))
     q = mdp.lookahead(value)
     bound = certify(mdp, value, q)
-    return Solution(value, q.argmax(-1).astype(np.int32), bound, 2 * bound, count, bound <= tol, "prioritized sweeping")
+    policy = q.argmax(-1).astype(np.int32)
+    found = Solution(value, policy, bound, 2 * bound, count, bound <= tol, "prioritized sweeping")
+    return ending(mdp, found, tol) if count < max_backups else found
 
 
 def _state_backup(mdp: MDP, value: np.ndarray, states: np.ndarray) -> np.ndarray:

@@ -9,6 +9,11 @@ from steersman.tabular.mdp import MDP
 EPS = float(np.finfo(np.float64).eps)
 
 
+def size(x: np.ndarray) -> float:
+    """The largest finite |x|: -inf stands for an action that is not available."""
+    return float(np.abs(x, where=x > -np.inf, out=np.zeros_like(x)).max(initial=0.0))
+
+
 def rounding(mdp: MDP, scale: float) -> float:
     """A bound on the rounding error of one backup in float64, for values and rewards up to ``scale`` in size."""
     return (mdp.successors.shape[-1] + 4) * EPS * scale
@@ -33,10 +38,10 @@ def certify(mdp: MDP, value: np.ndarray, q: np.ndarray) -> float:
     gamma < 1: max |T v - v| / (1 - gamma). gamma = 1: max |T v - v| times the longest expected number of steps that
     matters (see :func:`longest_episode`); infinite when no such number can be shown.
     """
-    scale = float(np.abs(q).max()) + float(np.abs(value).max())
+    scale = size(q) + float(np.abs(value).max())
     error = np.abs(q.max(-1) - value)[~mdp.terminal].max(initial=0.0) + rounding(mdp, scale)
     horizon = 1 / (1 - mdp.gamma) if mdp.gamma < 1 else longest_episode(mdp, value, error)
-    return float(error * horizon)
+    return float(error * horizon) if horizon < np.inf else float("inf")
 
 
 def longest_episode(mdp: MDP, value: np.ndarray, error: float, max_sweeps: int = 5000) -> float:
@@ -48,8 +53,9 @@ def longest_episode(mdp: MDP, value: np.ndarray, error: float, max_sweeps: int =
     (Bertsekas & Tsitsiklis 1991.)
     """
     going = ~mdp.terminal
-    ending = (mdp.probabilities * mdp.terminal[mdp.successors]).sum(-1)[going]
-    reward = mdp.reward[going]
+    there = mdp.available & going[:, None]
+    ending = (mdp.probabilities * mdp.terminal[mdp.successors]).sum(-1)[there]
+    reward = mdp.reward[there]
     cost = -float(reward[ending == 0].max(initial=-1.0 if (ending > 0).all() else -np.inf))
     if cost > 2 * error:
         ends = ending > 0
@@ -57,7 +63,8 @@ def longest_episode(mdp: MDP, value: np.ndarray, error: float, max_sweeps: int =
         return (bonus + float(np.abs(value).max())) / (cost - error)
     steps = np.zeros(mdp.num_states)
     for _ in range(max_sweeps):
-        new = np.where(going, 1 + (mdp.matrix @ steps).reshape(mdp.num_states, -1).max(-1), 0.0)
+        ahead = (mdp.matrix @ steps).reshape(mdp.available.shape)
+        new = np.where(going, 1 + ahead.max(-1, where=mdp.available, initial=0.0), 0.0)
         short = float((new - steps).max())
         if short < 1e-3:
             return float(new.max()) / (1 - short)

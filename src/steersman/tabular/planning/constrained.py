@@ -60,9 +60,10 @@ class ConstrainedSolution(NamedTuple):
 
 
 def policy_of(mdp: MDP, occupancy: np.ndarray) -> np.ndarray:
-    """pi(a | s) = x(s, a) / sum_b x(s, b), uniform where the occupancy never goes."""
+    """pi(a | s) = x(s, a) / sum_b x(s, b), uniform over what is available where the occupancy never goes."""
     total = occupancy.sum(-1, keepdims=True)
-    return np.where(total > 1e-12, occupancy / np.where(total > 1e-12, total, 1.0), 1 / mdp.num_actions)
+    uniform = mdp.available / mdp.available.sum(-1, keepdims=True)
+    return np.where(total > 1e-12, occupancy / np.where(total > 1e-12, total, 1.0), uniform)
 
 
 def solve_constrained(problem: ConstrainedMDP) -> ConstrainedSolution:
@@ -71,18 +72,17 @@ def solve_constrained(problem: ConstrainedMDP) -> ConstrainedSolution:
     Raises UsageError when no policy meets the limits, with the least cost that can be had. (Altman 1999, chapter 3.)
     """
     m = problem.mdp
-    going = np.flatnonzero(~m.terminal)
-    balance, rho = flow_matrix(m, m.gamma)
-    costs = problem.costs[:, going].reshape(len(problem.limits), -1)
+    balance, rho, columns = flow_matrix(m, m.gamma)
+    costs = problem.costs.reshape(len(problem.limits), -1)[:, columns]
     result = opt.linprog(
-        -m.reward[going].ravel(), A_ub=costs, b_ub=problem.limits, A_eq=balance, b_eq=rho, method="highs-ds"
+        -m.reward.ravel()[columns], A_ub=costs, b_ub=problem.limits, A_eq=balance, b_eq=rho, method="highs-ds"
     )
     if result.status == 2:
         raise UsageError(_infeasible(problem, balance, rho, costs))
     if result.x is None:
         raise UsageError(f"The linear program has no answer: {result.message}")
     occupancy = np.zeros((m.num_states, m.num_actions))
-    occupancy[going] = np.maximum(result.x, 0).reshape(len(going), -1)
+    occupancy.flat[columns] = np.maximum(result.x, 0)
     multipliers = -np.asarray(result.ineqlin.marginals)
     dual = float(-(result.eqlin.marginals @ rho) + multipliers @ problem.limits)
     return _solution(problem, occupancy, multipliers, dual, int(result.nit))
@@ -107,7 +107,7 @@ def _solution(
 ) -> ConstrainedSolution:
     costs = (p.costs * occupancy).sum((1, 2))
     violation = float(max((costs - p.limits).max(initial=0.0), 0.0))
-    value = float((p.mdp.reward * occupancy).sum())
+    value = float((p.mdp.paid * occupancy).sum())
     return ConstrainedSolution(
         policy_of(p.mdp, occupancy), occupancy, value, costs, multipliers, dual, violation, count
     )
@@ -132,9 +132,9 @@ def lagrangian(
         priced = replace(m, reward=m.reward - np.tensordot(multipliers, problem.costs, 1), outcome_rewards=None)
         policy = policy_iteration(priced).policy
         x = visitation(m, policy, normalise=False)[:, None] * np.eye(m.num_actions)[policy]
-        best = min(best, float((priced.reward * x).sum() + multipliers @ problem.limits))
+        best = min(best, float((priced.paid * x).sum() + multipliers @ problem.limits))
         occupancies.append(x)
-        values = np.array([(m.reward * o).sum() for o in occupancies])
+        values = np.array([(m.paid * o).sum() for o in occupancies])
         slack = np.array([problem.limits - (problem.costs * o).sum((1, 2)) for o in occupancies])
         # min z with z >= value_k + lambda . slack_k: its marginals are the weights of the mixture.
         master = opt.linprog(

@@ -13,7 +13,7 @@ import scipy.sparse.linalg as spla
 
 from steersman.errors import UsageError
 from steersman.tabular.mdp import MDP, check_policy, ends_reachable
-from steersman.tabular.planning.bounds import bracket, certify, rounding
+from steersman.tabular.planning.bounds import bracket, certify, rounding, size
 from steersman.tabular.planning.sweeps import backups
 
 LEAVE_BETWEEN = 1e-3, 0.3  # the share of a correction's spread at which following ends: the policy still changes
@@ -126,7 +126,8 @@ def value_iteration(
     """v <- max_a [r(s, a) + gamma sum_s' P(s' | s, a) v(s')], synchronously, until the bound is below ``tol``.
 
     Stops by MacQueen's bracket, which is far sooner than the largest change allows when the chain mixes well, and
-    returns the bracket's middle. (Puterman 1994, sections 6.3 and 6.6.)
+    returns the bracket's middle. With gamma = 1 the answer is the best of the policies that end (:func:`ending`).
+    (Puterman 1994, sections 6.3 and 6.6.)
     """
     return modified_policy_iteration(mdp, tol=tol, sweeps=0, max_sweeps=max_sweeps, initial=initial)
 
@@ -144,7 +145,7 @@ def modified_policy_iteration(
     """
     ops = backups(mdp)
     v = np.zeros(mdp.num_states) if initial is None else np.where(mdp.terminal, 0.0, initial)
-    rewards = float(np.abs(mdp.reward).max())
+    rewards = size(mdp.reward)
     # Where nothing ends, a constant c in v is one of c (1 - gamma) in T v - v, and needs no sweeps.
     horizon = 1 / (1 - mdp.gamma) if mdp.gamma < 1 and not mdp.terminal.any() else 0.0
     shift, bound, done = 0.0, float("inf"), 0
@@ -157,6 +158,8 @@ def modified_policy_iteration(
         else:
             w = ops.best(v)
         done += 1
+        if done % patience(mdp) == 0 and endless(mdp, mdp.lookahead(w).argmax(-1)):
+            break
         change = w - v
         low, high = float(change.min()), float(change.max())
         if mdp.gamma < 1:
@@ -187,7 +190,8 @@ def modified_policy_iteration(
     if not sweeps:
         policy = ops.improve(v, policy)[1]
     name = f"modified policy iteration ({sweeps} sweeps)" if sweeps else "value iteration"
-    return Solution(value, policy, bound, 2 * bound, done, bound <= tol, name)
+    found = Solution(value, policy, bound, 2 * bound, done, bound <= tol, name)
+    return ending(mdp, found, tol) if done < max_sweeps else found
 
 
 def policy_iteration(
@@ -218,14 +222,50 @@ def policy_iteration(
     return solution._replace(policy=policy)
 
 
+def ending(mdp: MDP, found: Solution, tol: float) -> Solution:
+    """What a planner that iterates values has found; with gamma = 1, of the policies that end.
+
+    Where a loop pays nothing in all, values that come from above stop too high, at what never ending is worth, or go
+    round with it, and a greedy policy may take the loop though its ties do not. So a policy that does not end from
+    everywhere goes on to policy iteration, from the best actions that do end if there are such: its answer is that of
+    all planners here. Raises UsageError where a loop pays. (Bertsekas & Yu 2016.)
+    """
+    if not endless(mdp, found.policy):
+        return found
+    q = mdp.lookahead(found.value)
+    best = q >= q.max(-1, keepdims=True) - max(tol, 1e-9 * size(q))
+    policy, ends = _towards_ends(mdp, best)
+    better = policy_iteration(mdp, tol=tol, initial=policy if ends.all() else ending_policy(mdp))
+    return better._replace(iterations=found.iterations + better.iterations, method=found.method)
+
+
+def patience(mdp: MDP) -> int:
+    """Sweeps after which a greedy policy that does not end is taken to stay in a loop, not to be short of news."""
+    return 1000 + 10 * mdp.num_states
+
+
+def endless(mdp: MDP, policy: np.ndarray) -> bool:
+    """Whether gamma = 1 and a policy [S] does not end from everywhere."""
+    if mdp.gamma < 1:
+        return False
+    everyone = np.arange(mdp.num_states)
+    after, chances = mdp.successors[everyone, policy][:, None], mdp.probabilities[everyone, policy][:, None]
+    return not ends_reachable(after, chances, mdp.terminal).all()
+
+
 def ending_policy(mdp: MDP) -> np.ndarray:
     """A policy, int32 [S], under which every state that can reach a terminal state does so with probability 1."""
-    policy, reached = np.zeros(mdp.num_states, np.int32), mdp.terminal.copy()
-    possible = np.asarray(mdp.probabilities > 0)
+    return _towards_ends(mdp, mdp.available)[0]
+
+
+def _towards_ends(mdp: MDP, allowed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(such a policy of the allowed actions [S, A], the states from which it ends, bool [S])."""
+    policy, reached = allowed.argmax(-1).astype(np.int32), mdp.terminal.copy()
+    possible = mdp.possible & allowed[..., None]
     while True:
         leads = np.any(possible & reached[mdp.successors], -1)
         new = leads.any(-1) & ~reached
         if not new.any():
-            return policy
+            return policy, reached
         policy[new] = leads[new].argmax(-1)
         reached = reached | new

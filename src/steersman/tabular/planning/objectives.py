@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 import scipy.sparse as sp
 import scipy.sparse.linalg as spla
+from scipy.sparse.csgraph import connected_components
 
 from steersman.errors import UsageError
 from steersman.tabular.mdp import MDP, check_policy
@@ -15,7 +16,7 @@ from steersman.tabular.planning.dynamic_programming import evaluate
 
 
 def advantages(mdp: MDP, policy: np.ndarray) -> np.ndarray:
-    """A_pi(s, a) = Q_pi(s, a) - V_pi(s), [S, A]; its mean under pi is zero in every state."""
+    """A_pi(s, a) = Q_pi(s, a) - V_pi(s), [S, A]; its mean under pi is zero in every state; -inf where not available."""
     answer = evaluate(mdp, policy, method="direct")
     return answer.q - answer.value[:, None]
 
@@ -42,17 +43,36 @@ def visitation(mdp: MDP, policy: np.ndarray, *, normalise: bool = True) -> np.nd
 def stationary(mdp: MDP, policy: np.ndarray) -> np.ndarray:
     """The long-run share of time in each state from rho_0, lim (1/T) sum_t Pr(s_t = s), [S].
 
-    Solved from d (I - P) = 0 where the chain has one recurrent class, else summed by repeated squaring.
+    Each recurrent class by elimination, weighed by the probability of ending up in it: exact to rounding entry by
+    entry, however rare a state is. (Grassmann, Taksar & Heyman 1985; Puterman 1994, appendix A.)
     """
     matrix, _ = mdp.policy_matrix(policy)
     p = matrix.toarray()
-    # Cesaro averages by doubling: mean of 2n steps = mean of n, and the same n steps later.
-    mean, ahead = 0.5 * (np.eye(len(p)) + p), p @ p
-    for _ in range(60):
-        mean, ahead = 0.5 * (mean + mean @ ahead), ahead @ ahead
-        ahead /= ahead.sum(-1, keepdims=True)
-        mean /= mean.sum(-1, keepdims=True)
-    return mdp.start @ mean
+    count, part = connected_components(p > 0, connection="strong")
+    leaves = np.zeros(count, bool)
+    np.logical_or.at(leaves, part, (p * (part[:, None] != part)).any(-1))
+    passing = leaves[part]
+    arrive = np.where(passing, 0.0, mdp.start)
+    if passing.any():
+        visits = np.linalg.solve((np.eye(int(passing.sum())) - p[np.ix_(passing, passing)]).T, mdp.start[passing])
+        arrive = arrive + np.where(passing, 0.0, visits @ p[passing])
+    share = np.zeros(len(p))
+    for c in np.flatnonzero(~leaves):
+        member = part == c
+        share[member] = arrive[member].sum() * _eliminated(p[np.ix_(member, member)])
+    return share
+
+
+def _eliminated(p: np.ndarray) -> np.ndarray:
+    """The stationary distribution of an irreducible chain [n, n], by Gaussian elimination without subtractions."""
+    p = p.copy()
+    for k in range(len(p) - 1):  # take state k out: who went there goes on to where it leads
+        p[k + 1 :, k] /= p[k, k + 1 :].sum()
+        p[k + 1 :, k + 1 :] += np.outer(p[k + 1 :, k], p[k, k + 1 :])
+    share = np.ones(len(p))
+    for k in reversed(range(len(p) - 1)):
+        share[k] = share[k + 1 :] @ p[k + 1 :, k]
+    return share / share.sum()
 
 
 def average_value(mdp: MDP, policy: np.ndarray) -> float:
@@ -75,13 +95,15 @@ def softmax_policy(theta: np.ndarray) -> np.ndarray:
 def policy_gradient(mdp: MDP, theta: np.ndarray) -> np.ndarray:
     """dJ / dtheta of the start value for the softmax policy of ``theta`` [S, A], exactly.
 
-    sum over visits: n(s) pi(a | s) A_pi(s, a), with n the discounted visits. (Sutton et al. 2000, theorem 1.)
+    sum over visits: n(s) pi(a | s) A_pi(s, a), with n the discounted visits; the policy is that of theta on the actions
+    that are available, and 0 in the others' places. (Sutton et al. 2000, theorem 1.)
     """
     theta = np.asarray(theta, np.float64)
     if theta.shape != (mdp.num_states, mdp.num_actions):
         raise UsageError(f"theta must be [S, A] = ({mdp.num_states}, {mdp.num_actions}); got {theta.shape}.")
-    pi = softmax_policy(theta)
-    return visitation(mdp, pi, normalise=False)[:, None] * pi * advantages(mdp, pi)
+    pi = softmax_policy(np.where(mdp.available, theta, -np.inf))
+    gained = np.where(mdp.available, advantages(mdp, pi), 0.0)
+    return visitation(mdp, pi, normalise=False)[:, None] * pi * gained
 
 
 def trajectory_log_prob(mdp: MDP, policy: np.ndarray, states: np.ndarray, actions: np.ndarray) -> float:

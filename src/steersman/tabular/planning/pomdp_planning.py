@@ -150,10 +150,9 @@ class _Upper:
             return base
         saved = self.values - self.beliefs @ self.corners  # at most 0
         share = np.full((len(query), len(self.beliefs)), np.inf)
-        for s in np.flatnonzero(self.beliefs.any(0)):  # min over s of query / belief, where the belief is positive
-            with np.errstate(divide="ignore", invalid="ignore"):
-                ratio = query[:, s, None] / self.beliefs[:, s]
-            np.fmin(share, np.where(self.beliefs[:, s] > 0, ratio, np.inf), out=share)
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            for s, inverse in enumerate(1 / self.beliefs.T):  # min over s of query / belief where it is positive
+                np.fmin(share, query[:, s, None] * inverse, out=share)  # elsewhere inf or NaN: passed over
         return base + np.minimum(share * saved, 0.0).min(-1)
 
     def add(self, belief: np.ndarray, value: float) -> None:

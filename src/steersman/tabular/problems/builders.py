@@ -9,7 +9,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from steersman.errors import UsageError
-from steersman.tabular.mdp import MDP, Grid, ends_reachable
+from steersman.tabular.mdp import MDP, Grid, as_distributions, ends_reachable
 
 MAX_ENTRIES = 2**31 - 1
 MOVES = {"up": (-1, 0), "right": (0, 1), "down": (1, 0), "left": (0, -1)}
@@ -27,13 +27,14 @@ def from_successors(
 ) -> MDP:
     """An MDP from successor lists [S, A, K] and their probabilities; rewards [S], [S, A] or [S, A, K].
 
+    A reward of -inf marks an action that is not available; what the lists say of it does not matter.
     The layout for large problems: no search, no dense matrix, and no copy of arrays already int32 and float64.
     ``start`` is a distribution [S], one state, or None (uniform over the states that are not terminal); ``terminal`` a
     mask [S] or a list of states. ``labels``: MDP's name, action_names, grid, max_episode_steps. Raises UsageError as
     :class:`MDP` does, and for a reward in a terminal state.
     """
     successors = np.asarray(successors, np.int32)
-    probabilities = np.asarray(probabilities, np.float64)
+    probabilities = as_distributions(probabilities)
     if successors.ndim != 3 or successors.shape != probabilities.shape:
         raise UsageError(
             f"successors and probabilities must be [S, A, K]; got {successors.shape}, {probabilities.shape}."
@@ -43,27 +44,34 @@ def from_successors(
     rewards = np.asarray(rewards, np.float64)
     if rewards.shape not in ((s,), (s, a), (s, a, k)):
         raise UsageError(f"rewards must be [S], [S, A] or one per listed outcome {(s, a, k)}; got {rewards.shape}.")
-    if rewards.ndim < 3 and (rewards[ends] != 0).any():
-        i = int(np.flatnonzero(ends & (rewards.reshape(s, -1) != 0).any(-1))[0])
-        raise UsageError(
-            f"State {i} is terminal but has reward {rewards[i].ravel()[0]:g}: nothing is collected after the end. "
-            f"Put it on the transition into it: rewards[s, a, {i}]."
-        )
-    if ends.any():
-        if not successors.flags.writeable or successors.strides[0] == 0:
-            successors = np.array(successors)
-        else:
-            successors = successors.copy()
-        probabilities = probabilities.copy()
-        successors[ends] = np.flatnonzero(ends)[:, None, None]
-        probabilities[ends] = np.eye(1, k)
+    if rewards.ndim < 3:
+        given = rewards.reshape(s, -1)
+        late = np.argwhere(ends[:, None] & (given != 0) & (given > -np.inf))
+        if len(late):
+            i, j = late[0]
+            raise UsageError(
+                f"State {i} is terminal but has reward {given[i, j]:g}: nothing is collected after the end. "
+                f"Put it on the transition into it: rewards[s, a, {i}]."
+            )
     outcome = None
     if rewards.ndim == 3:
         outcome = np.where(probabilities > 0, rewards, 0.0)
-        outcome[ends] = 0.0
-        expected = (probabilities * outcome).sum(-1)
+        expected = np.where((rewards == -np.inf).all(-1), -np.inf, (probabilities * outcome).sum(-1))
     else:
         expected = np.repeat(rewards[:, None], a, 1) if rewards.ndim == 1 else rewards.copy()
+    expected[ends] = 0.0
+    missing = expected == -np.inf
+    loops = missing | ends[:, None]
+    if outcome is not None:
+        outcome[loops] = expected[loops, None]
+    if loops.any():
+        probabilities, at = probabilities.copy(), np.nonzero(loops)
+        if successors.strides[:2] == (0, 0) and not ends.any():  # all states in order, written down once
+            probabilities[loops], slot = 0.0, at[0]
+        else:
+            successors, slot = np.array(successors), 0
+            successors[loops], probabilities[loops] = at[0][:, None], 0.0
+        probabilities[(*at, slot)] = 1.0
     return MDP(successors, probabilities, expected, _start(start, ends), float(gamma), ends, outcome, **labels)
 
 
@@ -79,7 +87,8 @@ def from_arrays(
     """An MDP from P and R.
 
     ``transitions``: an array [S, A, S], a scipy sparse matrix [S * A, S] (row s * A + a), or one sparse [S, S] per
-    action. ``rewards``: [S], [S, A], [S, A, S], or sparse in the form of the transitions.
+    action. ``rewards``: [S], [S, A], [S, A, S], or sparse in the form of the transitions; -inf for an action that is
+    not available, whose transitions do not matter.
 
     >>> chain = from_arrays([[[0.0, 1.0]], [[0.0, 1.0]]], [1.0, 0.0], gamma=0.9, terminal=[1])
     >>> chain.num_states, chain.num_actions
@@ -92,7 +101,7 @@ def from_arrays(
     common = {"gamma": gamma, "start": start, "terminal": terminal, **labels}
     if sp.issparse(transitions):
         return _from_sparse(sp.csr_matrix(transitions), rewards, common)
-    p = np.array(transitions, np.float64)  # a copy: the caller keeps theirs
+    p = np.array(as_distributions(transitions))  # a copy: the caller keeps theirs
     if p.ndim != 3 or p.shape[0] != p.shape[2]:
         hint = (
             " It looks like [A, S, S]: use transitions.transpose(1, 0, 2)."
@@ -143,7 +152,7 @@ def _from_sparse(p: sp.csr_matrix, rewards: Any, common: dict[str, Any]) -> MDP:
         rewards = np.asarray(rewards[positions]).ravel()
     at = np.repeat(np.arange(rows) * k - p.indptr[:-1], counts) + np.arange(p.nnz)
     successors = np.repeat(np.arange(s, dtype=np.int32), a * k)  # padding: the state itself, with probability 0
-    probabilities = np.zeros(rows * k)
+    probabilities = np.zeros(rows * k, p.dtype)
     successors[at], probabilities[at] = p.indices, p.data
     r = np.asarray(rewards, np.float64)
     if r.shape == (p.nnz,) and r.shape != (s,):
@@ -178,7 +187,7 @@ def _start(start: np.ndarray | int | None, ends: np.ndarray) -> np.ndarray:
         if not 0 <= int(start) < s:
             raise UsageError(f"The start state {start} is outside 0..{s - 1}.")
         return np.eye(1, s, int(start))[0]
-    return np.array(start, np.float64)
+    return np.array(as_distributions(np.asarray(start)))
 
 
 def from_table(
@@ -187,15 +196,17 @@ def from_table(
     """An MDP from ``table[s][a] = [(probability, successor, reward, terminated), ...]``, the form of toy-text.
 
     A state is terminal when it is entered with ``terminated``. Where a table ends some entries into a state and not
-    others, the ends go to one extra absorbing state, the last.
+    others, the ends go to one extra absorbing state, the last. An action that ``table[s]`` does not have, or has no
+    entries for, is not available there.
     """
-    s, a = len(table), len(table[0])
-    k = max(len(table[i][j]) for i in range(s) for j in range(a))
+    s, a = len(table), 1 + max(j for row in table.values() for j in row)
+    k = max(len(entries) for row in table.values() for entries in row.values())
     successors = np.repeat(np.arange(s, dtype=np.int32), a * k).reshape(s, a, k)
-    probabilities, rewards, done = np.zeros((s, a, k)), np.zeros((s, a, k)), np.zeros((s, a, k), bool)
+    probabilities, rewards, done = np.zeros((s, a, k)), np.full((s, a, k), -np.inf), np.zeros((s, a, k), bool)
     for i in range(s):
-        for j in range(a):
-            for n, (p, successor, r, end) in enumerate(table[i][j]):
+        for j, entries in table[i].items():
+            rewards[i, j, : k if entries else 0] = 0.0
+            for n, (p, successor, r, end) in enumerate(entries):
                 successors[i, j, n], probabilities[i, j, n] = successor, p
                 rewards[i, j, n], done[i, j, n] = float(r), bool(end)
     possible = probabilities > 0
@@ -224,7 +235,10 @@ def from_gymnasium(env: Any, *, gamma: float = 0.99, **kwargs: Any) -> MDP:
     """
     import gymnasium
 
-    made = gymnasium.make(env, **kwargs) if isinstance(env, str) else env
+    try:
+        made = gymnasium.make(env, **kwargs) if isinstance(env, str) else env
+    except gymnasium.error.Error as error:
+        raise UsageError(f"{env} is none of Gymnasium's toy-text environments: {error}") from None
     inner: Any = made.unwrapped
     table = getattr(inner, "P", None)
     name = made.spec.id if made.spec else type(inner).__name__

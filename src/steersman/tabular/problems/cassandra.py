@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 from pathlib import Path
 from typing import NamedTuple
@@ -12,6 +13,14 @@ from steersman.errors import UsageError
 from steersman.tabular.pomdp import POMDP
 from steersman.tabular.problems.builders import from_arrays
 
+# How the files of editors on Windows begin; the marks of UTF-32 first, as those of UTF-16 are their beginnings.
+MARKS = {
+    codecs.BOM_UTF8: "utf-8-sig",
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
 KEYWORDS = ("discount", "values", "states", "actions", "observations", "start", "T", "O", "R")
 ROUNDED = 1e-3  # files round their numbers to a few digits; rows that are off by less are scaled to one
 
@@ -24,24 +33,47 @@ class Token(NamedTuple):
 def read_pomdp(path: str | Path, *, gamma: float | None = None) -> POMDP:
     """The POMDP in a ``.POMDP`` file (or the MDP in a ``.MDP`` one), with its discount or another one.
 
-    Raises UsageError with the line number of the first mistake.
+    Raises UsageError with the line number of the first mistake, and for a file that is no text.
     """
     path = Path(path)
     if not path.is_file():
         raise UsageError(f"There is no file {path}.")
-    return parse_pomdp(path.read_text(), name=path.stem, gamma=gamma)
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror or error}. Check its permissions.") from error
+    return parse_pomdp(_text(content, path), name=path.stem, gamma=gamma)
+
+
+def _text(content: bytes, path: Path) -> str:
+    """UTF-8, or what a byte order mark says; else Latin-1, as names in comments often are and any byte can be."""
+    encoding = next((name for mark, name in MARKS.items() if content.startswith(mark)), "utf-8")
+    try:
+        text = content.decode(encoding)
+    except UnicodeDecodeError:
+        text = content.decode("latin-1")
+    if re.search(r"[\0-\x08\x0e-\x1f]", text):
+        raise UsageError(f"{path} is not a text file, so it holds no POMDP. Give a .POMDP file, saved as UTF-8.")
+    return text
 
 
 def parse_pomdp(text: str, *, name: str = "pomdp", gamma: float | None = None) -> POMDP:
     """The POMDP a text describes: preamble, start, and entries T, O, R for one number, a row or a matrix.
 
     All of the grammar: names, numbers and ``*``; ``uniform``, ``identity``, ``reset`` (to the start); ``start`` as a
-    distribution, ``uniform``, one state, ``include`` or ``exclude``; a later entry replaces an earlier one. ``values:
-    cost`` turns the signs. Rewards are averaged over the observations. Without ``observations`` it is an MDP, and its
-    state is what is seen. ``gamma`` replaces the file's discount, where that is 1. (Cassandra's file grammar,
-    pomdp-solve 5.)
+    distribution, ``uniform``, one state or several by name, ``include`` or ``exclude``; a later entry replaces an
+    earlier one. ``values: cost`` turns the signs. Rewards are averaged over the observations. Without ``observations``
+    it is an MDP, and its state is what is seen. ``gamma`` replaces the file's discount, where that is 1. (Cassandra's
+    file grammar, pomdp-solve 5.)
     """
     return _Parser(text, name, gamma).parse()
+
+
+def _is_number(word: str) -> bool:
+    try:
+        return float(word) is not None
+    except ValueError:
+        return False
 
 
 class _Parser:
@@ -166,6 +198,8 @@ class _Parser:
         count, words = len(self.names["states"]), []
         while self.at < len(self.tokens) and not self.is_entry():
             words.append(self.take())
+        if len(words) > 1 and all(word.text in self.names["states"] and not _is_number(word.text) for word in words):
+            mode = mode or "include"  # not in the grammar, but there are files that name their starts so
         if mode:
             chosen = np.zeros(count)
             for word in words:
@@ -187,7 +221,12 @@ class _Parser:
                 raise self.fail(f"start: is not a distribution; it sums to {self.start.sum():.6g}.", line)
             self.start = self.start / self.start.sum()
         else:
-            raise self.fail(f"start: gives {len(words)} numbers for {count} states.", line)
+            listed = " ".join(word.text for word in words[:8])
+            raise self.fail(
+                f"start: gives {len(words)} numbers for {count} states. For states to start in, each as likely, write "
+                f"start include: {listed}",
+                line,
+            )
 
     def index(self, kind: str, token: Token) -> np.ndarray:
         """The numbers a name, a number or * stands for."""

