@@ -19,7 +19,8 @@ from PIL import Image
 SWITCHES = {  # of DQN, one at a time on the plain agent; noise in the weights explores by itself
     "double": "double=true",
     "dueling": "dueling=true",
-    "n-step": "n_step=3",
+    "n-step": "n_step=3",  # cut at the first action that is not greedy
+    "n-step-uncorrected": "n_step=3,n_step_correction=none",
     "prioritized": "prioritized=true",
     "noisy": "noisy=true,exploration_start=0,exploration_end=0",
     "categorical": "distribution=categorical,loss=huber,v_min=-1,v_max=20",
@@ -36,7 +37,13 @@ COMPARISONS: dict[str, tuple[list[str], dict[str, str]]] = {  # name -> entries,
     **{
         f"switches-{game.lower()}": (
             ABLATION,
-            {"--env": f"gymnax/{game}-MinAtar", "--steps": "500000", "--seeds": "3", "--threshold": threshold},
+            {
+                "--env": f"gymnax/{game}-MinAtar",
+                "--steps": "500000",
+                "--seeds": "3",
+                "--threshold": threshold,
+                "--set": "exploration_fraction=0.5",  # epsilon falls over 250,000 steps, as in the presets of 2M
+            },
         )
         for game, threshold in (("Breakout", "10"), ("Asterix", "5"))
     },

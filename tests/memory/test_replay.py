@@ -68,7 +68,7 @@ def stream_of(memory):
 @pytest.mark.parametrize(("make", "length", "num_envs", "capacity"), [(uniform, 4, 2, 8), (prioritized, 1, 1, 7)])
 def test_items_are_what_was_seen(make, length, num_envs, capacity):
     """Also after the rings have turned many times, and where ends leave less room than rows."""
-    buffer = make(capacity, 64, n_step=3, gamma=GAMMA)
+    buffer = make(capacity, 64, n_step=3, gamma=GAMMA, path=True)
     world = World(num_envs)
     rollouts = [world.rollout(length)]
     memory = jax.jit(buffer.init)(rollouts[0])
@@ -76,7 +76,7 @@ def test_items_are_what_was_seen(make, length, num_envs, capacity):
     for i in range(30):
         rollouts.append(world.rollout(length))
         memory = add(memory, rollouts[-1])
-        drawn, seen = sample(memory, jax.random.key(i)), joined(rollouts)
+        drawn, seen = jax.tree.map(np.asarray, sample(memory, jax.random.key(i))), joined(rollouts)
         held = int(stream_of(memory).count)
         assert min(len(seen.reward), capacity // num_envs // 2) <= held <= capacity // num_envs
         rows = {float(seen.reward[t, b]): (t, b) for t in range(len(seen.reward)) for b in range(num_envs)}
@@ -91,6 +91,14 @@ def test_items_are_what_was_seen(make, length, num_envs, capacity):
             assert (drawn.batch.terminated[j], drawn.batch.truncated[j], drawn.batch.first[j]) == (
                 seen.terminated[last, b], seen.truncated[last, b], seen.first[t, b],
             )  # fmt: skip
+            for k in range(3):  # its steps, the last of them repeated
+                at = min(t + k, last)
+                assert drawn.path.reward[j, k] == seen.reward[at, b] == drawn.path.obs[j, k, 0]
+                assert (drawn.path.action[j, k], drawn.path.next_obs[j, k, 0]) == (
+                    seen.action[at, b], seen.next_obs[at, b, 0],
+                )  # fmt: skip
+                over = seen.terminated[at, b]
+                assert (drawn.path.terminated[j, k], drawn.path.truncated[j, k]) == (over, at == last and not over)
 
 
 def rollout_by_hand(terminated, truncated):
@@ -169,17 +177,21 @@ def test_stacks_come_back_whole_from_frames_stored_once(axis, padding):
         obs, after, end, opened, number = (np.array(x)[:, None] for x in zip(*rows, strict=True))
         no, reward = np.zeros_like(end), number.astype(np.float32)
         rollouts.append(Rollout(obs, reward, reward, no, end, after, opened, np.zeros((length, 1, 0), np.float32), {}))
-    buffer = uniform(30, 40, n_step=1, gamma=GAMMA, frame_stack=stack)
+    buffer = uniform(30, 40, n_step=2, gamma=0.0, frame_stack=stack, path=True)
     memory = jax.jit(buffer.init)(rollouts[0])
     add, sample = jax.jit(buffer.add), jax.jit(buffer.sample)
     for i, rollout in enumerate(rollouts[1:]):
         memory = add(memory, rollout)
-        batch = sample(memory, jax.random.key(i)).batch
-        assert batch.obs.dtype == np.uint8
+        drawn = jax.tree.map(np.asarray, sample(memory, jax.random.key(i)))
+        batch, path = drawn.batch, drawn.path
+        assert batch.obs.dtype == path.obs.dtype == np.uint8
         for j in range(40):
-            obs, after = record[int(batch.reward[j])]
-            np.testing.assert_array_equal(batch.obs[j], obs)
-            np.testing.assert_array_equal(batch.next_obs[j], after)
+            np.testing.assert_array_equal(batch.obs[j], record[int(batch.reward[j])][0])
+            np.testing.assert_array_equal(batch.next_obs[j], record[int(path.reward[j, 1])][1])
+            for k in range(2):
+                obs, after = record[int(path.reward[j, k])]
+                np.testing.assert_array_equal(path.obs[j, k], obs)
+                np.testing.assert_array_equal(path.next_obs[j, k], after)
 
 
 def test_bytes_are_those_of_each_frame_once():

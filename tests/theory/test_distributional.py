@@ -76,9 +76,28 @@ def test_quantile_regression_finds_the_quantiles():
     np.testing.assert_allclose(theta, np.quantile(targets, d.quantile_fractions(5)), atol=0.05)
 
 
-def test_one_quantile_is_half_the_huber_loss():
-    theta, target = jnp.array([0.3]), jnp.array([2.0])
-    np.testing.assert_allclose(d.quantile_huber_loss(theta, target), 0.5 * d.huber(jnp.float32(1.7)), rtol=1e-6)
+@pytest.mark.parametrize(("kappa", "mean"), [(0.01, 0.020), (0.1, 0.025), (1.0, 0.061)])
+def test_what_a_rare_reward_is_valued(kappa, mean):
+    """1 with probability 0.02: the mean of 51 fitted quantiles, each of them the root of its gradient, by halving."""
+    targets, chance, tau = jnp.array([0.0, 1.0]), jnp.array([0.98, 0.02]), d.quantile_fractions(51)
+    gradient = jax.grad(lambda theta: d.quantile_huber_loss(theta, targets, chance, kappa=kappa))
+
+    def halve(_, ends):
+        low, high = ends
+        middle = 0.5 * (low + high)
+        rising = gradient(middle) < 0
+        return jnp.where(rising, middle, low), jnp.where(rising, high, middle)
+
+    low, high = jax.jit(lambda ends: jax.lax.fori_loop(0, 40, halve, ends))((0.0 * tau - 0.1, 0.0 * tau + 1.1))
+    np.testing.assert_allclose((0.5 * (low + high)).mean(), mean, atol=1e-3)
+
+
+@pytest.mark.parametrize("kappa", [1.0, 0.25])
+def test_one_quantile_is_half_the_huber_loss(kappa):
+    """Of any error, to the bit; kappa divides it."""
+    error = jnp.asarray(np.random.default_rng(0).normal(scale=2.0, size=(64, 1)).astype(np.float32))
+    loss = d.quantile_huber_loss(jnp.zeros_like(error), error, kappa=kappa)
+    np.testing.assert_array_equal(2 * kappa * loss, d.huber(error[:, 0], kappa))
 
 
 def test_projection_behind_an_end_needs_no_distribution():

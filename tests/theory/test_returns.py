@@ -130,6 +130,35 @@ def test_retrace_by_hand():
     np.testing.assert_array_equal(g, [2.625, 4.5, 3.5])
 
 
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_mixture_is_retrace_taken_apart(seed):
+    """Its weights sum to one, and with numbers for distributions it is retrace, of several columns and both ends."""
+    d, rng = rollout(seed), np.random.default_rng(seed)
+    policy = np.asarray(jax.nn.softmax(rng.normal(size=(T, B, 3)).astype(np.float32)))
+    q, a = rng.normal(size=(T, B, 3)).astype(np.float32), rng.integers(0, 3, (T, B))
+    c = np.minimum(np.roll(d["rho"], -1, axis=0), 1)
+    discount_t, lambda_t = returns.discounts(d["terminated"], GAMMA), returns.trace_decays(d["truncated"], LAMBDA)
+    mixture = returns.multi_step_mixture(d["r"], discount_t, policy, a, c, lambda_t)
+    np.testing.assert_allclose(mixture.weight_t.sum((0, 2)), 1, rtol=1e-5)
+    pieces = mixture.weight_t * (mixture.r_t[..., None] + mixture.discount_t[..., None] * q)
+    behind = np.roll(np.take_along_axis(q, a[..., None], -1)[..., 0], 1, axis=0)
+    whole = returns.retrace(d["r"], discount_t, d["rho"], behind, (policy * q).sum(-1), lambda_t)
+    np.testing.assert_allclose(pieces.sum((0, 2)), whole[0], rtol=1e-4, atol=1e-4)
+    backed_up = np.take_along_axis(policy, a[..., None], -1)[..., 0]  # c of tree backup
+    assert (np.asarray(returns.multi_step_mixture(d["r"], discount_t, policy, a, backed_up).weight_t) >= 0).all()
+
+
+def test_a_mixture_by_hand():
+    """Greedy actions 0, 1, 0: two are followed, the third is not."""
+    greedy, taken = np.eye(2, dtype=np.float32)[[0, 1, 0]], np.array([0, 0, 0])
+    r_t, discount_t, weight_t = returns.multi_step_mixture(f32(1, 2, 4), 0.5, greedy, taken, f32(1, 0, 1))
+    np.testing.assert_array_equal(r_t, [1, 2, 3])
+    np.testing.assert_array_equal(discount_t, [0.5, 0.25, 0.125])
+    np.testing.assert_array_equal(weight_t, [[0, 0], [0, 1], [0, 0]])
+    ended = returns.multi_step_mixture(f32(1, 2, 4), f32(0, 0.5, 0.5), greedy, taken, 1.0)
+    np.testing.assert_array_equal(ended.weight_t, [[1, 0], [0, 0], [0, 0]])
+
+
 def test_termination_wins_over_truncation():
     both = np.array([True, False])
     discount_t, lambda_t = returns.discounts(both, 0.9), returns.trace_decays(both, 0.9)

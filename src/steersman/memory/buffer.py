@@ -22,6 +22,9 @@ class Sample(NamedTuple):
     discount: Array  # float32 [N]: gamma^n (1 - terminated), n the steps really taken
     weight: Array  # float32 [N]: importance weights; ones for uniform
     index: Any  # int32 [N]: which transition, for ``Buffer.update``
+    # [N, n, ...], of memories that are asked for it: the single steps of each item, in order. An item of fewer steps
+    # repeats its last, and ``truncated`` is set wherever an item stops without a termination.
+    path: Rollout | None = None
 
 
 class Buffer(NamedTuple):

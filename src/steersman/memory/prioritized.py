@@ -29,6 +29,7 @@ def prioritized(
     n_step: int = 1,
     gamma: float | Array = 0.99,
     frame_stack: int = 1,
+    path: bool = False,
     alpha: float | Array = 0.6,
     beta: float | Array = 0.4,
     beta_steps: int = 0,
@@ -72,7 +73,8 @@ def prioritized(
         chance = held / sum_tree.total(memory.tree)
         weight = jnp.power(count * chance, -power)
         batch, discount = stream.item(memory.stream, index, n_step, gamma, frame_stack)
-        return Sample(batch, discount, weight / weight.max(), index)
+        steps = stream.path(memory.stream, index, n_step, frame_stack) if path else None
+        return Sample(batch, discount, weight / weight.max(), index, steps)
 
     def update(memory: Prioritized, index: Array, priority: Array) -> Prioritized:
         value = jnp.power(jnp.abs(jnp.asarray(priority)) + epsilon, jnp.asarray(alpha, jnp.float32))

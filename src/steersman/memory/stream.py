@@ -178,16 +178,11 @@ def item(stream: Stream, index: Array, n: int, gamma: float | Array, stack: int 
     if n == 1:
         last, reward, costs, taken = index, _at(steps.reward, index), _at(steps.costs, index), 1
     else:
-        ahead = jnp.arange(n, dtype=jnp.int32)[None]
-        path = (row[:, None] + ahead) % rows * num_envs + env[:, None]  # [N, n]
-        ended = (_at(steps.terminated, path) | _at(steps.truncated, path)).astype(jnp.int32)
-        before = jnp.cumsum(ended, axis=1) - ended  # ends before step k
-        age = (stream.head - 1 - row) % rows  # 0: the newest
-        going = (before == 0) & (ahead <= age[:, None])
+        at, going = _ahead(stream, index, n)
         taken = going.sum(1, dtype=jnp.int32)  # m
         scale = jnp.where(going, powers[None, :n], 0.0)
-        reward = (scale * _at(steps.reward, path)).sum(1)
-        costs = (scale[..., None] * _at(steps.costs, path)).sum(1)
+        reward = (scale * _at(steps.reward, at)).sum(1)
+        costs = (scale[..., None] * _at(steps.costs, at)).sum(1)
         last = (row + taken - 1) % rows * num_envs + env
     terminated = _at(steps.terminated, last)
     batch = Rollout(
@@ -202,6 +197,29 @@ def item(stream: Stream, index: Array, n: int, gamma: float | Array, stack: int 
         extras=jax.tree.map(lambda x: _at(x, index), steps.extras),
     )
     return batch, powers[taken] * (1.0 - terminated.astype(jnp.float32))
+
+
+def path(stream: Stream, index: Array, n: int, stack: int = 1) -> Rollout:
+    """The single steps of the same items, [N, n, ...], as ``Sample.path`` has them."""
+    at, going = _ahead(stream, jnp.asarray(index), n)
+    left = going.sum(1, dtype=jnp.int32)[:, None] - 1 - jnp.arange(n, dtype=jnp.int32)[None]  # steps after this one
+    at = jnp.take_along_axis(at, jnp.arange(n, dtype=jnp.int32)[None] + jnp.minimum(left, 0), axis=1)
+    single, _ = item(stream, at.reshape(-1), 1, 1.0, stack)
+    single = jax.tree.map(lambda x: x.reshape(*at.shape, *x.shape[1:]), single)
+    return single._replace(truncated=single.truncated | ((left <= 0) & ~single.terminated))
+
+
+def _ahead(stream: Stream, index: jax.Array, n: int) -> tuple[jax.Array, jax.Array]:
+    """The n steps from each item on, as row * B + environment, and which of them it has: both [N, n]."""
+    steps = stream.steps
+    rows, num_envs = steps.reward.shape
+    row, env = index // num_envs, index % num_envs
+    ahead = jnp.arange(n, dtype=jnp.int32)[None]
+    at = (row[:, None] + ahead) % rows * num_envs + env[:, None]
+    ended = (_at(steps.terminated, at) | _at(steps.truncated, at)).astype(jnp.int32)
+    before = jnp.cumsum(ended, axis=1) - ended  # ends before step k
+    age = (stream.head - 1 - row) % rows  # 0: the newest
+    return at, (before == 0) & (ahead <= age[:, None])
 
 
 def successor(stream: Stream, row: Array, env: Array, stack: int = 1) -> PyTree:

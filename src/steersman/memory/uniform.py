@@ -11,12 +11,19 @@ from steersman.types import Array, Key, Rollout
 
 
 def uniform(
-    capacity: int, batch_size: int, *, n_step: int = 1, gamma: float | Array = 0.99, frame_stack: int = 1
+    capacity: int,
+    batch_size: int,
+    *,
+    n_step: int = 1,
+    gamma: float | Array = 0.99,
+    frame_stack: int = 1,
+    path: bool = False,
 ) -> Buffer:
     """A memory of the newest ``capacity`` transitions over all environments, drawn with equal probability.
 
-    P(i) = 1 / count. n_step: steps of one item; gamma: their discount. frame_stack: frames in one image observation,
-    1 if it is no stack (``memory.stream`` says what is stored). Raises UsageError, from ``init``, where that is wrong.
+    P(i) = 1 / count. n_step: steps of one item; gamma: their discount; path: give the single steps too. frame_stack:
+    frames in one image observation, 1 if it is no stack (``memory.stream`` says what is stored). Raises UsageError,
+    from ``init``, where that is wrong.
 
     >>> import numpy as np
     >>> from steersman.types import Rollout
@@ -40,6 +47,7 @@ def uniform(
         row = (memory.head - 1 - drawn // num_envs) % rows
         index = row * num_envs + drawn % num_envs
         batch, discount = stream.item(memory, index, n_step, gamma, frame_stack)
-        return Sample(batch, discount, jnp.ones((batch_size,), jnp.float32), index)
+        steps = stream.path(memory, index, n_step, frame_stack) if path else None
+        return Sample(batch, discount, jnp.ones((batch_size,), jnp.float32), index, steps)
 
     return Buffer(init, add, sample, lambda memory, index, priority: memory)

@@ -62,7 +62,7 @@ def quantile_fractions(num: int) -> jax.Array:
     return (2.0 * jnp.arange(num, dtype=jnp.float32) + 1.0) / (2.0 * num)
 
 
-def huber(x: Array, kappa: float = 1.0) -> jax.Array:
+def huber(x: Array, kappa: float | Array = 1.0) -> jax.Array:
     """x^2 / 2 where |x| <= kappa, kappa (|x| - kappa / 2) beyond: a squared error whose gradient is clipped to kappa.
 
     >>> huber(jnp.array([0.5, 2.0]))
@@ -74,14 +74,16 @@ def huber(x: Array, kappa: float = 1.0) -> jax.Array:
 
 
 def quantile_huber_loss(
-    theta_tm1: Array, target_t: Array, probabilities_t: Array | None = None, *, kappa: float = 1.0
+    theta_tm1: Array, target_t: Array, probabilities_t: Array | None = None, *, kappa: float | Array = 1.0
 ) -> jax.Array:
     """QR-DQN's loss: sum over quantiles i of the mean over target samples j of rho_{tau_i}(target_j - theta_i).
 
         rho_tau(u) = |tau - 1{u < 0}| huber(u) / kappa
 
     theta_tm1 [..., M], target_t [..., J], probabilities_t [..., J] (None: 1/J each) -> [...]. It is least where theta_i
-    is (near enough) the tau_i-quantile of the targets. Dabney et al. (2018), eqs. 9 and 10.
+    is the tau_i-quantile of the targets as kappa -> 0, and their tau_i-expectile where kappa is above their spread: the
+    mean of the theta is then not the targets' mean. A reward of 1 with probability 0.02 is valued, with 51 quantiles,
+    0.020 at kappa 0.01, 0.025 at 0.1 and 0.061 at 1. Dabney et al. (2018), eqs. 9 and 10.
     """
     theta, target = jnp.asarray(theta_tm1), jnp.asarray(target_t)
     tau = quantile_fractions(theta.shape[-1])

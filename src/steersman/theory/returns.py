@@ -25,7 +25,7 @@ import jax
 import jax.numpy as jnp
 
 from steersman.errors import UsageError
-from steersman.theory.trees import aligned, kept
+from steersman.theory.trees import aligned, kept, one_hot
 from steersman.types import Array
 
 Scalar = float | Array
@@ -217,6 +217,46 @@ def retrace(
     c_t, q_t = jnp.concatenate([c_tm1[1:], nothing]), jnp.concatenate([q_tm1[1:], nothing])
     trace = discount_t * lambda_t * c_t
     return _backward(r_t + discount_t * kept(discount_t, v_t) - trace * kept(trace, q_t), trace, nothing[0])
+
+
+class Mixture(NamedTuple):
+    """What ``multi_step_mixture`` gives."""
+
+    r_t: jax.Array  # [T, ...]: the rewards up to a row
+    discount_t: jax.Array  # [T, ...]: of what is bootstrapped there
+    weight_t: jax.Array  # [T, ..., A]: of each action's; 1 in all
+
+
+def multi_step_mixture(
+    r_t: Array, discount_t: Scalar, policy_t: Array, a_t: Array, c_t: Scalar, lambda_t: Scalar = 1.0
+) -> Mixture:
+    """The first row's off-policy return, taken apart: how much of it ends where, in which action's value.
+
+        G_0 = sum_{k,a} w_k(a) [R_k + D_k q_k(a)],   R_k = sum_{i<=k} D_{i-1} r_i,   D_k = prod_{i<=k} discount_i
+        w_k(a) = (prod_{i<k} e_i) (policy_k(a) - e_k 1{a = a_k}),   e_k = lambda_k c_k, 0 in the last row
+
+    policy_t [T, ..., A] is the target policy at next_obs_t, a_t int [T, ...] the action that was taken there, c_t its
+    trace; the last row's do not count, and nothing goes on behind discount_t = 0. With q a number it is the first row
+    of ``retrace`` (of c = min(1, rho)); with q_k(a) a distribution it is the mixture that such a return has. No weight
+    is negative where c_t <= policy_t(a_t). Raises UsageError as ``lambda_returns``.
+
+    c_t                               gives
+    1{a_t greedy}, policy_t greedy    n steps cut at the first action that is not greedy (Watkins 1989)
+    policy_t(a_t)                     tree backup (Precup, Sutton and Singh 2000)
+    min(1, policy_t(a_t) / mu_t)      Retrace (Munos et al. 2016)
+
+    >>> follow = lambda c: multi_step_mixture(jnp.ones(2), 0.5, jnp.array([[1.0, 0], [0, 1]]), jnp.array([0, 0]), c)
+    >>> follow(1.0).weight_t.tolist(), follow(0.0).weight_t.tolist()
+    ([[0.0, 0.0], [0.0, 1.0]], [[1.0, 0.0], [0.0, 0.0]])
+    """
+    r_t = _floating(r_t)
+    discount_t, c_t, lambda_t = _like(r_t, discount_t=discount_t, c_t=c_t, lambda_t=lambda_t)
+    goes_on = jnp.where(discount_t == 0, 0.0, lambda_t * c_t).at[-1].set(0.0)
+    before = lambda x: jnp.concatenate([jnp.ones_like(x[:1]), jnp.cumprod(x[:-1], axis=0)])
+    policy_t, reached = jnp.asarray(policy_t), before(discount_t)
+    taken = one_hot(a_t, policy_t.shape[-1])
+    weight_t = before(goes_on)[..., None] * (policy_t - jnp.where(taken, goes_on[..., None], 0.0))
+    return Mixture(jnp.cumsum(reached * r_t, axis=0), reached * discount_t, weight_t)
 
 
 def at_episode_start(x_t: Array, first: Array) -> jax.Array:

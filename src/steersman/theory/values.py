@@ -39,11 +39,11 @@ def expected_sarsa(
 ) -> jax.Array:
     """r_t + discount_t sum_a pi(a) q_t[a] - q_tm1[a_tm1]: the next action averaged out.
 
-    probabilities_t [..., A] is pi(. | next_obs). Where it is zero the action's q, even if infinite, does not count.
-    Sutton and Barto (2018), eq. 6.9.
+    probabilities_t [..., A] is pi(. | next_obs), or any weights. Where it is zero the action's q, even if infinite,
+    does not count. Sutton and Barto (2018), eq. 6.9.
     """
     p, q = jnp.asarray(probabilities_t), jnp.asarray(q_t)
-    v_t = jnp.sum(p * jnp.where(p > 0, q, jnp.zeros((), q.dtype)), axis=-1)
+    v_t = jnp.sum(p * jnp.where(p != 0, q, jnp.zeros((), q.dtype)), axis=-1)
     return td_error(take(q_tm1, a_tm1), r_t, discount_t, v_t)
 
 

@@ -42,9 +42,9 @@ def transitions(obs, action, reward, next_obs, terminated=None):
     return Rollout(obs, np.asarray(action)[:, None], reward, terminated, ended, next_obs, ended, costs, {})
 
 
-def fit(learner, rollout, updates, *, batch_size, gamma, seed=0):
+def fit(learner, rollout, updates, *, batch_size, gamma, seed=0, **n_step):
     """Learn from a fixed set of transitions, in one program."""
-    memory = uniform(4 * rollout.reward.size, batch_size, gamma=gamma)  # episodes of one step take twice the frames
+    memory = uniform(4 * rollout.reward.size, batch_size, gamma=gamma, **n_step)  # of one step: twice the frames
 
     def run(key):
         init_key, key = jax.random.split(key)
@@ -173,7 +173,9 @@ def test_q_and_policy_of_a_linear_quadratic_regulator(make, config, tolerance):
     assert np.abs(action + k * line).mean() < tolerance
 
 
-def test_soft_q_of_discrete_actions_is_that_of_soft_value_iteration():
+@pytest.mark.parametrize("correction", [None, "retrace"])
+def test_soft_q_of_discrete_actions_is_that_of_soft_value_iteration(correction):
+    """From single steps, and from three of a random walk, whose actions are not the policy's."""
     states, actions, gamma, alpha = 4, 3, 0.8, 0.5
     rng = np.random.default_rng(0)
     after, reward = rng.integers(0, states, (states, actions)), rng.normal(size=(states, actions))
@@ -186,9 +188,20 @@ def test_soft_q_of_discrete_actions_is_that_of_soft_value_iteration():
     eye = np.eye(states, dtype=np.float32)
     rollout = transitions(eye[s], a.astype(np.int32), reward[s, a], eye[after[s, a]], terminated[s, a])
     spec = spec_of(spaces.Discrete(actions), spaces.Box(0, 1, (states,)))
-    settings = {"hidden_sizes": (32,), "batch_size": 32, "learning_rate": 3e-3, "tau": 0.05}
+    settings: dict = {"hidden_sizes": (32,), "batch_size": 32, "learning_rate": 3e-3, "tau": 0.05}
+    memory = {}
+    if correction is not None:
+        settings |= {"n_step": 3, "n_step_correction": correction, "gamma": gamma}
+        memory, s = {"n_step": 3, "path": True}, np.zeros(4000, int)
+        a = rng.integers(0, actions, 4000)
+        for t in range(3999):
+            s[t + 1] = rng.integers(states) if terminated[s[t], a[t]] else after[s[t], a[t]]
+        rollout = transitions(eye[s], a.astype(np.int32), reward[s, a], eye[after[s, a]], terminated[s, a])
+        ended = rollout.terminated
+        rollout = rollout._replace(truncated=~np.ones_like(ended), first=np.roll(ended, 1, axis=0))
+        rollout = rollout._replace(extras={"log_prob": np.full(ended.shape, -np.log(actions), np.float32)})
     learner = sac_learner(SACConfig(**settings, temperature=alpha, learn_temperature=False), spec)
-    state = fit(learner, rollout, 3000, batch_size=32, gamma=gamma)
+    state = fit(learner, rollout, 3000, batch_size=32, gamma=gamma, **memory)
     np.testing.assert_allclose(np.asarray(values(state.critics.params, eye)).mean(0), q, atol=0.1)
     policy = jax.vmap(state.actor.params)(eye).probabilities()
     np.testing.assert_allclose(policy, jax.nn.softmax(q / alpha), atol=0.05)

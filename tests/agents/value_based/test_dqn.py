@@ -155,9 +155,153 @@ def test_learns_the_exact_action_values(name):
     assert all(np.isfinite(v).all() for v in metrics.values())
 
 
+def all_walks(mdp, steps):
+    """Every state and every sequence of actions of a deterministic MDP, once: items of a uniformly random policy."""
+    starts = np.flatnonzero(~mdp.terminal)
+    walks = np.array(list(itertools.product(starts, *[range(3)] * steps)), np.int64)
+    now, actions, over = walks[:, 0], walks[:, 1:], np.zeros(len(walks), bool)
+    rows = []
+    for k in range(steps):
+        after = mdp.successors[now, actions[:, k], 0]
+        rows.append((now, actions[:, k], mdp.reward[now, actions[:, k]], mdp.terminal[after], after))
+        if over.any():  # an item of fewer steps repeats its last
+            rows[k] = tuple(np.where(over, last, new) for last, new in zip(rows[k - 1], rows[k], strict=True))
+        over, now = rows[k][3], rows[k][4]
+    obs, action, reward, terminated, next_obs = (np.stack(x, 1) for x in zip(*rows, strict=True))
+    going = np.cumsum(terminated, 1) - terminated == 0
+    power = GAMMA ** np.arange(steps)
+    sample = sample_of(
+        obs[:, 0], action[:, 0], (reward * going * power).sum(1), GAMMA**steps * ~terminated[:, -1], next_obs[:, -1]
+    )
+    stops = ~terminated & (np.arange(steps) == steps - 1)
+    return sample._replace(path=path_of(obs, action, reward, terminated, stops, next_obs))
+
+
+def path_of(obs, action, reward, terminated, truncated, next_obs, log_prob=-1.0986123):
+    """``Sample.path`` [N, n] of states that are numbers."""
+    f, i = (lambda x: jnp.asarray(x, jnp.float32)), (lambda x: jnp.asarray(x, jnp.int32))
+    no, extras = np.zeros(np.shape(reward), bool), {"log_prob": jnp.full(np.shape(reward), log_prob, jnp.float32)}
+    parts = i(obs), i(action), f(reward), jnp.asarray(terminated), jnp.asarray(truncated), i(next_obs)
+    return Rollout(*parts, no, jnp.zeros((*np.shape(reward), 0)), extras)
+
+
+WALKS = {  # of three steps, corrected -> (settings, how far off)
+    "none": ({"n_step_correction": "none"}, 0.02),
+    "cut": ({"n_step_correction": "cut", "double": True}, 0.01),
+    "cut, categorical": ({"n_step_correction": "cut", **C51, "num_atoms": 6}, 0.1),
+    "cut, quantile": ({"n_step_correction": "cut", "distribution": "quantile", "num_atoms": 3}, 0.02),
+    "tree backup": ({"n_step_correction": "cut", "target": "expected_sarsa", **EXPLORING, "loss": "squared"}, 0.02),
+    "retrace": ({"n_step_correction": "retrace", "target": "sarsa", **EXPLORING, "loss": "squared"}, 0.15),
+}
+
+
+@pytest.mark.parametrize("name", WALKS)
+def test_three_steps_of_random_play_learn_what_one_step_learns(name):
+    """Where they are corrected; uncorrected, they learn to follow two random actions."""
+    settings, tolerance = WALKS[name]
+    mdp, config = small_mdp(), dataclasses.replace(TABLE, n_step=3, **settings)
+    walks = all_walks(mdp, 3)
+    walks = walks._replace(path=None) if name == "none" else walks
+    state, _ = fit(config, mdp.spec, lambda key: walks, 2000)
+    q = learned_q(config, jax.tree.map(lambda x: x[0], state.params), jnp.arange(5, dtype=jnp.int32))
+    right, random = (exact_q(mdp, dataclasses.replace(config, n_step=n))[:5] for n in (1, 3))
+    assert np.abs(right - random).max() > 0.3
+    np.testing.assert_allclose(q, random if name == "none" else right, atol=tolerance)
+
+
+STOPS = np.array([2, 2, 2, 1, 1, 0])  # the last step of each of six items: three whole ones, a termination,
+ENDED = np.array([0, 0, 0, 1, 0, 0], bool)[:, None]  # a truncation, and the newest step
+
+
+def items_of_three(greedy):
+    """Six items in five states; greedy but for the second's third action, the third's second. -> path, steps of each"""
+    rng = np.random.default_rng(0)
+    states, reward = rng.integers(0, 5, (6, 4)), rng.normal(size=(6, 3))
+    action = np.concatenate([rng.integers(0, 3, (6, 1)), greedy[states[:, 1:3]]], 1)
+    action[1, 2], action[2, 1] = (action[1, 2] + 1) % 3, (action[2, 1] + 1) % 3
+    step = np.minimum(np.arange(3)[None], STOPS[:, None])
+    along = lambda x: np.take_along_axis(x, step, 1)
+    last = np.arange(3)[None] >= STOPS[:, None]
+    obs, next_obs = along(states), along(states[:, 1:])
+    path = path_of(obs, along(action), along(reward), last & ENDED, last & ~ENDED, next_obs, log_prob=-0.9)
+    return path, np.array([3, 2, 1, 2, 2, 1])
+
+
+def table_of(config, spec):
+    """A learner, its state with values that are apart, and its q [S, A]."""
+    learner = dqn_learner(config, spec)
+    state = learner.init(jax.random.key(5), zero_rollout(spec))
+    state = state._replace(target=jax.tree.map(lambda x: 3 * x, state.target))
+    return learner, state, learned_q(config, state.target, jnp.arange(5, dtype=jnp.int32))
+
+
+@pytest.mark.parametrize("output", [{}, {**C51, "v_min": -5.0}, {"distribution": "quantile", "num_atoms": 4}], ids=str)
+def test_cut_items_are_items_of_fewer_steps(output):
+    """Up to the first action that is not greedy, or the end: the same loss, priorities and gradient."""
+    spec, config = spec_of(spaces.Discrete(5), spaces.Discrete(3)), dataclasses.replace(TABLE, **output)
+    corrected = dataclasses.replace(config, n_step=3, n_step_correction="cut")
+    learner, state, q = table_of(corrected, spec)
+    path, steps = items_of_three(q.argmax(1))
+    power, each, rows = GAMMA ** np.arange(3), np.arange(6), jax.tree.map(np.asarray, path)
+    reward = (rows.reward * power * (np.arange(3) < steps[:, None])).sum(1)
+    discount = GAMMA**steps * ~rows.terminated[each, steps - 1]
+    first = (rows.obs[:, 0], rows.action[:, 0])
+    fewer = sample_of(*first, reward, discount, rows.next_obs[each, steps - 1])
+    whole = sample_of(*first, 9 * reward, discount, rows.next_obs[:, -1])._replace(path=path)  # what is left of these
+    cut, plain = (
+        jax.jit(made.learn)(state, sample, jax.random.key(1))
+        for made, sample in ((learner, whole), (dqn_learner(config, spec), fewer))
+    )
+    assert float(cut[2].pop("n_step_agreement")) == 0.75  # of 8 later actions all but two were
+    for x, y in zip(jax.tree.leaves(cut), jax.tree.leaves(plain), strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("target", ["q_learning", "expected_sarsa"])
+def test_retrace_by_hand(target):
+    """Backwards through every item; recorded log-probabilities of -0.9, a policy that explores in 4 of 10."""
+    spec = spec_of(spaces.Discrete(5), spaces.Discrete(3))
+    settings = {"n_step": 3, "n_step_correction": "retrace", "retrace_lambda": 0.7, "target": target, **EXPLORING}
+    learner, state, q = table_of(dataclasses.replace(TABLE, **settings), spec)
+    greedy = np.eye(3)[q.argmax(1)]
+    policy = greedy if target == "q_learning" else (1 - EPSILON) * greedy + EPSILON / 3
+    path, _ = items_of_three(q.argmax(1))
+    rows, online = jax.tree.map(np.asarray, path), learned_q(TABLE, state.params, jnp.arange(5, dtype=jnp.int32))
+    targets = []
+    for i, last in enumerate(STOPS):
+        g = 0.0
+        for k in range(last, -1, -1):
+            after, value = rows.next_obs[i, k], 0.0
+            if not rows.terminated[i, k]:
+                value = policy[after] @ q[after]
+                if k < last:
+                    a = rows.action[i, k + 1]
+                    value += 0.7 * min(1.0, policy[after, a] / np.exp(-0.9)) * (g - q[after, a])
+            g = rows.reward[i, k] + GAMMA * value
+        targets.append(g)
+    sample = sample_of(rows.obs[:, 0], rows.action[:, 0], np.zeros(6), np.ones(6), rows.next_obs[:, -1])
+    _, priority, _ = jax.jit(learner.learn)(state, sample._replace(path=path), jax.random.key(0))
+    error = np.array(targets) - online[rows.obs[:, 0], rows.action[:, 0]]
+    np.testing.assert_allclose(priority, np.abs(error), rtol=1e-4)
+
+
+def test_acting_records_what_retrace_needs():
+    spec = spec_of(spaces.Discrete(5), spaces.Discrete(3))
+    config = dataclasses.replace(TABLE, n_step=3, n_step_correction="retrace", **EXPLORING)
+    learner, state, _ = table_of(config, spec)
+    obs = jnp.arange(5, dtype=jnp.int32)
+    action, _, extras = learner.act(state, (), obs, np.ones(5, bool), jax.random.key(0), explore=True)
+    greedy = np.asarray(action) == learned_q(config, state.params, obs).argmax(1)
+    assert greedy.any()
+    np.testing.assert_allclose(np.exp(extras["log_prob"]), np.where(greedy, 0.6, 0) + 0.4 / 3, rtol=1e-5)
+    assert learner.keeps == ("log_prob",)
+    assert dqn_learner(dataclasses.replace(config, n_step=1), spec).keeps == ()
+
+
 def test_the_whole_agent_learns_them_from_replay():
     """Through its memory and loop, acting at random. Items of three steps are random walks, so the answer has noise."""
     settings = {"n_step": 3, "prioritized": True, "priority_correction": 1.0, "learning_rate": 2e-3}
+    settings["n_step_correction"] = "none"
     mdp, config = small_mdp(), dataclasses.replace(TABLE, **settings)
     state = train(mdp, config, 700)
     q = learned_q(config, state.params, jnp.arange(5, dtype=jnp.int32))
@@ -338,6 +482,13 @@ def test_a_sweep_over_floats_is_one_program():
         ({"exploration_start": 2.0}, "exploration_start = 2.0"),
         ({"target": "q-learning"}, "q_learning or expected_sarsa"),
         ({"n_step": 0}, "n_step = 0"),
+        ({"n_step_correction": "watkins"}, "none or cut or retrace"),
+        (
+            {"n_step_correction": "retrace", "target": "sarsa", **C51},
+            "count negative where target is sarsa.*none or cut",
+        ),
+        ({"retrace_lambda": 1.5}, "retrace_lambda = 1.5"),
+        ({"huber_threshold": 0.0}, "huber_threshold = 0.0"),
         ({"priority_exponent": 1.5}, "priority_exponent = 1.5"),
     ],
 )

@@ -16,7 +16,7 @@ from gymnasium import spaces
 
 from steersman import shards
 from steersman.agents.parts import config as groups
-from steersman.agents.parts import own_networks, training
+from steersman.agents.parts import multi_step, own_networks, training
 from steersman.agents.parts.checks import Rules
 from steersman.agents.parts.training import Optimiser, Trained
 from steersman.agents.parts.with_replay import BatchLearner, with_replay
@@ -82,7 +82,8 @@ def observe(state: Any, rollout: Rollout) -> Any:
 def replayed(learner: BatchLearner, config: OffPolicyConfig, spec: EnvSpec) -> Agent:
     """The agent that learns from uniform, or hindsight, replay as the config says."""
     size = config.replay_capacity, config.batch_size
-    memory = uniform(*size, n_step=config.n_step, gamma=config.gamma, frame_stack=config.frame_stack)
+    options: Any = {"gamma": config.gamma, "frame_stack": config.frame_stack, "path": multi_step.corrects(config)}
+    memory = uniform(*size, n_step=config.n_step, **options)
     if not (isinstance(config.hindsight, Real) and config.hindsight == 0):  # a swept one may be any
         if config.n_step > 1:
             raise UsageError(f"hindsight replaces the goal of single steps: n_step = {config.n_step} must be 1.")
@@ -208,6 +209,18 @@ def flat_actions(action: jax.Array) -> jax.Array:
 def shaped(action: jax.Array, spec: EnvSpec) -> jax.Array:
     """[B, A] -> [B, ...] as the action space has it."""
     return action.reshape(action.shape[0], *(spec.action_space.shape or ()))
+
+
+def check_density(algorithm: str, config: OffPolicyConfig) -> None:
+    """Raise UsageError where n-step targets cannot be corrected by the densities of actions that are not counted."""
+    why = "of a density no action has a probability, so none that was stored is the one to follow"
+    multi_step.check_correction(algorithm, config, why, "retrace")
+    if config.n_step_correction == "retrace" and config.exploration_noise != "gaussian":
+        raise UsageError(
+            f"{algorithm}: n_step_correction retrace needs the density that actions were drawn from, and with "
+            f"exploration_noise {config.exploration_noise} it depends on the noise before. Set exploration_noise to "
+            "gaussian, or n_step_correction to none."
+        )
 
 
 def action_size(spec: EnvSpec) -> int:

@@ -26,7 +26,7 @@ import jax.numpy as jnp
 
 from steersman.agents.off_policy import common
 from steersman.agents.off_policy.sac import SoftConfig
-from steersman.agents.parts import training
+from steersman.agents.parts import multi_step, training
 from steersman.agents.parts.algorithms import replayed
 from steersman.agents.parts.checks import Rules
 from steersman.agents.parts.training import Trained
@@ -61,6 +61,7 @@ class CrossQConfig(SoftConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        common.check_density("CrossQ", self)
         if self.layer_norm:
             raise UsageError(
                 "CrossQ: layer_norm = True, but batch renormalisation takes its place: it is the algorithm. Leave "
@@ -107,6 +108,7 @@ def crossq_learner(
     kind, outputs = policy_outputs(spec.action_space)
     goal = -float(size) if config.target_entropy is None else config.target_entropy
     adam, noise = common.adam(config, b1=config.adam_b1), common.action_noise(config.exploration_noise, size)
+    kept = multi_step.keeps(config)
 
     def make(sizes: tuple[int, ...], extra: int, outputs: int, gain: float) -> Callable[[Key], Net]:
         def one(key: Key) -> Net:
@@ -136,7 +138,8 @@ def crossq_learner(
         if not explore:
             return common.shaped(policy.mode(), spec), carry, {}
         carry, z = noise.step(carry, first, key)
-        return common.shaped(jnp.tanh(policy.loc + jnp.exp(policy.log_std) * z), spec), carry, {}
+        action = jnp.tanh(policy.loc + jnp.exp(policy.log_std) * z)
+        return common.shaped(action, spec), carry, {"log_prob": policy.log_prob(action)} if kept else {}
 
     def judge(critics: PyTree, moments: PyTree, obs: PyTree, action: jax.Array, train: bool):
         """Q [K, N] and the moments after it."""
@@ -147,22 +150,34 @@ def crossq_learner(
         batch, weight = sample.batch, sample.weight
         next_key, actor_key = jax.random.split(key)
         alpha = jnp.exp(state.log_temperature.params)
-        policy: Any = policy_of(kind, state.actor.params(state.actor_moments, batch.next_obs, train=False)[0])
+        steps = None if sample.path is None else multi_step.steps_of(config, sample.path)
+        next_obs = batch.next_obs if steps is None else steps.obs_t
+        policy: Any = policy_of(kind, state.actor.params(state.actor_moments, next_obs, train=False)[0])
         next_action, log_prob = policy.sample_and_log_prob(next_key)
-        both_obs = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), batch.obs, batch.next_obs)
-        both_actions = jnp.concatenate([common.flat_actions(batch.action), next_action])
+        size, judged = len(weight), [(batch.obs, common.flat_actions(batch.action)), (next_obs, next_action)]
+        if steps is not None:  # the actions that were taken next, too; none after the last step
+            before_last = jax.tree.map(lambda x: x[:-size], (steps.obs_t, common.flat_actions(steps.action_t)))
+            judged.append(before_last)
+        all_obs, all_actions = jax.tree.map(lambda *x: jnp.concatenate(x), *judged)
 
         actor_rate, critic_rate = common.rates(config, budget, state.steps)
 
         def critic_loss(critics: PyTree):
-            q, moments = judge(critics, state.critic_moments, both_obs, both_actions, train=True)
-            q_tm1, q_t = jnp.split(q, 2, axis=1)
+            q, moments = judge(critics, state.critic_moments, all_obs, all_actions, train=True)
+            q_tm1, q_t, q_taken = jnp.split(q, [size, size + len(next_action)], axis=1)
             v_t = jax.lax.stop_gradient(soft_value(q_t.min(0), log_prob, alpha))
-            error = td_error(q_tm1, batch.reward[None], sample.discount[None], v_t[None])
+            if steps is None:
+                error, agreement = td_error(q_tm1, batch.reward[None], sample.discount[None], v_t[None]), {}
+            else:
+                taken = jnp.pad(jax.lax.stop_gradient(q_taken.min(0)), (0, size))
+                chance = policy.log_prob(common.flat_actions(steps.action_t))
+                y, agreement = multi_step.target(config, steps, v_t, taken, chance)
+                error = y[None] - q_tm1
             loss = (weight[None] * 0.5 * jnp.square(error)).mean(1).sum()
-            return loss, (loss, error, q_tm1, moments)
+            return loss, (loss, error, q_tm1, moments, agreement)
 
-        critics, (loss, error, q, critic_moments), _ = training.descend(adam, critic_loss, state.critics, critic_rate)
+        critics, found, _ = training.descend(adam, critic_loss, state.critics, critic_rate)
+        loss, error, q, critic_moments, agreement = found
 
         def improve(actor: Trained, actor_moments: PyTree, log_temperature: Trained):
             def actor_loss(params: PyTree):
@@ -180,12 +195,12 @@ def crossq_learner(
         actor, actor_moments, log_temperature = training.every(
             config.policy_delay, state.updates, improve, state.actor, state.actor_moments, state.log_temperature
         )
-        metrics = {"critic_loss": loss, "q": q.mean(), "temperature": alpha}
+        metrics = {"critic_loss": loss, "q": q.mean(), "temperature": alpha, **agreement}
         moments = actor_moments, critic_moments
         after = CrossQState(actor, critics, *moments, log_temperature, state.updates + 1, state.steps)
         return after, jnp.abs(error).mean(0), metrics
 
-    return BatchLearner(init, noise.begin, act, learn, common.observe)
+    return BatchLearner(init, noise.begin, act, learn, common.observe, kept)
 
 
 ALGORITHM = replayed("crossq", CrossQConfig, crossq, "CrossQ: SAC with batch renormalisation, without target networks")

@@ -29,6 +29,7 @@ from steersman.agents.parts import training
 from steersman.agents.parts.algorithms import replayed
 from steersman.agents.parts.checks import Rules
 from steersman.agents.parts.config import TargetConfig
+from steersman.agents.parts.multi_step import check_correction
 from steersman.agents.parts.training import Trained
 from steersman.agents.parts.with_replay import BatchLearner
 from steersman.memory import Sample
@@ -48,6 +49,14 @@ class DDPGConfig(TargetConfig, OffPolicyConfig):
     """Standard deviation of the acting noise, in canonical actions (half the range is 1)."""
 
     rules = Rules(non_negative=("exploration_std",))
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        name, why = (
+            type(self).__name__.removesuffix("Config"),
+            "the policy is deterministic, so no stored action is its",
+        )
+        check_correction(name, self, why)
 
 
 class DDPGState(NamedTuple):

@@ -11,6 +11,9 @@ gradient step, from a batch of N transitions out of replay:
 4. Temperature: one Adam step on -log alpha mean (log pi(a | s) + target entropy); or alpha is fixed.
 5. Target critics: Qbar <- Qbar + tau (Q - Qbar).
 
+n steps (``n_step``) are followed to their end, unless ``n_step_correction`` is retrace (or cut, for discrete actions):
+y is then the return of ``theory.returns.retrace`` with V = min_k Qbar_k(s', a') - alpha log pi(a' | s') at each step.
+
 Discrete actions (Christodoulou 2019, arXiv:1910.07207): the critics give Q(s, .), and expectations over the policy are
 sums instead of samples, in 1, 3 and 4. The target entropy is 0.89 log A.
 
@@ -34,7 +37,7 @@ from gymnasium import spaces
 from steersman import shards
 from steersman.agents.off_policy import common
 from steersman.agents.off_policy.common import NetworkFactory, OffPolicyConfig
-from steersman.agents.parts import training
+from steersman.agents.parts import multi_step, training
 from steersman.agents.parts.algorithms import replayed
 from steersman.agents.parts.checks import Rules
 from steersman.agents.parts.config import TargetConfig
@@ -85,6 +88,7 @@ class Parts(NamedTuple):
     """What differs between the members of SAC's family. N transitions, K critics, M outputs each, J targets."""
 
     target: Callable[..., Any]  # (actor, target critics, alpha, batch, discount, key) -> y [N, J]
+    judge: Callable[..., Any]  # (actor, target critics, alpha, obs, action, key) -> (V, Q, log pi of the action), [N]
     critic_loss: Callable[..., tuple[jax.Array, jax.Array]]  # (critics, batch, y) -> (loss [K, N], Q [K, N])
     actor_loss: Callable[..., tuple[jax.Array, jax.Array]]  # (actor, critics, alpha, obs, key) -> (loss, log pi), [N]
 
@@ -105,6 +109,7 @@ def sac_learner(
     common.check_continuous("SAC", spec, discrete=True)
     if isinstance(spec.action_space, spaces.Discrete):
         return soft_learner("SAC", config, spec, network, discrete_parts(), budget=budget)
+    common.check_density("SAC", config)
     least = lambda z: z.min(0)  # [K, N, 1] -> [N, 1]
     loss = lambda z, y: 0.5 * jnp.square(z - y[None])[..., 0]
     parts = continuous_parts(least, loss, lambda z: least(z)[:, 0])
@@ -126,6 +131,12 @@ def continuous_parts(
         soft = soft_value(bootstrap(common.values(targets, batch.next_obs, action)), log_prob[:, None], alpha)
         return batch.reward[:, None] + discount[:, None] * trees.kept(discount[:, None], soft)
 
+    def judge(actor: Any, targets: PyTree, alpha: jax.Array, obs: PyTree, action: jax.Array, key: Key):
+        policy, action = jax.vmap(actor)(obs), common.flat_actions(action)
+        drawn, log_prob = policy.sample_and_log_prob(key)
+        q = lambda action: value(common.values(targets, obs, action))
+        return soft_value(q(drawn), log_prob, alpha), q(action), policy.log_prob(action)
+
     def critic_loss(critics: PyTree, batch: Rollout, y: jax.Array):
         z = common.values(critics, batch.obs, common.flat_actions(batch.action))
         return loss(z, y), z.mean(-1)
@@ -134,7 +145,7 @@ def continuous_parts(
         action, log_prob = jax.vmap(actor)(obs).sample_and_log_prob(key)
         return -soft_value(value(common.values(critics, obs, action)), log_prob, alpha), log_prob
 
-    return Parts(target, critic_loss, actor_loss)
+    return Parts(target, judge, critic_loss, actor_loss)
 
 
 def discrete_parts() -> Parts:
@@ -144,6 +155,10 @@ def discrete_parts() -> Parts:
         log_p = jax.vmap(actor)(batch.next_obs).log_probabilities()
         soft = expected_soft_value(common.values(targets, batch.next_obs).min(0), log_p, alpha)
         return (batch.reward + discount * trees.kept(discount, soft))[:, None]
+
+    def judge(actor: Any, targets: PyTree, alpha: jax.Array, obs: PyTree, action: jax.Array, key: Key):
+        log_p, q = jax.vmap(actor)(obs).log_probabilities(), common.values(targets, obs).min(0)
+        return expected_soft_value(q, log_p, alpha), trees.take(q, action), trees.take(log_p, action)
 
     def critic_loss(critics: PyTree, batch: Rollout, y: jax.Array):
         z = common.values(critics, batch.obs)  # [K, N, A]
@@ -155,7 +170,7 @@ def discrete_parts() -> Parts:
         q = jax.lax.stop_gradient(common.values(critics, obs).min(0))
         return -expected_soft_value(q, policy.log_probabilities(), alpha), -policy.entropy()
 
-    return Parts(target, critic_loss, actor_loss)
+    return Parts(target, judge, critic_loss, actor_loss)
 
 
 def soft_learner(
@@ -176,6 +191,10 @@ def soft_learner(
     if goal is None:
         goal = 0.89 * math.log(spec.action_space.n) if isinstance(spec.action_space, spaces.Discrete) else -float(size)
     adam, noise = common.adam(config), common.action_noise(config.exploration_noise, size)
+    kept = multi_step.keeps(config)
+
+    def recorded(policy: Any, action: jax.Array) -> dict[str, jax.Array]:
+        return {"log_prob": policy.log_prob(action)} if kept else {}
 
     def init(key: Key, first_rollout: Rollout) -> SACState:
         actor_key, critic_key = jax.random.split(key)
@@ -196,18 +215,28 @@ def soft_learner(
     def act(state: SACState, carry: PyTree, obs: PyTree, first: jax.Array, key: Key, *, explore: bool = True):
         policy = jax.vmap(state.actor.params)(obs)
         if discrete:
-            keys = shards.member_keys(key, first.shape[0])
-            return jax.vmap(lambda p, k: p.sample(k))(policy, keys) if explore else policy.mode(), carry, {}
+            if not explore:
+                return policy.mode(), carry, {}
+            action = jax.vmap(lambda p, k: p.sample(k))(policy, shards.member_keys(key, first.shape[0]))
+            return action, carry, recorded(policy, action)
         if not explore:
             return common.shaped(policy.mode(), spec), carry, {}
         carry, z = noise.step(carry, first, key)
-        return common.shaped(jnp.tanh(policy.loc + jnp.exp(policy.log_std) * z), spec), carry, {}
+        action = jnp.tanh(policy.loc + jnp.exp(policy.log_std) * z)
+        return common.shaped(action, spec), carry, recorded(policy, action)
 
     def learn(state: SACState, sample: Sample, key: Key) -> tuple[SACState, jax.Array, Metrics]:
         batch, weight = sample.batch, sample.weight
         target_key, actor_key = jax.random.split(key)
         alpha = jnp.exp(state.log_temperature.params)
-        y = parts.target(state.actor.params, state.targets, alpha, batch, sample.discount, target_key)
+        nets, agreement = (state.actor.params, state.targets, alpha), {}
+        if sample.path is None:
+            y = parts.target(*nets, batch, sample.discount, target_key)
+        else:
+            steps = multi_step.steps_of(config, sample.path)
+            judged = parts.judge(*nets, steps.obs_t, steps.action_t, target_key)
+            y, agreement = multi_step.target(config, steps, *judged)
+            y = y[:, None]
 
         actor_rate, critic_rate = common.rates(config, budget, state.steps)
 
@@ -232,11 +261,11 @@ def soft_learner(
             config.policy_delay, state.updates, improve, state.actor, state.log_temperature
         )
         targets = trees.polyak(state.targets, critics.params, config.tau)
-        metrics = {"critic_loss": loss, "q": q.mean(), "target": y.mean(), "temperature": alpha}
+        metrics = {"critic_loss": loss, "q": q.mean(), "target": y.mean(), "temperature": alpha, **agreement}
         after = SACState(actor, critics, targets, log_temperature, state.updates + 1, state.steps)
         return after, jnp.sqrt(2.0 * each.mean(0)), metrics
 
-    return BatchLearner(init, begin, act, learn, common.observe)
+    return BatchLearner(init, begin, act, learn, common.observe, kept)
 
 
 ALGORITHM = replayed("sac", SACConfig, sac, "soft actor-critic: continuous or discrete actions, replay")

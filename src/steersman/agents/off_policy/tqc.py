@@ -4,7 +4,7 @@ Each of K critics gives M atoms, the quantiles of the return at (s, a). Where SA
 pools the K M atoms of the target critics at (s', a'), a' ~ pi(. | s'), and leaves out the ``drop * K`` largest:
 
     y_j = r + gamma_t [z_(j) - alpha log pi(a' | s')],   j = 1 ... K (M - drop), ascending
-    critics:  mean over m and j of the quantile Huber loss of z_km(s, a) against y_j, kappa = 1
+    critics:  mean over m and j of the quantile Huber loss of z_km(s, a) against y_j, kappa = ``huber_threshold``
     actor:    mean [alpha log pi(a | s) - mean_km z_km(s, a)]
 
 How many atoms are dropped steers the over- or underestimation more finely than a minimum does. Everything else, the
@@ -28,6 +28,8 @@ from steersman.agents.off_policy.common import NetworkFactory
 from steersman.agents.off_policy.sac import SACConfig, continuous_parts, soft_learner
 from steersman.agents.parts.algorithms import replayed
 from steersman.agents.parts.checks import Rules
+from steersman.agents.parts.config import HuberLossConfig
+from steersman.agents.parts.multi_step import check_correction
 from steersman.agents.parts.with_replay import BatchLearner
 from steersman.errors import UsageError
 from steersman.theory.distributional import quantile_huber_loss
@@ -36,7 +38,7 @@ from steersman.types import Agent, EnvSpec
 
 
 @dataclass(frozen=True)
-class TQCConfig(SACConfig):
+class TQCConfig(HuberLossConfig, SACConfig):
     """Settings of TQC; the defaults are those of SB3-contrib."""
 
     num_quantiles: int = 25
@@ -53,6 +55,7 @@ class TQCConfig(SACConfig):
                 f"TQC: drop_quantiles = {self.drop_quantiles} of num_quantiles = {self.num_quantiles} leaves no "
                 "target. Drop fewer."
             )
+        check_correction("TQC", self, "of the distributions that it would mix some count negative")
 
 
 def tqc(config: TQCConfig, spec: EnvSpec, *, budget: int | None = None, network: NetworkFactory | None = None) -> Agent:
@@ -71,7 +74,8 @@ def tqc_learner(
     common.check_continuous("TQC", spec)
 
     def loss(z: jax.Array, y: jax.Array) -> jax.Array:
-        return quantile_huber_loss(z, jnp.broadcast_to(y[None], (z.shape[0], *y.shape))) / z.shape[-1]
+        y = jnp.broadcast_to(y[None], (z.shape[0], *y.shape))
+        return quantile_huber_loss(z, y, kappa=config.huber_threshold) / z.shape[-1]
 
     parts = continuous_parts(
         bootstrap=lambda z: truncated_atoms(z, config.drop_quantiles),

@@ -122,6 +122,10 @@ class ReplayConfig(Config):
     """Environment steps of a random policy that fill replay before learning starts."""
     n_step: int = 1
     """Rewards in a target before it bootstraps (n)."""
+    n_step_correction: str = "none"
+    """How far stored actions are followed that the policy may not take now: none, cut or retrace (n_step above 1)."""
+    retrace_lambda: float = 1.0
+    """Decay of the traces: 0 is one step, 1 follows as far as is safe (retrace)."""
     frame_stack: int = 1
     """Frames in one image observation: above 1 each is stored once."""
 
@@ -129,6 +133,8 @@ class ReplayConfig(Config):
         at_least_one=("batch_size", "replay_capacity", "n_step", "frame_stack"),
         positive=("update_ratio",),
         non_negative=("learning_starts",),
+        fraction=("retrace_lambda",),
+        choices={"n_step_correction": ("none", "cut", "retrace")},
     )
 
 
@@ -175,6 +181,16 @@ class TargetConfig(Config):
     """How far the targets move towards the networks when they do: 1 copies, less averages (Polyak)."""
 
     rules = Rules(fraction=("tau",))
+
+
+@dataclass(frozen=True)
+class HuberLossConfig(Config):
+    """How much large errors count."""
+
+    huber_threshold: float = 1.0
+    """Errors below it count squared, above it linearly (kappa); quantiles need it well below the returns' spread."""
+
+    rules = Rules(positive=("huber_threshold",))
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ moments move in ``observe``, with what has just been played, and a batch is seen
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
@@ -58,7 +59,7 @@ def with_observation_norm(agent: A, *, clip: float = 10.0) -> A:
         return ObservationNormState(inner, state.moments.update(_numbers(rollout.obs)))
 
     def learn(learner: BatchLearner, state: ObservationNormState, sample: Sample, key: Key):
-        sample = sample._replace(batch=normed(state.moments, sample.batch))
+        sample = _over(partial(normed, state.moments), sample)
         inner, priority, metrics = learner.learn(state.agent, sample, key)
         return state._replace(agent=inner), priority, metrics
 
@@ -123,11 +124,17 @@ def with_reward_scaling(agent: A, gamma: float | jax.Array, *, clip: float = 10.
         return RewardScalingState(learner.observe(state.agent, scaled(moments, rollout)), moments, PerEnv(returns))
 
     def learn(learner: BatchLearner, state: RewardScalingState, sample: Sample, key: Key):
-        sample = sample._replace(batch=scaled(state.moments, sample.batch, jnp.inf))
+        sample = _over(lambda rollout: scaled(state.moments, rollout, jnp.inf), sample)
         inner, priority, metrics = learner.learn(state.agent, sample, key)
         return state._replace(agent=inner), priority, metrics
 
     return _wrapped(agent, init, act, update, observe, learn)
+
+
+def _over(change: Callable[[Rollout], Rollout], sample: Sample) -> Sample:
+    """A sample whose batch, and path where it has one, are changed."""
+    path = None if sample.path is None else change(sample.path)
+    return sample._replace(batch=change(sample.batch), path=path)
 
 
 def _wrapped(agent: A, init: Any, act: Any, update: Any, observe: Any, learn: Any) -> A:

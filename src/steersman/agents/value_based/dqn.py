@@ -9,14 +9,16 @@ end of a task; a truncated item bootstraps from its true last state):
            expected_sarsa   pi the exploring policy of now, from q^-
            sarsa            all of pi on one action, drawn from that policy
     distribution categorical   q = sum_k z_k p_k: cross-entropy with R + D Z(s'), projected on the atoms z (C51,
-                               Bellemare et al. 2017); quantile: the quantile Huber loss (QR-DQN, Dabney et al. 2018)
+                               Bellemare et al. 2017); quantile: the quantile Huber loss (QR-DQN, Dabney et al. 2018),
+                               kappa = ``huber_threshold``
     dueling     q = V + A - mean_a A (Wang et al. 2016)
     noisy       the streams' weights have learned noise (Fortunato et al. 2018)
     prioritized items in proportion to |TD error|^alpha, w_i undoes that (Schaul et al. 2016)
-    n_step      R of n steps, no correction for the policy's having changed
+    n_step      R of n steps; their later actions are followed as far as ``n_step_correction`` says: cut (Watkins
+                1989, tree backup where pi is not greedy), retrace (Munos et al. 2016), or none: to the end
 
 Details: every ``target_period`` gradient steps q^- moves by ``tau`` towards q (1: a copy; period 1 and a small
-rate: Polyak averaging); bootstrapping is cut by termination alone; Huber loss with threshold 1, or the squared error;
+rate: Polyak averaging); bootstrapping is cut by termination alone; Huber's loss, or the squared error;
 Adam with eps 1e-5, the whole gradient's norm clipped; learning starts from ``learning_starts`` steps of random play;
 epsilon, or Boltzmann's temperature, falls in a straight line over a fraction of the run, and evaluation is greedy with
 the noise switched off; a batch shares one draw of a noisy network's noise, and each acting environment has its own;
@@ -36,7 +38,7 @@ import jax.numpy as jnp
 
 from steersman import shards
 from steersman.agents.parts import config as groups
-from steersman.agents.parts import training
+from steersman.agents.parts import multi_step, training
 from steersman.agents.parts.algorithms import replayed
 from steersman.agents.parts.checks import Rules
 from steersman.agents.parts.training import Trained
@@ -46,7 +48,7 @@ from steersman.agents.value_based import common, q_outputs
 from steersman.errors import UsageError
 from steersman.memory import Sample, prioritized, uniform
 from steersman.nets.value import QNetwork, QNetworkFactory
-from steersman.theory import trees
+from steersman.theory import returns, trees
 from steersman.types import Agent, EnvSpec, Key, Metrics, PyTree, Rollout
 
 
@@ -55,6 +57,7 @@ class DQNConfig(
     groups.ExplorationConfig,
     groups.TargetConfig,
     groups.ReplayConfig,
+    groups.HuberLossConfig,
     groups.RewardScalingConfig,
     groups.ObservationNormConfig,
     groups.NetworkConfig,
@@ -73,6 +76,8 @@ class DQNConfig(
     """Transitions remembered, over all environments."""
     learning_starts: int = 1_000
     """Environment steps of random play before learning."""
+    n_step_correction: str = "cut"
+    """How far stored actions are followed that the policy may not take now: none, cut or retrace (n_step above 1)."""
     learning_rate: float = 5e-4
     """Adam's step size at the start."""
     max_grad_norm: float | None = 10.0
@@ -129,6 +134,9 @@ class DQNConfig(
             )
         if self.distribution == "none":
             return
+        if self.target != "q_learning":
+            why = f"of the distributions that retrace mixes some count negative where target is {self.target}"
+            multi_step.check_correction("DQN", self, why, "cut")
         if self.loss != "huber":
             raise UsageError(
                 f"DQN: loss {self.loss} is of the TD error, but distribution {self.distribution} has a loss of its "
@@ -163,6 +171,7 @@ def dqn(
     """
     learner = dqn_learner(config, spec, budget=budget, network=network)
     common: dict[str, Any] = {"n_step": config.n_step, "gamma": config.gamma, "frame_stack": config.frame_stack}
+    common["path"] = multi_step.corrects(config)
     buffer = uniform(config.replay_capacity, config.batch_size, **common)
     if config.prioritized:
         schedule = {"beta": config.priority_correction, "beta_steps": budget or 0}
@@ -176,11 +185,13 @@ def dqn_learner(
 ) -> BatchLearner:
     """What ``dqn`` does with a batch, whatever memory it comes from."""
     adam = training.adam(max_grad_norm=config.max_grad_norm, eps=1e-5)
-    output = q_outputs.scalar(config.loss == "huber")
+    retraces = multi_step.keeps(config) != ()
+    output = q_outputs.scalar(config.loss == "huber", config.huber_threshold)
     if config.distribution == "categorical":
         output = q_outputs.categorical(config.v_min, config.v_max, config.num_atoms)
     elif config.distribution == "quantile":
-        output = q_outputs.quantile(config.num_atoms, mixed=config.target == "expected_sarsa")
+        mixed = config.target == "expected_sarsa" or retraces
+        output = q_outputs.quantile(config.num_atoms, mixed, config.huber_threshold)
 
     options: dict[str, Any] = {"outputs": output.size, "noisy": config.noisy}
     own = lambda key: QNetwork(spec, **config.network, dueling=config.dueling, **options, key=key)
@@ -211,18 +222,38 @@ def dqn_learner(
         noise = jax.vmap(lambda k: jax.random.fold_in(k, 1))(keys) if config.noisy else None
         q = q_of(apply(state.params, obs, noise), obs)
         policy = explorer(state, q, obs)
-        return jax.vmap(lambda p, k: p.sample(k))(policy, keys), carry, {}
+        action = jax.vmap(lambda p, k: p.sample(k))(policy, keys)
+        return action, carry, {"log_prob": policy.log_prob(action)} if retraces else {}
 
-    def next_policy(state: DQNState, out: jax.Array, obs: PyTree, keys: Key) -> jax.Array:
-        """pi(. | s') [N, A]: what the target averages over; ``out`` is the target network's."""
+    def next_policy(state: DQNState, out: jax.Array, obs: PyTree, keys: Key) -> tuple[jax.Array, jax.Array]:
+        """pi(. | s') [N, A], and what the target averages over: pi, or a draw of it. ``out``: the target network's."""
         q = q_of(out, obs)
         if config.target != "q_learning":
             policy = explorer(state, q, obs)
+            pi = policy.probabilities()
             if config.target == "expected_sarsa":
-                return policy.probabilities()
-            return trees.one_hot(policy.sample(keys[0]), q.shape[-1]).astype(jnp.float32)
+                return pi, pi
+            return pi, trees.one_hot(policy.sample(keys[0]), q.shape[-1]).astype(jnp.float32)
         selector = q_of(apply(state.params, obs, keys[1]), obs) if config.double else q
-        return trees.one_hot(jnp.argmax(selector, axis=-1), q.shape[-1]).astype(jnp.float32)
+        greedy = trees.one_hot(jnp.argmax(selector, axis=-1), q.shape[-1]).astype(jnp.float32)
+        return greedy, greedy
+
+    def corrected(state: DQNState, sample: Sample, path: Rollout, keys: Key):
+        """The items with their n steps joined into one: -> (sample, out_t, policy_t, metrics)."""
+        steps = multi_step.steps_of(config, path)
+        out = apply(state.target, steps.obs_t, keys[2])
+        pi, drawn = next_policy(state, out, steps.obs_t, keys)
+        followed = pi if retraces else drawn
+        c_t, metrics = multi_step.traces(config, steps, jnp.log(trees.take(followed, steps.action_t)))
+        length, size = steps.reward.shape
+        rows = lambda x: x.reshape(length, size, *x.shape[1:])
+        mixture = returns.multi_step_mixture(
+            steps.reward, steps.discount, rows(drawn), rows(steps.action_t), c_t, steps.lambda_t
+        )
+        out_t, policy_t = output.joined(rows(out), mixture)
+        batch = sample.batch._replace(reward=jnp.zeros((size,), jnp.float32))
+        sample = sample._replace(batch=batch, discount=jnp.ones((size,), jnp.float32))
+        return sample, out_t, policy_t, metrics
 
     def loss(params: PyTree, sample: Sample, out_t: jax.Array, policy_t: jax.Array, key: Key):
         """-> (the batch's loss, (priorities [N], metrics))."""
@@ -235,8 +266,11 @@ def dqn_learner(
 
     def learn(state: DQNState, sample: Sample, key: Key) -> tuple[DQNState, jax.Array, Metrics]:
         keys = jax.random.split(key, 4)
-        out_t = apply(state.target, sample.batch.next_obs, keys[2])
-        policy_t = next_policy(state, out_t, sample.batch.next_obs, keys)
+        if sample.path is None:
+            out_t, agreement = apply(state.target, sample.batch.next_obs, keys[2]), {}
+            policy_t = next_policy(state, out_t, sample.batch.next_obs, keys)[1]
+        else:
+            sample, out_t, policy_t, agreement = corrected(state, sample, sample.path, keys)
         rate = training.annealed(config, budget, state.steps)
         net, (priority, metrics), norm = training.descend(
             adam, loss, Trained(state.params, state.optimiser), rate, sample, out_t, policy_t, keys[3]
@@ -247,13 +281,13 @@ def dqn_learner(
         every = config.target_period == 1
         target = moved(state.target) if every else jax.lax.cond(due, moved, lambda old: old, state.target)
         level = common.exploration_level(config, budget, state.steps)
-        metrics |= {"exploration": level, "grad_norm": norm, "learning_rate": rate}
+        metrics |= agreement | {"exploration": level, "grad_norm": norm, "learning_rate": rate}
         return DQNState(net.params, target, net.optimiser, updates, state.steps), priority, metrics
 
     def observe(state: DQNState, rollout: Rollout) -> DQNState:
         return state._replace(steps=training.counted(state.steps, rollout))
 
-    return BatchLearner(init, lambda num_envs: (), act, learn, observe)
+    return BatchLearner(init, lambda num_envs: (), act, learn, observe, multi_step.keeps(config))
 
 
 ALGORITHM = replayed("dqn", DQNConfig, dqn, "deep Q-learning, all of Rainbow as switches: discrete actions, replay")

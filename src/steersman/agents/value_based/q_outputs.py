@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from steersman.theory import distributional, trees, values
+from steersman.theory.returns import Mixture
 from steersman.types import Array
 
 
@@ -19,21 +20,29 @@ class Output(NamedTuple):
     loss(out, action [N], reward [N], discount [N], out_t, policy_t [N, A]) -> (loss [N], priority [N]): of out at the
         action, against reward + discount times what out_t, at the successor, says of an action drawn from policy_t.
         The gradient flows through all of it; out_t is for the caller to hold constant.
+    joined(out_t [n, N, A] or [n, N, A, K], mixture of n rows) -> (out_t, policy_t), as of one successor, for ``loss``
+        with reward 0 and discount 1: its actions are those of n steps, each with the whole return that ends in it.
     """
 
     size: int  # K; 0: a number
     q: Callable[[jax.Array], jax.Array]
     loss: Callable[..., tuple[jax.Array, jax.Array]]
+    joined: Callable[[jax.Array, Mixture], tuple[jax.Array, jax.Array]]
 
 
-def scalar(huber: bool = True) -> Output:
-    """The value itself. Huber's loss of the TD error with threshold 1, or half its square; priority: its size."""
+def scalar(huber: bool = True, threshold: float | Array = 1.0) -> Output:
+    """The value itself. Huber's loss of the TD error, or half its square; priority: its size."""
 
     def loss(out: jax.Array, action: Array, reward: Array, discount: Array, out_t: jax.Array, policy_t: jax.Array):
         error = values.expected_sarsa(out, action, reward, discount, out_t, policy_t)
-        return distributional.huber(error) if huber else 0.5 * jnp.square(error), jnp.abs(error)
+        return distributional.huber(error, threshold) if huber else 0.5 * jnp.square(error), jnp.abs(error)
 
-    return Output(0, lambda out: out, loss)
+    def joined(out_t: jax.Array, mixture: Mixture) -> tuple[jax.Array, jax.Array]:
+        discount = mixture.discount_t[..., None]
+        q_t = mixture.r_t[..., None] + discount * trees.kept(discount, out_t)
+        return _one_state(q_t), _one_state(mixture.weight_t)
+
+    return Output(0, lambda out: out, loss, joined)
 
 
 def categorical(v_min: float | Array, v_max: float | Array, num: int) -> Output:
@@ -46,10 +55,19 @@ def categorical(v_min: float | Array, v_max: float | Array, num: int) -> Output:
         each = distributional.cross_entropy(target, _chosen(out, action))
         return each, each - distributional.entropy(target)
 
-    return Output(num, lambda out: (jax.nn.softmax(out, axis=-1) * z[None, None]).sum(-1), loss)
+    def joined(out_t: jax.Array, mixture: Mixture) -> tuple[jax.Array, jax.Array]:
+        """Mixed over actions, which keeps the projections few: each step is one action."""
+        total = mixture.weight_t.sum(-1, keepdims=True)
+        weight = jnp.maximum(mixture.weight_t, 0.0) / jnp.where(total > 0, total, 1.0)
+        mixed = (weight[..., None] * jax.nn.softmax(out_t, axis=-1)).sum(-2)  # [n, N, K]
+        target = distributional.categorical_projection(z, mixed, mixture.r_t, mixture.discount_t)
+        logits = jnp.log(jnp.maximum(target, jnp.finfo(target.dtype).tiny))  # of a step that does not count, too
+        return _one_state(logits[:, :, None]), _one_state(total)
+
+    return Output(num, lambda out: (jax.nn.softmax(out, axis=-1) * z[None, None]).sum(-1), loss, joined)
 
 
-def quantile(num: int, mixed: bool) -> Output:
+def quantile(num: int, mixed: bool, threshold: float | Array = 1.0) -> Output:
     """QR-DQN: ``num`` quantiles. The quantile Huber loss; priority: the loss.
 
     mixed: policy_t spreads over actions; otherwise it has all its weight on one, whose quantiles alone are the target.
@@ -63,10 +81,20 @@ def quantile(num: int, mixed: bool) -> Output:
             theta = theta.reshape(theta.shape[0], -1)
         else:
             weight, theta = None, jnp.where(policy_t[..., None] > 0, theta, 0.0).sum(1)
-        each = distributional.quantile_huber_loss(_chosen(out, action), theta, weight)
+        each = distributional.quantile_huber_loss(_chosen(out, action), theta, weight, kappa=threshold)
         return each, each
 
-    return Output(num, lambda out: out.mean(-1), loss)
+    def joined(out_t: jax.Array, mixture: Mixture) -> tuple[jax.Array, jax.Array]:
+        discount = mixture.discount_t[..., None, None]
+        theta_t = mixture.r_t[..., None, None] + discount * trees.kept(discount, out_t)
+        return _one_state(theta_t), _one_state(mixture.weight_t)
+
+    return Output(num, lambda out: out.mean(-1), loss, joined)
+
+
+def _one_state(x: jax.Array) -> jax.Array:
+    """[n, N, A, ...] -> [N, n A, ...]: the actions of n states side by side."""
+    return jnp.moveaxis(x, 0, 1).reshape(x.shape[1], -1, *x.shape[3:])
 
 
 def _chosen(out: jax.Array, action: Array) -> jax.Array:
