@@ -15,7 +15,7 @@ from steersman.run.settings import reopened, saved_settings, split, values_of
 Runs = Sequence[str | Path] | Mapping[str, Sequence[str | Path]]
 # Settings that change nothing of what is learned, but which seeds there are, where they run and what is told of them.
 ASIDE = {"seed", "seeds", "workers", "devices", "tensorboard", "wandb", "log_info", "keep_checkpoints"}
-ASIDE |= {"evaluation_episodes", "evaluate_every"}
+ASIDE |= {"evaluation_episodes", "evaluate_every", "evaluate_episodes"}
 _SHOWN = 3  # differences in a name
 
 
