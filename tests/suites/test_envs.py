@@ -132,6 +132,8 @@ def play(name, made, seed, actions):
     actions = jax.tree.map(np.asarray, actions)
     first = made.reset(seed)
     steps = [made.step(jax.tree.map(lambda x, t=t: x[t], actions)) for t in range(len(jax.tree.leaves(actions)[0]))]
+    names = set.intersection(*(set(step.info) for step in steps))  # some are told only where an episode ends
+    steps = [step._replace(info={name: step.info[name] for name in sorted(names)}) for step in steps]
     return Played(first, actions, jax.tree.map(lambda *x: np.stack(x), *steps))
 
 

@@ -19,6 +19,7 @@ GAMMA = 0.9
 COMMON = {"gamma": GAMMA, "hidden_sizes": (32,), "critic_sizes": (32,), "log_std_init": -0.5, "learning_rate": 1e-2}
 COMMON |= {"unroll_length": 8, "batch_size": 64, "replay_capacity": 4096, "learning_starts": 256, "tau": 0.05}
 COMMON |= {"num_quantiles": 5, "drop_quantiles": 1}
+COMMON |= {"normalize_observations": False, "scale_rewards": False}  # values are to be the environment's own
 COMMON |= {"update_ratio": 1 / 128}  # one gradient step an update
 OWN = {  # settings, updates
     "a2c": ({}, 800),

@@ -157,7 +157,7 @@ def test_a_divergence_where_it_is_asked_for():
 
 
 def test_leaves_that_are_no_arrays_are_left_alone():
-    made = agent("a2c", own(), CART, unroll_length=2)
+    made = agent("a2c", own(), CART, unroll_length=2, normalize_observations=False, scale_rewards=False)
     rollout = transitions_like(CART, (2, 3))
     key = jax.random.key(0)
     states = [made.init(key, rollout) for _ in range(2)]  # each with lambdas of its own

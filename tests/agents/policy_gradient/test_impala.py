@@ -16,6 +16,7 @@ from steersman.unroll import begin, unroll
 
 T, B = 4, 3
 SETTINGS = {"unroll_length": T, "hidden_sizes": (4,), "learning_rate": 0.05}
+SETTINGS |= {"normalize_observations": False, "scale_rewards": False}
 
 
 def play(agent, updates):

@@ -17,7 +17,9 @@ from steersman.run.evaluate import device_evaluator
 from steersman.run.loops.device_loop import device_loop
 from steersman.types import EnvSpec, Rollout
 
+PLAIN = {"normalize_observations": False, "scale_rewards": False}
 LEARNER = PPOConfig(
+    **PLAIN,
     unroll_length=16,
     num_epochs=4,
     num_minibatches=2,
@@ -129,7 +131,8 @@ def test_serves_every_space(observation, action):
 def one_update(**settings):
     """An update on a fixed batch with a wide step, so that the options' limits bind."""
     spec = spec_of(BOX, spaces.Discrete(3))
-    config = PPOConfig(**{"unroll_length": 8, "num_epochs": 8, "num_minibatches": 2, "learning_rate": 0.05} | settings)
+    small = PLAIN | {"unroll_length": 8, "num_epochs": 8, "num_minibatches": 2, "learning_rate": 0.05}
+    config = PPOConfig(**small | settings)
     agent = ppo(config, spec)
     rollout = zero_rollout(spec)
     rng = np.random.default_rng(1)
@@ -167,7 +170,8 @@ def test_penalty_coefficient_adapts_to_the_kl():
 
 def test_schedules_fall_linearly_and_end_at_zero():
     spec = spec_of(BOX, spaces.Discrete(3))
-    agent = ppo(PPOConfig(unroll_length=8, num_minibatches=1, num_epochs=1, learning_rate=1e-2), spec, budget=4 * 32)
+    small = {"unroll_length": 8, "num_minibatches": 1, "num_epochs": 1, "learning_rate": 1e-2}
+    agent = ppo(PPOConfig(**small, anneal_learning_rate=True), spec, budget=4 * 32)
     rollout = zero_rollout(spec)
     state, rates = agent.init(jax.random.key(0), rollout), []
     for i in range(6):
@@ -210,7 +214,8 @@ def test_a_sweep_over_learning_rates_is_one_program():
 
     def train(learning_rate, seed):
         agent = ppo(
-            PPOConfig(unroll_length=4, num_minibatches=1, hidden_sizes=(4,), learning_rate=learning_rate), made.spec
+            PPOConfig(unroll_length=4, num_minibatches=1, hidden_sizes=(4,), learning_rate=learning_rate, **PLAIN),
+            made.spec,
         )
         rollout = jax.tree.map(jnp.asarray, zero_rollout(made.spec, 4, 4))
         state = agent.init(jax.random.fold_in(jax.random.key(0), seed), rollout)

@@ -20,7 +20,16 @@ from steersman.types import EnvSpec, Rollout
 
 T, B = 16, 4
 BOX = spaces.Box(-1, 1, (3,))
-CONFIG = TRPOConfig(unroll_length=T, num_minibatches=2, value_epochs=2, hidden_sizes=(8,), gamma=0.9, damping=0.01)
+CONFIG = TRPOConfig(
+    unroll_length=T,
+    num_minibatches=2,
+    value_epochs=2,
+    hidden_sizes=(8,),
+    gamma=0.9,
+    damping=0.01,
+    normalize_observations=False,
+    scale_rewards=False,
+)
 
 
 @cache

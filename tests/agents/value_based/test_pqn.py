@@ -202,7 +202,7 @@ def test_mistakes():
         PQNConfig(exploration_end=1.5)
     with pytest.raises(UsageError, match="encoder = 'natur'.*Did you mean nature"):
         PQNConfig(encoder="natur")
-    with pytest.raises(UsageError, match="network must be a function"):
+    with pytest.raises(UsageError, match="cannot train your network: it is an int"):
         pqn(PQNConfig(), spec_of(BOX), network=3)
 
 

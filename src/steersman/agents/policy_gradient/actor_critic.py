@@ -58,6 +58,10 @@ class ActorCriticConfig(ActorCriticLossConfig, OnPolicyConfig):
     """What the critic learns: q (the lecture's plain form) or v (the advantage form)."""
     trace_lambda: float | None = None
     """Decay of the eligibility traces; none: no traces, which is lambda = 0."""
+    normalize_observations: bool = False
+    """Standardise observations by running moments, saved with the policy; of the first few steps they say little."""
+    scale_rewards: bool = False
+    """Divide rewards by the running standard deviation of the discounted return."""
 
     rules = Rules(fraction=("trace_lambda",), choices={"critic": ("q", "v")})
 

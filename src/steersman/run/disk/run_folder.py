@@ -167,8 +167,9 @@ def _how_to_resume(path: Path) -> str:
         return f"steersman train --resume {path}"
 
 
-_OURS = ("config.json", "metrics.jsonl", "summary.json", "checkpoints", "tensorboard", "wandb", "wandb-id", ".lock")
-_OURS = (*_OURS, "best*", "curve.*", "video.*", "saliency.*")  # what a run, and what is made of it, is kept in
+# What a run, and what is made of it, is kept in.
+_OURS = ("config.json", "metrics.jsonl", "summary.json", "initial.safetensors", "checkpoints", "best*", ".lock")
+_OURS = (*_OURS, "tensorboard", "wandb", "wandb-id", "curve.*", "video.*", "saliency.*")
 
 
 def remove(path: str | Path) -> None:
