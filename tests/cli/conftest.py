@@ -11,7 +11,8 @@ from jax.experimental.compilation_cache import compilation_cache
 from steersman.cli.main import run as cli
 
 FLAGS = "--no-preset --num-envs 4 --unroll-length 8 --num-minibatches 2 --num-epochs 1 --hidden-sizes 8"
-FLAGS = f"{FLAGS} --evaluation-episodes 4 --evaluate-every 0 --devices 1 --schedule-steps 1000".split()
+FLAGS = f"{FLAGS} --evaluation-episodes 4 --evaluate-every 0 --devices 1 --schedule-steps 1000"
+FLAGS = f"{FLAGS} --no-normalize-observations --no-scale-rewards --anneal-learning-rate".split()
 
 OWN = '''
 import signal

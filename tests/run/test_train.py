@@ -365,7 +365,7 @@ def test_a_fault_names_the_number_that_is_too_large():
 
     def said(obs=0.0, returned=1.0, memory=()):
         acting = Acting((), {"lidar": jnp.zeros((2, 3)).at[1, 2].set(obs)}, jnp.zeros(2, bool), ())
-        episodes = Episodes(*(np.array([x]) for x in (2, returned, 10)), np.zeros((1, 0)))
+        episodes = Episodes(*(np.array([x]) for x in (2, returned, 10)), np.zeros((1, 0)), {}, ())
         totals = Totals(episodes, {"loss": np.array([np.nan])}, 1)
         with pytest.raises(TrainingFault) as caught:
             progress.check_finite(totals, 1000, None, LoopState(memory, acting, jax.random.key(0)))

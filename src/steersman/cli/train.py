@@ -90,10 +90,15 @@ class Asked:
     flags: list[str]
 
     @property
+    def given(self) -> set[str]:
+        """The settings that flags name."""
+        names = (re.sub("^--(no-)?", "", flag).partition("=")[0] for flag in self.flags if flag.startswith("--"))
+        return {name.replace("-", "_") for name in names}
+
+    @property
     def named(self) -> set[str]:
         """The settings that are asked for: by flags, or as another run's; those of a preset are defaults."""
-        flags = {f.partition("=")[0].removeprefix("--").replace("-", "_") for f in self.flags if f.startswith("--")}
-        return flags if self.source.startswith("preset") else flags | self.base.keys()
+        return self.given if self.source.startswith("preset") else self.given | self.base.keys()
 
 
 def run(arguments: list[str]) -> int:
@@ -216,8 +221,9 @@ def _taken(flag: str, arguments: list[str]) -> tuple[str | None, list[str]]:
 def _notes(asked: Asked, settings: dict[str, Any], before: dict[str, Any]) -> list[str]:
     """What differs from the defaults, and why, for people to read."""
     show = lambda names: ", ".join(f"{name}={settings[name]}" for name in names)
-    yours = [name for name in settings if name in asked.named]
-    fitting = [name for name in settings if name not in asked.named and settings[name] != before[name]]
+    changed = [name for name in settings if settings[name] != before[name]]
+    fitting = [name for name in changed if name not in asked.named]
+    yours = [name for name in settings if name in asked.given or (name in changed and name not in fitting)]
     kept = [name for name in asked.base if settings[name] == before[name] and name not in yours]
     notes = []
     if asked.source.startswith("preset") and kept:

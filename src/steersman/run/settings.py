@@ -8,12 +8,14 @@ import tomllib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from importlib import resources
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from steersman.errors import UsageError, nearest
-from steersman.types import Algorithm
+
+if TYPE_CHECKING:
+    from steersman.types import Algorithm  # and JAX, for which drawing a run does not wait
 
 
 @dataclass(frozen=True)

@@ -121,8 +121,8 @@ FORMS = {
 def played(environments, space, seeds):
     """The observations and last observations of seven steps, as a process with these members gives them."""
     members, leaves = Members([lambda e=e: e for e in environments]), leaves_of(space, inside_space(space))
-    block = Block.allocate(leaves, len(environments), 0)
-    members.attach(leaves, leaves_of(spaces.Discrete(2), spaces.Discrete(2)), False, block)
+    block = Block.allocate(leaves, len(environments), 0, 0)
+    members.attach(leaves, leaves_of(spaces.Discrete(2), spaces.Discrete(2)), False, block, ())
     members.reset(seeds)
     seen = [[x.copy() for x in block.obs]]
     for _ in range(7):

@@ -612,7 +612,7 @@ def test_observations_outside_their_box_are_told_once():
 def test_entries_that_get_lost_are_named():
     see = lambda: {"x": number(0)}
     lost = lambda t, _: (see() if t < 4 else {"y": number(0)}, 0.0, False, False, {})
-    assert "without ['x'] from step (got ['y'])" in fault(lost, spaces.Dict({"x": ONE}), 5, 2, lambda: (see(), {}))
+    assert "without ['x'] (got y) from step" in fault(lost, spaces.Dict({"x": ONE}), 5, 2, lambda: (see(), {}))
 
 
 def test_wider_floats_and_whole_numbers_are_cast():
@@ -803,7 +803,7 @@ def test_missing_simulators_get_the_pip_line(monkeypatch):
         make("Made-v0", 1)
     for module in ("ale_py", "ale_py.env"):  # also where another test has imported it
         monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(UsageError, match=r"ALE/Pong-v5 needs ale-py.*'steersman\[atari\]'"):
+    with pytest.raises(UsageError, match=r"ALE/Pong-v5 needs ale-py.*pip install -e '.\[atari\]'"):
         make("ALE/Pong-v5", 1)
 
 

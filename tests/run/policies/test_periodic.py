@@ -63,7 +63,7 @@ def test_who_says_how_often_gets_it():
 def test_lengths_of_training_episodes_are_as_of_the_last_one_due():
     spent = Spent(7.0, 3.0)
     assert spent.now() == spent
-    played = Episodes(np.array([1, 1]), np.zeros(2), np.array([10, 30]), np.zeros((2, 0)))
+    played = Episodes(np.array([1, 1]), np.zeros(2), np.array([10, 30]), np.zeros((2, 0)), {}, ())
     assert spent.plus(played).plus(played).now() == Spent(7.0, 20.0)
 
 

@@ -30,8 +30,10 @@ def names(runs):
 
 
 def test_equal_settings_are_one_line_whatever_is_told_of_the_run(make_run):
-    a = make_run("a", run={"seed": 0}, num_epochs=4)
-    b = make_run("b", run={"seed": 1, "workers": 2, "devices": 1, "tensorboard": True, "log_info": ["x"]}, num_epochs=4)
+    a = make_run("a", run={"seed": 0}, num_epochs=10)
+    b = make_run(
+        "b", run={"seed": 1, "workers": 2, "devices": 1, "tensorboard": True, "log_info": ["x"]}, num_epochs=10
+    )
     c = make_run("c", run={"seed": 7, "seeds": 2, "evaluation_episodes": 3})  # the default, said by nobody
     assert names([a, b, c]) == ({"ppo": [("a", [0]), ("b", [0]), ("c", [0, 1])]}, "CartPole-v1")
 

@@ -143,7 +143,7 @@ def _inside(x: np.ndarray, leaf: Leaf) -> np.ndarray:
 def _info_of(infos: dict[str, Any], i: int, ended: bool) -> dict[str, Any]:
     """The info of member ``i``'s own step: once its episode has ended, ``infos`` has the reset's. No dicts."""
     given = infos.get("final_info", infos) if ended else infos
-    names = [name for name, values in given.items() if not name.startswith("_") and not isinstance(values, dict)]
+    names = [n for n, x in given.items() if not (n.startswith("_") or n == "final_obs" or isinstance(x, dict))]
     return {name: given[name][i] for name in names if bool(given.get(f"_{name}", {i: True})[i])}
 
 

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from steersman.agents import ALGORITHMS
 from steersman.errors import UsageError
 from steersman.run.disk.run_folder import compared, read_config, warn
 from steersman.run.settings import reopened, saved_settings, split, values_of
@@ -71,6 +70,8 @@ def _found(path: Path) -> Iterator[_Found]:
 
 def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
     """All settings of a run: those that came up after it are at their defaults, where its algorithm is at hand."""
+    from steersman.agents import ALGORITHMS  # and JAX, for which looking at one run does not wait
+
     saved = saved_settings(config)
     entry = ALGORITHMS.get(config["algorithm"])  # a run folder alone imports nothing of the user's
     try:

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from steersman.episodes import SUCCESS
 from steersman.errors import UsageError, nearest
 from steersman.run.disk.files import replacing
 from steersman.run.disk.logs import columns, read_metrics
@@ -102,7 +101,7 @@ Table = Mapping[str, np.ndarray]  # name -> column
 
 def _metric(name: str, tables: Sequence[tuple[Table, Drawn]]) -> str:
     """A metric by its own name, or by that of the number that it is the mean of: ``success`` is ``success_100``."""
-    whole = [f"{'success' if name in SUCCESS else name}_100", f"episode_{name}"]
+    whole = [f"{name}_100", f"{name.removeprefix('is_')}_100", f"episode_{name}"]
     name = next((n for n in (name, *whole) if any(n in table for table, _ in tables)), name)
     for table, run in tables:
         if name not in table:
