@@ -187,7 +187,7 @@ SCENARIOS = {
             *threads("sb3", 60_000),
             Contender("sb3", "8 processes", 60_000, ("--threads", "1", "--processes")),
         ),
-        {"sb3": 2.0, "1 worker, sb3": 2.0},
+        {"sb3": 2.5, "1 worker, sb3": 2.5},
     ),
     "dqn-cartpole": Scenario(
         DQN,

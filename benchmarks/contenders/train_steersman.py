@@ -15,6 +15,7 @@ import jax
 
 import steersman
 from steersman.run.events import Trained
+from steersman.run.settings import RunConfig
 
 ON_POLICY = {  # the shape's name of a setting -> ours
     "num_envs": "num_envs",
@@ -81,6 +82,8 @@ def mark(event: Any) -> None:
         marks.append((time.perf_counter(), event.steps))
 
 
+if "evaluate_every" in RunConfig.__dataclass_fields__:  # an earlier version has none
+    settings |= {"evaluate_every": 0}  # nobody evaluates
 result = steersman.train(
     algorithm,
     environment,

@@ -15,7 +15,8 @@ PLACE = "Pendulum-v1"
 
 def recorded(folder, steps, count=20_000):
     """Transitions of a policy that SAC learned in so many steps."""
-    steersman.train("sac", PLACE, seed=0, steps=steps, evaluation_episodes=0, out=folder / "run")
+    warm_up = {"learning_starts": 500}  # also where that is nearly all of the steps
+    steersman.train("sac", PLACE, seed=0, steps=steps, **warm_up, evaluation_episodes=0, out=folder / "run")
     return steersman.collect(folder / "run", folder / "data", steps=count, explore=True)
 
 
