@@ -28,7 +28,7 @@ SEED = 4_000_000  # to which a training's seed is added
 TIMES = 16  # evaluations of a run, as long as they are cheap
 EPISODES = 5  # of each, at most by default
 # What evaluations may cost of what the steps of training do: with what learning takes besides, below 5% of its time.
-SHARE = {"compiled": 1 / 6, "host": 1 / 16}
+SHARE = {"compiled": 1 / 6, "host": 1 / 20}
 CALL = 3  # what a step on the host costs beside its members', counted in members
 LENGTH = 1000  # that of an episode, where nothing is known of it
 
