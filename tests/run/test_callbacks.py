@@ -10,8 +10,9 @@ import steersman
 from steersman import errors
 from steersman.errors import UsageError
 from steersman.run import events
-from steersman.run.callbacks import StopAtReturn, StopWithoutProgress, Unending
+from steersman.run.callbacks import Curve, StopAtReturn, StopWithoutProgress, Unending
 from steersman.run.disk import checkpoint, logs
+from steersman.run.disk.run_folder import open_run
 from steersman.run.events import Compiling, Done, Saved, Stop, Trained
 
 STEPS = 640
@@ -224,3 +225,13 @@ def test_episodes_that_never_end_are_told_once(monkeypatch):
     patient = Unending(num_envs=1, limit=27_000)
     for steps in (0, 26_999):
         patient(row(steps, 0))
+
+
+def test_the_curve_of_a_run_is_the_rolling_mean(trained, monkeypatch):
+    drawn = []
+    monkeypatch.setattr("steersman.run.show.plots.learning_curve", lambda runs, out, *, y: drawn.append(y))
+    curve = Curve(open_run(trained.run))
+    curve(Done(None, {}, trained.history))
+    curve(Done(None, {}, [{"return_100": np.nan, "evaluation_return": 1.0}]))
+    curve(Done(None, {}, [{"return_100": np.nan}]))
+    assert drawn == ["return_100", "evaluation_return"]

@@ -103,7 +103,7 @@ class Curve:
     def __call__(self, event: Any) -> None:
         if not isinstance(event, Done):
             return
-        for name in ("episode_return", "evaluation_return"):  # who learns from data has but the second
+        for name in ("return_100", "evaluation_return"):  # who learns from data has but the second
             if any(np.isfinite(row.get(name, np.nan)).any() for row in event.history):
                 from steersman.run.show import plots
 
