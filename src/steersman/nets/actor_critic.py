@@ -24,7 +24,8 @@ ActorCriticFactory = Callable[[Key, EnvSpec], Any]  # -> a module: obs -> (distr
 class ActorCritic(eqx.Module):
     """``obs -> (distribution over actions, value)`` for one observation; ``vmap`` it over a batch.
 
-    Two trunks (encoder, then MLP), one each for policy and value, or one for both (``share_trunk``).
+    Two trunks (encoder, then MLP), one each for policy and value, or one for both (``share_trunk``). policy_sees,
+    value_sees: the keys of a Dict observation that each reads; none: all.
     """
 
     policy_encoder: Encoder
@@ -47,16 +48,19 @@ class ActorCritic(eqx.Module):
         layer_norm: bool = False,
         log_std_init: float = 0.0,
         state_dependent_std: bool = False,
+        policy_sees: Sequence[str] = (),
+        value_sees: Sequence[str] = (),
         key: Key,
     ):
         keys = jax.random.split(key, 6)
         space = spec.observation_space
         self.has_mask = isinstance(space, spaces.Dict) and MASK in space.spaces
-        read = partial(Encoder, space, encoder, channels=channels, layer_norm=layer_norm)
+        of = lambda names: spaces.Dict({name: space[name] for name in names}) if names else space
+        read = lambda names, key: Encoder(of(names), encoder, channels=channels, layer_norm=layer_norm, key=key)
         trunk = partial(MLP, sizes=hidden_sizes, activation=activation, layer_norm=layer_norm)
-        self.policy_encoder = read(key=keys[0])
+        self.policy_encoder = read(policy_sees, keys[0])
         self.policy_trunk = trunk(self.policy_encoder.out_size, key=keys[1])
-        self.value_encoder = None if share_trunk else read(key=keys[2])
+        self.value_encoder = None if share_trunk else read(value_sees, keys[2])
         self.value_trunk = None if self.value_encoder is None else trunk(self.value_encoder.out_size, key=keys[3])
         width = self.policy_trunk.out_size
         self.policy_head = PolicyHead(

@@ -14,6 +14,8 @@ from steersman.agents.parts.checks import Rules, check_config
 from steersman.nets.encoders import ENCODERS
 from steersman.nets.layers.conv import CHANNELS
 from steersman.nets.layers.mlp import ACTIVATIONS
+from steersman.nets.memory.cells import SCANS
+from steersman.nets.memory.remembered import MEMORIES, MemorySettings
 from steersman.theory.exploration import NOISES
 
 
@@ -67,6 +69,35 @@ class NetworkConfig(Config):
 
 
 @dataclass(frozen=True)
+class MemoryConfig(Config):
+    """What is remembered of an episode, where one observation does not tell enough."""
+
+    memory: str = "none"
+    """Of the network: none, gru, lstm, lru (linear, complex poles), tcn (temporal convolutions) or window (the last
+    observations, joined)."""
+    memory_size: int = 64
+    """Width of the memory; a window is as wide as what it holds."""
+    memory_context: int | None = None
+    """How far back: the steps of a window (none: 4), those that convolutions see (32), the longest time constant that
+    the gates of gru and lstm (64) and the poles of lru (1000) start with."""
+    memory_slow: bool = True
+    """Start with gates and poles of all time constants up to memory_context; off: the cells' plain initialisation."""
+    memory_scan: str = "auto"
+    """How an lru goes over a sequence: sequential, parallel, or auto, which is the faster one (by the backend)."""
+    previous_action: bool = True
+    """Let memory see the previous action too, and whether there was one."""
+
+    rules = Rules(at_least_one=("memory_size", "memory_context"), choices={"memory": MEMORIES, "memory_scan": SCANS})
+
+    @property
+    def remembers(self) -> MemorySettings:
+        """The settings above, as the networks take them."""
+        return MemorySettings(
+            self.memory, self.memory_size, self.memory_context, self.memory_slow, self.memory_scan, self.previous_action
+        )
+
+
+@dataclass(frozen=True)
 class OptimiserConfig(Config):
     """How parameters move."""
 
@@ -104,8 +135,11 @@ class EpochsConfig(Config):
     """Passes over the rollout in one update."""
     num_minibatches: int = 4
     """Minibatches in one pass; it must divide unroll_length * num_envs."""
+    sequence_length: int | None = None
+    """Steps of one environment that stay together in a minibatch, of an agent with memory, and over which gradients
+    flow back; none: as many as num_minibatches allows."""
 
-    rules = Rules(at_least_one=("num_epochs", "num_minibatches"))
+    rules = Rules(at_least_one=("num_epochs", "num_minibatches", "sequence_length"))
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from gymnasium import spaces
 
 from steersman.errors import UsageError, raised_at
+from steersman.nets.memory.remembering import Remembering
 from steersman.spaces import abstract
 from steersman.types import Array, EnvSpec, Key, PyTree
 
@@ -34,11 +35,34 @@ class Learned(eqx.Module):
         return eqx.combine(self.arrays, self.rest)(*args)
 
 
-def own_network(algorithm: str, spec: EnvSpec, network: Any, form: str, wrong: Wrong) -> Callable[[Key], PyTree]:
+class LearnedMemory(Learned, Remembering):
+    """``Learned``, of a module that remembers."""
+
+    @property
+    def whole(self) -> Any:
+        return eqx.combine(self.arrays, self.rest)
+
+    def begin(self) -> PyTree:
+        return self.whole.begin()
+
+    def step(self, carry: PyTree, obs: PyTree) -> tuple[PyTree, PyTree]:
+        return self.whole.step(carry, obs)
+
+    def acted(self, carry: PyTree, action: PyTree) -> PyTree:
+        return self.whole.acted(carry, action)
+
+    def sequence(self, carry: PyTree, obs: PyTree, first: jax.Array, action: PyTree) -> tuple[PyTree, PyTree]:
+        return self.whole.sequence(carry, obs, first, action)
+
+
+def own_network(
+    algorithm: str, spec: EnvSpec, network: Any, form: str, wrong: Wrong, *, remembers: bool = False
+) -> Callable[[Key], PyTree]:
     """-> key -> what the user's factory gives for ``spec``, fit to be trained.
 
-    form: of the module, for messages: "obs -> (distribution, value)". Raises UsageError where ``network`` is no factory
-    ``(key, spec) -> module``, where it or the module fails, and where ``wrong`` says so.
+    form: of the module, for messages: "obs -> (distribution, value)". remembers: whether it may be a ``Remembering``.
+    Raises UsageError where ``network`` is no factory ``(key, spec) -> module``, where it or the module fails, and where
+    ``wrong`` says so.
     """
     told = partial(_told, algorithm, form)
     _check_factory(network, told)
@@ -53,7 +77,7 @@ def own_network(algorithm: str, spec: EnvSpec, network: Any, form: str, wrong: W
         if held and held[0][0] == shape:
             rest = held[0][1]
         held[:] = [(shape, rest)]
-        return Learned(arrays, rest)
+        return (LearnedMemory if isinstance(module, Remembering) else Learned)(arrays, rest)
 
     def make(key: Key) -> PyTree:
         made = network(key, spec)
@@ -65,6 +89,12 @@ def own_network(algorithm: str, spec: EnvSpec, network: Any, form: str, wrong: W
         nonlocal trying
         module = make(key)
         trying = f"on one observation of shape {jax.tree.map(lambda x: x.shape, obs)}"
+        if isinstance(module, Remembering):
+            if not remembers:
+                raise told(f"{describe(module)} remembers, and {algorithm} learns from single steps, in any order")
+            obs, problem = memory(module, obs, spec)
+            if problem:
+                raise told(problem)
         if problem := wrong(module, obs, key):
             raise told(problem)
         return ()
@@ -126,6 +156,27 @@ def called(module: Any, *args: Any) -> tuple[Any, str]:
     if not callable(module):
         return None, f"the function gives {describe(module)}, which cannot be called"
     return module(*args), ""
+
+
+def memory(module: Remembering, obs: PyTree, spec: EnvSpec) -> tuple[PyTree, str]:
+    """-> (what a module that remembers sees in one observation, what is wrong with its memory)"""
+    carry = module.begin()
+    leaves = jax.tree.leaves(carry)
+    if not leaves:
+        return None, "its begin() gives a carry without arrays, and so it remembers nothing"
+    for leaf in leaves:
+        if not (isinstance(leaf, Array) and jnp.issubdtype(leaf.dtype, jnp.floating)):
+            what = leaf.dtype if isinstance(leaf, Array) else describe(leaf)
+            return None, f"its carry holds {what}; all of it must be arrays of floating numbers"
+    given = module.step(carry, obs)
+    if problem := pair(given, "its step", "(carry, seen)"):
+        return None, problem
+    action = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), abstract(spec.action_space))
+    form = lambda tree: jax.tree.map(lambda x: (jnp.shape(x), jnp.result_type(x)), tree)
+    for after, name in ((given[0], "step"), (module.acted(given[0], action), "acted")):
+        if jax.tree.structure(after) != jax.tree.structure(carry) or form(after) != form(carry):
+            return None, f"its {name} gives a carry of {form(after)}; begin() gives {form(carry)}, and it must stay so"
+    return given[1], ""
 
 
 def pair(thing: Any, what: str, names: str) -> str:

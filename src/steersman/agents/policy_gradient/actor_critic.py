@@ -42,6 +42,7 @@ from steersman.agents.parts.training import Trained
 from steersman.agents.parts.wrappers import normalised
 from steersman.agents.policy_gradient import common
 from steersman.agents.policy_gradient.common import OnPolicyConfig
+from steersman.errors import UsageError
 from steersman.nets.actor_critic import ActorCriticFactory
 from steersman.nets.critics import ActionValue, Critic
 from steersman.theory import returns, values
@@ -64,6 +65,14 @@ class ActorCriticConfig(ActorCriticLossConfig, OnPolicyConfig):
     """Divide rewards by the running standard deviation of the discounted return."""
 
     rules = Rules(fraction=("trace_lambda",), choices={"critic": ("q", "v")})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.memory != "none":
+            raise UsageError(
+                f"actor_critic learns from one step at a time, its traces from their gradients; a memory ({self.memory}) "
+                "is learned from sequences. Train a2c, ppo, impala, trpo, reinforce or pqn with it."
+            )
 
 
 class Networks(NamedTuple):
@@ -121,7 +130,7 @@ def actor_critic(
     ``nets.actor_critic.ActorCritic`` as the config says. The q form has a second one, ``nets.critics.ActionValue``.
     Raises UsageError for an action space that no policy head serves.
     """
-    make_network = common.network_maker("actor_critic", config, spec, network)
+    make_network = common.network_maker("actor_critic", config, spec, network, remembers=False)
     adam = common.adam(config)
 
     def init(key: Key, first_rollout: Rollout) -> ActorCriticState:

@@ -6,7 +6,7 @@ are estimated; that is what their files hold.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -17,10 +17,13 @@ import jax.numpy as jnp
 from steersman import shards
 from steersman.agents.parts import config as groups
 from steersman.agents.parts import own_networks, training
+from steersman.agents.parts import remembering as parts
 from steersman.agents.parts.checks import check_network
 from steersman.agents.parts.minibatches import standardise
 from steersman.agents.parts.training import Trained
+from steersman.errors import UsageError
 from steersman.nets.actor_critic import ActorCritic, ActorCriticFactory
+from steersman.nets.memory import remembering
 from steersman.theory import returns, surrogates
 from steersman.types import Agent, EnvSpec, Key, Metrics, PyTree, Rollout
 
@@ -37,6 +40,13 @@ class PolicyConfig(groups.Config):
     """Log standard deviation of a Gaussian policy at the start."""
     state_dependent_std: bool = False
     """Let the network give the log-std instead of a free parameter."""
+    share_memory: bool = True
+    """One memory for policy and value, where there is one."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.share_trunk and not self.share_memory:
+            raise UsageError("share_trunk = True is one trunk behind one memory; share_memory = False asks for two.")
 
 
 @dataclass(frozen=True)
@@ -44,6 +54,7 @@ class OnPolicyConfig(
     PolicyConfig,
     groups.RewardScalingConfig,
     groups.ObservationNormConfig,
+    groups.MemoryConfig,
     groups.NetworkConfig,
     groups.OptimiserConfig,
     groups.RolloutConfig,
@@ -78,43 +89,60 @@ def start(config: OnPolicyConfig, params: PyTree) -> LearnerState:
 
 
 def network_maker(
-    name: str, config: OnPolicyConfig, spec: EnvSpec, network: ActorCriticFactory | None, *, kl: bool = False
+    name: str,
+    config: OnPolicyConfig,
+    spec: EnvSpec,
+    network: ActorCriticFactory | None,
+    *,
+    kl: bool = False,
+    remembers: bool = True,
 ) -> Callable[[Key], PyTree]:
     """key -> the user's network, or ``ActorCritic`` as the config describes it. Raises UsageError for an action space
     that no policy head serves, and for a network that does not do.
 
-    kl: whether the policy's KL divergence is asked for.
+    kl: whether the policy's KL divergence is asked for. remembers: whether it may have a memory.
     """
     check_network(name, spec, network)
+    parts.check_own(config, network)
     if network is not None:
         methods = (*own_networks.DISTRIBUTION, "kl") if kl else own_networks.DISTRIBUTION
         wrong = partial(own_networks.actor_critic, methods, spec)
-        return own_networks.own_network(name, spec, network, "obs -> (distribution, value)", wrong)
-    return lambda key: ActorCritic(
-        spec,
-        **config.network,
-        share_trunk=config.share_trunk,
-        log_std_init=config.log_std_init,
-        state_dependent_std=config.state_dependent_std,
-        key=key,
-    )
+        return own_networks.own_network(name, spec, network, "obs -> (distribution, value)", wrong, remembers=remembers)
+    apart = config.memory != "none" and not config.share_memory
+    sees: Any = {"policy_sees": ["policy"], "value_sees": ["value"]} if apart else {}
+
+    def own(spec: EnvSpec, settings: Mapping[str, Any], key: Key) -> ActorCritic:
+        return ActorCritic(
+            spec,
+            **settings,
+            **sees,
+            share_trunk=config.share_trunk,
+            log_std_init=config.log_std_init,
+            state_dependent_std=config.state_dependent_std,
+            key=key,
+        )
+
+    return parts.behind_memory(config, spec, own, names=("policy", "value") if apart else ("known",))
 
 
 def act(state: Any, carry: PyTree, obs: PyTree, first: jax.Array, key: Key, *, explore: bool = True):
     """An agent's ``act``, for a state with ``params``: a sample and its log-probability, or the mode."""
-    policy, _ = jax.vmap(state.params)(obs)
+    carry, seen = remembering.step(state.params, carry, obs, first)
+    policy, _ = jax.vmap(state.params)(seen)
     if not explore:
-        return policy.mode(), carry, {}
+        action = policy.mode()
+        return action, remembering.acted(state.params, carry, action), {}
     keys = shards.member_keys(key, first.shape[0])
     action = jax.vmap(lambda p, k: p.sample(k))(policy, keys)
-    return action, carry, {"log_prob": policy.log_prob(action)}
+    return action, remembering.acted(state.params, carry, action), {"log_prob": policy.log_prob(action)}
 
 
-def evaluate(params: PyTree, rollout: Rollout) -> tuple[Any, jax.Array, jax.Array]:
-    """The policy's distributions, V(obs) and V(next_obs), all [T, B], each in one batch."""
+def evaluate(params: PyTree, rollout: Rollout) -> tuple[Any, jax.Array, jax.Array, PyTree]:
+    """The policy's distributions, V(obs) and V(next_obs), each in one batch, and the carries after each row; [T, B]."""
+    seen, carries = remembering.recalled(params, rollout)
     batched = jax.vmap(jax.vmap(params))
-    policy, v_tm1 = batched(rollout.obs)
-    return policy, v_tm1, batched(rollout.next_obs)[1]
+    policy, v_tm1 = batched(seen.obs)
+    return policy, v_tm1, batched(seen.next_obs)[1], carries
 
 
 def lambda_targets(rollout: Rollout, v_t: jax.Array, gamma: Scalar, lambda_: Scalar) -> jax.Array:
@@ -143,7 +171,7 @@ def policy_gradient_loss(config: Any, estimate: Estimate) -> Callable[[PyTree, R
     """
 
     def loss(params: PyTree, rollout: Rollout) -> tuple[jax.Array, Metrics]:
-        policy, value, next_value = evaluate(params, rollout)
+        policy, value, next_value, _ = evaluate(params, rollout)
         log_prob = policy.log_prob(rollout.action)
         advantage, target, weight = estimate(rollout, *jax.lax.stop_gradient((log_prob, value, next_value)))
         if config.normalize_advantages:
@@ -177,4 +205,4 @@ def policy_gradient_agent(
         after = LearnerState(*net, training.counted(state.steps, rollout))
         return after, metrics | {"grad_norm": norm, "learning_rate": rate}
 
-    return Agent(init, lambda num_envs: (), act, update)
+    return Agent(init, parts.beginner(make), act, update)

@@ -34,7 +34,8 @@ from steersman.agents.parts import training
 from steersman.agents.parts.algorithms import on_policy, whole_minibatches
 from steersman.agents.parts.checks import Rules
 from steersman.agents.parts.config import ActorCriticLossConfig, EpochsConfig
-from steersman.agents.parts.minibatches import epochs, shuffled_minibatches, standardise
+from steersman.agents.parts.minibatches import epochs, standardise
+from steersman.agents.parts.remembering import beginner, seen_again, shuffled_sequences
 from steersman.agents.parts.wrappers import normalised
 from steersman.agents.policy_gradient import common
 from steersman.agents.policy_gradient.common import OnPolicyConfig
@@ -98,6 +99,7 @@ class Batch(NamedTuple):
     old_value: jax.Array
     advantage: jax.Array
     target: jax.Array  # G
+    recall: Any = ()  # of a network with memory, in a minibatch
 
 
 def ppo(
@@ -115,15 +117,15 @@ def ppo(
         net = training.trained(adam, make_network(key))
         return PPOState(*net, jnp.asarray(config.kl_coefficient, jnp.float32), jnp.zeros((), jnp.uint32))
 
-    def prepare(params: PyTree, rollout: Rollout) -> Batch:
-        policy, v_tm1, v_t = common.evaluate(params, rollout)
+    def prepare(params: PyTree, rollout: Rollout) -> tuple[Batch, PyTree]:
+        policy, v_tm1, v_t, carries = common.evaluate(params, rollout)
         target = common.lambda_targets(rollout, v_t, config.gamma, config.gae_lambda)
         old_policy = policy if penalty else ()
         log_prob = rollout.extras["log_prob"]
-        return Batch(rollout.obs, rollout.action, log_prob, old_policy, v_tm1, target - v_tm1, target)
+        return Batch(rollout.obs, rollout.action, log_prob, old_policy, v_tm1, target - v_tm1, target), carries
 
     def loss(params: PyTree, batch: Batch, clip: jax.Array, beta: jax.Array) -> tuple[jax.Array, Metrics]:
-        policy, value = jax.vmap(params)(batch.obs)
+        policy, value = jax.vmap(params)(seen_again(params, batch.recall, batch.obs, batch.action))
         log_ratio = policy.log_prob(batch.action) - batch.log_prob
         kl = surrogates.approximate_kl(log_ratio).mean()
         if penalty:
@@ -151,8 +153,11 @@ def ppo(
             return (after, going), metrics | {"grad_norm": norm}
 
         def minibatches(carry: tuple[training.Trained, jax.Array], key: Key) -> Batch:
-            batch = prepare(carry[0].network, rollout) if whole is None else whole
-            batch = shuffled_minibatches(key, batch, config.num_minibatches)
+            batch, carries = prepare(carry[0].network, rollout) if whole is None else whole
+            batch, recall = shuffled_sequences(
+                key, batch, rollout, carries, config.num_minibatches, config.sequence_length
+            )
+            batch = batch._replace(recall=recall)
             if not config.normalize_advantages:
                 return batch
             return batch._replace(advantage=standardise(batch.advantage, axis=-1))
@@ -167,7 +172,7 @@ def ppo(
         metrics |= {"learning_rate": rate, "kl_coefficient": beta, "stopped_early": ~going}
         return PPOState(*training.unpacked(net), beta, training.counted(state.steps, rollout)), metrics
 
-    return normalised(Agent(init, lambda num_envs: (), common.act, update), config)
+    return normalised(Agent(init, beginner(make_network), common.act, update), config)
 
 
 ALGORITHM = on_policy("ppo", PPOConfig, ppo, "proximal policy optimisation, clipped or KL-penalised", whole_minibatches)

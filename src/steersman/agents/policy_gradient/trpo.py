@@ -23,6 +23,7 @@ normalised by choice; initialisation as PPO's.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -32,13 +33,15 @@ from steersman import shards
 from steersman.agents.parts import training
 from steersman.agents.parts.algorithms import on_policy, whole_minibatches
 from steersman.agents.parts.checks import Rules
-from steersman.agents.parts.minibatches import epochs, shuffled_minibatches, standardise
+from steersman.agents.parts.minibatches import epochs, standardise
+from steersman.agents.parts.remembering import beginner, seen_again, shuffled_sequences
 from steersman.agents.parts.training import Trained
 from steersman.agents.parts.wrappers import normalised
 from steersman.agents.policy_gradient import common
 from steersman.agents.policy_gradient.common import LearnerState, OnPolicyConfig
 from steersman.errors import UsageError
 from steersman.nets.actor_critic import ActorCriticFactory
+from steersman.nets.memory import remembering
 from steersman.theory import natural, surrogates
 from steersman.types import Agent, EnvSpec, Key, Metrics, PyTree, Rollout
 
@@ -71,9 +74,14 @@ class TRPOConfig(OnPolicyConfig):
     """Passes of the critic over the rollout in one update."""
     num_minibatches: int = 8
     """Minibatches of the critic in one pass; it must divide unroll_length * num_envs."""
+    sequence_length: int | None = None
+    """Steps of one environment that stay together in a minibatch, of an agent with memory, and over which the critic's
+    gradients flow back; none: as many as num_minibatches allows."""
+    share_memory: bool = False
+    """One memory for policy and value; here each has its own."""
 
     rules = Rules(
-        at_least_one=("cg_iterations", "value_epochs", "num_minibatches"),
+        at_least_one=("cg_iterations", "value_epochs", "num_minibatches", "sequence_length"),
         positive=("max_kl",),
         non_negative=("damping", "backtracks"),
         fraction=("gae_lambda", "backtrack_ratio"),
@@ -81,11 +89,12 @@ class TRPOConfig(OnPolicyConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.share_trunk:
-            raise UsageError(
-                "TRPO: share_trunk = True would let the critic's steps move the policy out of its trust region; it "
-                "must be False. PPO can share a trunk."
-            )
+        for name in ("share_trunk", "share_memory"):
+            if getattr(self, name):
+                raise UsageError(
+                    f"TRPO: {name} = True would let the critic's steps move the policy out of its trust region; it "
+                    f"must be False. PPO can share a {name.removeprefix('share_')}."
+                )
 
 
 def surrogate(policy: PyTree, rollout: Rollout, advantage: jax.Array) -> jax.Array:
@@ -113,7 +122,9 @@ def trpo(
         """Steps 2 to 4."""
 
         def policy_of(vector: jax.Array):
-            return jax.vmap(jax.vmap(lambda obs: unravel(vector)(obs)[0]))(rollout.obs)
+            network = unravel(vector)
+            _, seen = remembering.sequence(network, rollout.carry, rollout.obs, rollout.first, rollout.action)
+            return jax.vmap(jax.vmap(lambda obs: network(obs)[0]))(seen)
 
         old = policy_of(vector)
         before, gradient = jax.value_and_grad(lambda v: surrogate(policy_of(v), rollout, advantage))(vector)
@@ -145,13 +156,14 @@ def trpo(
         }
         return found.params, metrics
 
-    def value_loss(params: PyTree, batch: tuple[PyTree, jax.Array]) -> tuple[jax.Array, Metrics]:
-        obs, target = batch
-        loss = surrogates.value_loss(jax.vmap(params)(obs)[1], target).mean()
+    def value_loss(params: PyTree, batch: tuple[Any, Any]) -> tuple[jax.Array, Metrics]:
+        (obs, action, target), recall = batch
+        value = jax.vmap(params)(seen_again(params, recall, obs, action))[1]
+        loss = surrogates.value_loss(value, target).mean()
         return loss, {"value_loss": loss}
 
     def update(state: LearnerState, rollout: Rollout, key: Key) -> tuple[LearnerState, Metrics]:
-        _, v_tm1, v_t = common.evaluate(state.params, rollout)
+        _, v_tm1, v_t, carries = common.evaluate(state.params, rollout)
         target = common.lambda_targets(rollout, v_t, config.gamma, config.gae_lambda)
         vector, unravel = ravel_pytree(state.params)
         vector, metrics = improve(vector, unravel, rollout, standardise(target - v_tm1))
@@ -162,14 +174,15 @@ def trpo(
             return net, metrics | {"grad_norm": norm}
 
         def minibatches(net: Trained, key: Key):
-            return shuffled_minibatches(key, (rollout.obs, target), config.num_minibatches)
+            batch = rollout.obs, rollout.action, target
+            return shuffled_sequences(key, batch, rollout, carries, config.num_minibatches, config.sequence_length)
 
         net = training.packed(adam, Trained(unravel(vector), state.optimiser))
         net, fitted = epochs(step, net, minibatches, key, config.value_epochs)
         metrics |= {name: value.mean() for name, value in fitted.items()} | {"learning_rate": rate}
         return LearnerState(*training.unpacked(net), training.counted(state.steps, rollout)), metrics
 
-    return normalised(Agent(init, lambda num_envs: (), common.act, update), config)
+    return normalised(Agent(init, beginner(make_network), common.act, update), config)
 
 
 ALGORITHM = on_policy(

@@ -17,12 +17,20 @@ from steersman.types import EnvSpec, Key, PyTree
 
 
 def network_maker(
-    algorithm: str, spec: EnvSpec, network: Any, own: Callable[[Key], Any], *, outputs: int = 0, noisy: bool = False
+    algorithm: str,
+    spec: EnvSpec,
+    network: Any,
+    own: Callable[[Key], Any],
+    *,
+    outputs: int = 0,
+    noisy: bool = False,
+    remembers: bool = False,
 ) -> Callable[[Key], Any]:
     """key -> ``own(key)``, or the user's network. Raises UsageError for an action space without a list of actions, and
     for a network that does not do.
 
-    outputs: K of its q [A, K]; 0: q [A]. noisy: whether it takes a key too.
+    outputs: K of its q [A, K]; 0: q [A]. noisy: whether it takes a key too. remembers: whether it may have a
+    memory.
     """
     check_discrete(algorithm, spec)
     if network is None:
@@ -35,7 +43,7 @@ def network_maker(
         return problem or own_networks.numbers(q, shape, f"its output, with {actions} actions of {spec.id},")
 
     form = f"{'obs, key' if noisy else 'obs'} -> q {list(shape)}"
-    return own_networks.own_network(algorithm, spec, network, form, wrong)
+    return own_networks.own_network(algorithm, spec, network, form, wrong, remembers=remembers)
 
 
 def exploration_level(config: ExplorationConfig, budget: int | None, steps: jax.Array) -> jax.Array:

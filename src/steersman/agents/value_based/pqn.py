@@ -22,7 +22,7 @@ epsilon.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -32,10 +32,12 @@ from steersman.agents.parts import config as groups
 from steersman.agents.parts import training
 from steersman.agents.parts.algorithms import on_policy, whole_minibatches
 from steersman.agents.parts.checks import Rules
-from steersman.agents.parts.minibatches import epochs, shuffled_minibatches
+from steersman.agents.parts.minibatches import epochs
+from steersman.agents.parts.remembering import beginner, behind_memory, check_own, seen_again, shuffled_sequences
 from steersman.agents.parts.training import Trained
 from steersman.agents.parts.wrappers import normalised
 from steersman.agents.value_based import common
+from steersman.nets.memory import remembering
 from steersman.nets.value import QNetwork, QNetworkFactory
 from steersman.theory import returns, trees
 from steersman.types import Agent, EnvSpec, Key, Metrics, PyTree, Rollout
@@ -47,6 +49,7 @@ class PQNConfig(
     groups.EpochsConfig,
     groups.RewardScalingConfig,
     groups.ObservationNormConfig,
+    groups.MemoryConfig,
     groups.NetworkConfig,
     groups.OptimiserConfig,
     groups.RolloutConfig,
@@ -91,6 +94,7 @@ class Batch(NamedTuple):
     obs: PyTree
     action: jax.Array
     target: jax.Array  # G
+    recall: Any = ()  # of a network with memory, in a minibatch
 
 
 def pqn(
@@ -101,20 +105,24 @@ def pqn(
     network: ``(key, spec) -> module``, the module mapping one observation to action values ``[A]``; by default
     ``nets.value.QNetwork`` as the config describes it. Raises UsageError for another action space.
     """
-    own = lambda key: QNetwork(spec, **config.network, key=key)
-    make_network = common.network_maker("PQN", spec, network, own)
+    check_own(config, network)
+    own = behind_memory(config, spec, lambda spec, settings, key: QNetwork(spec, **settings, key=key))
+    make_network = common.network_maker("PQN", spec, network, own, remembers=True)
     radam = training.radam(max_grad_norm=config.max_grad_norm)
 
     def init(key: Key, first_rollout: Rollout) -> PQNState:
         return PQNState(*training.trained(radam, make_network(key)), jnp.zeros((), jnp.uint32))
 
     def act(state: PQNState, carry, obs: PyTree, first: jax.Array, key: Key, *, explore: bool = True):
-        q = jax.vmap(state.params)(obs)
+        carry, seen = remembering.step(state.params, carry, obs, first)
+        q = jax.vmap(state.params)(seen)
         if not explore:
-            return jnp.argmax(common.legal(q, obs), axis=-1).astype(jnp.int32), carry, {}
+            action = jnp.argmax(common.legal(q, obs), axis=-1).astype(jnp.int32)
+            return action, remembering.acted(state.params, carry, action), {}
         policy = common.explorer(config, q, obs, common.exploration_level(config, budget, state.steps))
         keys = shards.member_keys(key, first.shape[0])
-        return jax.vmap(lambda p, k: p.sample(k))(policy, keys), carry, {}
+        action = jax.vmap(lambda p, k: p.sample(k))(policy, keys)
+        return action, remembering.acted(state.params, carry, action), {}
 
     def greedy_value(params: PyTree, obs: PyTree) -> jax.Array:
         """max_a Q(obs, a), ``[T, B, ...] -> [T, B]``, a minibatch's worth at a time: images take memory."""
@@ -125,14 +133,16 @@ def pqn(
         return jax.lax.map(value, flat, batch_size=size).reshape(length, num_envs)
 
     def loss(params: PyTree, batch: Batch) -> tuple[jax.Array, Metrics]:
-        q = trees.take(jax.vmap(params)(batch.obs), batch.action)
+        q = jax.vmap(params)(seen_again(params, batch.recall, batch.obs, batch.action))
+        q = trees.take(q, batch.action)
         error = q - batch.target
         value = 0.5 * jnp.square(error).mean()
         return value, {"loss": value, "q": q.mean(), "td_error": jnp.abs(error).mean()}
 
     def update(state: PQNState, rollout: Rollout, key: Key) -> tuple[PQNState, Metrics]:
         rate = training.annealed(config, budget, state.steps)
-        v_t = greedy_value(state.params, rollout.next_obs)
+        seen, carries = remembering.recalled(state.params, rollout)
+        v_t = greedy_value(state.params, seen.next_obs)
         discount_t = returns.discounts(rollout.terminated, config.gamma)
         lambda_t = returns.trace_decays(rollout.truncated, config.q_lambda)
         target = returns.lambda_returns(rollout.reward, discount_t, v_t, lambda_t)
@@ -143,7 +153,10 @@ def pqn(
             return net, metrics | {"grad_norm": norm}
 
         def minibatches(net: Trained, key: Key) -> Batch:
-            return shuffled_minibatches(key, whole, config.num_minibatches)
+            batch, recall = shuffled_sequences(
+                key, whole, rollout, carries, config.num_minibatches, config.sequence_length
+            )
+            return batch._replace(recall=recall)
 
         begun = training.packed(radam, Trained(state.params, state.optimiser))
         net, metrics = epochs(step, begun, minibatches, key, config.num_epochs)
@@ -152,7 +165,7 @@ def pqn(
         metrics |= {"exploration": level, "learning_rate": rate}
         return PQNState(*training.unpacked(net), training.counted(state.steps, rollout)), metrics
 
-    return normalised(Agent(init, lambda num_envs: (), act, update), config)
+    return normalised(Agent(init, beginner(make_network), act, update), config)
 
 
 ALGORITHM = on_policy(

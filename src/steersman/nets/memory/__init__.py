@@ -1,0 +1,1 @@
+"""Networks that remember: memories with one interface, and how a network is put behind one."""
