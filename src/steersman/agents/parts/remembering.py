@@ -92,9 +92,8 @@ def shuffled_sequences(
     steps, num_envs = rollout.reward.shape
     size = sequence_length(steps, num_envs, num_minibatches, length)
     cut = lambda x: jnp.swapaxes(jnp.asarray(x).reshape(steps // size, size, *x.shape[1:]), 1, 2)  # [S, B, L, ...]
-    before = jax.tree.map(
-        lambda c, after: jnp.concatenate([c[None], after[size - 1 : -1 : size]]), rollout.carry, carries
-    )
+    join = lambda start, after: jnp.concatenate([start[None], after[size - 1 : -1 : size]])
+    before = jax.tree.map(join, rollout.carry, carries)
     dealt = shuffled_minibatches(key, (jax.tree.map(cut, (batch, rollout.first)), before), num_minibatches)
     (batch, first), carry = dealt
     flat = lambda x: jnp.swapaxes(x, 1, 2).reshape(num_minibatches, -1, *x.shape[3:])

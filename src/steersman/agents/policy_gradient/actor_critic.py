@@ -70,8 +70,8 @@ class ActorCriticConfig(ActorCriticLossConfig, OnPolicyConfig):
         super().__post_init__()
         if self.memory != "none":
             raise UsageError(
-                f"actor_critic learns from one step at a time, its traces from their gradients; a memory ({self.memory}) "
-                "is learned from sequences. Train a2c, ppo, impala, trpo, reinforce or pqn with it."
+                f"actor_critic learns from one step at a time; a memory ({self.memory}) is learned from sequences. "
+                "Train a2c, ppo, impala, trpo, reinforce or pqn with it."
             )
 
 

@@ -29,8 +29,7 @@ def network_maker(
     """key -> ``own(key)``, or the user's network. Raises UsageError for an action space without a list of actions, and
     for a network that does not do.
 
-    outputs: K of its q [A, K]; 0: q [A]. noisy: whether it takes a key too. remembers: whether it may have a
-    memory.
+    outputs: K of its q [A, K]; 0: q [A]. noisy: whether it takes a key too. remembers: may it have a memory.
     """
     check_discrete(algorithm, spec)
     if network is None:

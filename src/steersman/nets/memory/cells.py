@@ -53,8 +53,8 @@ def slow_gates(key: Key, size: int, context: int) -> jax.Array:
 def linear_scan(decay: jax.Array, inputs: jax.Array, start: jax.Array, scan: str = "auto") -> jax.Array:
     """h_t = decay_t * h_{t-1} + inputs_t, all [T, ...], from h_{-1} = ``start``; complex numbers too.
 
-    scan: ``sequential``, T small steps; ``parallel``, an associative scan of log T large ones (Blelloch 1990); ``auto``,
-    the first on CPUs, where passes over memory cost more than steps, and the second elsewhere.
+    scan: ``sequential``, T small steps; ``parallel``, an associative scan of log T large ones (Blelloch 1990);
+    ``auto``, the first on CPUs, where passes over memory cost more than steps, and the second elsewhere.
     """
     if scan not in SCANS:
         raise UsageError(f"memory_scan = {scan!r}; it must be one of {', '.join(SCANS)}.")

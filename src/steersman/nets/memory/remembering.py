@@ -87,8 +87,8 @@ def sequence(network: Any, carry: PyTree, obs: PyTree, first: jax.Array, action:
 
 
 def recalled(network: Any, rollout: Rollout) -> tuple[Rollout, PyTree]:
-    """-> (the rollout [T, B, ...] with what the network sees in the place of ``obs`` and ``next_obs``, the carries after
-    each row [T, B, ...]).
+    """-> (the rollout [T, B, ...] with what the network sees in the place of ``obs`` and ``next_obs``, the carries
+    after each row [T, B, ...]).
 
     The true successor is one step on from the carry after its row, all rows at once: where the clock cut an episode it
     is not the next row.
