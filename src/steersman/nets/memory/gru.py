@@ -47,7 +47,7 @@ class GRU(Memory):
             h = self._next(jnp.where(given[1], 0.0, h), given[0])
             return h, h
 
-        _, hs = jax.lax.scan(row, carry, (self._read(xs), first))  # inputs in one product, outside the scan
+        _, hs = jax.lax.scan(row, carry, (jax.vmap(self._read)(xs), first))  # one product, outside the scan
         return hs, hs
 
     def _read(self, x: jax.Array) -> jax.Array:

@@ -78,9 +78,9 @@ class LRU(Memory):
         return jnp.stack([h.real, h.imag]), self._leave(h, x)
 
     def sequence(self, carry: jax.Array, xs: jax.Array, first: jax.Array) -> tuple[jax.Array, jax.Array]:
-        poles = jnp.where(first[:, None], 0.0, self.poles)
-        h = linear_scan(poles, self._enter(xs), jax.lax.complex(carry[0], carry[1]), self.scan)
-        return jnp.stack([h.real, h.imag], axis=1), self._leave(h, xs)
+        poles = jnp.where(first[:, None], 0.0, self.poles[None])
+        h = linear_scan(poles, jax.vmap(self._enter)(xs), jax.lax.complex(carry[0], carry[1]), self.scan)
+        return jnp.stack([h.real, h.imag], axis=1), jax.vmap(self._leave)(h, xs)
 
     def _enter(self, x: jax.Array) -> jax.Array:
         re, im = jnp.split(self.enter(x), 2, axis=-1)

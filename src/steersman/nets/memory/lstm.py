@@ -49,7 +49,7 @@ class LSTM(Memory):
             carry = self._next(restarted(carry, given[1], self.begin()), given[0])
             return carry, carry
 
-        _, carries = jax.lax.scan(row, carry, (self._read(xs), first))
+        _, carries = jax.lax.scan(row, carry, (jax.vmap(self._read)(xs), first))
         return carries, carries[0]
 
     def _read(self, x: jax.Array) -> jax.Array:

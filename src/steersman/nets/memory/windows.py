@@ -77,7 +77,7 @@ class TCN(Memory):
         for now, past, kept in zip(self.now, self.past, carry, strict=True):
             seen = latest(kept, xs, first, len(kept) + 1)
             after.append(seen[:, 1:])
-            xs = xs + jnp.tanh(now(xs) + past(seen[:, 0]))
+            xs = xs + jnp.tanh(jax.vmap(now)(xs) + jax.vmap(past)(seen[:, 0]))
         return tuple(after), xs
 
 
@@ -89,5 +89,5 @@ def latest(before: jax.Array, xs: jax.Array, first: jax.Array, length: int) -> j
     rows = jnp.concatenate([before, xs])
     episode = jnp.cumsum(first.astype(jnp.int32))  # 0: that of the rows before
     episodes = jnp.concatenate([jnp.zeros((length - 1,), jnp.int32), episode])
-    at = jnp.arange(len(xs), dtype=jnp.int32)[:, None] + jnp.arange(length, dtype=jnp.int32)
+    at = jnp.arange(len(xs), dtype=jnp.int32)[:, None] + jnp.arange(length, dtype=jnp.int32)[None]
     return jnp.where((episodes[at] == episode[:, None])[..., None], rows[at], 0.0)
