@@ -48,6 +48,51 @@ def test_one_observation_gives_one_action_and_a_batch_gives_a_batch(discrete):
     assert discrete.spec.native_action_space.contains(singles[0])
 
 
+@pytest.fixture(scope="module")
+def remembering():
+    return policy_for(OBSERVATION, spaces.Discrete(3), memory="gru", memory_size=4, normalize_observations=False)
+
+
+def test_memory_is_kept_between_calls_and_by_member(remembering):
+    rng = np.random.default_rng(0)
+    batch = rng.uniform(-10, 10, (5, 3, 3)).astype(np.float32)
+    remembering.reset()
+    assert remembering.carry is None
+    for obs in batch[:3]:
+        remembering(obs)
+    kept = remembering.carry
+    assert {x.shape[0] for x in jax.tree.leaves(kept)} == {3}
+    remembering.reset([1])
+    remembering(batch[3])
+    mixed = remembering.carry
+    remembering.reset()
+    remembering(batch[3])
+    fresh = remembering.carry
+    remembering.carry = kept
+    remembering(batch[3])
+    on = remembering.carry
+    for a, new, old in zip(*map(jax.tree.leaves, (mixed, fresh, on)), strict=True):
+        np.testing.assert_allclose(a[1], new[1], atol=1e-6)
+        np.testing.assert_allclose(a[[0, 2]], old[[0, 2]], atol=1e-6)
+    assert any(np.abs(a[0] - b[0]).max() > 1e-4 for a, b in zip(*map(jax.tree.leaves, (fresh, on)), strict=True))
+
+
+def test_a_memory_is_of_its_members(remembering, discrete):
+    remembering.reset()
+    with pytest.raises(UsageError, match=r"reset\(0\): nothing is remembered yet"):
+        remembering.reset(0)
+    remembering(np.zeros((2, 3), np.float32))
+    with pytest.raises(UsageError, match=r"remembers 2 members and was given 4 observations. Call reset\(\)"):
+        remembering(np.zeros((4, 3), np.float32))
+    with pytest.raises(UsageError, match=r"reset\(\[2\]\): the last batch had 2 members"):
+        remembering.reset([2])
+    with pytest.raises(UsageError, match=r"A carry of Place looks like"):
+        remembering.carry = np.zeros((2, 3))
+    discrete(np.zeros((2, 3), np.float32))
+    discrete(np.zeros((4, 3), np.float32))  # without memory there is nothing to mix up
+    assert discrete.carry == ()
+
+
 def test_lists_and_other_precisions_are_taken(discrete):
     obs = [0.5, -1.0, 2.0]
     assert discrete(obs) == discrete(np.asarray(obs)) == discrete(np.asarray(obs, np.float32))

@@ -27,7 +27,8 @@ class Policy:
     """Sees and acts in the environment's own units. The normalisers that it was trained with are part of it.
 
     ``policy(obs)`` takes one observation or a batch of them and returns one action or a batch, the most likely one
-    (``explore=True`` samples). ``reset()`` before each episode matters to policies with memory, and to ``first``.
+    (``explore=True`` samples). A policy with memory keeps its ``carry`` from call to call: ``reset()`` before each
+    episode, or ``reset([2, 5])`` where these members of a batch begin one.
     """
 
     def __init__(self, agent: Agent, state: PyTree, spec: EnvSpec, *, seed: int = 0):
@@ -35,7 +36,7 @@ class Policy:
         self._key = jax.random.key(seed)
         self._step = 0
         self._carry: PyTree = None
-        self._fresh = True
+        self._first: np.ndarray | None = None  # which members begin an episode; None: all, however many come
         self._programs = {
             explore: jax.jit(
                 lambda state, carry, obs, first, key, t, explore=explore: agent.act(
@@ -49,22 +50,55 @@ class Policy:
         sees, does = self.spec.native_observation_space or self.spec.observation_space, self.spec.native_action_space
         return f"Policy({self.spec.id}: {sees} -> {does})"
 
-    def reset(self) -> None:
-        """Forget the episode so far."""
-        self._fresh = True
+    def reset(self, members: int | Sequence[int] | None = None) -> None:
+        """Forget the episode so far, of these members of the batch; None: of all, and the next batch may be of any
+        size. Raises UsageError for members that the last batch did not have."""
+        if members is None:
+            self._first = None
+            return
+        chosen = np.atleast_1d(np.asarray(members, np.int64))
+        if self._first is None or not ((chosen >= 0) & (chosen < len(self._first))).all():
+            had = (
+                "nothing is remembered yet" if self._first is None else f"the last batch had {len(self._first)} members"
+            )
+            raise UsageError(f"reset({members!r}): {had}. Give indices of members, or nothing for all of them.")
+        self._first[chosen] = True
+
+    @property
+    def carry(self) -> PyTree:
+        """The memory after the last call, numpy with a leading axis of members; () of a policy without memory, None
+        after ``reset()``. It can be set to such a tree: the next call goes on from there."""
+        return None if self._first is None else jax.tree.map(np.asarray, self._carry)
+
+    @carry.setter
+    def carry(self, carry: PyTree) -> None:
+        sizes = {np.shape(x)[:1] for x in jax.tree.leaves(carry)}
+        num = next(iter(sizes))[0] if len(sizes) == 1 and () not in sizes else 1
+        like = jax.tree.map(lambda x: (x.shape, x.dtype), jax.eval_shape(lambda: self.agent.begin(num)))
+        given = jax.tree.map(lambda x: (np.shape(x), np.asarray(x).dtype), carry)
+        if given != like:
+            raise UsageError(f"A carry of {self.spec.id} looks like {like}, for {num} members; given is {given}.")
+        self._carry, self._first = jax.tree.map(np.asarray, carry), np.zeros(num, bool)
+
+    def before(self, num: int) -> tuple[PyTree, np.ndarray]:
+        """-> (the memory that the next call acts with, which of its ``num`` members begin an episode)"""
+        if self._first is None:
+            return self.agent.begin(num), np.ones(num, bool)
+        if len(self._first) != num and jax.tree.leaves(self._carry):
+            raise UsageError(
+                f"The policy remembers {len(self._first)} members and was given {num} observations. Call reset() where "
+                "a batch of another size begins."
+            )
+        return self._carry, self._first if len(self._first) == num else np.zeros(num, bool)
 
     def __call__(self, obs: PyTree, *, explore: bool = False) -> Any:
         """The action for ``obs``; raises UsageError for one that training would not take either: a wrong structure or
         shape, floats for bytes or counts, counts out of range, a value that is not finite."""
         batch, single = self._batched(obs)
         num = jax.tree.leaves(batch)[0].shape[0]
-        if self._fresh:
-            self._carry = self.agent.begin(num)
-        first = np.full(num, self._fresh)
-        self._fresh = False
-        action, self._carry = self._programs[explore](
-            self.state, self._carry, batch, first, self._key, np.int32(self._step)
-        )
+        carry, first = self.before(num)
+        action, self._carry = self._programs[explore](self.state, carry, batch, first, self._key, np.int32(self._step))
+        self._first = np.zeros(num, bool)
         self._step += 1
         native = spaces.to_native(self.spec.native_action_space, jax.tree.map(np.asarray, action))
         return jax.tree.map(lambda x: x[0], native) if single else native

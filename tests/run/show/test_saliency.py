@@ -99,6 +99,7 @@ def test_a_dueling_network_is_read_stream_by_stream():
     [
         ("pqn", {"normalize_observations": True}),
         ("ppo", {"share_trunk": True}),
+        ("ppo", {"memory": "gru", "normalize_observations": True}),
         ("dqn", {"dueling": True, "replay_capacity": 8, "n_step": 2}),
     ],
 )

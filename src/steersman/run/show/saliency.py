@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +18,7 @@ from gymnasium import spaces
 
 from steersman.agents.parts.wrappers import ObservationNormState, normalized
 from steersman.errors import UsageError
+from steersman.nets.memory import remembering
 from steersman.nets.saliency import HasStreams, Streams, smooth_saliency
 from steersman.run.disk import run_folder
 from steersman.run.disk.files import replacing
@@ -124,18 +126,21 @@ def lens(policy: Policy, *, samples: int = 32, noise: float = 0.15) -> Any:
     name, shape = image_in(space, policy.spec.id)
     streams_of(agent_state)  # what is wrong is said before anything is played
     key = jax.random.key(0)
-    maps = jax.jit(lambda state, obs: smooth_saliency(streams_of(state), obs, key, samples=samples, noise=noise))
+    smooth = partial(smooth_saliency, key=key, samples=samples, noise=noise)
+    maps = jax.jit(lambda state, obs, carry, first: smooth(streams_of(state, carry, first), obs))
 
     def look(obs: PyTree) -> Shot:
-        value, advantage = jax.device_get(maps(agent_state, obs))
+        value, advantage = jax.device_get(maps(agent_state, obs, *policy.before(1)))
         pick = lambda tree: np.asarray(tree if name is None else tree[name])
         return Shot(grey(picture_of(pick(obs)), shape), flat(pick(value)), flat(pick(advantage)))
 
     return look
 
 
-def streams_of(state: PyTree) -> Streams:
+def streams_of(state: PyTree, carry: PyTree = (), first: Any = None) -> Streams:
     """The streams of the network in an agent's state, normalisation of observations included.
+
+    carry, first: what a network with memory remembers before the observation, [1, ...], as ``Policy.before`` gives it.
 
     The first network that says its streams (``nets.saliency.HasStreams``): what learns comes before copies of it.
     """
@@ -146,10 +151,16 @@ def streams_of(state: PyTree) -> Streams:
             "This run's network does not say its streams. Give yours a method streams(obs) -> (value, a scalar; "
             "advantage, [A]); the library's own networks of ppo, pqn and dqn have it."
         )
+    network = networks[0]
+
+    def streams(obs: PyTree) -> tuple[jax.Array, jax.Array]:
+        _, seen = remembering.step(network, carry, jax.tree.map(lambda x: x[None], obs), first)
+        return network.streams(jax.tree.map(lambda x: x[0], seen))
+
     wrapped = lambda x: isinstance(x, ObservationNormState)
     for wrapper in filter(wrapped, jax.tree.leaves(state, is_leaf=wrapped)):
-        return lambda obs: networks[0].streams(normalized(wrapper.moments, obs))
-    return networks[0].streams
+        return lambda obs: streams(normalized(wrapper.moments, obs))
+    return streams
 
 
 def image_in(space: spaces.Space, id: str) -> tuple[str | None, tuple[int, int]]:
