@@ -14,7 +14,6 @@ from steersman.envs.classic.pendulum import DT, Pendulum
 from steersman.envs.wrappers import time_limit, transform_observation
 from steersman.theory.filters import extended_kalman
 from steersman.types import Env, Filter
-from steersman.unroll import random_policy
 
 NOISE = 0.1  # rad
 
@@ -24,10 +23,8 @@ def wrapped(angle):
 
 
 def sensor() -> Env:
-    angle = transform_observation(
-        Pendulum(), lambda obs: jnp.arctan2(obs[1], obs[0])[None], spaces.Box(-np.pi, np.pi, (1,), np.float32)
-    )
-    return noisy_observation(angle, NOISE)
+    angle = lambda obs: jnp.arctan2(obs[1], obs[0])[None]
+    return noisy_observation(transform_observation(Pendulum(), angle, spaces.Box(-np.pi, np.pi, (1,))), NOISE)
 
 
 def ekf() -> Filter:
@@ -35,11 +32,9 @@ def ekf() -> Filter:
         velocity = jnp.clip(state[1] + DT * (15 * jnp.sin(state[0]) + 6 * action[0]), -8.0, 8.0)
         return jnp.stack([state[0] + DT * velocity, velocity])
 
-    start, drift = np.diag([np.pi**2 / 3, 1 / 3]), np.diag([1e-6, 1e-4])
-    difference = lambda a, b: wrapped(a - b)
-    return extended_kalman(
-        dynamics, lambda state: state[:1], drift, np.diag([NOISE**2]), np.zeros(2), start, difference=difference
-    )
+    see, difference = lambda state: state[:1], lambda a, b: wrapped(a - b)
+    drift, noise, start = np.diag([1e-6, 1e-4]), np.diag([NOISE**2]), np.diag([np.pi**2 / 3, 1 / 3])
+    return extended_kalman(dynamics, see, drift, noise, np.zeros(2), start, difference=difference)
 
 
 def pendulum() -> Env:
@@ -50,20 +45,20 @@ def pendulum() -> Env:
 
 
 def main(steps: int = 200, episodes: int = 64) -> np.ndarray:
-    env, seen = observe_belief(sensor(), ekf()), []
-    act, first = random_policy(env.spec), jnp.ones((episodes,), bool)
-    state, obs = jax.vmap(env.reset)(jax.random.split(jax.random.key(0), episodes))
-    step = jax.jit(jax.vmap(env.step))
-    for t in range(steps):
-        key = jax.random.fold_in(jax.random.key(1), t)
-        state, _ = step(state, act((), obs, first, key)[0], jax.random.split(key, episodes))
-        error = state.belief.mean - jnp.stack(state.env, -1)
-        seen.append(np.stack([wrapped(error[:, 0]), error[:, 1]], -1))
-    angle, velocity = np.sqrt(np.square(seen[steps // 4 :]).mean((0, 1)))
+    env, keys = observe_belief(sensor(), ekf()), jax.random.split(jax.random.key(0), episodes)
+
+    def step(state, key):
+        action = jax.random.uniform(key, (episodes, 1), minval=-1.0)
+        state, _ = jax.vmap(env.step)(state, action, jax.random.split(key, episodes))
+        angle, velocity = state.belief.mean.T
+        return state, jnp.stack([wrapped(angle - state.env.theta), velocity - state.env.theta_dot])
+
+    play = jax.jit(lambda: jax.lax.scan(step, jax.vmap(env.reset)(keys)[0], jax.random.split(keys[0], steps))[1])
+    error = np.asarray(play())[steps // 4 :]  # [T, 2, B], once the belief has settled
+    angle, velocity = np.sqrt(np.square(error).mean((0, 2)))
     print(f"angle: seen with an error of {NOISE} rad, believed with {angle:.3f}")
-    print(
-        f"velocity: never seen; two angles tell it to {np.sqrt(2) * NOISE / DT:.2f} rad/s, the belief to {velocity:.3f}"
-    )
+    apart = np.sqrt(2) * NOISE / DT
+    print(f"velocity: never seen; two angles tell it to {apart:.2f} rad/s, the belief to {velocity:.3f}")
     return np.array([angle, velocity])
 
 

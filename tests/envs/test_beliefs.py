@@ -1,6 +1,7 @@
 """Beliefs and histories as observations: they start anew with every episode, and leave the rest of the task alone."""
 
 from dataclasses import replace
+from functools import cache
 
 import jax
 import jax.numpy as jnp
@@ -61,18 +62,22 @@ def play(env, num_envs=B, length=2 * LIMIT + 3):
     return jax.tree.map(np.asarray, jax.jit(run)())
 
 
-@pytest.fixture(scope="module")
+@cache
 def plain():
     return play(noisy_observation(point(), 0.2))
 
 
-@pytest.fixture(scope="module", params=[KALMAN, CLOUD], ids=["kalman", "particles"])
-def believed(request):
-    return request.param, play(observe_belief(noisy_observation(point(), 0.2), request.param))
+@cache
+def believed(filter, num_envs=B):
+    return play(observe_belief(noisy_observation(point(), 0.2), filter), num_envs)
 
 
-def test_the_task_is_the_same(plain, believed, same_bits):
-    (_, bare, _), (_, (_, seen, _)) = plain, believed
+BOTH = pytest.mark.parametrize("filter", [KALMAN, CLOUD], ids=["kalman", "particles"])
+
+
+@BOTH
+def test_the_task_is_the_same(filter, same_bits):
+    (_, bare, _), (_, seen, _) = plain(), believed(filter)
     for name in ("reward", "terminated", "truncated", "costs"):
         same_bits(getattr(seen, name), getattr(bare, name))
     same_bits(seen.info["episode_return"], bare.info["episode_return"])
@@ -80,41 +85,43 @@ def test_the_task_is_the_same(plain, believed, same_bits):
     assert seen.terminated.any()
 
 
-def test_beliefs_are_of_their_episode_alone(plain, believed):
+def test_beliefs_are_of_their_episode_alone():
     """Filtered by hand from each episode's first observation on, with the actions as the environment clips them."""
-    (first, bare, actions), (filter, (begun, seen, _)) = plain, believed
-    if filter is not KALMAN:  # its particles are drawn with the wrapper's keys
-        assert np.isfinite(seen.final_obs).all()
-        assert (np.abs(seen.final_obs[..., :2] - bare.final_obs) < 1).all()
-        over = seen.terminated | seen.truncated
-        assert np.abs(seen.obs[over][:, :2]).max() < 0.5  # of a start
-        return
-    step, begin = jax.jit(filter.step), jax.jit(filter.begin)
+    (first, bare, actions), (begun, seen, _) = plain(), believed(KALMAN)
+    step, begin = jax.jit(KALMAN.step), jax.jit(KALMAN.begin)
     for b in range(B):
         belief = begin(first[b], KEY)
-        np.testing.assert_allclose(begun[b], filter.features(belief), atol=1e-5)
+        np.testing.assert_allclose(begun[b], KALMAN.features(belief), atol=1e-5)
         for t, action in enumerate(np.clip(actions[:, b], -1, 1)):
             belief = step(belief, action, bare.final_obs[t, b], KEY)
-            np.testing.assert_allclose(seen.final_obs[t, b], filter.features(belief), atol=1e-4)
+            np.testing.assert_allclose(seen.final_obs[t, b], KALMAN.features(belief), atol=1e-4)
             assert float(seen.info["log_likelihood"][t, b]) == pytest.approx(float(belief.log_likelihood), abs=1e-3)
             if seen.terminated[t, b] or seen.truncated[t, b]:
                 belief = begin(bare.obs[t, b], KEY)
-            np.testing.assert_allclose(seen.obs[t, b], filter.features(belief), atol=1e-4)
+            np.testing.assert_allclose(seen.obs[t, b], KALMAN.features(belief), atol=1e-4)
 
 
-def test_one_member_does_as_it_does_among_others(believed, same_bits):
-    filter, (_, together, _) = believed
-    alone = play(observe_belief(noisy_observation(point(), 0.2), filter), num_envs=1)[1]
+def test_particles_are_of_their_episode_alone():
+    """They lie around the state, those of a new episode around a start, as the noise of start and sensor says."""
+    (_, bare, _), (_, seen, _) = plain(), believed(CLOUD)
+    assert (np.abs(seen.final_obs[..., :2] - bare.final_obs) < 1).all()
+    over = seen.terminated | seen.truncated
+    assert np.abs(seen.final_obs[over][:, 0]).max() > 1
+    assert np.abs(seen.obs[over][:, :2]).max() < 0.5
+
+
+def test_one_member_does_as_it_does_among_others(same_bits):
+    (_, alone, _), (_, together, _) = believed(CLOUD, 1), believed(CLOUD)
     same_bits(alone.obs[:, 0], together.obs[:, 0])
 
 
 def test_the_state_is_arrays_that_can_be_put_back():
     env = observe_belief(point(), CLOUD)
-    state, _ = env.reset(KEY)
+    state, _ = jax.jit(env.reset)(KEY)
     leaves, tree = jax.tree.flatten(state)
     assert {leaf.dtype for leaf in leaves} == {np.dtype(np.float32), np.dtype(np.int32)}
-    back = jax.tree.unflatten(tree, [jnp.asarray(np.asarray(leaf)) for leaf in leaves])
-    ways = [env.step(one, jnp.ones(1), jax.random.key(1)) for one in (state, back)]
+    back, step = jax.tree.unflatten(tree, [np.asarray(leaf) for leaf in leaves]), jax.jit(env.step)
+    ways = [step(one, jnp.ones(1), jax.random.key(1)) for one in (state, back)]
     for x, y in zip(*map(jax.tree.leaves, ways), strict=True):
         np.testing.assert_array_equal(x, y)
 
@@ -194,11 +201,11 @@ def test_a_filter_of_another_task_is_refused(env, filter, match):
 
 
 def test_a_function_may_take_discrete_actions():
-    still = extended_kalman(
-        lambda s, a: s + a.astype(jnp.float32), lambda s: s, np.eye(4), np.eye(4), np.zeros(4), np.eye(4)
-    )
-    env = observe_belief(make("CartPole-v1"), still)
-    assert env.step(env.reset(KEY)[0], jnp.int32(1), KEY)[1].obs.shape == (4 + 10,)
+    one = np.eye(4)
+    shift = extended_kalman(lambda s, a: s + a.astype(jnp.float32), lambda s: s, one, one, np.zeros(4), one)
+    env = observe_belief(make("CartPole-v1"), shift)
+    seen = jax.eval_shape(lambda: env.step(env.reset(KEY)[0], jnp.int32(1), KEY)[1])
+    assert seen.obs.shape == (4 + 10,)
 
 
 def test_noise_has_its_deviation_and_a_draw_of_its_own_each_step():
@@ -217,8 +224,12 @@ def test_noise_has_its_deviation_and_a_draw_of_its_own_each_step():
 
 @pytest.mark.parametrize(
     ("env", "deviation", "match"),
-    [(point(), -1.0, "at least 0"), (point(), [1.0] * 3, r"or \(2,\)"), (point(), np.nan, "at least 0")]
-    + [(ObservedEnv(tiger()), 1.0, "added to a Box")],
+    [
+        (point(), -1.0, "at least 0"),
+        (point(), [1.0] * 3, r"or \(2,\)"),
+        (point(), np.nan, "at least 0"),
+        (ObservedEnv(tiger()), 1.0, "added to a Box"),
+    ],
 )
 def test_noise_that_cannot_be(env, deviation, match):
     with pytest.raises(UsageError, match=match):

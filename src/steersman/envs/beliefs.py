@@ -7,7 +7,6 @@ remembered is part of the environment's state: batches, resets and checkpoints t
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
@@ -16,7 +15,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import ArrayLike
 
-from steersman.envs.wrappers import PureEnv, frame_stack
+from steersman.envs.wrappers import PureEnv, _observing, frame_stack
 from steersman.errors import UsageError
 from steersman.spaces import MASK
 from steersman.types import Env, EnvSpec, Filter, Key, PyTree, TimeStep
@@ -33,7 +32,7 @@ def observe_belief(env: Env, filter: Filter) -> Env:
     """Observe ``filter.features`` of the belief about the state, in place of what ``env`` shows.
 
     The filter is given ``env``'s observations, and the actions as ``env`` takes them: canonical, clipped to their
-    bounds. An episode begins with a new belief; rewards, ends and an action mask are ``env``'s own, to the bit.
+    bounds. An episode begins with a new belief; rewards, ends and an action mask stay ``env``'s own.
     ``info["log_likelihood"]`` is how likely what was seen is under the filter's model: low where the model is wrong,
     -inf where it rules that out.
 
@@ -133,7 +132,3 @@ def _vector(spec: EnvSpec, which: str) -> tuple[Callable[[Any], jax.Array], np.n
             n = int(space.n)
             return lambda x: jax.nn.one_hot(x, n, dtype=jnp.float32), np.zeros(n, np.float32), np.ones(n, np.float32)
     raise UsageError(f"{spec.id} has the {which} {space}; a history is of Box and Discrete.")
-
-
-def _observing(spec: EnvSpec, space: spaces.Space) -> EnvSpec:
-    return replace(spec, observation_space=space, native_observation_space=None)
