@@ -260,6 +260,7 @@ def test_an_impossible_observation_leaves_the_prediction_and_says_so():
         ({"transition": np.ones((3, 2))}, r"observation \[A, S, O\]; got \(3,\), \(3, 2\)"),
         ({"observation": np.ones((3, 2, 2))}, r"and \(3, 2, 2\)"),
         ({"successors": np.zeros((3, 2, 2), int)}, r"\(3, 2, 3\) is of the successors \(3, 2, 2\)"),
+        ({"successors": np.full((3, 2, 3), 3)}, "outside 0..2: 3 to 3"),
         ({"first": np.ones((2, 3))}, r"\[S, O\] = \(3, 2\); got \(2, 3\)"),
         ({"start": np.array([0.5, 0.5, 0.5])}, "start has a row"),
         ({"start": np.array([1.5, -0.5, 0.0])}, "start has a row"),

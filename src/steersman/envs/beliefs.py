@@ -46,16 +46,16 @@ def observe_belief(env: Env, filter: Filter) -> Env:
     """
     filter.check(env.spec)
     sees, acts = env.spec.observation_space, env.spec.action_space
-    masked = isinstance(sees, spaces.Dict) and MASK in sees.spaces
+    mask = sees.spaces.get(MASK) if isinstance(sees, spaces.Dict) else None
     box = spaces.Box(filter.low, filter.high, (filter.size,), np.float32)
-    space = spaces.Dict({"belief": box, MASK: sees[MASK]}) if masked else box
+    space = box if mask is None else spaces.Dict({"belief": box, MASK: mask})
 
     def taken(action: PyTree) -> PyTree:
         return jnp.clip(action, acts.low, acts.high) if isinstance(acts, spaces.Box) else action
 
     def shown(belief: Any, obs: PyTree) -> PyTree:
         features = filter.features(belief)
-        return {"belief": features, MASK: obs[MASK]} if masked else features
+        return features if mask is None else {"belief": features, MASK: obs[MASK]}
 
     def reset(key: Key) -> tuple[Believing, PyTree]:
         state, obs = env.reset(key)
@@ -108,7 +108,7 @@ def history(env: Env, length: int) -> Env:
     """
     (sees, low, high), (acts, least, most) = (_vector(env.spec, x) for x in ("observation_space", "action_space"))
     bounds = (low, np.minimum(least, 0), [0]), (high, np.maximum(most, 0), [1])
-    space = spaces.Box(*(np.concatenate(x).astype(np.float32) for x in bounds))
+    below, above = (np.concatenate(x).astype(np.float32) for x in bounds)
 
     def reset(key: Key) -> tuple[PyTree, jax.Array]:
         state, obs = env.reset(key)
@@ -120,7 +120,7 @@ def history(env: Env, length: int) -> Env:
         obs = jnp.concatenate([sees(seen.final_obs), taken, np.ones(1, np.float32)])
         return state, seen._replace(obs=obs, final_obs=obs)
 
-    return frame_stack(PureEnv(_observing(env.spec, space), reset, step), length)
+    return frame_stack(PureEnv(_observing(env.spec, spaces.Box(below, above)), reset, step), length)
 
 
 def _vector(spec: EnvSpec, which: str) -> tuple[Callable[[Any], jax.Array], np.ndarray, np.ndarray]:

@@ -88,6 +88,8 @@ def bayes(
     opening = None if first is None else np.asarray(first, np.float64)
     if after.shape != p.shape:
         raise UsageError(f"transition {p.shape} is of the successors {after.shape}: give both [S, A, K].")
+    if after.min() < 0 or after.max() >= s:
+        raise UsageError(f"A successor is outside 0..{s - 1}: {after.min()} to {after.max()}.")
     if opening is not None and opening.shape != (s, o.shape[2]):
         raise UsageError(f"first is p(o | s), [S, O] = {(s, o.shape[2])}; got {opening.shape}.")
     for name, rows in {"start": rho, "transition": p, "observation": o, "first": opening}.items():
@@ -111,8 +113,9 @@ def bayes(
 
     def check(spec: EnvSpec) -> None:
         acts, sees = spec.action_space, spec.observation_space
-        fits = isinstance(acts, spaces.Discrete) and isinstance(sees, spaces.Discrete)
-        if not fits or acts.n != a or sees.n not in (o.shape[2], o.shape[2] + (opening is None)):
+        counts = [int(x.n) for x in (acts, sees) if isinstance(x, spaces.Discrete)]
+        more = opening is None  # one that says "nothing seen yet"
+        if counts not in ([a, o.shape[2]], [a, o.shape[2] + more]):
             raise UsageError(
                 f"This Bayes filter is of {a} actions and {o.shape[2]} observations, Discrete; {spec.id} has the "
                 f"actions {acts} and the observations {sees}."
@@ -183,7 +186,7 @@ def kalman(
         if x.ndim != 2 or x.shape != shape or not np.isfinite(x).all():
             raise UsageError(
                 "A Kalman filter takes finite A [D, D], B [D, M] and C [O, D], for a mean [D] and R [O, O]; here D = "
-                f"{d} and R is {np.shape(R)}, and {name} {x.shape}: {x.tolist()}."
+                f"{d} and R is {np.shape(R)}, and {name} {x.shape}."
             )
     dynamics = lambda state, action: _product(A, state) + _product(B, action)
     found = extended_kalman(dynamics, lambda state: _product(C, state), Q, R, mean, covariance)
@@ -229,7 +232,7 @@ def extended_kalman(
     _shaped("observation", jax.eval_shape(observation, jnp.asarray(m)), R.shape[:1], "R")
 
     def updated(mean: Array, covariance: Array, obs: Array) -> Gaussian:
-        innovation = difference(obs, observation(jnp.asarray(mean)))
+        innovation = difference(jnp.asarray(obs), observation(jnp.asarray(mean)))
         return gaussian_update(mean, covariance, innovation, jax.jacfwd(observation)(mean), R)
 
     def begin(obs: Array, key: Key) -> Gaussian:
