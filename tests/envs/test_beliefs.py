@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from functools import cache
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -165,17 +166,25 @@ def test_an_action_mask_goes_with_the_belief():
     mask = np.array([1.0, 0.0], np.float32)
     space = spaces.Dict({"observation": spaces.Box(-1.0, 1.0, (2,)), "action_mask": spaces.Box(0.0, 1.0, (2,))})
     env = transform_observation(make("CartPole-v1"), lambda obs: {"observation": obs[:2], "action_mask": mask}, space)
-    nothing = Filter(lambda o, k: Still(), lambda b, a, o, k: b, lambda b: jnp.zeros(1), 1)
+    nothing = Filter(lambda o, k: Still(o["observation"], jnp.zeros(())), lambda b, a, o, k: b, lambda b: b.seen, 2)
     env = observe_belief(env, nothing)
     assert sorted(env.spec.observation_space.spaces) == ["action_mask", "belief"]
     np.testing.assert_array_equal(vectorize(env, 1).reset(KEY)[1]["action_mask"][0], mask)
 
 
-class Still:
-    log_likelihood = jnp.zeros(())
+class Still(NamedTuple):
+    seen: jax.Array
+    log_likelihood: jax.Array
 
 
-jax.tree_util.register_pytree_node(Still, lambda x: ((), None), lambda *_: Still())
+def test_a_filter_draws_otherwise_than_its_environment():
+    """Else a particle's noise would be the environment's own."""
+    draw = lambda key: jax.random.uniform(key, (2,))
+    drawing = Filter(*[lambda *x: Still(draw(x[-1]), jnp.zeros(()))] * 2, lambda b: b.seen, 2)
+    env = observe_belief(point(), drawing)
+    (state, first), keys = env.reset(KEY), jax.random.split(jax.random.key(1))
+    drawn = [first, *(env.step(state, jnp.zeros(1), key)[1].obs for key in keys)]
+    assert len({*np.ravel([*drawn, draw(KEY), *map(draw, keys)]).tolist()}) == 12
 
 
 @pytest.mark.parametrize(
@@ -218,6 +227,7 @@ def test_noise_has_its_deviation_and_a_draw_of_its_own_each_step():
     assert np.abs(noise[:, 1]).max() == 0
     state, seen = jax.vmap(env.step, (0, None, 0))(state, jnp.zeros(1), keys[::-1])
     again = np.asarray(seen.obs - state.env)[:, 0]
+    assert again.std() == pytest.approx(0.5, rel=0.06)
     assert abs(np.corrcoef(noise[:, 0], again)[0, 1]) < 0.08
     np.testing.assert_array_equal(seen.obs, seen.final_obs)
 
