@@ -181,3 +181,16 @@ def test_own_rover():
     places = [{name: np.full(s.shape, f, np.float32) for name, s in spec.observation_space.items()} for f in (0.2, 0.8)]
     policy = Policy(agent, state, spec)
     np.testing.assert_array_equal(policy(places[0]), policy(places[0] | {"friction": places[1]["friction"]}))
+
+
+def test_belief_pendulum(capsys):
+    """The belief is nearer than the sensor, 0.1 rad, and than what two of its angles say of a velocity, 2.8 rad/s."""
+    example = load("belief_pendulum")
+    angle, velocity = example.main(steps=60, episodes=8)
+    assert angle < 0.05
+    assert velocity < 0.3
+    assert "two angles tell it to 2.83 rad/s" in capsys.readouterr().out
+    env = example.pendulum()
+    assert env.spec.max_episode_steps == 200
+    seen = jax.eval_shape(lambda key: envs.vectorize(env, 2).reset(key)[1], jax.random.key(0))
+    assert seen.shape == (2, 6)

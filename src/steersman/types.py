@@ -96,6 +96,27 @@ class Env(Protocol):
         ...
 
 
+class Filter(NamedTuple):
+    """How a belief about what is not seen is kept: pure functions over a belief, a NamedTuple of arrays.
+
+    begin(obs, key) -> belief                  at the first observation of an episode
+    step(belief, action, obs, key) -> belief   after an action, as ``Env.step`` takes it, and what was seen then
+    features(belief) -> float32 [size]         what an agent is shown of it, within ``low`` and ``high``
+    check(spec)                                raises UsageError for an environment that it is not a filter of
+
+    Every belief has ``log_likelihood``, log p(obs | all that was before), a scalar. It is -inf where the model holds
+    the observation for impossible; the belief is then what was predicted without it.
+    """
+
+    begin: Callable[[PyTree, Key], Any]
+    step: Callable[[Any, PyTree, PyTree, Key], Any]
+    features: Callable[[Any], Array]
+    size: int
+    low: float = -float("inf")
+    high: float = float("inf")
+    check: Callable[[EnvSpec], None] = lambda spec: None
+
+
 class DeviceEnvs(NamedTuple):
     """Environments stepped inside compiled code, made by ``vector.vectorize``. Keys live in the state."""
 

@@ -15,7 +15,8 @@ from gymnasium import spaces
 
 from steersman.errors import UsageError
 from steersman.tabular.mdp import MDP, _check_rows, as_distributions
-from steersman.types import Array, EnvSpec, Key, TimeStep
+from steersman.theory import filters
+from steersman.types import Array, EnvSpec, Filter, Key
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,22 +53,20 @@ class POMDP:
 
     def predict(self, belief: np.ndarray, action: int) -> np.ndarray:
         """sum_s b(s) P(s' | s, a), [S]."""
-        m = self.mdp
-        weights = (belief[:, None] * m.probabilities[:, action]).ravel()
-        return np.bincount(m.successors[:, action].ravel(), weights, m.num_states)
+        return filters.bayes_predict(belief, self.mdp.successors[:, action], self.mdp.probabilities[:, action])
 
     def update(self, belief: np.ndarray, action: int, observation: int) -> tuple[np.ndarray, float]:
         """Bayes's rule: b'(s') proportional to O(o | a, s') sum_s P(s' | s, a) b(s) -> (b' [S], P(o | b, a)).
 
         Raises UsageError when the observation is impossible from this belief.
         """
-        joint = self.observation[action, :, observation] * self.predict(belief, action)
-        chance = float(joint.sum())
+        likelihood = self.observation[action, :, observation]
+        posterior, chance = filters.bayes_update(self.predict(belief, action), likelihood)
         if chance <= 0:
             raise UsageError(
                 f"Observation {observation} cannot follow action {action} from this belief: it has probability 0."
             )
-        return joint / chance, chance
+        return posterior, float(chance)
 
     def filter(self, belief: np.ndarray, actions: np.ndarray, observations: np.ndarray) -> np.ndarray:
         """Beliefs after each step of a history, [T + 1, S], starting with the given one."""
@@ -76,6 +75,11 @@ class POMDP:
             beliefs.append(self.update(beliefs[-1], int(a), int(o))[0])
         return np.stack(beliefs)
 
+    def online_filter(self) -> Filter:
+        """The same filter step by step in compiled code, float32: what ``BeliefEnv`` shows."""
+        m = self.mdp
+        return filters.bayes(m.start, m.probabilities, self.observation, successors=m.successors)
+
     def reward(self, belief: np.ndarray) -> np.ndarray:
         """Expected reward of every action, [A]."""
         return belief @ self.mdp.reward
@@ -83,7 +87,7 @@ class POMDP:
 
 class BeliefState(NamedTuple):
     hidden: Any  # the MDP's state
-    belief: Array  # float32 [S]
+    belief: filters.Belief
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,7 +107,10 @@ class ObservedEnv:
         return state, jnp.int32(self.pomdp.num_observations)
 
     def step(self, state, action, key: Key):
-        state, ts, o = _observe(self.pomdp, state, action, key)
+        move, see = jax.random.split(key)
+        state, ts = self.pomdp.mdp.step(state, action, move)
+        chances = jnp.asarray(self.pomdp.observation, jnp.float32)[action, state[0]]
+        o = jax.random.categorical(see, jnp.log(chances)).astype(jnp.int32)
         return state, ts._replace(obs=o, final_obs=o)
 
 
@@ -123,23 +130,12 @@ class BeliefEnv:
         return EnvSpec(f"{inner.id}, beliefs", seen, inner.action_space, inner.action_space, inner.max_episode_steps)
 
     def reset(self, key: Key):
-        hidden, _ = self.pomdp.mdp.reset(key)
-        belief = jnp.asarray(self.pomdp.mdp.start, jnp.float32)
-        return BeliefState(hidden, belief), belief
+        hidden, obs = ObservedEnv(self.pomdp).reset(key)
+        belief = self.pomdp.online_filter().begin(obs, key)
+        return BeliefState(hidden, belief), belief.probabilities
 
     def step(self, state: BeliefState, action: Array, key: Key):
-        hidden, ts, o = _observe(self.pomdp, state.hidden, action, key)
-        m = self.pomdp.mdp
-        flow = state.belief[:, None] * jnp.asarray(m.probabilities, jnp.float32)[:, action]
-        predicted = jnp.zeros(m.num_states).at[jnp.asarray(m.successors)[:, action]].add(flow)
-        joint = predicted * jnp.asarray(self.pomdp.observation, jnp.float32)[action, :, o]
-        belief = joint / jnp.maximum(jnp.sum(joint), 1e-30)
-        return BeliefState(hidden, belief), ts._replace(obs=belief, final_obs=belief)
-
-
-def _observe(pomdp: POMDP, state, action: Array, key: Key) -> tuple[Any, TimeStep, Array]:
-    move, see = jax.random.split(key)
-    state, ts = pomdp.mdp.step(state, action, move)
-    chances = jnp.asarray(pomdp.observation, jnp.float32)[action, state[0]]
-    o = jax.random.categorical(see, jnp.log(chances)).astype(jnp.int32)
-    return state, ts, o
+        hidden, ts = ObservedEnv(self.pomdp).step(state.hidden, action, key)
+        belief = self.pomdp.online_filter().step(state.belief, action, ts.obs, key)
+        seen = belief.probabilities
+        return BeliefState(hidden, belief), ts._replace(obs=seen, final_obs=seen)
