@@ -12,7 +12,7 @@ from steersman.errors import UsageError
 class Family(NamedTuple):
     kind: str  # "compiled" or "host"
     package: str  # what has to be installed
-    names: tuple[str, ...] = ()  # those we can list without importing it
+    names: tuple[str, ...] = ()  # those we can list without importing it; N, K and PATH stand for yours
 
 
 _GYMNAX = (
@@ -24,6 +24,9 @@ _GYMNAX = (
     *(f"{name}-misc" for name in ("Reacher", "Swimmer", "Pong", "FrozenLake")),
 )
 _PROBES = ("one-step", "observation", "two-steps", "action", "action-observation", "continuous-action")
+_POPGYM = ("Autoencode", "Battleship", "Concentration", "CountRecall", "HigherLower", "MineSweeper", "MultiarmedBandit")
+_POPGYM = (*_POPGYM, "NoisyPositionOnlyCartPole", "NoisyPositionOnlyPendulum", "PositionOnlyCartPole")
+_POPGYM = (*_POPGYM, "PositionOnlyPendulum", "RepeatFirst", "RepeatPrevious", "VelocityOnlyCartPole")
 _PROBES = (*_PROBES, "memory", "truncation", "truncation-ring", "mask")
 
 FAMILIES = {
@@ -33,6 +36,9 @@ FAMILIES = {
     "envpool": Family("host", "envpool", ("*",)),
     "probe": Family("compiled", "jax", _PROBES),
     "goal": Family("compiled", "jax", ("point",)),
+    "memory": Family("compiled", "jax", ("chain-N", "tmaze-N", "repeat-K", "rocksample")),
+    "pomdp": Family("compiled", "jax", ("tiger", "hallway", "PATH.POMDP")),
+    "popgym": Family("host", "popgym", tuple(f"{x}{level}" for x in _POPGYM for level in ("Easy", "Medium", "Hard"))),
 }
 
 
