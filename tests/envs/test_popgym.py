@@ -7,14 +7,8 @@ popgym = pytest.importorskip("popgym")
 from gymnasium import spaces  # noqa: E402
 
 from steersman import envs  # noqa: E402
-from steersman.envs.families import FAMILIES  # noqa: E402
 from steersman.errors import UsageError  # noqa: E402
 from steersman.nets.encoders import Encoder  # noqa: E402
-
-
-def test_the_names_we_list_are_popgyms():
-    navigation = {cls.__name__ for cls in popgym.envs.ALL_NAVIGATION}  # need mazelib
-    assert set(FAMILIES["popgym"].names) == {cls.__name__ for cls in popgym.envs.ALL} - navigation
 
 
 @pytest.mark.parametrize(

@@ -177,9 +177,9 @@ def _gymnasium_rows() -> list[Available]:
     newest: dict[tuple[str | None, str], Any] = {}
     for spec in registry.values():
         key = (spec.namespace, spec.name)
-        # Those of GymV only raise an error; ale-py's games are the family atari.
-        entry = spec.entry_point
-        real = isinstance(entry, str) and not spec.name.startswith("GymV") and not entry.startswith("ale_py")
+        # Those of GymV only raise an error; those of ale-py and POPGym are families.
+        entry, elsewhere = spec.entry_point, ("ale_py", "popgym")
+        real = isinstance(entry, str) and not spec.name.startswith("GymV") and not entry.startswith(elsewhere)
         if real and (key not in newest or (spec.version or 0) > (newest[key].version or 0)):
             newest[key] = spec
     rows = []

@@ -83,8 +83,9 @@ def test_a_file(tmp_path, monkeypatch):
     env = envs.make_env("pomdp/deep/walk.POMDP")
     state, obs = env.reset(jax.random.key(0))
     assert obs == 2
+    step = jax.jit(env.step)
     for action in (0, 1):
-        state, seen = env.step(state, jnp.int32(action), jax.random.key(action))
+        state, seen = step(state, jnp.int32(action), jax.random.key(action))
     assert float(seen.info["discounted_return"]) == pytest.approx(0.9 * 3)
     assert envs.make_env("pomdp/deep/walk.POMDP,belief=true").spec.observation_space.shape == (2,)
     (tmp_path / "bad.POMDP").write_text(TEXT.replace("identity", "idendity"))

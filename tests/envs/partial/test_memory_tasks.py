@@ -31,12 +31,13 @@ def test_chain(returns_of):
 
 def test_what_is_seen_of_a_chain():
     env = envs.make_env("memory/chain-3")
+    play = jax.jit(env.step)
     state, obs = env.reset(jax.random.key(4))
     assert abs(obs[0]) == 1
     assert obs[1] == 0
     seen = []
     for _ in range(4):
-        state, step = env.step(state, jnp.int32(obs[0] > 0), jax.random.key(0))
+        state, step = play(state, jnp.int32(obs[0] > 0), jax.random.key(0))
         seen.append((*step.obs.tolist(), float(step.reward), bool(step.terminated)))
     assert seen == [(0, 0, 0, False), (0, 0, 0, False), (0, 1, 0, False), (0, 0, 1, True)]
 
@@ -91,7 +92,6 @@ def test_repeat(returns_of):
     np.testing.assert_allclose(returns, 1, rtol=1e-5)
     echo = lambda memory, obs, first: (memory, obs.argmax(-1).astype(jnp.int32))
     near(returns_of("memory/repeat-3", echo, NOTHING, 51), -0.5, 2 * np.sqrt(3 / 16 / 48))
-    near(returns_of("memory/repeat-3,symbols=2,steps=10", echo, NOTHING, 13), 0, 2 * np.sqrt(1 / 4 / 10))
 
 
 def test_rocksample_at_its_best(returns_of):

@@ -60,8 +60,8 @@ class ObservePrevious(gymnasium.Wrapper):
     def __init__(self, env: gymnasium.Env, action: bool = True, reward: bool = True):
         super().__init__(env)
         self._canonical = _canonical_space(env.action_space)
-        self.observation_space = parts.with_previous(env.observation_space, self._canonical, action, reward)
-        self._added = {n: part for n, part in self.observation_space.spaces.items() if n in parts.PREVIOUS}
+        self.observation_space = outer = parts.with_previous(env.observation_space, self._canonical, action, reward)
+        self._added = {name: outer[name].shape or () for name in outer.spaces if name in parts.PREVIOUS}
         self._whole = isinstance(env.observation_space, spaces.Dict)
 
     def _joined(self, obs: Any, previous: dict[str, np.ndarray]) -> dict[str, Any]:
@@ -70,7 +70,7 @@ class ObservePrevious(gymnasium.Wrapper):
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         obs, info = self.env.reset(seed=seed, options=options)
-        return self._joined(obs, {name: np.zeros(part.shape, np.float32) for name, part in self._added.items()}), info
+        return self._joined(obs, {name: np.zeros(shape, np.float32) for name, shape in self._added.items()}), info
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         obs, reward, terminated, truncated, info = self.env.step(action)

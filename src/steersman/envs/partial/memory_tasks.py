@@ -64,8 +64,8 @@ class Maze(NamedTuple):
 def tmaze(n: int, active: bool = False, max_episode_steps: int | None = None) -> Env:
     """A corridor of n steps that ends in a junction; a sign says which arm is right, north or south.
 
-    Actions: north, east, south, west. An arm ends the episode: 4 in the right one, -0.1 in the wrong one; so does
-    running into a wall cost 0.1. Observations are one-hot: the sign points north, it points south, corridor, junction.
+    Actions: north, east, south, west. An arm ends the episode and pays 4, the wrong one -0.1; running into a wall pays
+    -0.1 as well. Observations are one-hot: the sign points north, it points south, corridor, junction.
     The sign is seen at the start (passive), or where ``active`` in a cell west of the start, that one has to want to
     look at. The best return is 4, without memory (4 - 0.1) / 2 = 1.95. Truncated after 4 n steps (active: 4 n + 4),
     which is more than it takes. (Bakker 2001, "Reinforcement Learning with Long Short-Term Memory"; the active one

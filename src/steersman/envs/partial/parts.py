@@ -22,14 +22,16 @@ def boxes(space: spaces.Space, done: str) -> dict[str, spaces.Box]:
 
     done: what is done to them, for the UsageError where one is no Box.
     """
-    parts = space.spaces if isinstance(space, spaces.Dict) else {"": space}
-    found = {name: part for name, part in parts.items() if name != MASK}
-    for part in found.values():
+    found: dict[str, spaces.Box] = {}
+    for name, part in (space.spaces if isinstance(space, spaces.Dict) else {"": space}).items():
+        if name == MASK:
+            continue
         if not isinstance(part, spaces.Box):
             raise UsageError(
                 f"Only Boxes, and Dicts of them, can be {done}: the numbers of {part} are names, of which none means "
                 "that nothing is seen. Observe them one-hot."
             )
+        found[name] = part
     return found
 
 
@@ -107,7 +109,9 @@ def with_previous(space: spaces.Space, actions: spaces.Space, action: bool, rewa
     if action:
         size = width(actions)
         low, high = (actions.low, actions.high) if isinstance(actions, spaces.Box) else (np.zeros(size), np.ones(size))
-        added["previous_action"] = with_zero(spaces.Box(*(x.astype(np.float32).ravel() for x in (low, high))))
+        added["previous_action"] = with_zero(
+            spaces.Box(low.astype(np.float32).ravel(), high.astype(np.float32).ravel())
+        )
     if reward:
         added["previous_reward"] = spaces.Box(-np.inf, np.inf, (1,))
     added[FLAG] = spaces.Box(0.0, 1.0, (1,))
@@ -134,10 +138,11 @@ def width(actions: spaces.Space) -> int:
 
 def encoded(actions: spaces.Space, action: Any, xp: Any) -> Any:
     """A canonical action as one vector, float32 [width]: one-hot counts, numbers within their bounds. xp: numpy, jnp"""
-    if isinstance(actions, spaces.Box):
-        return xp.clip(action, actions.low, actions.high).astype(np.float32).reshape(-1)
-    if isinstance(actions, spaces.MultiBinary):
-        return action.astype(np.float32).reshape(-1)
-    counts = [int(actions.n)] if isinstance(actions, spaces.Discrete) else actions.nvec.ravel().tolist()
-    chosen = xp.asarray(action).reshape(-1)
-    return xp.concatenate([(np.arange(n) == chosen[i]).astype(np.float32) for i, n in enumerate(counts)])
+    match actions:
+        case spaces.Box():
+            return xp.clip(action, actions.low, actions.high).astype(np.float32).reshape(-1)
+        case spaces.Discrete() | spaces.MultiDiscrete():
+            counts = [int(actions.n)] if isinstance(actions, spaces.Discrete) else actions.nvec.ravel().tolist()
+            chosen = xp.asarray(action).reshape(-1)
+            return xp.concatenate([(np.arange(n) == chosen[i]).astype(np.float32) for i, n in enumerate(counts)])
+    return action.astype(np.float32).reshape(-1)
