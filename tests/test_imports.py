@@ -27,7 +27,7 @@ LAYERS = {  # part -> parts it may import, itself included; a part is a folder o
     "language": THEORY | {"nets", "language"},
     "models": PARTS | {"models"},
     "agents": AGENTS,
-    "envs": GROUND | {"envs"},
+    "envs": GROUND | {"envs", "tabular"},  # finite problems are environments
     "run/disk": THEORY | {"memory", "run/disk"},
     "run/loops": PARTS | {"envs", "run/loops"},
     "run": RUN,
@@ -40,7 +40,19 @@ LAYERS = {  # part -> parts it may import, itself included; a part is a folder o
 ROOMS = ("run/disk", "run/loops", "run/show", "run/compare")
 PURE = {*AGENTS}  # no files, clocks, terminals
 
-SIMULATORS = {"gymnax", "envpool", "brax", "mujoco", "mujoco_playground", "pgx", "ale_py", "Box2D", "pygame", "minatar"}
+SIMULATORS = {
+    "gymnax",
+    "envpool",
+    "brax",
+    "mujoco",
+    "mujoco_playground",
+    "pgx",
+    "ale_py",
+    "Box2D",
+    "pygame",
+    "minatar",
+    "popgym",
+}
 SERIALISERS = {"pickle", "cloudpickle", "dill", "shelve", "marshal", "joblib"}
 OUTSIDE = {"datetime", "io", "logging", "multiprocessing", "os", "pathlib", "rich", "shutil", "signal", "socket"}
 OUTSIDE |= {"subprocess", "sys", "tempfile", "threading", "time", "tyro", "imageio", "tensorboardX", "wandb"}
@@ -227,6 +239,7 @@ def test_folders_can_be_taken_in():
         ("agents/x.py", "import time"),
         ("envs/x.py", "from steersman.theory import trees"),
         ("envs/x.py", "import gymnax"),
+        ("tabular/x.py", "from steersman.envs import wrappers"),
         ("run/x.py", "def f():\n    from mujoco import mjx"),
         ("run/x.py", "import pickle"),
         ("run/disk/x.py", "from steersman.run.policy import load"),

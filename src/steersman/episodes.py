@@ -16,6 +16,7 @@ from steersman.types import Array, EnvSpec, TimeStep
 NEWEST = 100  # episodes of a rolling mean: what the field calls a training return
 SUCCESS = ("is_success", "success")  # what an environment's info may call it
 ALWAYS = ("return", "length", "cost")
+TOLD = ("discounted_return",)  # what is counted wherever a compiled environment's info says it
 
 
 class Newest(NamedTuple):
@@ -66,8 +67,9 @@ class Episodes(NamedTuple):
 def numbers_of(spec: EnvSpec, seen: TimeStep, log: Sequence[str]) -> dict[str, Array]:
     """What is counted of the running episodes, [B] by name; it is meant where one ends.
 
-    log: names in ``info``. Whether an episode was a success is counted wherever ``info`` says it, as "success". Raises
-    UsageError for a name that ``info`` does not have, or has as something else than a number.
+    log: names in ``info``. Whether an episode was a success is counted wherever ``info`` says it, as "success", and its
+    discounted return too. Raises UsageError for a name that ``info`` does not have, or has as something else than a
+    number.
     """
     numbers = {name: seen.info[f"episode_{name}"] for name in ALWAYS}
     if not spec.num_costs:
@@ -75,7 +77,7 @@ def numbers_of(spec: EnvSpec, seen: TimeStep, log: Sequence[str]) -> dict[str, A
     success = next((seen.info[name] for name in SUCCESS if name in seen.info), None)
     if success is not None:
         numbers["success"] = success
-    for name in log:
+    for name in (*(name for name in TOLD if name in seen.info and name not in log), *log):
         if name not in SUCCESS or success is None:
             numbers[name] = _number(spec, seen, name)
     return numbers

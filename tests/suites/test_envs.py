@@ -17,6 +17,7 @@ from gymnasium import spaces
 from steersman import envs
 from steersman.envs import classic, wrappers
 from steersman.envs.goals import GOALS
+from steersman.envs.partial import hiding
 from steersman.envs.probe import PROBES
 from steersman.spaces import abstract, canonical_action_space, sample_action, to_native
 from steersman.types import DeviceEnvs, HostEnvs, TimeStep
@@ -85,19 +86,29 @@ CUSTOM = {
     "host lever": lambda: lambda: Levers(-2, 5, np.float32, ()),
     "host levers of int8": lambda: lambda: Levers(-100, 100, np.int8, (2, 3)),
     "host levers, one stuck": lambda: lambda: Levers(*np.array([[[0], [1]], [[255], [1]]], np.uint8), np.uint8, (2, 1)),
+    "CartPole that flickers": lambda: hiding.flicker(classic.make("CartPole-v1"), 0.3),
+    "CartPole seen late": lambda: hiding.delay_observation(classic.make("CartPole-v1"), 2),
+    "Pendulum with what came before": lambda: hiding.observe_previous(classic.make("Pendulum-v1")),
     "scaled Pendulum": lambda: wrappers.transform_reward(classic.make("Pendulum-v1"), lambda r: r / 8),
 }
 HOST = ["gymnasium/CartPole-v1", "gymnasium/Pendulum-v1", "envpool/CartPole-v1", "atari/Pong,max_frames=400"]
-PACKAGES = {"gymnax": "gymnax", "envpool": "envpool", "atari": "ale_py"}
+HOST += ["popgym/PositionOnlyCartPoleEasy", "popgym/AutoencodeEasy"]
+PACKAGES = {"gymnax": "gymnax", "envpool": "envpool", "atari": "ale_py", "popgym": "popgym"}
 GYMNAX = ["gymnax/CartPole-v1", "gymnax/Breakout-MinAtar", "gymnax/DeepSea-bsuite", "gymnax/PointRobot-misc"]
-NAMES = [*classic.TWINS, *PROBES, *GOALS, *CUSTOM, *HOST, *GYMNAX]
+MEMORY = ["memory/chain-5", "memory/tmaze-2", "memory/repeat-2", "memory/rocksample,size=3,rocks=2"]
+PARTIAL = [*MEMORY, "CartPoleNoVel-v1", "PendulumNoVel-v1", "pomdp/tiger,max_episode_steps=20"]
+PARTIAL += ["pomdp/hallway,belief=true"]
+NAMES = [*classic.TWINS, *PROBES, *GOALS, *PARTIAL, *CUSTOM, *HOST, *GYMNAX]
 
 ALWAYS_THE_SAME_START = {"probe/one-step", "probe/two-steps", "probe/action", "probe/truncation"}
 ALWAYS_THE_SAME_START |= {"gymnax/DeepSea-bsuite", "atari/Pong,max_frames=400"}  # Pong's first half second stands still
+ALWAYS_THE_SAME_START |= {MEMORY[-1], *PARTIAL[-2:], "CartPole seen late"}
+FEW_STARTS = ("probe/", "gymnax/Breakout", "memory/", "popgym/Autoencode", "CartPole that flickers")
 ENDS_LOOK_LIKE_STARTS = {f"probe/{x}" for x in ("one-step", "observation", "action", "action-observation")}
 ENDS_LOOK_LIKE_STARTS |= {"probe/continuous-action", "probe/truncation", "probe/mask"}
 NEVER_TERMINATES = {"Pendulum-v1", "scaled Pendulum", "gymnasium/Pendulum-v1", "gymnax/PointRobot-misc", *GOALS}
 NEVER_TERMINATES |= {"probe/truncation", "probe/truncation-ring", "atari/Pong,max_frames=400"}
+NEVER_TERMINATES |= {"PendulumNoVel-v1", "pomdp/tiger,max_episode_steps=20", "Pendulum with what came before"}
 RARELY_TERMINATES = {"Acrobot-v1", "MountainCar-v0", "MountainCarContinuous-v0"}  # for random actions
 LENGTH = {"MountainCarContinuous-v0": 1010, "Acrobot-v1": 510, "gymnax/PointRobot-misc": 110}
 
@@ -263,7 +274,7 @@ def test_members_have_their_own_noise(name):
     distinct = len(np.unique(np.concatenate([rows, later]), axis=0))
     if name in ALWAYS_THE_SAME_START:
         assert distinct == 1
-    elif name.startswith(("probe/", "gymnax/Breakout")):  # few starts there are
+    elif name.startswith(FEW_STARTS):
         assert distinct > 1
     else:
         assert distinct == len(rows) + len(later)

@@ -58,7 +58,8 @@ def run(arguments: list[str]) -> int:
     for (family, installed), names in sorted(groups.items(), key=lambda g: (kinds[g[0][0]] != "compiled", not g[0][1])):
         _paragraph(_title(family, kinds[family], installed), 2)
         _paragraph("  ".join(sorted(names)), 6)
-    print("\nEvery other id of Gymnasium works too, and PACKAGE.MODULE:FACTORY of your own.")
+    print("\nN and K stand for a number, PATH.POMDP for a file.")
+    print("Every other id of Gymnasium works too, and PACKAGE.MODULE:FACTORY of your own.")
     print("An algorithm of your own: PACKAGE.MODULE:ALGORITHM.")
     return 0
 

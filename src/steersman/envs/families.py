@@ -12,7 +12,7 @@ from steersman.errors import UsageError
 class Family(NamedTuple):
     kind: str  # "compiled" or "host"
     package: str  # what has to be installed
-    names: tuple[str, ...] = ()  # those we can list without importing it
+    names: tuple[str, ...] = ()  # those we can list without importing it; N, K and PATH stand for yours
 
 
 _GYMNAX = (
@@ -33,6 +33,9 @@ FAMILIES = {
     "envpool": Family("host", "envpool", ("*",)),
     "probe": Family("compiled", "jax", _PROBES),
     "goal": Family("compiled", "jax", ("point",)),
+    "memory": Family("compiled", "jax", ("chain-N", "tmaze-N", "repeat-K", "rocksample")),
+    "pomdp": Family("compiled", "jax", ("tiger", "hallway", "PATH.POMDP")),
+    "popgym": Family("host", "popgym", ("*",)),
 }
 
 

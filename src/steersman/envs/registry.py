@@ -1,7 +1,9 @@
 """Names of environments, and what each stands for. Light: nothing is imported before an environment is made.
 
 - ``CartPole-v1``: a compiled twin where there is one (``classic``), else Gymnasium's environment of that id;
-- ``gymnasium/CartPole-v1``, ``gymnax/...``, ``atari/...``, ``envpool/...``, ``goal/...``, ``probe/...``: by family;
+- ``CartPoleNoVel-v1``: a twin whose velocities are masked (``partial.velocities``);
+- ``gymnasium/CartPole-v1``, ``gymnax/...``, ``atari/...``, ``envpool/...``, ``popgym/...``, ``goal/...``,
+  ``memory/chain-20``, ``pomdp/tiger``, ``pomdp/path/file.POMDP``, ``probe/...``: by family;
 - ``package.module:factory``, ``path/file.py:factory``: your own, a function or class that gives a ``gymnasium.Env`` or
   a steersman ``Env``;
 - ``package:Namespace/Name-v0``: an id of Gymnasium's that exists once ``package`` is imported.
@@ -22,6 +24,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from steersman.envs.classic import TWINS
 from steersman.envs.families import FAMILIES, split_name
 from steersman.envs.importing import is_file, load_object, offer
+from steersman.envs.partial.velocities import NO_VELOCITY
 from steersman.errors import EnvironmentFault, UsageError, nearest, raised_at
 
 if TYPE_CHECKING:
@@ -32,7 +35,8 @@ _SIMULATORS = {"box2d": "Box2D", "mujoco": "mujoco"}  # what Gymnasium's own env
 
 
 class Available(NamedTuple):
-    """An environment one can ask for. ``id`` ending in ``/*`` stands for all that the family itself lists."""
+    """An environment one can ask for. ``id`` ending in ``/*`` stands for all that the family itself lists; in
+    ``memory/chain-N`` and ``pomdp/PATH.POMDP`` the capitals stand for yours."""
 
     id: str
     family: str  # "classic", a family's name
@@ -80,6 +84,10 @@ def make(
         from steersman.envs import envpool
 
         return envpool.make(rest, num_envs, workers=workers, log_info=log_info, **kwargs)
+    if head == "popgym" and rest:
+        from steersman.envs import popgym
+
+        return _named(popgym.make(rest, num_envs, workers=workers, log_info=log_info, **kwargs), name)
     elsewhere = package and inside and not inside.replace(".", "_").isidentifier()  # ale_py:ALE/Pong-v5
     if (head in ("gymnasium", "ALE") and rest) or _gymnasium_has(name) or elsewhere:
         from steersman.envs.host import gymnasium as host
@@ -143,7 +151,7 @@ def available() -> list[Available]:
     >>> Available("CartPole-v1", "classic", "compiled", True) in available()
     True
     """
-    rows = [Available(name, "classic", "compiled", True) for name in TWINS]
+    rows = [Available(name, "classic", "compiled", True) for name in (*TWINS, *NO_VELOCITY)]
     for family, (kind, package, names) in FAMILIES.items():
         installed = _installed(package)
         rows += [Available(f"{family}/{name}", family, kind, installed) for name in names]
@@ -169,9 +177,9 @@ def _gymnasium_rows() -> list[Available]:
     newest: dict[tuple[str | None, str], Any] = {}
     for spec in registry.values():
         key = (spec.namespace, spec.name)
-        # Those of GymV only raise an error; ale-py's games are the family atari.
-        entry = spec.entry_point
-        real = isinstance(entry, str) and not spec.name.startswith("GymV") and not entry.startswith("ale_py")
+        # Those of GymV only raise an error; those of ale-py and POPGym are families.
+        entry, elsewhere = spec.entry_point, ("ale_py", "popgym")
+        real = isinstance(entry, str) and not spec.name.startswith("GymV") and not entry.startswith(elsewhere)
         if real and (key not in newest or (spec.version or 0) > (newest[key].version or 0)):
             newest[key] = spec
     rows = []
@@ -188,6 +196,10 @@ def _compiled(name: str, kwargs: dict[str, Any]) -> Env | None:
         from steersman.envs import classic
 
         return classic.make(name, **kwargs)
+    if name in NO_VELOCITY:
+        from steersman.envs.partial import velocities
+
+        return velocities.make(name, **kwargs)
     head, _, rest = name.partition("/")
     if head == "gymnax" and rest:
         from steersman.envs import gymnax
@@ -205,6 +217,14 @@ def _compiled(name: str, kwargs: dict[str, Any]) -> Env | None:
         if name not in GOALS:
             raise UsageError(f"Unknown goal environment {name}. {nearest(name, GOALS)}")
         return _call(GOALS[name], kwargs, name)
+    if head == "memory" and rest:
+        from steersman.envs.partial.memory_tasks import task
+
+        return _call(task(rest), kwargs, name)
+    if head == "pomdp" and rest:
+        from steersman.envs.partial.finite import pomdp
+
+        return _call(partial(pomdp, rest), kwargs, name)
     return None
 
 
@@ -279,7 +299,7 @@ def _takes(factory: Callable[..., Any], label: str) -> str:
         return "It takes none."
     given = "".join(f",{name}=..." for name in needed or [*names][:1])
     made = ", ".join(f"{name}=..." for name in needed or [*names][:1])
-    here = f"{label}{given}" if ":" in label else f"a function that takes none: lambda: {label}({made})"
+    here = f"{label}{given}" if ":" in label or "/" in label else f"a function that takes none: lambda: {label}({made})"
     return f"It takes {', '.join(names)}; give them as {here}."
 
 

@@ -98,6 +98,34 @@ def transform_reward(env: Env, function: Callable[[jax.Array], jax.Array]) -> En
     return PureEnv(env.spec, env.reset, step)
 
 
+class Discounted(NamedTuple):
+    env: PyTree
+    total: jax.Array  # float32: sum_k gamma^k r_k so far
+    discount: jax.Array  # float32: gamma^t
+
+
+def discounted_return(env: Env, gamma: float) -> Env:
+    """Say the discounted return of the running episode, this step included, in ``info["discounted_return"]``.
+
+        sum_{k <= t} gamma^k r_k
+
+    Rewards, and the returns that ``vectorize`` counts, stay without a discount. It is logged and evaluated by itself.
+    """
+
+    def reset(key: Key) -> tuple[Discounted, PyTree]:
+        state, obs = env.reset(key)
+        return Discounted(state, jnp.float32(0), jnp.float32(1)), obs
+
+    def step(state: Discounted, action: PyTree, key: Key) -> tuple[Discounted, TimeStep]:
+        inner, seen = env.step(state.env, action, key)
+        reward = jnp.asarray(seen.info.get("native_reward", seen.reward))
+        total = state.total + state.discount * reward
+        after = Discounted(inner, total, state.discount * np.float32(gamma))
+        return after, seen._replace(info={**seen.info, "discounted_return": total})
+
+    return PureEnv(env.spec, reset, step)
+
+
 def canonical_actions(env: Env) -> Env:
     """Give an environment that takes actions in its own units the canonical ones: clip to [-1, 1], then one affine map.
 

@@ -171,6 +171,8 @@ def _make(name: str) -> Any:
     from steersman.envs import families
     from steersman.envs.host import gymnasium_ids
     from steersman.envs.importing import load_object
+    from steersman.envs.partial.host import MaskObservation
+    from steersman.envs.partial.velocities import NO_VELOCITY
 
     whole, (name, arguments) = name, families.split_name(name)
     family, _, rest = name.partition("/")
@@ -181,6 +183,9 @@ def _make(name: str) -> Any:
         made = stage(whole)
         if made is not None:
             return made
+    if name in NO_VELOCITY:  # drawn as the original, seen as it was trained on
+        original, velocities = NO_VELOCITY[name]
+        return MaskObservation(gymnasium.make(original, render_mode="rgb_array", **arguments), velocities)
     here = rest if family == "gymnasium" and rest else name
     module, _, inside = here.partition(":")
     if module and inside.replace(".", "_").isidentifier():

@@ -99,5 +99,5 @@ def pomdp_problem(name: str, **settings: float) -> POMDP:
         return read_pomdp(name, **settings)
     raise UsageError(
         f"No partially observed problem is called {name!r}. {nearest(name, POMDPS)} Known: {', '.join(POMDPS)}, and "
-        "paths of .POMDP files."
+        "paths of .POMDP files.".replace("  ", " ")
     )

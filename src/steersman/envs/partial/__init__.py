@@ -1,0 +1,1 @@
+"""Partial observation: tasks that need memory, wrappers that hide, and finite POMDPs as environments."""
