@@ -53,7 +53,7 @@ class ActorCritic(eqx.Module):
         key: Key,
     ):
         keys = jax.random.split(key, 6)
-        space = spec.observation_space
+        space: Any = spec.observation_space
         self.has_mask = isinstance(space, spaces.Dict) and MASK in space.spaces
         of = lambda names: spaces.Dict({name: space[name] for name in names}) if names else space
         read = lambda names, key: Encoder(of(names), encoder, channels=channels, layer_norm=layer_norm, key=key)

@@ -172,7 +172,7 @@ def remembered(
     }
     space = spec.observation_space
     masked = isinstance(space, spaces.Dict) and MASK in space.spaces
-    if masked:
+    if isinstance(space, spaces.Dict) and masked:
         parts[MASK] = space[MASK]
     known = spaces.Dict(parts) if masked or len(parts) > 1 else next(iter(parts.values()))
     inside = replace(spec, observation_space=known, native_observation_space=None)

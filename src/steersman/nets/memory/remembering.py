@@ -13,7 +13,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from steersman.types import PyTree, Rollout
+from steersman.types import Array, PyTree, Rollout
 
 
 class Remembering(eqx.Module):
@@ -78,7 +78,7 @@ def acted(network: Any, carry: PyTree, action: PyTree) -> PyTree:
     return jax.vmap(network.acted)(carry, action) if isinstance(network, Remembering) else carry
 
 
-def sequence(network: Any, carry: PyTree, obs: PyTree, first: jax.Array, action: PyTree) -> tuple[PyTree, PyTree]:
+def sequence(network: Any, carry: PyTree, obs: PyTree, first: Array, action: PyTree) -> tuple[PyTree, PyTree]:
     """carry [B, ...] before the first of rows obs, first, action [T, B, ...] -> (the carries after each row, what the
     network sees at it), both [T, B, ...]."""
     if not isinstance(network, Remembering):
