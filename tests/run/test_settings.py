@@ -67,6 +67,7 @@ def test_values_become_plain(given, kept):
         ({"activation": "tan"}, "Did you mean tanh"),
         ({"hidden_sizes": (64, 0)}, "1 or more"),
         ({"num_envz": 4}, "ppo has no setting 'num_envz'. Did you mean num_envs"),
+        ({"tau": 0.1}, "ppo has no setting 'tau'. Those that have it: dqn, ddpg"),
         ({"lr": 1e-3}, "ppo has no setting 'lr'. Here it is called learning_rate. All"),
         ({"buffer_size": 10}, r"no setting 'buffer_size'\. (Did you mean|All settings)"),  # replay is not PPO's
         ({"zzzzzz": 4}, "no setting 'zzzzzz'. All settings: steersman train ppo --help"),

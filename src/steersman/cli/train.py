@@ -24,7 +24,7 @@ from steersman.run.callbacks import StopAtReturn
 from steersman.run.disk import checkpoint, run_folder
 from steersman.run.events import Callback
 from steersman.run.policies.warm_start import inherited
-from steersman.run.settings import environment_of, fitted, known_settings, preset_for, reopened, translated
+from steersman.run.settings import environment_of, fitted, known_settings, preset_for, reopened, translated, whose
 from steersman.run.train import Result, resume, train
 
 
@@ -112,7 +112,7 @@ def run(arguments: list[str]) -> int:
     asked = _asked(arguments)
     named, environment = asked.algorithm, asked.environment
     entry = plugins.algorithm(named)
-    _check_names(asked.flags, known_settings(entry))
+    _check_names(asked.flags, known_settings(entry), entry.name)
     title = f"steersman train {named} {environment or 'ENVIRONMENT'}"
     output, settings, defaults = parse(entry, Output, asked.base, asked.flags, title)
     settings = fitted(entry, settings, asked.named)
@@ -127,14 +127,17 @@ def run(arguments: list[str]) -> int:
     return _finish(_shown(output, work, _notes(asked, settings, defaults)), own, output)
 
 
-def _check_names(flags: list[str], known: Mapping[str, Any]) -> None:
-    """Say what a setting of another library is called here; all else the parser of flags says."""
+def _check_names(flags: list[str], known: Mapping[str, Any], algorithm: str = "") -> None:
+    """Say what a setting of another library is called here, and who has one of another algorithm; all else the parser
+    of flags says."""
     for flag in (f.partition("=")[0] for f in flags if f.startswith("--")):
         if flag in ("--env", "--environment", "--algo", "--algorithm"):
             raise UsageError(f"{flag}: the two are named without flags: steersman train ALGORITHM ENVIRONMENT")
         name = flag.removeprefix("--").replace("-", "_")
         if name not in known and (ours := translated(name)) in known:
             raise UsageError(f"There is no {flag}. Here it is called --{ours.replace('_', '-')}.")
+        if known and name not in known and (having := whose(name)):
+            raise UsageError(f"{algorithm} has no {flag}. {having}")
 
 
 def _asked(arguments: list[str]) -> Asked:

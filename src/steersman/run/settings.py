@@ -153,6 +153,14 @@ def translated(name: str) -> str:
     return _ELSEWHERE.get(name, name)
 
 
+def whose(name: str) -> str:
+    """Which algorithms have a setting, for a message; empty where none has."""
+    from steersman.agents import ALGORITHMS
+
+    having = [n for n, entry in ALGORITHMS.items() if name in entry.config.__dataclass_fields__]
+    return f"Those that have it: {', '.join(having)}." if having else ""
+
+
 def annotation(field: dataclasses.Field[Any]) -> str:
     """A field's annotation as it is written: ``int | None``."""
     return field.type.__name__ if isinstance(field.type, type) else str(field.type)
@@ -178,8 +186,8 @@ def typed(algorithm: Algorithm, settings: Mapping[str, Any]) -> dict[str, Any]:
     for name in settings:
         if name not in known:
             ours = translated(name)
-            near = f"Here it is called {ours}." if ours in known else nearest(name, [*known, *_NO_SETTINGS])
-            near = _BY_CALLBACK.get(name, near)
+            near = f"Here it is called {ours}." if ours in known else whose(name)
+            near = _BY_CALLBACK.get(name, near) or nearest(name, [*known, *_NO_SETTINGS])
             raise UsageError(
                 f"{algorithm.name} has no setting {name!r}. {near + ' ' if near else ''}All settings: "
                 f"steersman train {algorithm.name} --help"

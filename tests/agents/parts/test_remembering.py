@@ -186,6 +186,13 @@ def test_a_carry_that_does_not_do(kind, says):
         )
 
 
+def test_sequences_are_checked_before_a_run_begins():
+    ppo = ALGORITHMS["ppo"]
+    with pytest.raises(UsageError, match="sequence_length = 5 does not divide unroll_length = 32"):
+        ppo.check(ppo.config(memory="gru", unroll_length=32, num_minibatches=2, sequence_length=5), 16)
+    ppo.check(ppo.config(unroll_length=32, num_minibatches=2, sequence_length=5), 16)  # it has no memory
+
+
 def test_where_memory_cannot_be():
     spec = envs.make("probe/memory", 1).spec
     with pytest.raises(UsageError, match="actor_critic learns from one step at a time; a memory \\(gru\\)"):

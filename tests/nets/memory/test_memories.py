@@ -10,7 +10,7 @@ from steersman.errors import UsageError
 from steersman.nets.actor_critic import ActorCritic
 from steersman.nets.memory.cells import linear_scan, slow_gates
 from steersman.nets.memory.lru import LRU
-from steersman.nets.memory.remembered import MEMORIES, MemorySettings, remembered
+from steersman.nets.memory.remembered import MEMORIES, MemorySettings, make_memory, remembered
 from steersman.nets.memory.remembering import Remembering, acted, begin, flat_sequence, recalled, sequence, step
 from steersman.nets.memory.windows import TCN, Window
 from steersman.types import EnvSpec, Rollout
@@ -186,6 +186,8 @@ def test_clear_errors():
         LRU(4, 8, largest=1.0, key=jax.random.key(0))
     with pytest.raises(UsageError, match="memory_context = 1; the slowest gate"):
         slow_gates(jax.random.key(0), 4, 1)
+    with pytest.raises(UsageError, match="memory_context = 1; lru looks back 2 steps or more"):
+        make_memory(MemorySettings("lru", context=1), 4, jax.random.key(0))
     with pytest.raises(UsageError, match="a window holds 1 step"):
         Window(4, context=0)
     with pytest.raises(UsageError, match="see 2 steps or more"):

@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import Any
 
 from steersman.agents.parts.checks import check_minibatches
+from steersman.agents.parts.remembering import sequence_length
 from steersman.agents.parts.with_replay import check_replay, first_rows
 from steersman.types import Agent, Algorithm
 
@@ -30,8 +31,10 @@ def on_policy(
 
 
 def whole_minibatches(config: Any, num_envs: int) -> None:
-    """The check of an algorithm that cuts its rollouts into ``num_minibatches``."""
+    """The check of an algorithm that cuts its rollouts into ``num_minibatches``, of whole sequences with memory."""
     check_minibatches(config.unroll_length, num_envs, config.num_minibatches)
+    if config.memory != "none":
+        sequence_length(config.unroll_length, num_envs, config.num_minibatches, config.sequence_length)
 
 
 def replayed(name: str, config: type, factory: Factory, summary: str) -> Algorithm:

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from gymnasium import spaces
 
+from steersman.errors import UsageError
 from steersman.nets.encoders import Encoder
 from steersman.nets.layers.initialisers import orthogonal_linear
 from steersman.nets.layers.linear import Linear
@@ -44,15 +45,19 @@ class MemorySettings:
 def make_memory(settings: MemorySettings, in_size: int, key: Key) -> Memory:
     """The memory that settings name, of inputs ``[in_size]``."""
     size, context = settings.size, settings.context or CONTEXT[settings.kind]
+    if context < 2 and settings.kind != "window":
+        raise UsageError(
+            f"memory_context = {context}; {settings.kind} looks back 2 steps or more. Leave it out, or raise it."
+        )
     match settings.kind:
         case "gru":
             return GRU(in_size, size, context=context, slow=settings.slow, key=key)
         case "lstm":
             return LSTM(in_size, size, context=context, slow=settings.slow, key=key)
         case "lru":
-            poles = {"largest": 1.0 - 1.0 / context} if settings.slow else {"smallest": 0.0, "largest": 0.99}
-            smallest = {"smallest": min(0.9, 1.0 - 2.0 / context)} if settings.slow else {}
-            return LRU(in_size, size, **poles, **smallest, scan=settings.scan, key=key)
+            largest = 1.0 - 1.0 / context if settings.slow else 0.99
+            smallest = min(0.9, 1.0 - 2.0 / context) if settings.slow else 0.0
+            return LRU(in_size, size, smallest=smallest, largest=largest, scan=settings.scan, key=key)
         case "tcn":
             return TCN(size, context=context, key=key)
     return Window(in_size, context=context)
