@@ -50,8 +50,22 @@ def slow_gates(key: Key, size: int, context: int) -> jax.Array:
     return jnp.log(tau - 1.0 + 1e-6)
 
 
-def linear_scan(decay: jax.Array, inputs: jax.Array, start: jax.Array, scan: str = "auto") -> jax.Array:
-    """h_t = decay_t * h_{t-1} + inputs_t, all [T, ...], from h_{-1} = ``start``; complex numbers too.
+Pair = tuple[jax.Array, jax.Array]  # real and imaginary parts, floats: what every format can keep
+
+
+def times(a: Pair, b: Pair) -> Pair:
+    """a b, of complex numbers."""
+    return a[0] * b[0] - a[1] * b[1], a[0] * b[1] + a[1] * b[0]
+
+
+def plus_times(a: Pair, b: Pair, c: Pair) -> Pair:
+    """a b + c, of complex numbers."""
+    re, im = times(a, b)
+    return re + c[0], im + c[1]
+
+
+def linear_scan(decay: Pair, inputs: Pair, start: Pair, scan: str = "auto") -> Pair:
+    """h_t = decay_t h_{t-1} + inputs_t, [T, size], from h_{-1} = ``start`` [size]; complex numbers.
 
     scan: ``sequential``, T small steps; ``parallel``, an associative scan of log T large ones (Blelloch 1990);
     ``auto``, the first on CPUs, where passes over memory cost more than steps, and the second elsewhere.
@@ -59,12 +73,17 @@ def linear_scan(decay: jax.Array, inputs: jax.Array, start: jax.Array, scan: str
     if scan not in SCANS:
         raise UsageError(f"memory_scan = {scan!r}; it must be one of {', '.join(SCANS)}.")
     if scan == "parallel" or (scan == "auto" and jax.default_backend() != "cpu"):
-        inputs = inputs.at[0].add(decay[0] * start)
-        join = lambda left, right: (right[0] * left[0], right[0] * left[1] + right[1])
+        at = lambda pair, t: (pair[0][t], pair[1][t])
+        begun = plus_times(at(decay, 0), start, at(inputs, 0))
+        inputs = inputs[0].at[0].set(begun[0]), inputs[1].at[0].set(begun[1])
+
+        def join(left: tuple[Pair, Pair], right: tuple[Pair, Pair]) -> tuple[Pair, Pair]:
+            return times(right[0], left[0]), plus_times(right[0], left[1], right[1])
+
         return jax.lax.associative_scan(join, (decay, inputs))[1]
 
-    def row(h: jax.Array, given: tuple[jax.Array, jax.Array]):
-        h = given[0] * h + given[1]
+    def row(h: Pair, given: tuple[Pair, Pair]) -> tuple[Pair, Pair]:
+        h = plus_times(given[0], h, given[1])
         return h, h
 
     return jax.lax.scan(row, start, (decay, inputs))[1]

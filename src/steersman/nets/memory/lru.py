@@ -10,8 +10,8 @@ import jax.numpy as jnp
 
 from steersman.errors import UsageError
 from steersman.nets.layers.initialisers import orthogonal_linear
-from steersman.nets.layers.linear import Linear
-from steersman.nets.memory.cells import Memory, linear_scan
+from steersman.nets.layers.linear import Linear, orthogonal
+from steersman.nets.memory.cells import Memory, Pair, linear_scan, plus_times
 from steersman.types import Key
 
 
@@ -22,8 +22,8 @@ class LRU(Memory):
         y = gelu(C [Re h, Im h]) sigmoid(G x) + D x
 
     |lambda| < 1 whatever is learned, so it cannot blow up. Poles start slow, |lambda|^2 uniform between the squares of
-    ``smallest`` and ``largest``, and turn little, phases up to ``max_phase`` a step. carry: [2, size], real and
-    imaginary parts: pairs of floats, which every format can keep.
+    ``smallest`` and ``largest``, and turn little, phases up to ``max_phase`` a step. carry: h, real and
+    imaginary parts.
 
     Raises UsageError unless 0 <= smallest < largest < 1.
     """
@@ -31,10 +31,9 @@ class LRU(Memory):
     nu: jax.Array  # [size]
     theta: jax.Array
     scale: jax.Array  # log of the inputs' factor
-    enter: Linear  # B, real and imaginary parts
+    kernel: jax.Array  # B, real and imaginary parts, G and D [4 size, F]: read in one product
+    bias: jax.Array  # [4 size]
     leave: Linear  # C
-    gate: Linear  # G
-    skip: Linear  # D
     out_size: int = eqx.field(static=True)
     scan: str = eqx.field(static=True)
 
@@ -60,33 +59,35 @@ class LRU(Memory):
         self.nu = jnp.log(-0.5 * jnp.log(jnp.maximum(square, 1e-12)))
         self.theta = jnp.log(max_phase * jax.random.uniform(keys[1], (size,)) + 1e-4)
         self.scale = 0.5 * jnp.log(1.0 - square)
-        self.enter = orthogonal_linear(in_size, 2 * size, keys[2], gain=math.sqrt(0.5))
+        enter = orthogonal(math.sqrt(0.5), (2 * size, in_size), keys[2])
+        self.kernel = jnp.concatenate([enter, *(orthogonal(1.0, (size, in_size), k) for k in keys[4:])])
+        self.bias = jnp.zeros((4 * size,))
         self.leave = orthogonal_linear(2 * size, size, keys[3], gain=1.0)
-        self.gate = orthogonal_linear(in_size, size, keys[4], gain=1.0)
-        self.skip = orthogonal_linear(in_size, size, keys[5], gain=1.0)
 
     @property
-    def poles(self) -> jax.Array:
-        """lambda, complex [size]."""
-        return jnp.exp(jax.lax.complex(-jnp.exp(self.nu), jnp.exp(self.theta)))
+    def poles(self) -> Pair:
+        """lambda, [size]."""
+        radius, phase = jnp.exp(-jnp.exp(self.nu)), jnp.exp(self.theta)
+        return radius * jnp.cos(phase), radius * jnp.sin(phase)
 
-    def begin(self) -> jax.Array:
-        return jnp.zeros((2, self.out_size))
+    def begin(self) -> Pair:
+        return jnp.zeros((self.out_size,)), jnp.zeros((self.out_size,))
 
-    def step(self, carry: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-        h = self.poles * jax.lax.complex(carry[0], carry[1]) + self._enter(x)
-        return jnp.stack([h.real, h.imag]), self._leave(h, x)
+    def step(self, carry: Pair, x: jax.Array) -> tuple[Pair, jax.Array]:
+        inputs, gate, skip = self._read(x)
+        h = plus_times(self.poles, carry, inputs)
+        return h, self._leave(h, gate, skip)
 
-    def sequence(self, carry: jax.Array, xs: jax.Array, first: jax.Array) -> tuple[jax.Array, jax.Array]:
-        poles = jnp.where(first[:, None], 0.0, self.poles[None])
-        h = linear_scan(poles, jax.vmap(self._enter)(xs), jax.lax.complex(carry[0], carry[1]), self.scan)
-        return jnp.stack([h.real, h.imag], axis=1), jax.vmap(self._leave)(h, xs)
+    def sequence(self, carry: Pair, xs: jax.Array, first: jax.Array) -> tuple[Pair, jax.Array]:
+        poles = jax.tree.map(lambda x: jnp.where(first[:, None], 0.0, x[None]), self.poles)
+        inputs, gate, skip = jax.vmap(self._read)(xs)
+        h = linear_scan(poles, inputs, carry, self.scan)
+        return h, jax.vmap(self._leave)(h, gate, skip)
 
-    def _enter(self, x: jax.Array) -> jax.Array:
-        re, im = jnp.split(self.enter(x), 2, axis=-1)
+    def _read(self, x: jax.Array) -> tuple[Pair, jax.Array, jax.Array]:
+        re, im, gate, skip = jnp.split(x @ self.kernel.T + self.bias, 4)
         scale = jnp.exp(self.scale)
-        return jax.lax.complex(scale * re, scale * im)
+        return (scale * re, scale * im), gate, skip
 
-    def _leave(self, h: jax.Array, x: jax.Array) -> jax.Array:
-        y = self.leave(jnp.concatenate([h.real, h.imag], axis=-1))
-        return jax.nn.gelu(y) * jax.nn.sigmoid(self.gate(x)) + self.skip(x)
+    def _leave(self, h: Pair, gate: jax.Array, skip: jax.Array) -> jax.Array:
+        return jax.nn.gelu(self.leave(jnp.concatenate(h))) * jax.nn.sigmoid(gate) + skip
