@@ -27,14 +27,23 @@ import peers
 CONTENDERS = common.HERE / "contenders"
 COPIES = 8
 ON_POLICY = {
-    "chosen on": ("tasks:cart_target", "Reacher-v5", "CartPole-v1", "tasks:sorter", "LunarLander-v3"),
+    "chosen on": (
+        "tasks:cart_target",
+        "Reacher-v5",
+        "CartPole-v1",
+        "tasks:sorter",
+        "LunarLander-v3",
+        "Hopper-v5",
+        "Pusher-v5",
+    ),
     "judged on": (
         "tasks:kiln",
-        "Pusher-v5",
         "Acrobot-v1",
         "Pendulum-v1",
         "InvertedDoublePendulum-v5",
-        "Hopper-v5",
+        "Walker2d-v5",
+        "LunarLanderContinuous-v3",
+        "Swimmer-v5",
     ),
 }
 CONTINUOUS = {
