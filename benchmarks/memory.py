@@ -122,7 +122,7 @@ def delays(only: list[str]) -> None:
                 continue
             row = {"delay": delay, **measured(f"memory/chain-{delay}", memory, 300_000, {"unroll_length": 128})}
             saved["rows"].append(row)
-            common.save("memory-delays", {"rows": saved["rows"], **common.provenance()})
+            common.save("memory-delays", {"rows": saved["rows"], "provenance": common.provenance()})
             print(row, flush=True)
     picture(saved["rows"])
 
@@ -145,7 +145,7 @@ def main() -> None:
             if (args.only and memory not in args.only) or any(row["memory"] == memory for row in case["rows"]):
                 continue
             case["rows"].append(measured(environment, memory, steps, settings))
-            common.save("memory", {"cases": saved["cases"], **common.provenance()})
+            common.save("memory", {"cases": saved["cases"], "provenance": common.provenance()})
             print(name, case["rows"][-1], flush=True)
 
 

@@ -86,7 +86,7 @@ def main() -> None:
     print(json.dumps(common.rounded(summary), indent=1))
     if not args.quick:
         result = {"rounds": rounds, "ratios": summary, "targets": TARGETS, "parameters": parameters, "shape": SHAPE}
-        common.save("memory-speed", result | common.provenance())
+        common.save("memory-speed", result | {"provenance": common.provenance()})
 
 
 if __name__ == "__main__":

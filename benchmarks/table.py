@@ -143,6 +143,49 @@ def online(result: dict[str, Any]) -> str:
     return f"## The online actor-critic beside a plain loop\n\n{text}\n\n{origin(result)}"
 
 
+def memory(result: dict[str, Any]) -> str:
+    rows = []
+    for name, case in result["cases"].items():
+        for row in case["rows"]:
+            returns = row["returns"]
+            reached = (
+                "" if case["threshold"] is None else f"{sum(x >= case['threshold'] for x in returns)} of {len(returns)}"
+            )
+            rows.append(
+                [
+                    name,
+                    row["memory"],
+                    f"{case['steps']:,}",
+                    " ".join(f"{x:.4g}" for x in sorted(returns)),
+                    "" if case["threshold"] is None else f"{case['threshold']:g}",
+                    reached,
+                    "" if case["without"] is None else f"{case['without']:g}",
+                ]
+            )
+    header = ["task", "memory", "steps", "return of each seed", "to reach", "seeds that do", "best without memory"]
+    text = (
+        "PPO, five seeds, 500 episodes of each one's deterministic policy. *Not stored*: every sequence begins with an "
+        "empty carry, not with that of acting. *Plain gates*: as cells are usually initialised."
+    )
+    return f"## What memories learn\n\n{text}\n\n{table(header, rows)}\n\n{origin(result)}"
+
+
+def memory_speed(result: dict[str, Any]) -> str:
+    names = {"peer": "an LSTM on Gymnasium's CartPole-v1, beside sb3-contrib's RecurrentPPO"}
+    rows = [
+        [
+            names.get(name, f"{name}, beside the plain network"),
+            f"**{found['median']:.2g}**",
+            f"{found['min']:.2g} to {found['max']:.2g}",
+            verdict(found["median"], result["targets"].get(name)),
+        ]
+        for name, found in result["ratios"].items()
+    ]
+    text = "Steps per second of PPO as a ratio, of the same shapes and without compilation."
+    header = ["", "ratio, median", "rounds", "target"]
+    return f"## What a memory costs\n\n{text}\n\n{table(header, rows)}\n\n{origin(result)}"
+
+
 def continuous(results: list[dict[str, Any]]) -> str:
     stages = sorted({stage["steps"] for r in results for stage in r["at"]})
     rows, commands = [], []
@@ -499,6 +542,7 @@ def render() -> str:
         )
         parts += [f"## Defaults beside Stable-Baselines3's\n\n{text}", *found]
     parts += [gradients(r) for r in load("gradients.json")] + [online(r) for r in load("online.json")]
+    parts += [memory(r) for r in load("memory.json")] + [memory_speed(r) for r in load("memory-speed.json")]
     parts += [compared(r) for r in load("compare-*.json")]
     parts += [resume(r) for r in load("resume.json")] + [first_run(r) for r in load("first_run.json")]
     parts += [warm_start(r) for r in load("warm-start.json")] + [checkouts(r) for r in load("checkouts.json")]
