@@ -21,7 +21,7 @@ from steersman.run.disk import run_folder
 from steersman.run.disk.checkpoint import parameters_sha256
 from steersman.run.disk.dataset import Dataset, check_fits, read_dataset
 from steersman.run.disk.spec_json import spec_to_json, transitions_like
-from steersman.run.evaluate import Evaluator, close, evaluator, fixed_size, logged_by
+from steersman.run.evaluate import Evaluator, close, evaluator, fixed_size
 from steersman.run.loops.compiled import CompiledLoop
 from steersman.run.loops.data_loop import data_loop
 from steersman.run.loops.device_loop import device_loop
@@ -33,6 +33,7 @@ from steersman.run.loops.loop import Loop
 from steersman.run.plan import Plan
 from steersman.run.policies import periodic, warm_start
 from steersman.run.policies.periodic import Periodic
+from steersman.run.policies.playing import logged_by
 from steersman.run.policies.warm_start import Start
 from steersman.run.policy import state_bytes, state_like
 from steersman.run.settings import RunConfig

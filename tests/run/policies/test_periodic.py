@@ -10,9 +10,9 @@ import steersman
 from steersman import envs
 from steersman.errors import UsageError
 from steersman.run.disk import logs
-from steersman.run.evaluate import first_episodes
 from steersman.run.events import Assessed, Trained
 from steersman.run.policies.periodic import SEED, SHARE, Cadence, Spent, cadence, environments
+from steersman.run.policies.playing import first_episodes
 from steersman.run.settings import RunConfig
 from steersman.unroll import Episodes
 

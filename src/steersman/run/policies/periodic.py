@@ -18,9 +18,10 @@ from steersman import envs
 from steersman.agents.parts.with_replay import ReplayState
 from steersman.episodes import Episodes
 from steersman.errors import EnvironmentFault, UsageError
-from steersman.run.evaluate import LIMIT, Played, first_episodes, fixed_size, host_episodes
+from steersman.run.evaluate import fixed_size
 from steersman.run.loops.compiled import CompiledLoop
 from steersman.run.loops.loop import Loop
+from steersman.run.policies.playing import LIMIT, Played, first_episodes, host_episodes
 from steersman.run.settings import RunConfig
 from steersman.types import Agent, DeviceEnvs, EnvSpec, HostEnvs, PyTree
 
