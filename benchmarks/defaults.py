@@ -35,11 +35,11 @@ ON_POLICY = {
         "LunarLander-v3",
         "Hopper-v5",
         "Pusher-v5",
+        "Pendulum-v1",
     ),
     "judged on": (
         "tasks:kiln",
         "Acrobot-v1",
-        "Pendulum-v1",
         "InvertedDoublePendulum-v5",
         "Walker2d-v5",
         "LunarLanderContinuous-v3",

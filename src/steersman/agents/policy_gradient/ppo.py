@@ -50,7 +50,7 @@ class PPOConfig(EpochsConfig, ActorCriticLossConfig, OnPolicyConfig):
 
     num_epochs: int = 10
     """Passes over the rollout in one update."""
-    num_minibatches: int = 32
+    num_minibatches: int = 16
     """Minibatches in one pass; it must divide unroll_length * num_envs."""
     gae_lambda: float = 0.95
     """Lambda of the advantage estimate: 0 is the TD error, 1 the Monte-Carlo advantage."""
