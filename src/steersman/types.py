@@ -202,3 +202,4 @@ class Algorithm(NamedTuple):
     data: str = "none"
     shardable: bool = True  # False: one seed trains on one device (replay); several seeds still go round the devices
     presets: Mapping[str, Mapping[str, Any]] = {}  # settings that are known to be good, by environment
+    with_memory: Mapping[str, Any] = {}  # settings that take the defaults' place where ``memory`` is asked for

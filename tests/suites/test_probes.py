@@ -9,10 +9,12 @@ import pytest
 
 from steersman import envs
 from steersman.agents import ALGORITHMS
-from steersman.envs.probe import known_values
+from steersman.envs.probe import PROBES, known_values
 from steersman.errors import UsageError
+from steersman.nets.memory import remembering
 from steersman.run.evaluate import device_evaluator
 from steersman.run.loops.device_loop import device_loop
+from steersman.vector import vectorize
 
 GAMMA = 0.9
 # What an algorithm has of these; one that needs nothing else is probed by being listed.
@@ -82,3 +84,38 @@ def test_learns_the_policy(algorithm):
     agent, state, made = learn(algorithm, name)
     evaluation = device_evaluator(agent, made(64))(state, 1)
     assert evaluation.mean == pytest.approx(known_values(name, GAMMA).mean_return, abs=0.1)
+
+
+# Of replay: what learns from sequences. A policy that is nearly certain has the value of the best.
+RECALL = {"memory": "gru", "memory_size": 16, "sequence_length": 16, "burn_in": 4, "batch_size": 16}
+RECALL |= {"exploration_end": 0.2, "learn_temperature": False, "temperature": 1e-3, "target_period": 1}
+RECALL |= {"exploration_std": 0.3}
+
+
+@pytest.mark.parametrize("algorithm", ["dqn", "sac", "td3"])
+def test_remembers_from_replay(algorithm):
+    """The cue, and what it is worth: probe/memory."""
+    continuous = algorithm == "td3"
+    made = lambda num: vectorize(PROBES["probe/memory"](continuous), num)
+    entry, updates = ALGORITHMS[algorithm], 400
+    known = {k: v for k, v in (COMMON | RECALL).items() if k in entry.config.__dataclass_fields__}
+    config = entry.config(**known)
+    length, first = config.unroll_length, entry.first_length(config, 16)
+    agent = entry.factory(config, made(1).spec, budget=updates * length * 16)
+    loop = device_loop(agent, made, num_envs=16, unroll_length=length, first_length=first, seeds=[0], shards=1)
+    state, _ = loop.advance(loop.start(), updates)
+    assert device_evaluator(agent, made(64))(state.agent, 1).mean == 1
+    learner, known = state.agent.learner, known_values("probe/memory", GAMMA)
+    opens = np.ones(len(known.obs), bool)
+    if algorithm == "dqn":
+        net = learner.params
+        value = jax.vmap(net)(remembering.step(net, remembering.begin(net, 2), known.obs, opens)[1]).max(1)
+    else:
+        action, _, _ = agent.act(state.agent, agent.begin(2), known.obs, opens, jax.random.key(0), explore=False)
+
+        def judged(critic):
+            seen = remembering.step(critic, remembering.begin(critic, 2), known.obs, opens)[1]
+            return jax.vmap(critic)(seen, action)[:, 0] if continuous else jax.vmap(critic)(seen).max(1)
+
+        value = jax.vmap(judged)(learner.critics.params).min(0)
+    np.testing.assert_allclose(value, known.value, atol=0.05)

@@ -112,3 +112,13 @@ def test_shapes_that_would_broadcast_are_refused():
 
 def test_truncated_atoms_of_an_empty_batch():
     assert values.truncated_atoms(jnp.zeros((2, 0, 5)), 1).shape == (0, 8)
+
+
+def test_rescaling_has_an_inverse():
+    x = jnp.concatenate([-jnp.logspace(-4, 5, 40), jnp.zeros(1), jnp.logspace(-4, 5, 40)]).astype(jnp.float32)
+    for epsilon in (1e-3, 1e-2):
+        y = values.rescaled(x, epsilon)
+        assert (np.diff(y[x >= 0]) > 0).all()
+        assert (np.sign(y) == np.sign(x)).all()
+        np.testing.assert_allclose(values.unscaled(y, epsilon), x, rtol=2e-4, atol=1e-6)
+    np.testing.assert_allclose(values.rescaled(jnp.array([15.0, -3.0]), 0.01), [3.15, -1.03], rtol=1e-6)

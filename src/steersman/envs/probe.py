@@ -2,7 +2,8 @@
 
 Train an agent on one and compare its values, policy or return with ``known_values``; the first probe that fails says
 where the mistake is (after Andy Jones, "Debugging RL, Without the Agonizing Pain", 2021). Every observation is a
-vector. ``continuous=True`` gives the probes of values a Box action, which they ignore, for agents that need one.
+vector. ``continuous=True`` gives the probes of values a Box action, which they ignore, for agents that need one; and
+probe/memory one whose sign counts.
 """
 
 from __future__ import annotations
@@ -88,19 +89,21 @@ def continuous_action() -> Env:
     return _env("continuous-action", step, start, continuous=True)
 
 
-def memory() -> Env:
+def memory(continuous: bool = False) -> Env:
     """A cue of -1 or 1 is seen first, then 0s; the last action has to name it. Observation: (cue or 0, clock in [0,
     1]).
 
     Reward at the last step: 1 for action 1 after cue 1 or action 0 after cue -1, else -1. With memory the return is 1
-    and V(first) = gamma^(MEMORY_STEPS - 1); without, the best return is 0 on average.
+    and V(first) = gamma^(MEMORY_STEPS - 1); without, the best return is 0 on average. ``continuous``: an action above 0
+    is action 1.
     """
     last = MEMORY_STEPS - 1
+    named = (lambda action: action[0] > 0) if continuous else (lambda action: action == 1)
 
     def step(state: PyTree, action: PyTree, key: Key) -> tuple[PyTree, TimeStep]:
         cue, t = state
         done = t == last
-        reward = jnp.where(done, _plus_minus((action == 1) == (cue > 0)), jnp.float32(0))
+        reward = jnp.where(done, _plus_minus(named(action) == (cue > 0)), jnp.float32(0))
         clock = jnp.minimum((t + 1).astype(jnp.float32) / last, 1)
         return (cue, t + 1), _step(jnp.stack([jnp.float32(0), clock]), reward, done)
 
@@ -108,7 +111,7 @@ def memory() -> Env:
         cue = _sign(key)
         return (cue, jnp.int32(0)), jnp.stack([cue, jnp.float32(0)])
 
-    return _env("memory", step, start, size=2)
+    return _env("memory", step, start, continuous, size=2)
 
 
 def truncation(continuous: bool = False) -> Env:

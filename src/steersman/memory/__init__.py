@@ -5,6 +5,7 @@ from __future__ import annotations
 from steersman.memory.buffer import Buffer, Sample, nbytes
 from steersman.memory.hindsight import hindsight
 from steersman.memory.prioritized import prioritized
+from steersman.memory.sequences import sequence_priority, sequences
 from steersman.memory.uniform import uniform
 
-__all__ = ["Buffer", "Sample", "hindsight", "nbytes", "prioritized", "uniform"]
+__all__ = ["Buffer", "Sample", "hindsight", "nbytes", "prioritized", "sequence_priority", "sequences", "uniform"]

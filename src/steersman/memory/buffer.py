@@ -15,7 +15,8 @@ class Sample(NamedTuple):
     """N items drawn with replacement. An item is n consecutive steps of one environment, or fewer.
 
     It ends early where the episode ends, terminated or truncated, and at the newest step. The target of any item is
-    ``batch.reward + discount * value(batch.next_obs)``.
+    ``batch.reward + discount * value(batch.next_obs)``. Of ``memory.sequences`` the items are single steps, in order:
+    all but ``index`` is [S, N], and ``batch.carry`` [N, ...].
     """
 
     batch: Rollout  # [N, ...]; reward, costs = sum_k gamma^k r; next_obs, terminated, truncated: of the last step

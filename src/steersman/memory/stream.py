@@ -104,8 +104,8 @@ def empty(rollout: Rollout, capacity: int, stack: int = 1) -> Stream:
 
 
 def newest(stream: Stream, rollout: Rollout) -> Rollout:
-    """As much of the end of a rollout as the stream has room for."""
-    rows = stream.steps.reward.shape[0]
+    """As much of the end of a rollout as the stream has room for, without the acting memory: that is of whole ones."""
+    rows, rollout = stream.steps.reward.shape[0], rollout._replace(carry=())
     return jax.tree.map(lambda x: x[max(0, x.shape[0] - rows) :], rollout)
 
 
@@ -115,7 +115,7 @@ def append(stream: Stream, rollout: Rollout, stack: int = 1) -> tuple[Stream, Le
     The oldest rows are written over. Raises UsageError where T is above L.
     """
     rows, room = stream.steps.reward.shape[0], jax.tree.leaves(stream.frames)[0].shape[0]
-    length, left = rollout.reward.shape[0], []
+    rollout, length, left = rollout._replace(carry=()), rollout.reward.shape[0], []
     if length > rows:
         raise UsageError(
             f"A rollout of {length} steps does not fit a replay memory of {rows} rows ({rows} steps of each of "

@@ -45,6 +45,18 @@ def epsilon_greedy(q: Array, epsilon: Scalar, mask: Array | None = None) -> Cate
     return Categorical.of((1.0 - epsilon) * best + epsilon * uniform)
 
 
+def ladder(level: Scalar, num: int, steepness: float = 7.0) -> jax.Array:
+    """level^(1 + steepness i / (num - 1)) for i = 0 ... num - 1, [num]: some explore much and some hardly, for good.
+
+    Horgan et al. (2018), arXiv:1803.00933, section 4.1, with a level of 0.4.
+
+    >>> ladder(0.5, 3, steepness=2.0).tolist()
+    [0.5, 0.25, 0.125]
+    """
+    rung = jnp.arange(num, dtype=jnp.float32) / max(1, num - 1)
+    return jnp.power(jnp.asarray(level, jnp.float32), 1.0 + steepness * rung)
+
+
 def boltzmann(q: Array, temperature: Scalar, mask: Array | None = None) -> Categorical:
     """P(a) proportional to exp(q_a / T). temperature T >= 0, scalar or [...], in the units of q.
 

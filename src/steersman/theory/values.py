@@ -87,6 +87,33 @@ def expected_soft_value(q: Array, log_probabilities: Array, temperature: Array) 
     return jnp.sum(jnp.exp(log_p) * soft_value(q, log_p, temperature), axis=-1)
 
 
+def rescaled(x: Array, epsilon: float = 1e-3) -> jax.Array:
+    """h(x) = sign(x) (sqrt(|x| + 1) - 1) + epsilon x: large returns brought near each other, order kept, [...].
+
+    Pohlen et al. (2018), arXiv:1805.11593, proposition A.2.
+
+    >>> rescaled(jnp.array([-8.0, 0.0, 8.0]), 0.0)
+    Array([-2.,  0.,  2.], dtype=float32)
+    """
+    x = jnp.asarray(x)
+    return jnp.sign(x) * (jnp.sqrt(jnp.abs(x) + 1.0) - 1.0) + epsilon * x
+
+
+def unscaled(y: Array, epsilon: float = 1e-3) -> jax.Array:
+    """The inverse of ``rescaled``, for epsilon above 0: sign(y) (z^2 - 1), z the root of epsilon z^2 + z = |y| + 1 +
+    epsilon.
+
+    Written without the difference of a root near 1 and 1, of which float32 would keep few digits.
+
+    >>> unscaled(rescaled(jnp.array([-8.0, 0.0, 300.0]))).round(3).tolist()
+    [-8.0, 0.0, 300.0]
+    """
+    y = jnp.asarray(y)
+    c = jnp.abs(y) + 1.0 + epsilon
+    z = 2.0 * c / (1.0 + jnp.sqrt(1.0 + 4.0 * epsilon * c))
+    return jnp.sign(y) * (jnp.square(z) - 1.0)
+
+
 def expectile_loss(error: Array, expectile: float | Array) -> jax.Array:
     """|tau - 1(u < 0)| u^2 of u = target - estimate, [...]; tau = expectile in (0, 1).
 

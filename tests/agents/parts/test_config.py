@@ -23,6 +23,7 @@ SEVERAL = {
     "n_step": "A2C's rewards are of its rollout, as many as are there where it is none",
     "batch_size": "what learns from data alone has no replay",
     "num_critics": "DDPG, between OffPolicyConfig and TD3, has one critic; IQL is offline",
+    "sequence_length": "on-policy a part of a rollout, from replay of what is stored, with a burn-in",
     "policy_delay": "DDPG, between OffPolicyConfig and TD3, has none",
 }
 KINDS = {"n_step": {"int", "int | None"}}  # annotations, where there are several

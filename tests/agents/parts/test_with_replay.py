@@ -9,7 +9,7 @@ from gymnasium import spaces
 from steersman.agents import ALGORITHMS
 from steersman.agents.parts.with_replay import BatchLearner, with_replay
 from steersman.errors import UsageError
-from steersman.memory import Buffer, Sample, uniform
+from steersman.memory import Buffer, Sample, prioritized, uniform
 from steersman.run.disk.spec_json import transitions_like
 from steersman.types import EnvSpec, Rollout
 
@@ -100,8 +100,8 @@ def test_a_rollout_is_observed_once_and_the_first_is_not(steps):
         assert int(state.memory.count) == T * (i + 1)
 
 
-def test_a_memory_is_given_rows_alone():
-    """Not the acting memory, which has no time axis, nor extras that are not kept; the learner sees the first."""
+def test_a_memory_is_given_the_carry_and_what_is_kept():
+    """No other extras; what is made of the carry, which has no time axis, is for the memory to say."""
     whole = lambda rollout, key: Sample(rollout, jnp.ones(1), jnp.ones(1), jnp.zeros(1, jnp.int32))
     newest = Buffer(lambda r: r, lambda memory, r: r, whole, lambda memory, index, priority: memory)
     agent = with_replay(learner_that_keeps("twice"), newest, ratio=1 / (T * B))
@@ -109,11 +109,18 @@ def test_a_memory_is_given_rows_alone():
     first, second = rollout_of(1.0, extras, carry=carry), rollout_of(101.0, extras, carry=carry)
     state = jax.jit(agent.init)(KEY, first)
     after, shown = jax.jit(agent.update)(state, second, KEY)
-    for memory, rollout in ((state.memory, first), (after.memory, second)):
-        kept = rollout._replace(carry=(), extras={"twice": rollout.extras["twice"]})
+    for memory, rollout in (
+        (state.memory, first._replace(carry=())),
+        (after.memory, second),
+    ):  # the first: of ``begin``
+        kept = rollout._replace(extras={"twice": rollout.extras["twice"]})
         jax.tree.map(np.testing.assert_array_equal, memory, kept)
     np.testing.assert_array_equal(after.learner["carry"], carry)
     np.testing.assert_array_equal(shown["extras"]["twice"], second.extras["twice"])
+    for buffer in (uniform(200, 4), uniform(24, 4), prioritized(200, 4)):  # those of single transitions leave it out
+        first = first._replace(extras={})
+        with_it, without = (buffer.add(buffer.init(r), r) for r in (first, first._replace(carry=())))
+        jax.tree.map(np.testing.assert_array_equal, with_it, without)
 
 
 @pytest.mark.parametrize("name", [name for name in ALGORITHMS if ALGORITHMS[name].data == "start"])

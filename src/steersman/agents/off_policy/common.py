@@ -18,6 +18,8 @@ from steersman import shards
 from steersman.agents.parts import config as groups
 from steersman.agents.parts import multi_step, own_networks, training
 from steersman.agents.parts.checks import Rules
+from steersman.agents.parts.remembering import behind_memory, check_own
+from steersman.agents.parts.sequences import Items, sequence_replay
 from steersman.agents.parts.training import Optimiser, Trained
 from steersman.agents.parts.with_replay import BatchLearner, with_replay
 from steersman.agents.parts.wrappers import normalised
@@ -25,6 +27,7 @@ from steersman.errors import UsageError
 from steersman.memory import hindsight, uniform
 from steersman.nets.actors import Actor
 from steersman.nets.critics import Critic
+from steersman.nets.memory.remembering import Remembering
 from steersman.theory import exploration, surrogates
 from steersman.theory.distributions import Categorical, TanhGaussian
 from steersman.types import Agent, EnvSpec, Key, PyTree, Rollout
@@ -38,6 +41,7 @@ class OffPolicyConfig(
     groups.ReplayConfig,
     groups.RewardScalingConfig,
     groups.ObservationNormConfig,
+    groups.ReplayedMemoryConfig,
     groups.NetworkConfig,
     groups.OptimiserConfig,
     groups.RolloutConfig,
@@ -56,6 +60,10 @@ class OffPolicyConfig(
     """Share of a batch whose goal is replaced by one reached later in the episode (HER); 0: none."""
 
     rules = Rules(positive=("critic_learning_rate",), fraction=("hindsight",))
+
+
+# Where there is a memory: sequences in a batch, each learned from about as often as a batch of single steps would be.
+WITH_MEMORY = {"unroll_length": 8, "update_ratio": 1 / 8, "batch_size": 32}
 
 
 def adam(config: OffPolicyConfig, *, b1: float = 0.9) -> Optimiser:
@@ -80,11 +88,13 @@ def observe(state: Any, rollout: Rollout) -> Any:
 
 
 def replayed(learner: BatchLearner, config: OffPolicyConfig, spec: EnvSpec) -> Agent:
-    """The agent that learns from uniform, or hindsight, replay as the config says."""
+    """The agent that learns from uniform, or hindsight, replay as the config says; from sequences, with a memory."""
     size = config.replay_capacity, config.batch_size
     options: Any = {"gamma": config.gamma, "frame_stack": config.frame_stack, "path": multi_step.corrects(config)}
-    memory = uniform(*size, n_step=config.n_step, **options)
+    memory = sequence_replay(config) if learner.remembers else uniform(*size, n_step=config.n_step, **options)
     if not (isinstance(config.hindsight, Real) and config.hindsight == 0):  # a swept one may be any
+        if learner.remembers:
+            raise UsageError("hindsight replaces the goal of single steps, and a memory has seen the old one before.")
         if config.n_step > 1:
             raise UsageError(f"hindsight replaces the goal of single steps: n_step = {config.n_step} must be 1.")
         if config.frame_stack > 1:
@@ -115,18 +125,18 @@ def networks(
     """-> (key -> actor, key -> one critic), of the user's factory or as the config says. Raises UsageError for networks
     that do not do.
 
-    kinds: ``deterministic`` of the actor, ``outputs`` of the critic.
+    kinds: ``deterministic`` of the actor, ``outputs`` of the critic. Each of them may have a memory, of its own.
     """
     outputs, deterministic = kinds.get("outputs", 1), kinds.get("deterministic", False)
+    check_own(config, network)
     if network is not None:
         form = f"a pair: actor, obs -> distribution, and critic, obs, action -> [{outputs}]"
         wrong = partial(_wrong_pair, spec, outputs, deterministic)
         make = own_networks.own_network(algorithm, spec, network, form, wrong)
         return lambda key: make(key)[0], lambda key: make(key)[1]
-    shape = config.network
     return (
-        lambda key: Actor(spec, **shape, deterministic=deterministic, key=key),
-        lambda key: Critic(spec, **shape, outputs=outputs, key=key),
+        behind_memory(config, spec, lambda spec, net, key: Actor(spec, **net, deterministic=deterministic, key=key)),
+        behind_memory(config, spec, lambda spec, net, key: Critic(spec, **net, outputs=outputs, key=key)),
     )
 
 
@@ -135,7 +145,13 @@ def _wrong_pair(spec: EnvSpec, outputs: int, deterministic: bool, made: Any, obs
     if problem := own_networks.pair(made, "the function", "(actor, critic)"):
         return problem
     discrete = isinstance(spec.action_space, spaces.Discrete)
-    policy, problem = own_networks.called(made[0], obs)
+    seen = []
+    for module, name in zip(made, ("actor", "critic"), strict=True):
+        known, problem = own_networks.memory(module, obs, spec) if isinstance(module, Remembering) else (obs, "")
+        if problem:
+            return f"of its {name}, {problem}"
+        seen.append(known)
+    policy, problem = own_networks.called(made[0], seen[0])
     kind = Categorical if discrete else TanhGaussian
     if not problem and not deterministic and not isinstance(policy, kind):
         found = own_networks.describe(policy)
@@ -143,19 +159,45 @@ def _wrong_pair(spec: EnvSpec, outputs: int, deterministic: bool, made: Any, obs
     methods = ("mode",) if deterministic else own_networks.DISTRIBUTION
     if problem or (problem := own_networks.distribution(policy, spec, key, methods)):
         return problem
-    q, problem = own_networks.called(made[1], obs, *(() if discrete else (jnp.zeros(action_size(spec), jnp.float32),)))
+    action = () if discrete else (jnp.zeros(action_size(spec), jnp.float32),)
+    q, problem = own_networks.called(made[1], seen[1], *action)
     shape = (int(spec.action_space.n),) if isinstance(spec.action_space, spaces.Discrete) else (outputs,)
     return problem or own_networks.numbers(q, shape, "its critic's output")
 
 
+class Own(NamedTuple):
+    """What each critic of an ensemble sees, by its own memory: [K, M, ...]."""
+
+    seen: PyTree
+
+
+class Seen(NamedTuple):
+    """What the networks see of M states."""
+
+    actor: PyTree  # [M, ...]
+    critics: PyTree  # [M, ...] the same for all, or Own
+
+
+def critics_see(critics: PyTree, items: Items) -> tuple[Any, Any]:
+    """``items.sees`` for an ensemble: before and after each step. Its memories begin anew in each sequence."""
+    if not items.sequences:
+        return items.sees(critics)
+    before, after = jax.vmap(items.sees)(critics)
+    return Own(before), Own(after)
+
+
 def values(critics: PyTree, obs: PyTree, *action: jax.Array) -> jax.Array:
     """What an ensemble of critics says of a batch: [K, N, outputs]. One pass, in which all members share a product."""
+    if isinstance(obs, Own):
+        return jax.vmap(lambda critic, seen: jax.vmap(critic)(seen, *action))(critics, obs.seen)
     return jax.vmap(lambda critic: jax.vmap(critic)(obs, *action))(critics)
 
 
-def adapt_temperature(adam: Optimiser, temperature: Trained, log_prob: jax.Array, target: Any, rate: Any) -> Trained:
-    """One step on log alpha towards the target entropy."""
-    loss = lambda log_alpha: (surrogates.temperature_loss(log_alpha, log_prob, target).mean(), ())
+def adapt_temperature(
+    adam: Optimiser, temperature: Trained, log_prob: jax.Array, target: Any, rate: Any, mean: Any = jnp.mean
+) -> Trained:
+    """One step on log alpha towards the target entropy. mean: over what is there of the batch."""
+    loss = lambda log_alpha: (mean(surrogates.temperature_loss(log_alpha, log_prob, target)), ())
     return training.descend(adam, loss, temperature, rate)[0]
 
 

@@ -62,6 +62,11 @@ class CrossQConfig(SoftConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         common.check_density("CrossQ", self)
+        if self.memory != "none":
+            raise UsageError(
+                f"CrossQ: memory = {self.memory!r}, but its networks, normalised over batches of single steps, have "
+                "none. Train sac or tqc with a memory."
+            )
         if self.layer_norm:
             raise UsageError(
                 "CrossQ: layer_norm = True, but batch renormalisation takes its place: it is the algorithm. Leave "

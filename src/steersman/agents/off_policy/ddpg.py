@@ -11,6 +11,9 @@ One gradient step, from a batch of N transitions out of replay, with the targets
 
 It acts with mu(s) + std z, clipped to the bounds, z white, Ornstein-Uhlenbeck or pink noise of unit variance.
 
+With ``memory`` it learns from sequences (``parts.sequences``): actor and critics remember each by itself, the actor
+from what acting had stored, a critic from nothing at the start of a sequence, both through ``burn_in`` steps first.
+
 Details: mu ends in tanh; orthogonal initialisation, gain sqrt(2) hidden, 0.01 actor's head, 1 critic's head, zero
 biases; the action enters the critic at its first layer; no weight decay, no normalisation; Adam with eps 1e-8.
 """
@@ -30,6 +33,7 @@ from steersman.agents.parts.algorithms import replayed
 from steersman.agents.parts.checks import Rules
 from steersman.agents.parts.config import TargetConfig
 from steersman.agents.parts.multi_step import check_correction
+from steersman.agents.parts.sequences import items_of, with_memory
 from steersman.agents.parts.training import Trained
 from steersman.agents.parts.with_replay import BatchLearner
 from steersman.memory import Sample
@@ -96,32 +100,38 @@ def ddpg_learner(
         return DDPGState(*nets, target_actor, targets, common.began(config))
 
     def learn(state: DDPGState, sample: Sample, key: Key) -> tuple[DDPGState, jax.Array, Metrics]:
-        batch, weight = sample.batch, sample.weight
-        next_action = jax.vmap(state.target_actor)(batch.next_obs).mode()
-        q_t = common.values(state.targets, batch.next_obs, next_action)[0, :, 0]
+        items = items_of(config, sample)
+        next_action = jax.vmap(state.target_actor)(items.sees(state.target_actor, items.carry)[1]).mode()
+        q_t = common.values(state.targets, common.critics_see(state.targets, items)[1], next_action)[0, :, 0]
 
         actor_rate, critic_rate = common.rates(config, budget, state.steps)
 
         def critic_loss(critics: PyTree):
-            q_tm1 = common.values(critics, batch.obs, common.flat_actions(batch.action))[0, :, 0]
-            error = td_error(q_tm1, batch.reward, sample.discount, q_t)
-            loss = (weight * 0.5 * jnp.square(error)).mean()
+            seen = common.critics_see(critics, items)[0]
+            q_tm1 = common.values(critics, seen, common.flat_actions(items.action))[0, :, 0]
+            error = td_error(q_tm1, items.reward, items.discount, q_t)
+            loss = (items.weight * 0.5 * jnp.square(error)).mean()
             return loss, (loss, error, q_tm1)
 
         critics, (loss, error, q), _ = training.descend(adam, critic_loss, state.critics, critic_rate)
+        by_critic, _ = common.critics_see(critics.params, items)
 
         def actor_loss(actor: PyTree):
-            return -common.values(critics.params, batch.obs, jax.vmap(actor)(batch.obs).mode()).mean(), ()
+            action = jax.vmap(actor)(items.sees(actor, items.carry)[0]).mode()
+            return -items.mean(common.values(critics.params, by_critic, action)[0, :, 0]), ()
 
         actor, _, _ = training.descend(adam, actor_loss, state.actor, actor_rate)
         target_actor, targets = trees.polyak(
             (state.target_actor, state.targets), (actor.params, critics.params), config.tau
         )
         metrics = {"critic_loss": loss, "q": q.mean()}
-        return DDPGState(actor, critics, target_actor, targets, state.steps), jnp.abs(error), metrics
+        return DDPGState(actor, critics, target_actor, targets, state.steps), items.priority(jnp.abs(error)), metrics
 
     begin, act = common.noisy_acting(spec, config.exploration_noise, config.exploration_std)
-    return BatchLearner(init, begin, act, learn, common.observe)
+    learner = BatchLearner(init, begin, act, learn, common.observe)
+    return with_memory(learner, make_actor, lambda state: state.actor.params, make_critic)
 
 
-ALGORITHM = replayed("ddpg", DDPGConfig, ddpg, "deep deterministic policy gradient: continuous actions, replay")
+ALGORITHM = replayed(
+    "ddpg", DDPGConfig, ddpg, "deep deterministic policy gradient: continuous actions, replay", common.WITH_MEMORY
+)

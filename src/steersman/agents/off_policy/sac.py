@@ -17,6 +17,9 @@ y is then the return of ``theory.returns.retrace`` with V = min_k Qbar_k(s', a')
 Discrete actions (Christodoulou 2019, arXiv:1910.07207): the critics give Q(s, .), and expectations over the policy are
 sums instead of samples, in 1, 3 and 4. The target entropy is 0.89 log A.
 
+With ``memory`` it learns from sequences (``parts.sequences``): actor and critics remember each by itself, the actor
+from what acting had stored, a critic from nothing at the start of a sequence, both through ``burn_in`` steps first.
+
 Details: orthogonal initialisation, gain sqrt(2) hidden, 0.01 policy head, 1 critics' head, zero biases; 256 x 256 ReLU
 networks, nothing shared between them; the log-std from the network, clipped to [-20, 2]; log pi of a tanh computed
 without cancellation; Adam with eps 1e-8, no clipping of gradients; the critics are one module with a leading axis [K];
@@ -36,11 +39,12 @@ from gymnasium import spaces
 
 from steersman import shards
 from steersman.agents.off_policy import common
-from steersman.agents.off_policy.common import NetworkFactory, OffPolicyConfig
+from steersman.agents.off_policy.common import NetworkFactory, OffPolicyConfig, Seen
 from steersman.agents.parts import multi_step, training
 from steersman.agents.parts.algorithms import replayed
 from steersman.agents.parts.checks import Rules
 from steersman.agents.parts.config import TargetConfig
+from steersman.agents.parts.sequences import Items, items_of, with_memory
 from steersman.agents.parts.training import Trained
 from steersman.agents.parts.with_replay import BatchLearner
 from steersman.memory import Sample
@@ -85,12 +89,12 @@ class SACState(NamedTuple):
 
 
 class Parts(NamedTuple):
-    """What differs between the members of SAC's family. N transitions, K critics, M outputs each, J targets."""
+    """What differs between the members of SAC's family. M items, K critics, J targets; seen: ``common.Seen``."""
 
-    target: Callable[..., Any]  # (actor, target critics, alpha, batch, discount, key) -> y [N, J]
-    judge: Callable[..., Any]  # (actor, target critics, alpha, obs, action, key) -> (V, Q, log pi of the action), [N]
-    critic_loss: Callable[..., tuple[jax.Array, jax.Array]]  # (critics, batch, y) -> (loss [K, N], Q [K, N])
-    actor_loss: Callable[..., tuple[jax.Array, jax.Array]]  # (actor, critics, alpha, obs, key) -> (loss, log pi), [N]
+    target: Callable[..., Any]  # (actor, target critics, alpha, seen after, items, key) -> y [M, J]
+    judge: Callable[..., Any]  # (actor, target critics, alpha, seen, action, key) -> (V, Q, log pi of the action), [M]
+    critic_loss: Callable[..., tuple[jax.Array, jax.Array]]  # (critics, seen, action, y) -> (loss [K, M], Q [K, M])
+    actor_loss: Callable[..., tuple[jax.Array, jax.Array]]  # (actor, critics, alpha, seen, key) -> (loss, log pi), [M]
 
 
 def sac(config: SACConfig, spec: EnvSpec, *, budget: int | None = None, network: NetworkFactory | None = None) -> Agent:
@@ -126,24 +130,24 @@ def continuous_parts(
     bootstrap: z of the targets -> [N, J]; loss: (z, y [N, J]) -> [K, N]; value: z -> what the actor maximises, [N].
     """
 
-    def target(actor: Any, targets: PyTree, alpha: jax.Array, batch: Rollout, discount: jax.Array, key: Key):
-        action, log_prob = jax.vmap(actor)(batch.next_obs).sample_and_log_prob(key)
-        soft = soft_value(bootstrap(common.values(targets, batch.next_obs, action)), log_prob[:, None], alpha)
-        return batch.reward[:, None] + discount[:, None] * trees.kept(discount[:, None], soft)
+    def target(actor: Any, targets: PyTree, alpha: jax.Array, after: Seen, items: Items, key: Key):
+        action, log_prob = jax.vmap(actor)(after.actor).sample_and_log_prob(key)
+        soft = soft_value(bootstrap(common.values(targets, after.critics, action)), log_prob[:, None], alpha)
+        return items.reward[:, None] + items.discount[:, None] * trees.kept(items.discount[:, None], soft)
 
-    def judge(actor: Any, targets: PyTree, alpha: jax.Array, obs: PyTree, action: jax.Array, key: Key):
-        policy, action = jax.vmap(actor)(obs), common.flat_actions(action)
+    def judge(actor: Any, targets: PyTree, alpha: jax.Array, seen: Seen, action: jax.Array, key: Key):
+        policy, action = jax.vmap(actor)(seen.actor), common.flat_actions(action)
         drawn, log_prob = policy.sample_and_log_prob(key)
-        q = lambda action: value(common.values(targets, obs, action))
+        q = lambda action: value(common.values(targets, seen.critics, action))
         return soft_value(q(drawn), log_prob, alpha), q(action), policy.log_prob(action)
 
-    def critic_loss(critics: PyTree, batch: Rollout, y: jax.Array):
-        z = common.values(critics, batch.obs, common.flat_actions(batch.action))
+    def critic_loss(critics: PyTree, seen: PyTree, action: jax.Array, y: jax.Array):
+        z = common.values(critics, seen, common.flat_actions(action))
         return loss(z, y), z.mean(-1)
 
-    def actor_loss(actor: Any, critics: PyTree, alpha: jax.Array, obs: PyTree, key: Key):
-        action, log_prob = jax.vmap(actor)(obs).sample_and_log_prob(key)
-        return -soft_value(value(common.values(critics, obs, action)), log_prob, alpha), log_prob
+    def actor_loss(actor: Any, critics: PyTree, alpha: jax.Array, seen: Seen, key: Key):
+        action, log_prob = jax.vmap(actor)(seen.actor).sample_and_log_prob(key)
+        return -soft_value(value(common.values(critics, seen.critics, action)), log_prob, alpha), log_prob
 
     return Parts(target, judge, critic_loss, actor_loss)
 
@@ -151,23 +155,23 @@ def continuous_parts(
 def discrete_parts() -> Parts:
     """The parts for discrete actions: every expectation over the policy is a sum."""
 
-    def target(actor: Any, targets: PyTree, alpha: jax.Array, batch: Rollout, discount: jax.Array, key: Key):
-        log_p = jax.vmap(actor)(batch.next_obs).log_probabilities()
-        soft = expected_soft_value(common.values(targets, batch.next_obs).min(0), log_p, alpha)
-        return (batch.reward + discount * trees.kept(discount, soft))[:, None]
+    def target(actor: Any, targets: PyTree, alpha: jax.Array, after: Seen, items: Items, key: Key):
+        log_p = jax.vmap(actor)(after.actor).log_probabilities()
+        soft = expected_soft_value(common.values(targets, after.critics).min(0), log_p, alpha)
+        return (items.reward + items.discount * trees.kept(items.discount, soft))[:, None]
 
-    def judge(actor: Any, targets: PyTree, alpha: jax.Array, obs: PyTree, action: jax.Array, key: Key):
-        log_p, q = jax.vmap(actor)(obs).log_probabilities(), common.values(targets, obs).min(0)
+    def judge(actor: Any, targets: PyTree, alpha: jax.Array, seen: Seen, action: jax.Array, key: Key):
+        log_p, q = jax.vmap(actor)(seen.actor).log_probabilities(), common.values(targets, seen.critics).min(0)
         return expected_soft_value(q, log_p, alpha), trees.take(q, action), trees.take(log_p, action)
 
-    def critic_loss(critics: PyTree, batch: Rollout, y: jax.Array):
-        z = common.values(critics, batch.obs)  # [K, N, A]
-        q = trees.take(z, jnp.broadcast_to(batch.action[None], z.shape[:2]))
+    def critic_loss(critics: PyTree, seen: PyTree, action: jax.Array, y: jax.Array):
+        z = common.values(critics, seen)  # [K, M, A]
+        q = trees.take(z, jnp.broadcast_to(action[None], z.shape[:2]))
         return 0.5 * jnp.square(q - y[:, 0][None]), q
 
-    def actor_loss(actor: Any, critics: PyTree, alpha: jax.Array, obs: PyTree, key: Key):
-        policy = jax.vmap(actor)(obs)
-        q = jax.lax.stop_gradient(common.values(critics, obs).min(0))
+    def actor_loss(actor: Any, critics: PyTree, alpha: jax.Array, seen: Seen, key: Key):
+        policy = jax.vmap(actor)(seen.actor)
+        q = jax.lax.stop_gradient(common.values(critics, seen.critics).min(0))
         return -expected_soft_value(q, policy.log_probabilities(), alpha), -policy.entropy()
 
     return Parts(target, judge, critic_loss, actor_loss)
@@ -226,35 +230,40 @@ def soft_learner(
         return common.shaped(action, spec), carry, recorded(policy, action)
 
     def learn(state: SACState, sample: Sample, key: Key) -> tuple[SACState, jax.Array, Metrics]:
-        batch, weight = sample.batch, sample.weight
+        items = items_of(config, sample)
         target_key, actor_key = jax.random.split(key)
         alpha = jnp.exp(state.log_temperature.params)
         nets, agreement = (state.actor.params, state.targets, alpha), {}
-        if sample.path is None:
-            y = parts.target(*nets, batch, sample.discount, target_key)
+        after = Seen(items.sees(state.actor.params, items.carry)[1], common.critics_see(state.targets, items)[1])
+        if items.steps is None:
+            y = parts.target(*nets, after, items, target_key)
         else:
-            steps = multi_step.steps_of(config, sample.path)
-            judged = parts.judge(*nets, steps.obs_t, steps.action_t, target_key)
-            y, agreement = multi_step.target(config, steps, *judged)
+            judged = parts.judge(*nets, after, items.steps.action_t, target_key)
+            y, agreement = multi_step.target(config, items.steps, *judged)
             y = y[:, None]
 
         actor_rate, critic_rate = common.rates(config, budget, state.steps)
 
         def critic_loss(critics: PyTree):
-            each, q = parts.critic_loss(critics, batch, y)
-            loss = (weight[None] * each).mean(1).sum()
+            each, q = parts.critic_loss(critics, common.critics_see(critics, items)[0], items.action, y)
+            loss = (items.weight[None] * each).mean(1).sum()
             return loss, (loss, each, q)
 
         critics, (loss, each, q), _ = training.descend(adam, critic_loss, state.critics, critic_rate)
 
         def improve(actor: Trained, log_temperature: Trained) -> tuple[Trained, Trained]:
+            by_critics, _ = common.critics_see(critics.params, items)
+
             def actor_loss(params: PyTree):
-                loss, log_prob = parts.actor_loss(params, critics.params, alpha, batch.obs, actor_key)
-                return loss.mean(), log_prob
+                seen = Seen(items.sees(params, items.carry)[0], by_critics)
+                loss, log_prob = parts.actor_loss(params, critics.params, alpha, seen, actor_key)
+                return items.mean(loss), log_prob
 
             actor, log_prob, _ = training.descend(adam, actor_loss, actor, actor_rate)
             if config.learn_temperature:
-                log_temperature = common.adapt_temperature(adam, log_temperature, log_prob, goal, actor_rate)
+                log_temperature = common.adapt_temperature(
+                    adam, log_temperature, log_prob, goal, actor_rate, items.mean
+                )
             return actor, log_temperature
 
         actor, log_temperature = training.every(
@@ -262,10 +271,13 @@ def soft_learner(
         )
         targets = trees.polyak(state.targets, critics.params, config.tau)
         metrics = {"critic_loss": loss, "q": q.mean(), "target": y.mean(), "temperature": alpha, **agreement}
-        after = SACState(actor, critics, targets, log_temperature, state.updates + 1, state.steps)
-        return after, jnp.sqrt(2.0 * each.mean(0)), metrics
+        state = SACState(actor, critics, targets, log_temperature, state.updates + 1, state.steps)
+        return state, items.priority(jnp.sqrt(2.0 * each.mean(0))), metrics
 
-    return BatchLearner(init, begin, act, learn, common.observe, kept)
+    learner = BatchLearner(init, begin, act, learn, common.observe, kept)
+    return with_memory(learner, make_actor, lambda state: state.actor.params, make_critic)
 
 
-ALGORITHM = replayed("sac", SACConfig, sac, "soft actor-critic: continuous or discrete actions, replay")
+ALGORITHM = replayed(
+    "sac", SACConfig, sac, "soft actor-critic: continuous or discrete actions, replay", common.WITH_MEMORY
+)

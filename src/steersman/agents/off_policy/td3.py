@@ -12,6 +12,9 @@ One gradient step, from a batch of N transitions out of replay, with the targets
 It acts with mu(s) + std z, clipped to the bounds. With one critic, no smoothing and no delay it is DDPG (a test holds
 it to that).
 
+With ``memory`` it learns from sequences (``parts.sequences``): actor and critics remember each by itself, the actor
+from what acting had stored, a critic from nothing at the start of a sequence, both through ``burn_in`` steps first.
+
 Details: as DDPG's; the critics are one module with a leading axis [K].
 """
 
@@ -29,6 +32,7 @@ from steersman.agents.off_policy.ddpg import DDPGConfig
 from steersman.agents.parts import training
 from steersman.agents.parts.algorithms import replayed
 from steersman.agents.parts.checks import Rules
+from steersman.agents.parts.sequences import items_of, with_memory
 from steersman.agents.parts.training import Trained
 from steersman.agents.parts.with_replay import BatchLearner
 from steersman.memory import Sample
@@ -91,27 +95,31 @@ def td3_learner(
         return TD3State(*nets, target_actor, targets, jnp.zeros((), jnp.int32), common.began(config))
 
     def learn(state: TD3State, sample: Sample, key: Key) -> tuple[TD3State, jax.Array, Metrics]:
-        batch, weight = sample.batch, sample.weight
-        mean = jax.vmap(state.target_actor)(batch.next_obs).mode()
+        items = items_of(config, sample)
+        mean = jax.vmap(state.target_actor)(items.sees(state.target_actor, items.carry)[1]).mode()
         noise = jax.random.normal(key, mean.shape, mean.dtype)
         next_action = smoothed(mean, noise, config.target_noise, config.target_noise_clip)
-        q_t = common.values(state.targets, batch.next_obs, next_action)[..., 0].min(0)
+        after = common.critics_see(state.targets, items)[1]
+        q_t = common.values(state.targets, after, next_action)[..., 0].min(0)
 
         actor_rate, critic_rate = common.rates(config, budget, state.steps)
 
         def critic_loss(critics: PyTree):
-            q_tm1 = common.values(critics, batch.obs, common.flat_actions(batch.action))[..., 0]  # [K, N]
-            error = td_error(q_tm1, batch.reward[None], sample.discount[None], q_t[None])
-            loss = (weight[None] * 0.5 * jnp.square(error)).mean(1).sum()
+            seen = common.critics_see(critics, items)[0]
+            q_tm1 = common.values(critics, seen, common.flat_actions(items.action))[..., 0]  # [K, M]
+            error = td_error(q_tm1, items.reward[None], items.discount[None], q_t[None])
+            loss = (items.weight[None] * 0.5 * jnp.square(error)).mean(1).sum()
             return loss, (loss, error, q_tm1)
 
         critics, (loss, error, q), _ = training.descend(adam, critic_loss, state.critics, critic_rate)
 
         def improve(actor: Trained, target_actor: PyTree, targets: PyTree):
             first = jax.tree.map(lambda x: x[:1], critics.params)
+            by_critic, _ = common.critics_see(first, items)
 
             def actor_loss(params: PyTree):
-                return -common.values(first, batch.obs, jax.vmap(params)(batch.obs).mode()).mean(), ()
+                action = jax.vmap(params)(items.sees(params, items.carry)[0]).mode()
+                return -items.mean(common.values(first, by_critic, action)[0, :, 0]), ()
 
             actor, _, _ = training.descend(adam, actor_loss, actor, actor_rate)
             return actor, *trees.polyak((target_actor, targets), (actor.params, critics.params), config.tau)
@@ -120,11 +128,12 @@ def td3_learner(
             config.policy_delay, state.updates, improve, state.actor, state.target_actor, state.targets
         )
         metrics = {"critic_loss": loss, "q": q.mean()}
-        after = TD3State(actor, critics, target_actor, targets, state.updates + 1, state.steps)
-        return after, jnp.abs(error).mean(0), metrics
+        learned = TD3State(actor, critics, target_actor, targets, state.updates + 1, state.steps)
+        return learned, items.priority(jnp.abs(error).mean(0)), metrics
 
     begin, act = common.noisy_acting(spec, config.exploration_noise, config.exploration_std)
-    return BatchLearner(init, begin, act, learn, common.observe)
+    learner = BatchLearner(init, begin, act, learn, common.observe)
+    return with_memory(learner, make_actor, lambda state: state.actor.params, make_critic)
 
 
-ALGORITHM = replayed("td3", TD3Config, td3, "twin delayed DDPG: continuous actions, replay")
+ALGORITHM = replayed("td3", TD3Config, td3, "twin delayed DDPG: continuous actions, replay", common.WITH_MEMORY)

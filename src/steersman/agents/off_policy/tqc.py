@@ -85,4 +85,6 @@ def tqc_learner(
     return soft_learner("TQC", config, spec, network, parts, outputs=config.num_quantiles, budget=budget)
 
 
-ALGORITHM = replayed("tqc", TQCConfig, tqc, "truncated quantile critics: SAC with return distributions")
+ALGORITHM = replayed(
+    "tqc", TQCConfig, tqc, "truncated quantile critics: SAC with return distributions", common.WITH_MEMORY
+)

@@ -37,7 +37,13 @@ def whole_minibatches(config: Any, num_envs: int) -> None:
         sequence_length(config.unroll_length, num_envs, config.num_minibatches, config.sequence_length)
 
 
-def replayed(name: str, config: type, factory: Factory, summary: str) -> Algorithm:
+def replayed(
+    name: str,
+    config: type,
+    factory: Factory,
+    summary: str,
+    with_memory: Mapping[str, Any] = MappingProxyType({}),
+) -> Algorithm:
     """An algorithm that learns from replay: a random policy fills it first, and one seed trains on one device."""
 
     def check(c: Any, num_envs: int) -> None:
@@ -46,7 +52,8 @@ def replayed(name: str, config: type, factory: Factory, summary: str) -> Algorit
     def first_length(c: Any, num_envs: int) -> int:
         return first_rows(c.learning_starts, num_envs)
 
-    return Algorithm(name, config, factory, summary, first_length, check, data="start", shardable=False)
+    one: Any = {"data": "start", "shardable": False, "with_memory": with_memory}
+    return Algorithm(name, config, factory, summary, first_length, check, **one)
 
 
 def offline(name: str, config: type, factory: Factory, summary: str) -> Algorithm:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from steersman.agents.parts.checks import Rules, check_config
+from steersman.errors import UsageError
 from steersman.nets.encoders import ENCODERS
 from steersman.nets.layers.conv import CHANNELS
 from steersman.nets.layers.mlp import ACTIVATIONS
@@ -95,6 +96,33 @@ class MemoryConfig(Config):
         return MemorySettings(
             self.memory, self.memory_size, self.memory_context, self.memory_slow, self.memory_scan, self.previous_action
         )
+
+
+@dataclass(frozen=True)
+class ReplayedMemoryConfig(MemoryConfig):
+    """What is remembered, and how it is brought back from replay: in sequences of steps."""
+
+    sequence_length: int | None = None
+    """Steps of a replayed sequence, burn-in included, of an agent with memory; none: 32 after burn-in."""
+    burn_in: int = 8
+    """Steps at its start that bring the memory up to date, and that nothing is learned from."""
+    stored_carry: bool = True
+    """Begin it with the memory that acting had there; off: with an empty one."""
+
+    rules = Rules(at_least_one=("sequence_length",), non_negative=("burn_in",))
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.burn_in >= self.sequence_steps:
+            raise UsageError(
+                f"burn_in = {self.burn_in} leaves nothing to learn from of sequences of sequence_length = "
+                f"{self.sequence_length}. Lower burn_in, or raise sequence_length."
+            )
+
+    @property
+    def sequence_steps(self) -> int:
+        """S, however it is given."""
+        return self.burn_in + 32 if self.sequence_length is None else self.sequence_length
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,10 @@ def check_correction(algorithm: str, config: Any, why: str, *legal: str) -> None
 
 def steps_of(config: Any, path: Rollout) -> Steps:
     """``Sample.path`` [N, n, ...], with time first."""
-    path = jax.tree.map(lambda x: jnp.moveaxis(jnp.asarray(x), 1, 0), path)
+    return _steps(config, jax.tree.map(lambda x: jnp.moveaxis(jnp.asarray(x), 1, 0), path))
+
+
+def _steps(config: Any, path: Rollout) -> Steps:
     flat = lambda x: x.reshape(-1, *x.shape[2:])
     following = lambda x: jnp.concatenate([x[1:], x[-1:]])
     return Steps(
@@ -62,6 +65,48 @@ def steps_of(config: Any, path: Rollout) -> Steps:
         flat(following(path.action)),
         following(path.extras["log_prob"]) if "log_prob" in path.extras else None,
     )
+
+
+def ahead(rows: Rollout, n: int) -> tuple[jax.Array, jax.Array]:
+    """The n steps from each row of sequences [L, N] on: -> (their rows [n, L, N], how many there are [L, N]).
+
+    Up to the end of the episode, terminated or truncated, or of the sequence; the last is repeated.
+    """
+    length = rows.reward.shape[0]
+    row = jnp.arange(length, dtype=jnp.int32)[:, None]
+    ends = jnp.where(rows.terminated | rows.truncated, row, length - 1)
+    last = jnp.minimum(jax.lax.cummin(ends, axis=0, reverse=True), row + n - 1)
+    return jnp.minimum(row[None] + jnp.arange(n, dtype=jnp.int32)[:, None, None], last[None]), last - row + 1
+
+
+def joined(config: Any, rows: Rollout) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The n steps from each row on as one: -> (reward, discount, the row of the last), [L, N]."""
+    at, steps = ahead(rows, config.n_step)
+    powers = jnp.power(jnp.asarray(config.gamma, jnp.float32), jnp.arange(config.n_step + 1, dtype=jnp.float32))
+    there = jnp.arange(config.n_step, dtype=jnp.int32)[:, None, None] < steps[None]
+    reward = (jnp.where(there, _rows(rows.reward, at), 0.0) * powers[:-1, None, None]).sum(0)
+    terminated = _rows(rows.terminated, at[-1:])[0]
+    return reward, jnp.where(terminated, 0.0, powers[steps]), at[-1]
+
+
+def steps_within(config: Any, rows: Rollout) -> Steps:
+    """The n steps from each row of sequences [L, N] on, apart. Of ``obs_t`` it has the rows, as L * N flat ones."""
+    at, steps = ahead(rows, config.n_step)
+    taken = lambda x: _rows(x, at).reshape(config.n_step, -1, *x.shape[2:])
+    path = jax.tree.map(taken, rows._replace(obs=(), next_obs=(), costs=(), carry=()))
+    stops = jnp.arange(1, config.n_step + 1, dtype=jnp.int32)[:, None, None] >= steps[None]
+    stops = stops.reshape(config.n_step, -1) & ~path.terminated
+    return _steps(config, path._replace(next_obs=flat_rows(at).reshape(config.n_step, -1), truncated=stops))
+
+
+def flat_rows(at: jax.Array) -> jax.Array:
+    """Rows [..., N] of sequences as rows of all of them made flat: at * N + which sequence."""
+    return at * at.shape[-1] + jnp.broadcast_to(jnp.arange(at.shape[-1], dtype=jnp.int32), at.shape)
+
+
+def _rows(x: Array, at: jax.Array) -> jax.Array:
+    """x [L, N, ...] at rows [n, L, N] -> [n, L, N, ...]."""
+    return jnp.asarray(x).reshape(-1, *x.shape[2:])[flat_rows(at)]
 
 
 def traces(config: Any, steps: Steps, log_prob: Array) -> tuple[jax.Array, Metrics]:

@@ -25,6 +25,7 @@ class BatchLearner(NamedTuple):
     observe(S, rollout) -> S                 every later rollout [T, B, ...], once, before the gradient steps: moments
                                              of observations, counts of steps for schedules
     keeps                                    which of the extras that act records replay stores with each transition
+    remembers                                whether it has a memory: ``learn`` is then given sequences
     """
 
     init: Callable[[Key, Rollout], PyTree]
@@ -33,6 +34,7 @@ class BatchLearner(NamedTuple):
     learn: Callable[[PyTree, Sample, Key], tuple[PyTree, jax.Array, Metrics]]
     observe: Callable[[PyTree, Rollout], PyTree] = lambda state, rollout: state
     keeps: tuple[str, ...] = ()
+    remembers: bool = False
 
 
 class ReplayState(NamedTuple):
@@ -52,8 +54,8 @@ def with_replay(learner: BatchLearner, buffer: Buffer, *, ratio: float = 1.0) ->
     """
 
     def stored(rollout: Rollout) -> Rollout:
-        """A rollout as rows that stand alone: without the acting memory, which belongs to whole rollouts."""
-        return rollout._replace(extras={name: rollout.extras[name] for name in learner.keeps}, carry=())
+        """A rollout with what is kept of acting; what is made of its carry is the memory's business."""
+        return rollout._replace(extras={name: rollout.extras[name] for name in learner.keeps})
 
     def kept(state: PyTree, rollout: Rollout, key: Key) -> dict[str, Any]:
         """The extras of a first rollout that are kept; what it has not recorded, as zeros of what acting records."""
@@ -73,7 +75,8 @@ def with_replay(learner: BatchLearner, buffer: Buffer, *, ratio: float = 1.0) ->
 
     def init(key: Key, first_rollout: Rollout) -> ReplayState:
         state = learner.init(key, first_rollout)
-        first_rollout = first_rollout._replace(extras=kept(state, first_rollout, key))
+        carry = learner.begin(first_rollout.reward.shape[1])  # a random policy has none, recorded data neither
+        first_rollout = first_rollout._replace(extras=kept(state, first_rollout, key), carry=carry)
         return ReplayState(state, buffer.init(stored(first_rollout)))
 
     def act(state: ReplayState, carry: PyTree, obs: PyTree, first: jax.Array, key: Key, *, explore: bool = True):

@@ -25,12 +25,17 @@ the noise switched off; a batch shares one draw of a noisy network's noise, and 
 priorities are |TD error|, or where the return is a distribution the item's loss (for C51 the KL divergence); illegal
 actions are never taken, explored or bootstrapped from. Actions that tie: the first, at the greedy step of a target;
 shared in exploration.
+
+With ``memory`` it is R2D2 (Kapturowski et al. 2019): N sequences of S steps, each from the carry that acting had before
+its first row; q and q^- bring it through the ``burn_in`` steps each by itself, and every later row is an item, whose n
+steps end with the episode or the sequence. Priorities are 0.9 max + 0.1 mean of a sequence's errors. By choice, as
+there: h(q) in the place of q (``value_rescaling``), an epsilon for each environment (``exploration_ladder``), double,
+dueling, prioritized. Beyond it: truncations bootstrap, and all other switches go with memory too.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from numbers import Real
 from typing import Any, NamedTuple
 
 import jax
@@ -41,14 +46,17 @@ from steersman.agents.parts import config as groups
 from steersman.agents.parts import multi_step, training
 from steersman.agents.parts.algorithms import replayed
 from steersman.agents.parts.checks import Rules
+from steersman.agents.parts.remembering import behind_memory, check_own
+from steersman.agents.parts.sequences import Items, items_of, sequence_replay, with_memory
 from steersman.agents.parts.training import Trained
 from steersman.agents.parts.with_replay import BatchLearner, with_replay
 from steersman.agents.parts.wrappers import normalised
-from steersman.agents.value_based import common, q_outputs
+from steersman.agents.value_based import common, q_outputs, targets
+from steersman.agents.value_based.targets import Judged
 from steersman.errors import UsageError
 from steersman.memory import Sample, prioritized, uniform
 from steersman.nets.value import QNetwork, QNetworkFactory
-from steersman.theory import returns, trees
+from steersman.theory import exploration, trees
 from steersman.types import Agent, EnvSpec, Key, Metrics, PyTree, Rollout
 
 
@@ -60,6 +68,7 @@ class DQNConfig(
     groups.HuberLossConfig,
     groups.RewardScalingConfig,
     groups.ObservationNormConfig,
+    groups.ReplayedMemoryConfig,
     groups.NetworkConfig,
     groups.OptimiserConfig,
     groups.RolloutConfig,
@@ -104,8 +113,12 @@ class DQNConfig(
     """Alpha: 0 is uniform, 1 fully proportional (prioritized)."""
     priority_correction: float = 0.4
     """Beta at the start, rising to 1: how much the weights undo the bias of that (prioritized)."""
+    exploration_ladder: bool = False
+    """Let environment i of B explore with epsilon^(1 + 7 i / (B - 1)), some much and some hardly."""
     loss: str = "huber"
     """Of the TD error: huber or squared (distribution none)."""
+    value_rescaling: bool = False
+    """Learn h(q), h(x) = sign(x) (sqrt(|x| + 1) - 1) + x / 1000: for returns of many sizes (distribution none)."""
     target_period: int = 250
     """Gradient steps between two moves of the target network."""
     tau: float = 1.0
@@ -132,23 +145,9 @@ class DQNConfig(
                 f"DQN: double chooses a greedy action, but target {self.target} takes the next one from the exploring "
                 "policy. Drop double, or set target to q_learning."
             )
-        if self.distribution == "none":
-            return
-        if self.target != "q_learning":
-            why = f"of the distributions that retrace mixes some count negative where target is {self.target}"
-            multi_step.check_correction("DQN", self, why, "cut")
-        if self.loss != "huber":
-            raise UsageError(
-                f"DQN: loss {self.loss} is of the TD error, but distribution {self.distribution} has a loss of its "
-                "own. Drop one of the two."
-            )
-        if self.num_atoms < 2:
-            raise UsageError(f"DQN: num_atoms = {self.num_atoms} is no distribution; it must be 2 or more.")
-        low, high = self.v_min, self.v_max
-        if self.distribution == "categorical" and isinstance(low, Real) and isinstance(high, Real) and low >= high:
-            raise UsageError(
-                f"DQN: v_min = {low} and v_max = {high} span no atoms; set them around the returns that are possible."
-            )
+        if self.exploration_ladder and self.exploration != "epsilon_greedy":
+            raise UsageError("DQN: exploration_ladder is of epsilons. Set exploration to epsilon_greedy, or drop it.")
+        q_outputs.check(self)
 
 
 class DQNState(NamedTuple):
@@ -168,15 +167,18 @@ def dqn(
 
     network: ``(key, spec) -> module``, the module mapping one observation to q ``[A]``, or ``[A, K]`` where the return
     is a distribution, and with ``noisy`` taking a key too; by default ``nets.value.QNetwork`` as the config describes.
+    One that remembers is a ``nets.memory.remembering.Remembering``.
     """
     learner = dqn_learner(config, spec, budget=budget, network=network)
-    common: dict[str, Any] = {"n_step": config.n_step, "gamma": config.gamma, "frame_stack": config.frame_stack}
-    common["path"] = multi_step.corrects(config)
-    buffer = uniform(config.replay_capacity, config.batch_size, **common)
-    if config.prioritized:
-        schedule = {"beta": config.priority_correction, "beta_steps": budget or 0}
-        common |= schedule | {"alpha": config.priority_exponent}
-        buffer = prioritized(config.replay_capacity, config.batch_size, **common)
+    priorities: dict[str, Any] = {"alpha": config.priority_exponent, "beta": config.priority_correction}
+    priorities = priorities | {"beta_steps": budget or 0} if config.prioritized else {}
+    if learner.remembers:
+        buffer = sequence_replay(config, prioritized=config.prioritized, **priorities)
+    else:
+        common: dict[str, Any] = {"n_step": config.n_step, "gamma": config.gamma, "frame_stack": config.frame_stack}
+        common["path"] = multi_step.corrects(config)
+        make = prioritized if config.prioritized else uniform
+        buffer = make(config.replay_capacity, config.batch_size, **common, **priorities)
     return with_replay(normalised(learner, config), buffer, ratio=config.update_ratio)
 
 
@@ -186,16 +188,12 @@ def dqn_learner(
     """What ``dqn`` does with a batch, whatever memory it comes from."""
     adam = training.adam(max_grad_norm=config.max_grad_norm, eps=1e-5)
     retraces = multi_step.keeps(config) != ()
-    output = q_outputs.scalar(config.loss == "huber", config.huber_threshold)
-    if config.distribution == "categorical":
-        output = q_outputs.categorical(config.v_min, config.v_max, config.num_atoms)
-    elif config.distribution == "quantile":
-        mixed = config.target == "expected_sarsa" or retraces
-        output = q_outputs.quantile(config.num_atoms, mixed, config.huber_threshold)
-
+    output = q_outputs.of(config)
+    check_own(config, network)
     options: dict[str, Any] = {"outputs": output.size, "noisy": config.noisy}
-    own = lambda key: QNetwork(spec, **config.network, dueling=config.dueling, **options, key=key)
-    make_network = common.network_maker("DQN", spec, network, own, **options)
+    dueling = {"dueling": config.dueling}
+    own = behind_memory(config, spec, lambda spec, net, key: QNetwork(spec, **net, **dueling, **options, key=key))
+    make_network = common.network_maker("DQN", spec, network, own, **options, remembers=True)
 
     def apply(params: PyTree, obs: PyTree, key: Key | None) -> jax.Array:
         """What the network says of a batch: [N, A], or [N, A, K]. key: one draw of noise for all, [N] one each."""
@@ -206,9 +204,6 @@ def dqn_learner(
     def q_of(out: jax.Array, obs: PyTree) -> jax.Array:
         """Action values [N, A], those of illegal actions out of reach."""
         return common.legal(output.q(out), obs)
-
-    def explorer(state: DQNState, q: jax.Array, obs: PyTree) -> Any:
-        return common.explorer(config, q, obs, common.exploration_level(config, budget, state.steps))
 
     def init(key: Key, first_rollout: Rollout) -> DQNState:
         net = training.trained(adam, make_network(key))
@@ -221,59 +216,45 @@ def dqn_learner(
         keys = shards.member_keys(key, first.shape[0])
         noise = jax.vmap(lambda k: jax.random.fold_in(k, 1))(keys) if config.noisy else None
         q = q_of(apply(state.params, obs, noise), obs)
-        policy = explorer(state, q, obs)
+        level = common.exploration_level(config, budget, state.steps)
+        level = exploration.ladder(level, first.shape[0]) if config.exploration_ladder else level
+        policy = common.explorer(config, q, obs, level)
         action = jax.vmap(lambda p, k: p.sample(k))(policy, keys)
         return action, carry, {"log_prob": policy.log_prob(action)} if retraces else {}
 
-    def next_policy(state: DQNState, out: jax.Array, obs: PyTree, keys: Key) -> tuple[jax.Array, jax.Array]:
-        """pi(. | s') [N, A], and what the target averages over: pi, or a draw of it. ``out``: the target network's."""
-        q = q_of(out, obs)
+    def judged(state: DQNState, items: Items, keys: Key) -> Judged:
+        """The target network's word on the states after a step, and the policy that is followed there."""
+        _, obs_t = items.sees(state.target, items.carry)
+        out = apply(state.target, obs_t, keys[2])
+        q = q_of(out, obs_t)
         if config.target != "q_learning":
-            policy = explorer(state, q, obs)
-            pi = policy.probabilities()
-            if config.target == "expected_sarsa":
-                return pi, pi
-            return pi, trees.one_hot(policy.sample(keys[0]), q.shape[-1]).astype(jnp.float32)
-        selector = q_of(apply(state.params, obs, keys[1]), obs) if config.double else q
-        greedy = trees.one_hot(jnp.argmax(selector, axis=-1), q.shape[-1]).astype(jnp.float32)
-        return greedy, greedy
+            policy = common.explorer(config, q, obs_t, common.exploration_level(config, budget, state.steps))
+            return Judged(out, *targets.exploring(policy, config.target == "expected_sarsa", keys[0]))
+        if config.double:
+            _, obs_t = items.sees(state.params, items.carry)
+            q = q_of(apply(state.params, obs_t, keys[1]), obs_t)
+        greedy = targets.greedy(q)
+        return Judged(out, greedy, greedy)
 
-    def corrected(state: DQNState, sample: Sample, path: Rollout, keys: Key):
-        """The items with their n steps joined into one: -> (sample, out_t, policy_t, metrics)."""
-        steps = multi_step.steps_of(config, path)
-        out = apply(state.target, steps.obs_t, keys[2])
-        pi, drawn = next_policy(state, out, steps.obs_t, keys)
-        followed = pi if retraces else drawn
-        c_t, metrics = multi_step.traces(config, steps, jnp.log(trees.take(followed, steps.action_t)))
-        length, size = steps.reward.shape
-        rows = lambda x: x.reshape(length, size, *x.shape[1:])
-        mixture = returns.multi_step_mixture(
-            steps.reward, steps.discount, rows(drawn), rows(steps.action_t), c_t, steps.lambda_t
-        )
-        out_t, policy_t = output.joined(rows(out), mixture)
-        batch = sample.batch._replace(reward=jnp.zeros((size,), jnp.float32))
-        sample = sample._replace(batch=batch, discount=jnp.ones((size,), jnp.float32))
-        return sample, out_t, policy_t, metrics
-
-    def loss(params: PyTree, sample: Sample, out_t: jax.Array, policy_t: jax.Array, key: Key):
+    def loss(params: PyTree, items: Items, judged: Judged, key: Key):
         """-> (the batch's loss, (priorities [N], metrics))."""
-        batch = sample.batch
-        out = apply(params, batch.obs, key)
-        each, priority = output.loss(out, batch.action, batch.reward, sample.discount, out_t, policy_t)
-        total = (sample.weight * each).mean()
-        q = trees.take(output.q(out), batch.action).mean()
+        obs, _ = items.sees(params, items.carry)
+        out = apply(params, obs, key)
+        each, error = output.loss(out, items.action, items.reward, items.discount, judged.out, judged.drawn)
+        total = (items.weight * each).mean()
+        q = trees.take(output.q(out), items.action).mean()
+        priority = items.priority(error)
         return total, (priority, {"loss": total, "q": q, "priority": priority.mean()})
 
     def learn(state: DQNState, sample: Sample, key: Key) -> tuple[DQNState, jax.Array, Metrics]:
         keys = jax.random.split(key, 4)
-        if sample.path is None:
-            out_t, agreement = apply(state.target, sample.batch.next_obs, keys[2]), {}
-            policy_t = next_policy(state, out_t, sample.batch.next_obs, keys)[1]
-        else:
-            sample, out_t, policy_t, agreement = corrected(state, sample, sample.path, keys)
+        items, agreement = items_of(config, sample), {}
+        bootstrap = judged(state, items, keys)
+        if items.steps is not None:
+            items, bootstrap, agreement = targets.corrected(config, output, items, bootstrap)
         rate = training.annealed(config, budget, state.steps)
         net, (priority, metrics), norm = training.descend(
-            adam, loss, Trained(state.params, state.optimiser), rate, sample, out_t, policy_t, keys[3]
+            adam, loss, Trained(state.params, state.optimiser), rate, items, bootstrap, keys[3]
         )
         updates = state.updates + 1
         moved = lambda target: trees.polyak(target, net.params, config.tau)
@@ -287,7 +268,14 @@ def dqn_learner(
     def observe(state: DQNState, rollout: Rollout) -> DQNState:
         return state._replace(steps=training.counted(state.steps, rollout))
 
-    return BatchLearner(init, lambda num_envs: (), act, learn, observe, multi_step.keeps(config))
+    learner = BatchLearner(init, lambda num_envs: (), act, learn, observe, multi_step.keeps(config))
+    return with_memory(learner, make_network, lambda state: state.params)
 
 
-ALGORITHM = replayed("dqn", DQNConfig, dqn, "deep Q-learning, all of Rainbow as switches: discrete actions, replay")
+ALGORITHM = replayed(
+    "dqn",
+    DQNConfig,
+    dqn,
+    "deep Q-learning, all of Rainbow as switches, R2D2 with memory: discrete actions, replay",
+    {"unroll_length": 16, "update_ratio": 1 / 16, "batch_size": 32},
+)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from numbers import Real
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from steersman.agents.parts import multi_step
+from steersman.errors import UsageError
 from steersman.theory import distributional, trees, values
 from steersman.theory.returns import Mixture
 from steersman.types import Array
@@ -30,19 +33,62 @@ class Output(NamedTuple):
     joined: Callable[[jax.Array, Mixture], tuple[jax.Array, jax.Array]]
 
 
-def scalar(huber: bool = True, threshold: float | Array = 1.0) -> Output:
-    """The value itself. Huber's loss of the TD error, or half its square; priority: its size."""
+def of(config: Any) -> Output:
+    """The one that a DQNConfig asks for."""
+    if config.distribution == "categorical":
+        return categorical(config.v_min, config.v_max, config.num_atoms)
+    if config.distribution == "quantile":
+        mixed = config.target == "expected_sarsa" or multi_step.keeps(config) != ()
+        return quantile(config.num_atoms, mixed, config.huber_threshold)
+    return scalar(config.loss == "huber", config.huber_threshold, config.value_rescaling)
+
+
+def check(config: Any) -> None:
+    """Raise UsageError where a DQNConfig's distribution does not go with its other settings."""
+    if config.distribution == "none":
+        return
+    if config.value_rescaling:
+        raise UsageError(
+            f"DQN: value_rescaling is of a number; distribution {config.distribution} has none. Drop one of the two."
+        )
+    if config.target != "q_learning":
+        why = f"of the distributions that retrace mixes some count negative where target is {config.target}"
+        multi_step.check_correction("DQN", config, why, "cut")
+    if config.loss != "huber":
+        raise UsageError(
+            f"DQN: loss {config.loss} is of the TD error, but distribution {config.distribution} has a loss of its "
+            "own. Drop one of the two."
+        )
+    if config.num_atoms < 2:
+        raise UsageError(f"DQN: num_atoms = {config.num_atoms} is no distribution; it must be 2 or more.")
+    low, high = config.v_min, config.v_max
+    if config.distribution == "categorical" and isinstance(low, Real) and isinstance(high, Real) and low >= high:
+        raise UsageError(
+            f"DQN: v_min = {low} and v_max = {high} span no atoms; set them around the returns that are possible."
+        )
+
+
+def scalar(huber: bool = True, threshold: float | Array = 1.0, rescale: bool = False) -> Output:
+    """The value itself. Huber's loss of the TD error, or half its square; priority: its size.
+
+    rescale: the output is h of the value (``values.rescaled``), and the error h(r + discount h^-1(out_t)) - out.
+    """
+    q = values.unscaled if rescale else lambda out: out
 
     def loss(out: jax.Array, action: Array, reward: Array, discount: Array, out_t: jax.Array, policy_t: jax.Array):
-        error = values.expected_sarsa(out, action, reward, discount, out_t, policy_t)
+        if rescale:
+            target = values.expected_sarsa(jnp.zeros_like(out), action, reward, discount, q(out_t), policy_t)
+            error = values.rescaled(target) - trees.take(out, action)
+        else:
+            error = values.expected_sarsa(out, action, reward, discount, out_t, policy_t)
         return distributional.huber(error, threshold) if huber else 0.5 * jnp.square(error), jnp.abs(error)
 
     def joined(out_t: jax.Array, mixture: Mixture) -> tuple[jax.Array, jax.Array]:
         discount = mixture.discount_t[..., None]
-        q_t = mixture.r_t[..., None] + discount * trees.kept(discount, out_t)
-        return _one_state(q_t), _one_state(mixture.weight_t)
+        q_t = mixture.r_t[..., None] + discount * trees.kept(discount, q(out_t))
+        return _one_state(values.rescaled(q_t) if rescale else q_t), _one_state(mixture.weight_t)
 
-    return Output(0, lambda out: out, loss, joined)
+    return Output(0, q, loss, joined)
 
 
 def categorical(v_min: float | Array, v_max: float | Array, num: int) -> Output:
