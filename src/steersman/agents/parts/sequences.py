@@ -65,8 +65,8 @@ def items_of(config: Any, sample: Sample) -> Items:
     if batch.reward.ndim == 1:
         steps = None if sample.path is None else multi_step.steps_of(config, sample.path)
         seen = batch.obs, batch.next_obs if steps is None else steps.obs_t
-        parts = batch.action, batch.reward, sample.discount, sample.weight, steps
-        return Items(*parts, lambda network, carry=None: seen)
+        reward, discount, weight = map(jnp.asarray, (batch.reward, sample.discount, sample.weight))
+        return Items(batch.action, reward, discount, weight, steps, lambda network, carry=None: seen)
     flat = lambda x: x.reshape(-1, *x.shape[2:])
     memory = batch.carry.memory if isinstance(batch.carry, Carry) else batch.carry
     rows = jax.tree.map(lambda x: x[config.burn_in :], batch._replace(carry=()))
