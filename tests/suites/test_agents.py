@@ -37,7 +37,8 @@ SMALL = {  # a config takes those that it has
     "critic_sizes": (8,),
     "num_quantiles": 3,
 }
-REPLAYED = {"memory": "gru", "memory_size": 8, "unroll_length": 1, "burn_in": 2, "sequence_length": 6}
+REPLAYED = {"memory": "window", "unroll_length": 1, "burn_in": 2, "sequence_length": 6, "replay_capacity": 768}
+RETRACED = {"n_step": 2, "n_step_correction": "retrace"}
 SPECIAL = [
     ("ppo", "CartPole-v1", {}),
     ("ppo", "Pendulum-v1", {"normalize_observations": True, "scale_rewards": True}),
@@ -53,8 +54,7 @@ SPECIAL = [
     ("pqn", "probe/mask", {"exploration_end": 0.5, "normalize_observations": True}),
     ("dqn", "CartPole-v1", {"normalize_observations": True, "scale_rewards": True, "n_step": 3}),
     ("dqn", "probe/mask", {"prioritized": True, "noisy": True, "distribution": "categorical", "n_step": 2}),
-    ("dqn", "probe/mask", {**REPLAYED, "prioritized": True, "n_step": 2, "n_step_correction": "retrace"}),
-    ("td3", "Pendulum-v1", {**REPLAYED, "exploration_noise": "pink", "scale_rewards": True}),
+    ("dqn", "probe/mask", {**REPLAYED, **RETRACED, "prioritized": True, "exploration_end": 0.5}),
     ("ddpg", "Pendulum-v1", {"exploration_noise": "ou", "n_step": 3}),
     ("td3", "Pendulum-v1", {"exploration_noise": "pink", "anneal_learning_rate": True, "max_grad_norm": 1.0}),
     ("tqc", "Pendulum-v1", {"n_step": 3, "huber_threshold": 0.5}),

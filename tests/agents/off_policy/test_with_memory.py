@@ -34,10 +34,10 @@ def sample_of(learner):
     obs, next_obs = rng.normal(size=(2, *shape, 3)).astype(np.float32)
     terminated, truncated, first = np.zeros((3, *shape), bool)
     terminated[2, 0], first[3, 0], first[1, 1] = True, True, True
-    carry = jax.tree.map(lambda x: rng.normal(size=x.shape).astype(np.float32), learner.begin(N).memory)
+    carry = jax.tree.map(lambda x: rng.normal(size=x.shape).astype(np.float32), learner.begin(N))
     reward, action = rng.normal(size=shape).astype(np.float32), rng.uniform(-1, 1, (*shape, 2)).astype(np.float32)
     costs, weight = np.zeros((*shape, 0), np.float32), np.ones(shape, np.float32)
-    parts = obs, action, reward, terminated, truncated, next_obs, first, costs, {}, Carry(carry, ())
+    parts = obs, action, reward, terminated, truncated, next_obs, first, costs, {}, carry
     batch = jax.tree.map(jnp.asarray, Rollout(*parts))
     discount = jnp.where(batch.terminated, 0.0, jnp.float32(GAMMA))
     return Sample(batch, discount, jnp.asarray(weight), jnp.arange(N, dtype=jnp.int32))
@@ -72,7 +72,7 @@ def test_a_gradient_step_of_td3_by_hand():
     after, priority, metrics = jax.jit(learner.learn)(state, sample, jax.random.key(2))
     batch, errors = sample.batch, np.zeros((2, L, N))
     for b in range(N):
-        carry = jax.tree.map(lambda x, b=b: x[b], batch.carry.memory)
+        carry = jax.tree.map(lambda x, b=b: x[b], batch.carry)
         action, q, q_t = stepped(state.target_actor, carry, batch, b)[1].mode(), [], []
         for k in range(2):
             target, critic = (jax.tree.map(lambda x, k=k: x[k], n) for n in (state.targets, state.critics.params))
@@ -115,6 +115,7 @@ def test_the_family_has_memory(name, spec, settings):
     assert state == after
     assert explored[:2] == greedy[:2]
     assert explored[1] == carry
+    assert isinstance(carry, Carry) == ("exploration_noise" in settings)  # else it is the network's alone
     assert set(entry.with_memory) <= {f.name for f in dataclasses.fields(entry.config)}
 
 
@@ -145,7 +146,7 @@ def test_networks_of_ones_own_may_remember():
     config = SACConfig(**{**SMALL, "memory": "none"})
     learner = sac_learner(config, SPEC, network=network)
     assert learner.remembers
-    assert learner.begin(2) == Carry((), ())
+    assert learner.begin(2) == ()
     state, sample = jax.jit(learner.init)(jax.random.key(0), None), sample_of(learner)
     items = items_of(config, sample)
     seen, _ = critics_see(state.critics.params, items)

@@ -7,7 +7,7 @@ import pytest
 
 from steersman import envs
 from steersman.agents.parts import multi_step
-from steersman.agents.parts.sequences import Carry, items_of
+from steersman.agents.parts.sequences import items_of
 from steersman.agents.value_based.dqn import DQNConfig, dqn_learner
 from steersman.memory import Sample, sequences
 from steersman.nets.memory import remembering
@@ -15,7 +15,6 @@ from steersman.types import Rollout
 from steersman.unroll import begin, unroll
 
 L, N, K, GAMMA = 6, 3, 2, 0.5
-NONE = Carry((), ())
 
 
 def sample_of(seed=0):
@@ -29,7 +28,7 @@ def sample_of(seed=0):
     action = rng.integers(0, 3, x.shape).astype(np.int32)
     no, costs = np.zeros_like(terminated), np.zeros((*x.shape, 0), np.float32)
     parts = x[..., None], action, reward, terminated, truncated, x[..., None] + 0.5, no, costs, extras
-    batch = jax.tree.map(jnp.asarray, Rollout(*parts, NONE))
+    batch = jax.tree.map(jnp.asarray, Rollout(*parts))
     discount = jnp.where(batch.terminated, 0.0, GAMMA)
     return Sample(batch, discount, jnp.ones(x.shape, jnp.float32), jnp.arange(N))
 
@@ -116,7 +115,7 @@ def test_replay_sees_what_acting_saw():
 
         def act(carry, obs, first, key):
             action, after, _ = learner.act(state, carry, obs, first, key)
-            _, seen = remembering.step(state.params, carry.memory, obs, first)
+            _, seen = remembering.step(state.params, carry, obs, first)
             return action, after, {"q": jax.vmap(state.params)(seen)}
 
         memory = None
@@ -150,7 +149,7 @@ def test_no_gradient_flows_through_the_burn_in():
     sample = sample._replace(batch=sample.batch._replace(obs=obs, next_obs=obs, action=sample.batch.action % 2))
 
     def out(obs):
-        items = items_of(config, sample._replace(batch=sample.batch._replace(obs=obs, carry=Carry(carry, ()))))
+        items = items_of(config, sample._replace(batch=sample.batch._replace(obs=obs, carry=carry)))
         return jnp.square(items.sees(params, items.carry)[0]).sum()
 
     moves = np.abs(jax.jit(jax.grad(out))(obs)).sum((1, 2)) > 0

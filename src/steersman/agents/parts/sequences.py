@@ -23,7 +23,7 @@ from steersman.types import Key, PyTree, Rollout
 
 
 class Carry(NamedTuple):
-    """The carry of an agent whose networks remember."""
+    """The carry of an agent whose networks remember, and that keeps more than that."""
 
     memory: PyTree  # of the network that acts
     rest: PyTree  # what acting has beside it: noise
@@ -65,10 +65,10 @@ def items_of(config: Any, sample: Sample) -> Items:
     if batch.reward.ndim == 1:
         steps = None if sample.path is None else multi_step.steps_of(config, sample.path)
         seen = batch.obs, batch.next_obs if steps is None else steps.obs_t
-        parts = batch.action, batch.reward, sample.discount, sample.weight, steps
-        return Items(*parts, lambda network, carry=None: seen)
+        reward, discount, weight = map(jnp.asarray, (batch.reward, sample.discount, sample.weight))
+        return Items(batch.action, reward, discount, weight, steps, lambda network, carry=None: seen)
     flat = lambda x: x.reshape(-1, *x.shape[2:])
-    memory = batch.carry.memory
+    memory = batch.carry.memory if isinstance(batch.carry, Carry) else batch.carry
     rows = jax.tree.map(lambda x: x[config.burn_in :], batch._replace(carry=()))
     reward, discount, steps, at = rows.reward, sample.discount[config.burn_in :], None, None
     if multi_step.corrects(config):
@@ -120,11 +120,13 @@ def with_memory(learner: BatchLearner, acting: Make, network: Callable[[Any], An
     made = [jax.eval_shape(make, jax.random.key(0)) for make in (acting, *others)]
     if not any(isinstance(network, Remembering) for network in made):
         return learner
-    begin = beginner(acting)
+    begin, alone = beginner(acting), not jax.tree.leaves(learner.begin(1))
+    joined = lambda memory, rest: memory if alone else Carry(memory, rest)
 
-    def act(state: Any, carry: Carry, obs: PyTree, first: jax.Array, key: Key, *, explore: bool = True):
-        memory, seen = remembering.step(network(state), carry.memory, obs, first)
-        action, rest, extras = learner.act(state, carry.rest, seen, first, key, explore=explore)
-        return action, Carry(remembering.acted(network(state), memory, action), rest), extras
+    def act(state: Any, carry: Any, obs: PyTree, first: jax.Array, key: Key, *, explore: bool = True):
+        memory, rest = (carry, ()) if alone else carry
+        memory, seen = remembering.step(network(state), memory, obs, first)
+        action, rest, extras = learner.act(state, rest, seen, first, key, explore=explore)
+        return action, joined(remembering.acted(network(state), memory, action), rest), extras
 
-    return learner._replace(begin=lambda num: Carry(begin(num), learner.begin(num)), act=act, remembers=True)
+    return learner._replace(begin=lambda num: joined(begin(num), learner.begin(num)), act=act, remembers=True)
