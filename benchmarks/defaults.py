@@ -36,14 +36,16 @@ ON_POLICY = {
         "Hopper-v5",
         "Pusher-v5",
         "Pendulum-v1",
+        "LunarLanderContinuous-v3",
+        "Swimmer-v5",
     ),
     "judged on": (
         "tasks:kiln",
+        "tasks:tanks",
         "Acrobot-v1",
         "InvertedDoublePendulum-v5",
         "Walker2d-v5",
-        "LunarLanderContinuous-v3",
-        "Swimmer-v5",
+        "HalfCheetah-v5",
     ),
 }
 CONTINUOUS = {

@@ -48,9 +48,11 @@ from steersman.types import Agent, EnvSpec, Key, Metrics, PyTree, Rollout
 class PPOConfig(EpochsConfig, ActorCriticLossConfig, OnPolicyConfig):
     """Settings of PPO."""
 
+    unroll_length: int = 256
+    """Steps of each environment between two updates (T)."""
     num_epochs: int = 10
     """Passes over the rollout in one update."""
-    num_minibatches: int = 16
+    num_minibatches: int = 32
     """Minibatches in one pass; it must divide unroll_length * num_envs."""
     gae_lambda: float = 0.95
     """Lambda of the advantage estimate: 0 is the TD error, 1 the Monte-Carlo advantage."""
