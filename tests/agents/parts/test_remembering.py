@@ -204,7 +204,7 @@ def test_where_memory_cannot_be():
     with pytest.raises(UsageError, match="TRPO: share_memory = True would let the critic's steps"):
         ALGORITHMS["trpo"].config(share_memory=True)
     with pytest.raises(UsageError, match="one trunk behind one memory; share_memory = False asks for two"):
-        ALGORITHMS["ppo"].config(share_trunk=True, share_memory=False)
+        ALGORITHMS["ppo"].config(memory="gru", share_trunk=True, share_memory=False)
     with pytest.raises(UsageError, match="memory = 'grue'; it must be none or gru"):
         ALGORITHMS["ppo"].config(memory="grue")
 

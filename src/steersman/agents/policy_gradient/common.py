@@ -43,11 +43,6 @@ class PolicyConfig(groups.Config):
     share_memory: bool = True
     """One memory for policy and value, where there is one."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.share_trunk and not self.share_memory:
-            raise UsageError("share_trunk = True is one trunk behind one memory; share_memory = False asks for two.")
-
 
 @dataclass(frozen=True)
 class OnPolicyConfig(
@@ -68,6 +63,11 @@ class OnPolicyConfig(
     """Standardise observations by running moments, saved with the policy."""
     scale_rewards: bool = True
     """Divide rewards by the running standard deviation of the discounted return."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.memory != "none" and self.share_trunk and not self.share_memory:
+            raise UsageError("share_trunk = True is one trunk behind one memory; share_memory = False asks for two.")
 
 
 class LearnerState(NamedTuple):
