@@ -134,7 +134,7 @@ def compared(algorithm: str, folder: Path | None = None) -> list[dict[str, Any]]
             if a and b:
                 zero, ours, peer = zeros[environment], statistics.mean(a), statistics.mean(b)
                 row = {"half": half, "environment": environment, "steps": int(steps), "random": zero}
-                gap = (ours - zero) / max(peer - zero, 1e-9)
+                gap = 1 + (ours - peer) / max(abs(peer - zero), 1e-9)  # ours over the peer's; it may be below chance
                 found.append(row | {"ours": ours, "peer": peer, "gap": gap, "each": a, "peer each": b})
     return found
 
