@@ -44,8 +44,10 @@ def played(network, length=T, num=B, box=False, first=None):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("actions", ACTIONS)
-@pytest.mark.parametrize(("length", "num", "first"), [(T, B, None), (1, 1, None), (4, 2, True), (4, 2, False)])
+@pytest.mark.parametrize(
+    ("actions", "length", "num", "first"),
+    [("choices", T, B, None), ("box", T, B, None), ("choices", 1, 1, None), ("box", 4, 2, True)],
+)
 def test_a_sequence_is_its_steps(kind, actions, length, num, first):
     network = network_of(kind, ACTIONS[actions])
     carry, obs, first, action = played(network, length, num, actions == "box", first)
