@@ -89,7 +89,7 @@ def rungs(gamma: float, q: np.ndarray) -> list[Rung]:
         return of_loss(config, a2c_estimator(config))
 
     def of_trpo(table: Table, rollout: Rollout, key: jax.Array) -> jax.Array:
-        _, v_tm1, v_t, _ = policy_gradient.evaluate(table, rollout)
+        _, v_tm1, v_t = policy_gradient.evaluate(table, rollout)
         advantage = policy_gradient.lambda_targets(rollout, v_t, gamma, 0.95) - v_tm1
         return jax.grad(lambda t: surrogate(policy_gradient.evaluate(t, rollout)[0], rollout, advantage))(table).logits
 

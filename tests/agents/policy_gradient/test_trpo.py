@@ -87,7 +87,7 @@ def test_the_step_keeps_its_kl_limit_and_gains(action, max_kl):
     assert bool(metrics["accepted"])
     assert kl == pytest.approx(float(metrics["kl"]), rel=1e-3, abs=1e-7)
     assert 0.1 * max_kl < kl <= max_kl * (1 + 1e-4)  # and uses it: to round-off of a second evaluation
-    _, v_tm1, v_t, _ = common.evaluate(before.params, rollout)
+    _, v_tm1, v_t = common.evaluate(before.params, rollout)
     advantage = standardise(common.lambda_targets(rollout, v_t, 0.9, CONFIG.gae_lambda) - v_tm1)
     gain = [float(surrogate(common.evaluate(s.params, rollout)[0], rollout, advantage)) for s in (before, after)]
     assert gain[1] - gain[0] == pytest.approx(float(metrics["surrogate_gain"]), rel=1e-3)

@@ -137,8 +137,13 @@ def act(state: Any, carry: PyTree, obs: PyTree, first: jax.Array, key: Key, *, e
     return action, remembering.acted(state.params, carry, action), {"log_prob": policy.log_prob(action)}
 
 
-def evaluate(params: PyTree, rollout: Rollout) -> tuple[Any, jax.Array, jax.Array, PyTree]:
-    """The policy's distributions, V(obs) and V(next_obs), each in one batch, and the carries after each row; [T, B]."""
+def evaluate(params: PyTree, rollout: Rollout) -> tuple[Any, jax.Array, jax.Array]:
+    """The policy's distributions, V(obs) and V(next_obs), all [T, B], each in one batch."""
+    return evaluated(params, rollout)[:3]
+
+
+def evaluated(params: PyTree, rollout: Rollout) -> tuple[Any, jax.Array, jax.Array, PyTree]:
+    """As ``evaluate``, and the carries after each row, [T, B], of a network with memory."""
     seen, carries = remembering.recalled(params, rollout)
     batched = jax.vmap(jax.vmap(params))
     policy, v_tm1 = batched(seen.obs)
@@ -171,7 +176,7 @@ def policy_gradient_loss(config: Any, estimate: Estimate) -> Callable[[PyTree, R
     """
 
     def loss(params: PyTree, rollout: Rollout) -> tuple[jax.Array, Metrics]:
-        policy, value, next_value, _ = evaluate(params, rollout)
+        policy, value, next_value = evaluate(params, rollout)
         log_prob = policy.log_prob(rollout.action)
         advantage, target, weight = estimate(rollout, *jax.lax.stop_gradient((log_prob, value, next_value)))
         if config.normalize_advantages:

@@ -120,7 +120,7 @@ def ppo(
         return PPOState(*net, jnp.asarray(config.kl_coefficient, jnp.float32), jnp.zeros((), jnp.uint32))
 
     def prepare(params: PyTree, rollout: Rollout) -> tuple[Batch, PyTree]:
-        policy, v_tm1, v_t, carries = common.evaluate(params, rollout)
+        policy, v_tm1, v_t, carries = common.evaluated(params, rollout)
         target = common.lambda_targets(rollout, v_t, config.gamma, config.gae_lambda)
         old_policy = policy if penalty else ()
         log_prob = rollout.extras["log_prob"]

@@ -163,7 +163,7 @@ def trpo(
         return loss, {"value_loss": loss}
 
     def update(state: LearnerState, rollout: Rollout, key: Key) -> tuple[LearnerState, Metrics]:
-        _, v_tm1, v_t, carries = common.evaluate(state.params, rollout)
+        _, v_tm1, v_t, carries = common.evaluated(state.params, rollout)
         target = common.lambda_targets(rollout, v_t, config.gamma, config.gae_lambda)
         vector, unravel = ravel_pytree(state.params)
         vector, metrics = improve(vector, unravel, rollout, standardise(target - v_tm1))
