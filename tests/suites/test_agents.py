@@ -44,7 +44,6 @@ SPECIAL = [
     ("ppo", "Pendulum-v1", {"normalize_observations": True, "scale_rewards": True}),
     ("ppo", "probe/mask", {"objective": "penalty", "normalize_observations": True}),
     ("ppo", "probe/mask", {"memory": "gru", "memory_size": 8, "normalize_observations": True, "num_minibatches": 1}),
-    ("a2c", "Pendulum-v1", {"memory": "lru", "memory_size": 8, "scale_rewards": True}),
     ("reinforce", "probe/mask", {"baseline": "constant"}),
     ("a2c", "probe/mask", {"normalize_observations": True}),
     ("actor_critic", "CartPole-v1", {"critic": "q", "trace_lambda": 0.9}),
