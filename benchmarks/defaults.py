@@ -6,8 +6,9 @@
     python benchmarks/defaults.py ppo --show                 the table, from what is there
 
 Presets are off. Both libraries step as many copies of an environment for as many steps; after each budget the
-deterministic policy of each seed plays 100 episodes. Defaults were chosen on the first half of the environments and are
-judged on the second; what a random policy gets is the zero of the gaps. Every run is written as soon as it is there.
+deterministic policy of each seed plays 100 episodes. Defaults are chosen on the first half of the environments and
+judged on the second (``table.py`` says how far PPO's judges were unseen); what a random policy gets is the zero of
+the gaps. Every run is written as soon as it is there.
 """
 
 from __future__ import annotations

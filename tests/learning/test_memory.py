@@ -26,3 +26,11 @@ def test_a_delay_of_twenty_steps():
     result = steersman.train("ppo", "memory/chain-20", preset=False, **SETTINGS, **run)
     found = np.array([e["mean"] for e in result.summary["evaluations"]])
     assert (found >= 0.95).all(), found
+
+
+def test_a_window_of_four_cannot():
+    """Unless it sees what it did: free actions on the way can hand the cue on."""
+    run = {"steps": 60_000, "seeds": 3, "memory": "window", "previous_action": False, "evaluation_episodes": 200}
+    result = steersman.train("ppo", "memory/chain-20", preset=False, **SETTINGS, **run)
+    found = np.array([e["mean"] for e in result.summary["evaluations"]])
+    assert (np.abs(found) <= 0.2).all(), found
