@@ -12,7 +12,7 @@ from gymnasium import spaces
 from steersman.envs.beliefs import noisy_observation, observe_belief
 from steersman.envs.classic.pendulum import DT, Pendulum
 from steersman.envs.wrappers import time_limit, transform_observation
-from steersman.theory.filters import extended_kalman
+from steersman.theory.beliefs.filters import extended_kalman
 from steersman.types import Env, Filter
 
 NOISE = 0.1  # rad

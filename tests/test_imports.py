@@ -207,7 +207,7 @@ def test_an_algorithm_is_one_file():
     exchanged; another family's ``common`` offline alone."""
     exchanged = {("td3", "ddpg"), ("tqc", "sac"), ("crossq", "sac")}
     broken = []
-    for file in (SRC / "agents").glob("*/*.py"):
+    for file in (SRC / "agents").glob("*/**/*.py"):
         family = file.relative_to(SRC / "agents").parts[0]
         for one in imports_of(file):
             place = one.module.split(".")

@@ -17,8 +17,8 @@ from steersman.envs.wrappers import PureEnv, time_limit, transform_observation
 from steersman.errors import UsageError
 from steersman.tabular.pomdp import BeliefEnv, ObservedEnv
 from steersman.tabular.problems.pomdp_classics import tiger
-from steersman.theory.filters import bayes, extended_kalman, kalman
-from steersman.theory.particles import particles
+from steersman.theory.beliefs.filters import bayes, extended_kalman, kalman
+from steersman.theory.beliefs.particles import particles
 from steersman.types import EnvSpec, Filter, TimeStep
 from steersman.vector import vectorize
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 NAMES = ["returns", "values", "surrogates", "distributions", "distributional", "exploration", "statistics"]
-NAMES += ["comparison", "estimators", "natural", "trees", "filters", "particles"]
+NAMES += ["comparison", "estimators", "natural", "trees", "beliefs.filters", "beliefs.particles"]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -23,7 +23,8 @@ def test_docstring_examples(name):
 def test_every_part_but_none_more_is_listed():
     package = importlib.import_module("steersman.theory")
     assert package.__file__ is not None
-    assert sorted(p.stem for p in Path(package.__file__).parent.glob("*.py")) == sorted(["__init__", *NAMES])
+    files = (p.relative_to(Path(package.__file__).parent) for p in Path(package.__file__).parent.rglob("*.py"))
+    assert sorted(".".join(f.with_suffix("").parts) for f in files if f.stem != "__init__") == sorted(NAMES)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -1,6 +1,6 @@
 """What to act on where the state is not seen: a belief about it, or the last observations and actions. Env -> Env.
 
-The filters are those of ``steersman.theory.filters`` and ``steersman.theory.particles``, or one of your own. What is
+The filters are those of ``theory.beliefs.filters`` and ``theory.beliefs.particles``, or one of your own. What is
 remembered is part of the environment's state: batches, resets and checkpoints treat it as they treat the rest.
 """
 
@@ -39,7 +39,7 @@ def observe_belief(env: Env, filter: Filter) -> Env:
     Raises UsageError for an environment that the filter does not fit.
 
     >>> from steersman.envs.classic.pendulum import Pendulum
-    >>> from steersman.theory.filters import kalman
+    >>> from steersman.theory.beliefs.filters import kalman
     >>> still = kalman(np.eye(3), np.zeros((3, 1)), np.eye(3), np.eye(3), np.eye(3), np.zeros(3), np.eye(3))
     >>> observe_belief(Pendulum(), still).spec.observation_space.shape
     (9,)

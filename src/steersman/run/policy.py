@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from steersman import spaces
-from steersman.agents.parts.with_replay import ReplayState
+from steersman.agents.parts.replay.with_replay import ReplayState
 from steersman.envs.host.contract import Misfit, leaves_of, read
 from steersman.envs.host.timesteps import unflatten
 from steersman.errors import UsageError

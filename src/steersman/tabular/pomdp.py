@@ -15,7 +15,7 @@ from gymnasium import spaces
 
 from steersman.errors import UsageError
 from steersman.tabular.mdp import MDP, _check_rows, as_distributions
-from steersman.theory import filters
+from steersman.theory.beliefs import filters
 from steersman.types import Array, EnvSpec, Filter, Key
 
 

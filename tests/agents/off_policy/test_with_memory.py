@@ -12,7 +12,7 @@ from steersman.agents import ALGORITHMS
 from steersman.agents.off_policy.common import Own, critics_see
 from steersman.agents.off_policy.sac import SACConfig, sac_learner
 from steersman.agents.off_policy.td3 import TD3Config, td3_learner
-from steersman.agents.parts.sequences import Carry, items_of
+from steersman.agents.parts.replay.sequences import Carry, items_of
 from steersman.errors import UsageError
 from steersman.memory import Sample
 from steersman.nets.actors import Actor

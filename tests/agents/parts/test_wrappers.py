@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from steersman.agents.parts.with_replay import BatchLearner, with_replay
+from steersman.agents.parts.replay.with_replay import BatchLearner, with_replay
 from steersman.agents.parts.wrappers import normalised, with_observation_norm, with_reward_scaling
 from steersman.memory import Sample, uniform
 from steersman.run.disk import checkpoint

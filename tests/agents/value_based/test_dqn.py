@@ -11,7 +11,7 @@ import pytest
 from gymnasium import spaces
 
 from steersman import envs
-from steersman.agents.parts.with_replay import updates_of
+from steersman.agents.parts.replay.with_replay import updates_of
 from steersman.agents.value_based.dqn import DQNConfig, dqn, dqn_learner
 from steersman.envs.probe import known_values
 from steersman.errors import UsageError

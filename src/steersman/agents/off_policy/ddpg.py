@@ -11,8 +11,9 @@ One gradient step, from a batch of N transitions out of replay, with the targets
 
 It acts with mu(s) + std z, clipped to the bounds, z white, Ornstein-Uhlenbeck or pink noise of unit variance.
 
-With ``memory`` it learns from sequences (``parts.sequences``): actor and critics remember each by itself, the actor
-from what acting had stored, a critic from nothing at the start of a sequence, both through ``burn_in`` steps first.
+With ``memory`` it learns from sequences (``parts.replay.sequences``): actor and critics remember each by itself, the
+actor from what acting had stored, a critic from nothing at the start of a sequence, both through ``burn_in`` steps
+first.
 
 Details: mu ends in tanh; orthogonal initialisation, gain sqrt(2) hidden, 0.01 actor's head, 1 critic's head, zero
 biases; the action enters the critic at its first layer; no weight decay, no normalisation; Adam with eps 1e-8.
@@ -32,10 +33,10 @@ from steersman.agents.parts import training
 from steersman.agents.parts.algorithms import replayed
 from steersman.agents.parts.checks import Rules
 from steersman.agents.parts.config import TargetConfig
-from steersman.agents.parts.multi_step import check_correction
-from steersman.agents.parts.sequences import items_of, with_memory
+from steersman.agents.parts.replay.multi_step import check_correction
+from steersman.agents.parts.replay.sequences import items_of, with_memory
+from steersman.agents.parts.replay.with_replay import BatchLearner
 from steersman.agents.parts.training import Trained
-from steersman.agents.parts.with_replay import BatchLearner
 from steersman.memory import Sample
 from steersman.nets.critics import ensemble
 from steersman.theory import trees

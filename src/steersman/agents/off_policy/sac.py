@@ -17,8 +17,9 @@ y is then the return of ``theory.returns.retrace`` with V = min_k Qbar_k(s', a')
 Discrete actions (Christodoulou 2019, arXiv:1910.07207): the critics give Q(s, .), and expectations over the policy are
 sums instead of samples, in 1, 3 and 4. The target entropy is 0.89 log A.
 
-With ``memory`` it learns from sequences (``parts.sequences``): actor and critics remember each by itself, the actor
-from what acting had stored, a critic from nothing at the start of a sequence, both through ``burn_in`` steps first.
+With ``memory`` it learns from sequences (``parts.replay.sequences``): actor and critics remember each by itself, the
+actor from what acting had stored, a critic from nothing at the start of a sequence, both through ``burn_in`` steps
+first.
 
 Details: orthogonal initialisation, gain sqrt(2) hidden, 0.01 policy head, 1 critics' head, zero biases; 256 x 256 ReLU
 networks, nothing shared between them; the log-std from the network, clipped to [-20, 2]; log pi of a tanh computed
@@ -40,13 +41,14 @@ from gymnasium import spaces
 from steersman import shards
 from steersman.agents.off_policy import common
 from steersman.agents.off_policy.common import NetworkFactory, OffPolicyConfig, Seen
-from steersman.agents.parts import multi_step, training
+from steersman.agents.parts import training
 from steersman.agents.parts.algorithms import replayed
 from steersman.agents.parts.checks import Rules
 from steersman.agents.parts.config import TargetConfig
-from steersman.agents.parts.sequences import Items, items_of, with_memory
+from steersman.agents.parts.replay import multi_step
+from steersman.agents.parts.replay.sequences import Items, items_of, with_memory
+from steersman.agents.parts.replay.with_replay import BatchLearner
 from steersman.agents.parts.training import Trained
-from steersman.agents.parts.with_replay import BatchLearner
 from steersman.memory import Sample
 from steersman.nets.critics import ensemble
 from steersman.theory import trees

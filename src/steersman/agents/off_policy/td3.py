@@ -12,8 +12,9 @@ One gradient step, from a batch of N transitions out of replay, with the targets
 It acts with mu(s) + std z, clipped to the bounds. With one critic, no smoothing and no delay it is DDPG (a test holds
 it to that).
 
-With ``memory`` it learns from sequences (``parts.sequences``): actor and critics remember each by itself, the actor
-from what acting had stored, a critic from nothing at the start of a sequence, both through ``burn_in`` steps first.
+With ``memory`` it learns from sequences (``parts.replay.sequences``): actor and critics remember each by itself, the
+actor from what acting had stored, a critic from nothing at the start of a sequence, both through ``burn_in`` steps
+first.
 
 Details: as DDPG's; the critics are one module with a leading axis [K].
 """
@@ -32,9 +33,9 @@ from steersman.agents.off_policy.ddpg import DDPGConfig
 from steersman.agents.parts import training
 from steersman.agents.parts.algorithms import replayed
 from steersman.agents.parts.checks import Rules
-from steersman.agents.parts.sequences import items_of, with_memory
+from steersman.agents.parts.replay.sequences import items_of, with_memory
+from steersman.agents.parts.replay.with_replay import BatchLearner
 from steersman.agents.parts.training import Trained
-from steersman.agents.parts.with_replay import BatchLearner
 from steersman.memory import Sample
 from steersman.nets.critics import ensemble
 from steersman.theory import trees

@@ -26,8 +26,8 @@ from steersman.agents.offline import common
 from steersman.agents.offline.common import OfflineConfig
 from steersman.agents.parts import training
 from steersman.agents.parts.algorithms import offline
+from steersman.agents.parts.replay.with_replay import BatchLearner
 from steersman.agents.parts.training import Trained
-from steersman.agents.parts.with_replay import BatchLearner
 from steersman.agents.parts.wrappers import with_observation_norm
 from steersman.memory import Sample
 from steersman.types import Agent, EnvSpec, Key, Metrics, PyTree, Rollout

@@ -33,8 +33,8 @@ from steersman.agents.parts import training
 from steersman.agents.parts.algorithms import offline
 from steersman.agents.parts.checks import Rules
 from steersman.agents.parts.config import RewardScalingConfig, TargetConfig
+from steersman.agents.parts.replay.with_replay import BatchLearner
 from steersman.agents.parts.training import Trained
-from steersman.agents.parts.with_replay import BatchLearner
 from steersman.agents.parts.wrappers import normalised
 from steersman.memory import Sample
 from steersman.nets.critics import ActionValue, Critic, StateValue, ensemble

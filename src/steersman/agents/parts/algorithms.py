@@ -8,7 +8,7 @@ from typing import Any
 
 from steersman.agents.parts.checks import check_minibatches
 from steersman.agents.parts.remembering import sequence_length
-from steersman.agents.parts.with_replay import check_replay, first_rows
+from steersman.agents.parts.replay.with_replay import check_replay, first_rows
 from steersman.types import Agent, Algorithm
 
 Factory = Callable[..., Agent]

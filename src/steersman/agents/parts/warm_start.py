@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from steersman.agents.parts.with_replay import ReplayState
+from steersman.agents.parts.replay.with_replay import ReplayState
 from steersman.agents.parts.wrappers import LaggedState, ObservationNormState, RewardScalingState
 from steersman.errors import UsageError
 from steersman.types import Agent, Key, PerEnv, PyTree, Rollout

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 import jax
 import jax.numpy as jnp
 
-from steersman.agents.parts.with_replay import BatchLearner
+from steersman.agents.parts.replay.with_replay import BatchLearner
 from steersman.memory import Sample
 from steersman.spaces import MASK
 from steersman.theory.statistics import RunningMoments

@@ -43,13 +43,14 @@ import jax.numpy as jnp
 
 from steersman import shards
 from steersman.agents.parts import config as groups
-from steersman.agents.parts import multi_step, training
+from steersman.agents.parts import training
 from steersman.agents.parts.algorithms import replayed
 from steersman.agents.parts.checks import Rules
 from steersman.agents.parts.remembering import behind_memory, check_own
-from steersman.agents.parts.sequences import Items, items_of, sequence_replay, with_memory
+from steersman.agents.parts.replay import multi_step
+from steersman.agents.parts.replay.sequences import Items, items_of, sequence_replay, with_memory
+from steersman.agents.parts.replay.with_replay import BatchLearner, with_replay
 from steersman.agents.parts.training import Trained
-from steersman.agents.parts.with_replay import BatchLearner, with_replay
 from steersman.agents.parts.wrappers import normalised
 from steersman.agents.value_based import common, q_outputs, targets
 from steersman.agents.value_based.targets import Judged
@@ -151,7 +152,7 @@ class DQNConfig(
 
 
 class DQNState(NamedTuple):
-    """What DQN learns; its replay memory stands beside it (``parts.with_replay.ReplayState``)."""
+    """What DQN learns; its replay memory stands beside it (``parts.replay.with_replay.ReplayState``)."""
 
     params: PyTree  # q
     target: PyTree  # q^-

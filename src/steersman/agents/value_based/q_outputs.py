@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from steersman.agents.parts import multi_step
+from steersman.agents.parts.replay import multi_step
 from steersman.errors import UsageError
 from steersman.theory import distributional, trees, values
 from steersman.theory.returns import Mixture

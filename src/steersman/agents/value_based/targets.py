@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from steersman.agents.parts import multi_step
-from steersman.agents.parts.sequences import Items
+from steersman.agents.parts.replay import multi_step
+from steersman.agents.parts.replay.sequences import Items
 from steersman.agents.value_based.q_outputs import Output
 from steersman.theory import returns, trees
 from steersman.theory.distributions import Categorical

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 
 from steersman import envs
-from steersman.agents.parts.with_replay import ReplayState
+from steersman.agents.parts.replay.with_replay import ReplayState
 from steersman.episodes import Episodes
 from steersman.errors import EnvironmentFault, UsageError
 from steersman.run.evaluate import fixed_size

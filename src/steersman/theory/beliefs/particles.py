@@ -16,7 +16,7 @@ from jax.flatten_util import ravel_pytree
 from jax.scipy.special import logsumexp
 
 from steersman.errors import UsageError
-from steersman.theory.filters import moments
+from steersman.theory.beliefs.filters import moments
 from steersman.types import Array, Filter, Key, PyTree
 
 

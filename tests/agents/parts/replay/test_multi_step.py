@@ -7,8 +7,8 @@ import pytest
 from gymnasium import spaces
 
 from steersman.agents import ALGORITHMS
-from steersman.agents.parts import multi_step
 from steersman.agents.parts.config import ReplayConfig
+from steersman.agents.parts.replay import multi_step
 from steersman.errors import UsageError
 from steersman.run.disk.spec_json import transitions_like
 from steersman.run.settings import reopened

@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from steersman.agents.parts import multi_step
-from steersman.agents.parts.multi_step import Steps
 from steersman.agents.parts.remembering import beginner
-from steersman.agents.parts.with_replay import BatchLearner
+from steersman.agents.parts.replay import multi_step
+from steersman.agents.parts.replay.multi_step import Steps
+from steersman.agents.parts.replay.with_replay import BatchLearner
 from steersman.memory import Buffer, Sample, sequence_priority, sequences
 from steersman.nets.memory import remembering
 from steersman.nets.memory.remembering import Remembering

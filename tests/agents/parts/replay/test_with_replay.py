@@ -7,7 +7,7 @@ import pytest
 from gymnasium import spaces
 
 from steersman.agents import ALGORITHMS
-from steersman.agents.parts.with_replay import BatchLearner, with_replay
+from steersman.agents.parts.replay.with_replay import BatchLearner, with_replay
 from steersman.errors import UsageError
 from steersman.memory import Buffer, Sample, prioritized, uniform
 from steersman.run.disk.spec_json import transitions_like

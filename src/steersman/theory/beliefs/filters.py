@@ -4,7 +4,7 @@ Each has two halves. An action is taken, and the belief *predicts*; something is
 
     b^-(s') = sum_s P(s' | s, a) b(s),      b(s') = p(o | s') b^-(s') / p(o),      p(o) = sum_s' p(o | s') b^-(s')
 
-``bayes``, ``kalman`` and ``extended_kalman`` join them to a ``steersman.types.Filter``; ``theory.particles`` is for
+``bayes``, ``kalman`` and ``extended_kalman`` join them to a ``steersman.types.Filter``; ``particles`` is for
 what these cannot hold. Axes: ``S`` states, ``A`` actions, ``O`` observations of a finite problem; ``D`` entries of a
 continuous state, ``M`` of its actions, ``O`` of its observations. Thrun, Burgard & Fox (2005), chapters 2 and 3.
 """

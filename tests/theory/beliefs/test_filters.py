@@ -10,7 +10,7 @@ from scipy.linalg import solve_discrete_are
 
 from steersman.errors import UsageError
 from steersman.tabular.problems.pomdp_classics import hallway, tiger
-from steersman.theory import filters
+from steersman.theory.beliefs import filters
 
 KEY = jax.random.key(0)
 T, D, M, O = 200, 4, 2, 2

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from steersman import envs
-from steersman.agents.parts import multi_step
-from steersman.agents.parts.sequences import items_of
+from steersman.agents.parts.replay import multi_step
+from steersman.agents.parts.replay.sequences import items_of
 from steersman.agents.value_based.dqn import DQNConfig, dqn_learner
 from steersman.memory import Sample, sequences
 from steersman.nets.memory import remembering

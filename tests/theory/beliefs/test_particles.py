@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from steersman.errors import UsageError
-from steersman.theory import particles as p
-from steersman.theory.filters import kalman
+from steersman.theory.beliefs import particles as p
+from steersman.theory.beliefs.filters import kalman
 
 KEY = jax.random.key(0)
 

@@ -1,0 +1,1 @@
+"""What is known of a state that is not seen: exact filters, Kalman filters, particles."""
