@@ -50,8 +50,8 @@ ON_POLICY = {
     ),
 }
 CONTINUOUS = {
-    "chosen on": ("tasks:cart_target", "Reacher-v5"),
-    "judged on": ("tasks:kiln", "Pendulum-v1", "InvertedDoublePendulum-v5"),
+    "chosen on": ("tasks:cart_target", "Pendulum-v1"),
+    "judged on": ("tasks:kiln", "InvertedDoublePendulum-v5", "Reacher-v5"),
 }
 DISCRETE = {
     "chosen on": ("CartPole-v1", "LunarLander-v3"),
@@ -62,8 +62,8 @@ PLANS: dict[str, tuple[dict[str, tuple[str, ...]], tuple[int, ...]]] = {
     "ppo": (ON_POLICY, BUDGETS),
     "a2c": (ON_POLICY, BUDGETS),
     "dqn": (DISCRETE, BUDGETS),
-    "sac": (CONTINUOUS, (5_000, 15_000)),
-    "td3": (CONTINUOUS, (5_000, 15_000)),
+    "sac": (CONTINUOUS, (5_000, 10_000)),
+    "td3": (CONTINUOUS, (5_000, 10_000)),
 }
 
 

@@ -4,14 +4,17 @@
     python benchmarks/memory.py chain-20 --only gru tcn
     python benchmarks/memory.py delays             the return of each memory over the delay, and its picture
 
-PPO, no presets, five seeds side by side in one program, each played by 500 episodes of its deterministic policy.
-``stored`` tells whether sequences begin with the carry that acting had there, or with an empty one.
+PPO where a case names no other algorithm, no presets, five seeds side by side in one program (on host environments one
+after another), each played by 500 episodes of its deterministic policy. ``stored`` tells whether PPO's sequences begin
+with the carry that acting had there, or with an empty one.
 """
 
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import common
 import jax
@@ -37,40 +40,61 @@ SETTINGS: dict[str, Any] = {
 ALL = ("gru", "lstm", "lru", "tcn")
 LONG = {"unroll_length": 128, "gamma": 0.999}
 CONTROL = {"num_envs": 16, "entropy_coefficient": 0.0, "normalize_observations": True, "anneal_learning_rate": True}
+SWING = CONTROL | {"gamma": 0.95, "num_epochs": 10, "scale_rewards": True}
 BALANCE = CONTROL | {"unroll_length": 128, "num_epochs": 10, "gamma": 0.98, "gae_lambda": 0.9, "anneal_clip": True}
-# name -> (environment, steps, memories, settings, the return to reach, the best without memory)
-CASES: dict[str, tuple[str, int, tuple[str, ...], dict[str, Any], float | None, float | None]] = {
-    "chain-20": ("memory/chain-20", 300_000, (*ALL, "window", "none"), {}, 0.95, 0.0),
-    "chain-20, sequences of 16": ("memory/chain-20", 300_000, ("gru", "lru"), {"sequence_length": 16}, 0.95, 0.0),
-    "chain-20, sequences of 16, not stored": (
-        "memory/chain-20",
-        300_000,
-        ("gru", "lru"),
-        {"sequence_length": 16, "stored": False},
-        None,
-        0.0,
+R2D2 = {"num_envs": 8, "hidden_sizes": (64,), "learning_rate": 1e-3, "double": True, "exploration_fraction": 0.3}
+SOFT = {"num_envs": 1, "hidden_sizes": (64,), "gamma": 0.95, "learning_rate": 1e-3, "learning_starts": 1_000}
+TIGER = {
+    "gamma": 0.95,
+    "memory_size": 32,
+    "entropy_coefficient": 0.02,
+    "scale_rewards": True,
+    "anneal_learning_rate": True,
+}
+POPGYM = {"seeds": 2, "num_envs": 16, "unroll_length": 128, "num_epochs": 10}
+
+
+class Case(NamedTuple):
+    """A task, with the memories to try on it."""
+
+    environment: str
+    steps: int
+    memories: tuple[str, ...]
+    settings: Mapping[str, Any] = MappingProxyType({})  # on top of SETTINGS, if it is PPO
+    threshold: float | None = None  # the return to reach
+    without: float | None = None  # the best return without memory
+    algorithm: str = "ppo"
+    number: str = "return"  # what is called return here: an entry of info's where it is not the sum of rewards
+
+
+CHAIN, PENDULUM = "memory/chain-20", "PendulumNoVel-v1"
+CASES = {
+    "chain-20": Case(CHAIN, 300_000, (*ALL, "window", "none"), {}, 0.95, 0.0),
+    "chain-20, sequences of 16": Case(CHAIN, 300_000, ("gru", "lru"), {"sequence_length": 16}, 0.95, 0.0),
+    "chain-20, sequences of 16, not stored": Case(
+        CHAIN, 300_000, ("gru", "lru"), {"sequence_length": 16, "stored": False}, None, 0.0
     ),
-    "chain-20, plain gates and poles": (
-        "memory/chain-20",
-        300_000,
-        ("gru", "lstm", "lru"),
-        {"memory_slow": False},
-        None,
-        0.0,
+    "chain-20, plain gates and poles": Case(CHAIN, 300_000, ("gru", "lstm", "lru"), {"memory_slow": False}, None, 0.0),
+    "chain-20, previous action unseen": Case(CHAIN, 300_000, ("gru",), {"previous_action": False}, None, 0.0),
+    "chain-60": Case("memory/chain-60", 1_000_000, ("gru", "lru"), LONG, 0.9, 0.0),
+    "chain-100": Case("memory/chain-100", 1_000_000, ("gru", "lru"), LONG, None, 0.0),
+    "tmaze-10": Case("memory/tmaze-10", 300_000, ("gru", "lru"), {}, 3.8, 1.95),
+    "repeat-4": Case("memory/repeat-4", 300_000, ("gru", "lru", "window"), {"memory_context": 8}, None, -0.5),
+    "CartPoleNoVel-v1": Case("CartPoleNoVel-v1", 300_000, ("gru", "window", "none"), BALANCE, 475.0),
+    "CartPoleNoVel-v1 at 100k": Case("CartPoleNoVel-v1", 100_000, ("gru", "lstm"), BALANCE),
+    "PendulumNoVel-v1": Case(PENDULUM, 300_000, ("gru", "window", "none"), SWING, -300.0),
+    "PendulumNoVel-v1, SAC": Case(PENDULUM, 50_000, ("gru", "none"), SOFT, -300.0, algorithm="sac"),
+    "chain-20, R2D2": Case(CHAIN, 100_000, ("gru",), R2D2, 0.95, 0.0, "dqn"),
+    "chain-20, R2D2, not stored": Case(CHAIN, 100_000, ("gru",), R2D2 | {"stored_carry": False}, None, 0.0, "dqn"),
+    "chain-20, R2D2, no burn-in": Case(CHAIN, 100_000, ("gru",), R2D2 | {"burn_in": 0}, None, 0.0, "dqn"),
+    "chain-20, R2D2, burn-in of 20": Case(CHAIN, 100_000, ("gru",), R2D2 | {"burn_in": 20}, None, 0.0, "dqn"),
+    "CartPoleNoVel-v1, R2D2": Case("CartPoleNoVel-v1", 200_000, ("gru",), R2D2, 475.0, algorithm="dqn"),
+    "tiger": Case("pomdp/tiger", 1_000_000, ("gru",), TIGER, 17.0, number="discounted_return"),
+    "tiger, on the belief": Case(
+        "pomdp/tiger,belief=true", 1_000_000, ("none",), TIGER, 18.5, number="discounted_return"
     ),
-    "chain-20, previous action unseen": ("memory/chain-20", 300_000, ("gru",), {"previous_action": False}, None, 0.0),
-    "chain-60": ("memory/chain-60", 1_000_000, ("gru", "lru"), LONG, 0.9, 0.0),
-    "tmaze-10": ("memory/tmaze-10", 300_000, ("gru", "lru"), {}, 3.8, 1.95),
-    "repeat-4": ("memory/repeat-4", 300_000, ("gru", "lru", "window"), {"memory_context": 8}, None, -0.5),
-    "CartPoleNoVel-v1": ("CartPoleNoVel-v1", 300_000, ("gru", "window", "none"), BALANCE, 475.0, None),
-    "PendulumNoVel-v1": (
-        "PendulumNoVel-v1",
-        300_000,
-        ("gru", "window", "none"),
-        CONTROL | {"gamma": 0.95, "num_epochs": 10, "scale_rewards": True},
-        -300.0,
-        None,
-    ),
+    "popgym PositionOnlyCartPoleEasy": Case("popgym/PositionOnlyCartPoleEasy", 1_000_000, ("gru",), POPGYM, 0.95),
+    "popgym RepeatPreviousEasy": Case("popgym/RepeatPreviousEasy", 1_000_000, ("gru",), POPGYM, 0.9),
 }
 DELAYS = (5, 10, 20, 40, 80)
 
@@ -81,17 +105,19 @@ def zeroed(*args: Any) -> Any:
     return batch, recall._replace(carry=jax.tree.map(jnp.zeros_like, recall.carry))
 
 
-def measured(environment: str, memory: str, steps: int, settings: dict[str, Any]) -> dict[str, Any]:
+def measured(case: Case, memory: str) -> dict[str, Any]:
     """The return of each seed, and steps per second of all of them together."""
-    given = {**SETTINGS, **settings}
+    given = {**SETTINGS, **case.settings} if case.algorithm == "ppo" else dict(case.settings)
     if given.get("memory_context") and memory in ("gru", "lstm", "lru"):
         del given["memory_context"]
     ppo.shuffled_sequences = remembering.shuffled_sequences if given.pop("stored", True) else zeroed
-    run = {"steps": steps, "seeds": SEEDS, "memory": memory, "evaluation_episodes": 500, "evaluate_every": 0}
-    result = steersman.train("ppo", environment, preset=False, **run, **given)
-    assert result.evaluation is not None
-    episodes = np.reshape(result.evaluation.returns, (SEEDS, -1))
-    returns = episodes.mean(1).tolist()
+    log = [] if case.number == "return" else [case.number]
+    run = {"steps": case.steps, "memory": memory, "evaluation_episodes": 500, "evaluate_every": 0, "log_info": log}
+    result = steersman.train(case.algorithm, case.environment, preset=False, **{"seeds": SEEDS, **run, **given})
+    found = result.evaluation
+    assert found is not None
+    episodes = found.logged[case.number].values if log else found.returns
+    returns = np.reshape(episodes, (given.get("seeds", SEEDS), -1)).mean(1).tolist()
     return {"memory": memory, "returns": returns, "steps_per_second": round(result.summary["steps_per_second"])}
 
 
@@ -121,7 +147,8 @@ def delays(only: list[str]) -> None:
             had = any(r["memory"] == memory and r["delay"] == delay for r in saved["rows"])
             if had or (only and memory not in only):
                 continue
-            row = {"delay": delay, **measured(f"memory/chain-{delay}", memory, 300_000, {"unroll_length": 128})}
+            case = Case(f"memory/chain-{delay}", 300_000, (memory,), {"unroll_length": 128})
+            row = {"delay": delay, **measured(case, memory)}
             saved["rows"].append(row)
             common.save("memory-delays", {"rows": saved["rows"], "provenance": common.provenance()})
             print(row, flush=True)
@@ -138,16 +165,16 @@ def main() -> None:
         return
     saved = common.load("memory") or {"cases": {}}
     for name in args.cases or CASES:
-        environment, steps, memories, settings, threshold, without = CASES[name]
-        case = saved["cases"].setdefault(name, {"rows": []})
-        case |= {"environment": environment, "steps": steps, "settings": settings}
-        case |= {"threshold": threshold, "without": without}
-        for memory in memories:
-            if (args.only and memory not in args.only) or any(row["memory"] == memory for row in case["rows"]):
+        case = CASES[name]
+        shown = {k: v for k, v in case._asdict().items() if k != "memories"} | {"settings": dict(case.settings)}
+        kept = saved["cases"].setdefault(name, {"rows": []})
+        kept |= shown
+        for memory in case.memories:
+            if (args.only and memory not in args.only) or any(row["memory"] == memory for row in kept["rows"]):
                 continue
-            case["rows"].append(measured(environment, memory, steps, settings))
+            kept["rows"].append(measured(case, memory))
             common.save("memory", {"cases": saved["cases"], "provenance": common.provenance()})
-            print(name, case["rows"][-1], flush=True)
+            print(name, kept["rows"][-1], flush=True)
 
 
 if __name__ == "__main__":

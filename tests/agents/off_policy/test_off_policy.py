@@ -26,7 +26,8 @@ from steersman.run.disk.spec_json import transitions_like
 from steersman.types import EnvSpec, Rollout
 
 BOX, UNIT = spaces.Box(-1, 1, (3,)), spaces.Box(-1, 1, (1,))
-TINY = {"hidden_sizes": (8,), "batch_size": 16}
+AS_THEY_ARE = {"normalize_observations": False, "scale_rewards": False}  # observations and rewards
+TINY = {"hidden_sizes": (8,), "batch_size": 16, **AS_THEY_ARE}
 
 
 def spec_of(action=UNIT, observation=BOX):
@@ -118,7 +119,7 @@ def riccati():
     return p, GAMMA * A * B * p / (COST + GAMMA * B * B * p)
 
 
-PLAIN = {"hidden_sizes": (64, 64), "batch_size": 64, "learning_rate": 1e-3}
+PLAIN = {"hidden_sizes": (64, 64), "batch_size": 64, "learning_rate": 1e-3, **AS_THEY_ARE}
 LQR = PLAIN | {"tau": 0.02}
 
 
@@ -358,7 +359,7 @@ def test_learns_from_pictures(name):
     """SAC of a stack of frames, each kept once, the others of a grid of floats; every part of the actor moves."""
     frames, grid = spaces.Box(0, 255, (8, 8, 4), np.uint8), spaces.Box(0, 1, (6, 6, 2))
     spec, rng = spec_of(UNIT, frames if name == "sac" else grid), np.random.default_rng(0)
-    settings = {"encoder": "minatar", "hidden_sizes": (8,), "batch_size": 3, "replay_capacity": 16}
+    settings = {"encoder": "minatar", "hidden_sizes": (8,), "batch_size": 3, "replay_capacity": 16, **AS_THEY_ARE}
     settings |= {"update_ratio": 1 / 8, "frame_stack": 4 if name == "sac" else 1}
     settings |= {"critic_sizes": (8,)} if name == "crossq" else {}
     entry = ALGORITHMS[name]

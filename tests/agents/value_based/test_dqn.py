@@ -44,6 +44,8 @@ TABLE = DQNConfig(  # one-hot observations and no hidden layer: a table of Q
     exploration_start=1.0,
     exploration_end=1.0,
     hidden_sizes=(),
+    normalize_observations=False,
+    scale_rewards=False,
 )
 
 
@@ -460,7 +462,8 @@ def test_a_sweep_over_floats_is_one_program():
     def run(learning_rate, gamma):
         config = DQNConfig(
             unroll_length=4, update_ratio=1 / 16, batch_size=4, hidden_sizes=(4,), replay_capacity=64,
-            learning_rate=learning_rate, gamma=gamma, n_step=2, prioritized=True,
+            learning_rate=learning_rate, gamma=gamma, n_step=2, prioritized=True, normalize_observations=False,
+            scale_rewards=False,
         )  # fmt: skip
         agent, rollout = dqn(config, made.spec), jax.tree.map(jnp.asarray, zero_rollout(made.spec, 4, 4))
         state = agent.init(jax.random.key(0), rollout)

@@ -22,7 +22,9 @@ from steersman.tabular.problems.classics import random_mdp
 from steersman.types import EnvSpec, Rollout
 from steersman.vector import vectorize
 
+AS_THEY_ARE = {"normalize_observations": False, "scale_rewards": False}  # observations and rewards
 LEARNER = PQNConfig(
+    **AS_THEY_ARE,
     unroll_length=16,
     num_epochs=2,
     num_minibatches=4,
@@ -69,7 +71,7 @@ def test_exact_action_values_of_a_random_problem(hidden_sizes, limit):
     exact = mdp.lookahead(value_iteration(mdp, tol=1e-10).value)
     config = PQNConfig(
         unroll_length=16, num_epochs=1, num_minibatches=4, learning_rate=0.02 if not hidden_sizes else 3e-3,
-        gamma=mdp.gamma, q_lambda=0.0, exploration_end=1.0, hidden_sizes=hidden_sizes,
+        gamma=mdp.gamma, q_lambda=0.0, exploration_end=1.0, hidden_sizes=hidden_sizes, **AS_THEY_ARE,
     )  # fmt: skip
     agent = pqn(config, mdp.spec, budget=400 * 16 * 64)
     make = lambda num_envs: vectorize(mdp, num_envs)
@@ -113,7 +115,7 @@ def test_one_update_by_hand():
     spec = spec_of(spaces.Box(0, 1, (2,)), spaces.Discrete(2))
     config = PQNConfig(
         unroll_length=4, num_epochs=1, num_minibatches=1, learning_rate=0.5, anneal_learning_rate=False, gamma=0.5,
-        q_lambda=1.0, max_grad_norm=1e9,
+        q_lambda=1.0, max_grad_norm=1e9, **AS_THEY_ARE,
     )  # fmt: skip
     agent = pqn(config, spec, network=Table)
     rollout = zero_rollout(spec, 4, 1)
@@ -213,7 +215,7 @@ def test_a_sweep_is_one_program():
     def train(learning_rate, exploration_end, q_lambda):
         config = PQNConfig(
             unroll_length=4, num_minibatches=1, hidden_sizes=(4,), learning_rate=learning_rate,
-            exploration_end=exploration_end, q_lambda=q_lambda,
+            exploration_end=exploration_end, q_lambda=q_lambda, **AS_THEY_ARE,
         )  # fmt: skip
         agent = pqn(config, made.spec, budget=100)
         rollout = jax.tree.map(jnp.asarray, zero_rollout(made.spec, 4, 4))

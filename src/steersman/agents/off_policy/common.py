@@ -47,7 +47,8 @@ class OffPolicyConfig(
     groups.OptimiserConfig,
     groups.RolloutConfig,
 ):
-    """Settings of every off-policy agent of continuous control; the defaults are those usual for MuJoCo."""
+    """Settings of every off-policy agent of continuous control; the defaults are for an environment that nobody has
+    tuned: those usual for MuJoCo, whatever the sizes of observations and rewards, and for short budgets too."""
 
     unroll_length: int = 1
     """Steps of each environment between two visits to the learner (T)."""
@@ -55,6 +56,12 @@ class OffPolicyConfig(
     """Widths of the hidden layers of every network (after the convolutions, for images)."""
     activation: str = "relu"
     """Of the hidden layers: tanh, relu, elu, silu or gelu."""
+    learning_starts: int = 500
+    """Environment steps of a random policy that fill replay before learning starts."""
+    normalize_observations: bool = True
+    """Standardise observations by running moments, saved with the policy."""
+    scale_rewards: bool = True
+    """Divide rewards by the running standard deviation of the discounted return."""
     critic_learning_rate: float | None = None
     """The critics' step size at the start; none: the actor's."""
     hindsight: float = 0.0

@@ -64,8 +64,9 @@ class SoftConfig(OffPolicyConfig):
     """Critics in the ensemble (K)."""
     policy_delay: int = 1
     """Gradient steps of the critics for one of actor and temperature."""
-    temperature: float = 1.0
-    """Alpha, the weight of the entropy, at the start."""
+    temperature: float = 0.01
+    """Alpha, the weight of the entropy, at the start: 1 - gamma is the size that weighs as much as scaled rewards; 1 is
+    usual for rewards as they are."""
     learn_temperature: bool = True
     """Steer alpha so that the policy keeps its target entropy; otherwise it stays."""
     target_entropy: float | None = None

@@ -74,7 +74,7 @@ class DQNConfig(
     groups.OptimiserConfig,
     groups.RolloutConfig,
 ):
-    """Settings of DQN. The defaults are plain DQN, for vector observations."""
+    """Settings of DQN. The defaults are plain DQN, for vector observations and rewards of any size."""
 
     unroll_length: int = 4
     """Steps of each environment between two updates (T)."""
@@ -92,6 +92,10 @@ class DQNConfig(
     """Adam's step size at the start."""
     max_grad_norm: float | None = 10.0
     """Clip the norm of the whole gradient to this; none: as it is."""
+    normalize_observations: bool = True
+    """Standardise observations by running moments, saved with the policy."""
+    scale_rewards: bool = True
+    """Divide rewards by the running standard deviation of the discounted return."""
     target: str = "q_learning"
     """What is bootstrapped from: q_learning, expected_sarsa or sarsa."""
     double: bool = False

@@ -54,7 +54,8 @@ class PQNConfig(
     groups.OptimiserConfig,
     groups.RolloutConfig,
 ):
-    """Settings of PQN; the defaults are the paper's for MinAtar, with num_envs = 128."""
+    """Settings of PQN; the defaults are the paper's for MinAtar, with num_envs = 128, for observations and rewards of any
+    size."""
 
     unroll_length: int = 32
     """Steps of each environment between two updates (T)."""
@@ -68,6 +69,10 @@ class PQNConfig(
     """Let the step size fall linearly to zero over the run."""
     max_grad_norm: float | None = 10.0
     """Clip the norm of the whole gradient to this; none: as it is."""
+    normalize_observations: bool = True
+    """Standardise observations by running moments, saved with the policy."""
+    scale_rewards: bool = True
+    """Divide rewards by the running standard deviation of the discounted return."""
     q_lambda: float = 0.65
     """Lambda of the targets: 0 is one-step Q-learning, 1 the Monte-Carlo return of what was played."""
     hidden_sizes: tuple[int, ...] = (128, 128)

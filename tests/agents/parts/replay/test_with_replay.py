@@ -129,7 +129,7 @@ def test_environment_steps_are_counted_with_those_of_the_random_policy(name):
     action = spaces.Discrete(2) if name == "dqn" else box
     spec, entry = EnvSpec("test", box, action, action), ALGORITHMS[name]
     settings = {"hidden_sizes": (), "batch_size": 2, "replay_capacity": 64, "update_ratio": 1 / (T * B)}
-    config = entry.config(**settings, learning_starts=1000, normalize_observations=True)
+    config = entry.config(**settings, learning_starts=1000, normalize_observations=True, scale_rewards=False)
     agent = entry.factory(config, spec)
     rollout = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), transitions_like(spec, (T, B)))
 
