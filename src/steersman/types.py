@@ -73,9 +73,9 @@ class EnvSpec:
     and units). ``observation_space`` is what agents see (``spaces.inside_space``: float32, counts from 0); where the
     environment's own may differ, ``native_observation_space`` keeps that. A Dict observation space with an entry
     ``action_mask``, shape ``(A,)``, 1 = allowed, gives the legal actions of a Discrete space; the mask is never fed to
-    a network. ``cost_names`` are the names of the costs, in the order of ``TimeStep.costs``; no two are the same, or it
-    is a UsageError. A goal environment (``achieved_goal``, ``desired_goal``) says its reward as a pure function of the two:
-    what hindsight replay needs.
+    a network. ``cost_names`` are the costs of ``TimeStep.costs`` in their order; UsageError where two are the same. A
+    goal environment (``achieved_goal``, ``desired_goal``) says its reward as a pure function of the two: what hindsight
+    replay needs.
     """
 
     id: str

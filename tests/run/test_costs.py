@@ -20,7 +20,7 @@ from steersman.run.disk import checkpoint, logs
 from steersman.run.loops.loop import Totals
 from steersman.run.progress import Row
 from steersman.run.show import plots
-from steersman.types import EnvSpec, TimeStep
+from steersman.types import EnvSpec, TimeStep, cost_names
 
 SPACE, CHOICE = spaces.Box(-1.0, 1.0, (1,)), spaces.Discrete(2)
 LIFE = 5  # steps of an episode, of reward 1; the step before t costs t and 0.5 t, as many of the two as there are
@@ -30,7 +30,7 @@ class Toll:
     """Compiled."""
 
     def __init__(self, count, last=4.0):
-        self.spec, self.last = EnvSpec("Toll", SPACE, CHOICE, CHOICE, num_costs=count), last
+        self.spec, self.last = EnvSpec("Toll", SPACE, CHOICE, CHOICE, cost_names=cost_names(count)), last
 
     def reset(self, key):
         return jnp.zeros((), jnp.int32), jax.random.uniform(key, (1,))

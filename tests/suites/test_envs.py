@@ -20,7 +20,7 @@ from steersman.envs.goals import GOALS
 from steersman.envs.partial import hiding
 from steersman.envs.probe import PROBES
 from steersman.spaces import abstract, canonical_action_space, sample_action, to_native
-from steersman.types import DeviceEnvs, HostEnvs, TimeStep
+from steersman.types import DeviceEnvs, HostEnvs, TimeStep, cost_names
 
 
 def with_costs(env, *costs):
@@ -30,7 +30,7 @@ def with_costs(env, *costs):
         state, seen = env.step(state, action, key)
         return state, seen._replace(costs=jnp.stack([cost(seen.final_obs) for cost in costs]))
 
-    return wrappers.PureEnv(replace(env.spec, num_costs=len(costs)), env.reset, step)
+    return wrappers.PureEnv(replace(env.spec, cost_names=cost_names(len(costs))), env.reset, step)
 
 
 class Costly(gymnasium.Wrapper):

@@ -15,6 +15,7 @@ from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
 import tyro
 
+from steersman.envs.host.costs import EXAMPLE
 from steersman.errors import UsageError
 from steersman.run.settings import RunConfig, known_settings, typed
 from steersman.types import Algorithm
@@ -52,6 +53,24 @@ def parsed(kind: type[T], arguments: Sequence[str], prog: str) -> T:
     places = [args[0] for args in extras if tyro.conf.Positional in args[1:]]
     words = None if any(get_origin(place) is tuple for place in places) else len(places)
     return tyro.cli(kind, args=plain(arguments, get_type_hints(kind), words, prog), prog=prog)
+
+
+def repeated(arguments: Sequence[str]) -> list[str]:
+    """Arguments with the value of every ``--cost`` gathered under ``--costs``, the setting.
+
+    >>> repeated(["--cost", "x > 1", "--seed", "3", "--cost=y < 2"])
+    ['--seed', '3', '--costs', 'x > 1', 'y < 2']
+    """
+    found, costs, rest = [], [], list(arguments)
+    while rest:
+        flag, equals, value = (argument := rest.pop(0)).partition("=")
+        if flag != "--cost":
+            found.append(argument)
+            continue
+        if not equals and (not rest or rest[0].startswith("--")):
+            raise UsageError(f"--cost is given without a comparison; it takes one, as in {EXAMPLE}.")
+        costs.append(value if equals else rest.pop(0))
+    return [*found, *(["--costs", *costs] if costs else [])]
 
 
 def unique(names: Sequence[str]) -> list[str]:

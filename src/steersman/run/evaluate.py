@@ -230,16 +230,18 @@ def evaluator(
     explore: bool = False,
     workers: int | None = None,
     log_info: Sequence[str] = (),
+    costs: Sequence[str] = (),
     fits: Callable[[EnvSpec], None] = lambda spec: None,
 ) -> Evaluator:
     """An evaluator in environments of its own, made when it is called and closed after it.
 
     place: a name, a factory or an object; environments that are made already are used as they are and left open.
-    fits: called with their spec, to refuse it.
+    costs: as in ``RunConfig``. fits: called with their spec, to refuse it.
     """
     check_episodes(episodes)
     width = fixed_size(place) or min(episodes, HOST_MEMBERS)
-    options: dict[str, Any] = {"log_info": log_info} | ({} if workers is None else {"workers": min(workers, width)})
+    options: dict[str, Any] = {"log_info": log_info, "costs": costs}
+    options |= {} if workers is None else {"workers": min(workers, width)}
 
     def evaluate(state: PyTree, seed: int) -> Evaluation:
         made = envs.make(place, width, **options)
@@ -307,6 +309,7 @@ def evaluate_run(
     policies = load_seeds(run, chosen, best=best, algorithm=algorithm, network=network)
     fits = partial(check_same_spaces, policies[0].spec)
     names = tuple(opened.config["run"].get("log_info", ()) if log_info is None else log_info)
-    play = evaluator(policies[0].agent, place, episodes, explore=explore, fits=fits, log_info=names)
+    given: Any = {"log_info": names, "costs": opened.config["run"].get("costs", ())}
+    play = evaluator(policies[0].agent, place, episodes, explore=explore, fits=fits, **given)
     played = [play(policy.state, seed + index) for index, policy in enumerate(policies, seed_index or 0)]
     return played[0] if len(played) == 1 else pooled(played)

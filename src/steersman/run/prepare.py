@@ -119,7 +119,8 @@ class Setup:
         """An evaluator in environments of its own."""
         run = self.run
         given: Any = {"workers": run.workers if run.workers is not None else self.workers or None}
-        return evaluator(self.agent, self.environment, episodes, explore=explore, log_info=run.log_info, **given)
+        given |= {"log_info": run.log_info, "costs": run.costs}
+        return evaluator(self.agent, self.environment, episodes, explore=explore, **given)
 
 
 def prepare(plan: Plan, *, begun: bool = False) -> Setup:
@@ -366,7 +367,7 @@ def _make(environment: Any, num_envs: int, run: RunConfig) -> Any:
         if not isinstance(one, DeviceEnvs):
             check_copies(lambda n: envs.make(environment, n), num_envs)
     workers = {} if run.workers is None else {"workers": run.workers}
-    return envs.make(environment, num_envs, log_info=run.log_info, **workers)
+    return envs.make(environment, num_envs, log_info=run.log_info, costs=run.costs, **workers)
 
 
 def config_json(setup: Setup, origins: Mapping[str, Any]) -> dict[str, Any]:

@@ -152,7 +152,7 @@ def environments(place: Any, run: RunConfig, when: Cadence, spec: EnvSpec) -> tu
     why = f"{spec.id} was given ready made, and cannot be made twice" if fixed_size(place) is not None else ""
     try:
         if not why:
-            return envs.make(place, when.episodes), ""
+            return envs.make(place, when.episodes, costs=run.costs), ""
     except (EnvironmentFault, UsageError) as error:
         why = f"{spec.id} could not be made a second time ({error})"
     if run.evaluate_every is not None:
