@@ -152,7 +152,7 @@ def plain(arguments: Sequence[str], hints: Mapping[str, Any], words: int | None 
         values = [value] if equals else []
         while not equals and rest and not re.match(r"-(-|[A-Za-z])", rest[0]) and (many or not values):
             values.append(rest.pop(0))
-        if many and kind is int:
+        if many and kind in (int, float):
             values = [part for text in values for part in re.split(r"[,\s]+", text.strip("()[] ")) if part]
         if not values and not many:
             raise UsageError(f"{flag} is given without a value; it must be {_RIGHT[kind]}.")
@@ -171,6 +171,9 @@ _RIGHT = {
     str: "a text",
     Path: "a file or a folder",
 }
+
+
+_MANY = {int: "whole numbers, as in 64 64 or 64,64", float: "numbers, as in 25 0.5 or 25,0.5"}
 
 
 def _kind(hint: Any) -> tuple[Any, bool, bool]:
@@ -195,5 +198,5 @@ def _value(flag: str, text: str, kind: Any, many: bool, optional: bool) -> str:
     elif text.strip():
         return text
     given = f"{flag} {text}" if text.strip() else f"{flag} is given an empty text"
-    right = "whole numbers, as in 64 64 or 64,64" if many and kind is int else _RIGHT[kind]
+    right = _MANY[kind] if many and kind in _MANY else _RIGHT[kind]
     raise UsageError(f"{given}: it must be {right}{', or none' if optional else ''}.")

@@ -297,7 +297,7 @@ def _plain(field: dataclasses.Field[Any], value: Any) -> Any:
             return value
         case "str", os.PathLike():
             return os.fspath(value)
-        case "int" | "float", bool():
+        case (("int" | "float" | "tuple[float, ...]"), bool()):
             pass
         case ("int", int()) | ("float", int() | float()):
             return value
@@ -307,12 +307,17 @@ def _plain(field: dataclasses.Field[Any], value: Any) -> Any:
             return tuple(value)
         case "tuple[int, ...]", int():
             return (value,)
+        case "tuple[float, ...]", int() | float():
+            return (value,)
+        case "tuple[float, ...]", list() | tuple() if not any(isinstance(v, str | bool) for v in value):
+            return tuple(value)
         case "tuple[str, ...]", str():
             return (value,)
         case "tuple[str, ...]", list() | tuple() if all(isinstance(v, str) for v in value):
             return tuple(dict.fromkeys(value))
     kinds = {
         "tuple[str, ...]": "some names",
+        "tuple[float, ...]": "some numbers, as in (25, 10)",
         "int": "a whole number",
         "float": "a number",
         "bool": "True or False",

@@ -14,6 +14,9 @@ how far the policy moves:
    normalised step, whose KL is near delta and may exceed it.
 5. The critic: ``value_epochs`` passes of Adam over minibatches, down (V - G)^2 / 2, G the lambda-return.
 
+With ``cost_limit`` A is a mix of the reward's advantage and the costs' (``parts.constraint``). CPO (``cpo.py``) has the
+limit in steps 2 to 4 instead.
+
 PPO replaces steps 2 to 4 by clipping or a penalty. Details: policy and value have trunks of their own (a shared one
 would move the policy in step 5, so it is refused); the Fisher matrix is that of the whole rollout; damping acts on the
 direction, not on the length of the step; learning_rate and max_grad_norm are the critic's; observations and rewards are
@@ -33,6 +36,7 @@ from steersman import shards
 from steersman.agents.parts import training
 from steersman.agents.parts.algorithms import on_policy, whole_minibatches
 from steersman.agents.parts.checks import Rules
+from steersman.agents.parts.constraint import ConstraintConfig, constraint_of
 from steersman.agents.parts.minibatches import epochs, standardise
 from steersman.agents.parts.remembering import beginner, seen_again, shuffled_sequences
 from steersman.agents.parts.training import Trained
@@ -47,7 +51,7 @@ from steersman.types import Agent, EnvSpec, Key, Metrics, PyTree, Rollout
 
 
 @dataclass(frozen=True)
-class TRPOConfig(OnPolicyConfig):
+class TRPOConfig(ConstraintConfig, OnPolicyConfig):
     """Settings of TRPO."""
 
     unroll_length: int = 256
@@ -110,13 +114,14 @@ def trpo(
 
     network: ``(key, spec) -> module``, the module mapping one observation to ``(distribution, value)``, the two without
     common parameters; by default ``nets.actor_critic.ActorCritic`` as the config says. Raises UsageError for an action
-    space that no policy head serves.
+    space that no policy head serves, and for limits that are not the environment's.
     """
-    make_network = common.network_maker("TRPO", config, spec, network, kl=True)
+    constraint = constraint_of("TRPO", config, spec)
+    make_network = common.network_maker("TRPO", config, spec, network, kl=True, heads=constraint.heads)
     adam = common.adam(config)
 
     def init(key: Key, first_rollout: Rollout) -> LearnerState:
-        return common.start(config, make_network(key))
+        return common.start(config, make_network(key), constraint.begin(first_rollout))
 
     def improve(vector: jax.Array, unravel, rollout: Rollout, advantage: jax.Array) -> tuple[jax.Array, Metrics]:
         """Steps 2 to 4."""
@@ -159,14 +164,16 @@ def trpo(
     def value_loss(params: PyTree, batch: tuple[Any, Any]) -> tuple[jax.Array, Metrics]:
         (obs, action, target), recall = batch
         value = jax.vmap(params)(seen_again(params, recall, obs, action))[1]
-        loss = surrogates.value_loss(value, target).mean()
+        loss = constraint.summed(surrogates.value_loss(value, target)).mean()
         return loss, {"value_loss": loss}
 
     def update(state: LearnerState, rollout: Rollout, key: Key) -> tuple[LearnerState, Metrics]:
         _, v_tm1, v_t, carries = common.evaluated(state.params, rollout)
-        target = common.lambda_targets(rollout, v_t, config.gamma, config.gae_lambda)
+        target = common.lambda_targets(rollout, v_t, config.gamma, config.gae_lambda, constraint)
+        limits, told = constraint.moved(state.constraint, rollout)
+        advantage = standardise(constraint.mixed(limits, target - v_tm1))
         vector, unravel = ravel_pytree(state.params)
-        vector, metrics = improve(vector, unravel, rollout, standardise(target - v_tm1))
+        vector, metrics = improve(vector, unravel, rollout, advantage)
         rate = training.annealed(config, budget, state.steps)
 
         def step(net: Trained, batch):
@@ -179,8 +186,8 @@ def trpo(
 
         net = training.packed(adam, Trained(unravel(vector), state.optimiser))
         net, fitted = epochs(step, net, minibatches, key, config.value_epochs)
-        metrics |= {name: value.mean() for name, value in fitted.items()} | {"learning_rate": rate}
-        return LearnerState(*training.unpacked(net), training.counted(state.steps, rollout)), metrics
+        metrics |= {name: value.mean() for name, value in fitted.items()} | told | {"learning_rate": rate}
+        return LearnerState(*training.unpacked(net), training.counted(state.steps, rollout), limits), metrics
 
     return normalised(Agent(init, beginner(make_network), common.act, update), config)
 
