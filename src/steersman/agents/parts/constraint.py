@@ -21,6 +21,7 @@ import jax.numpy as jnp
 from steersman import shards
 from steersman.agents.parts.checks import Rules
 from steersman.agents.parts.config import Config
+from steersman.episodes import cost_suffixes
 from steersman.errors import UsageError
 from steersman.theory import constraints, returns
 from steersman.types import EnvSpec, Metrics, PerEnv, PyTree, Rollout
@@ -134,7 +135,7 @@ class Constraint:
         """The multipliers and what last moved them, as metrics."""
         if not self.limited:
             return {}
-        ends = [f"_{name}" for name in self.names] if len(self.names) > 1 else [""]
+        ends = cost_suffixes(self.names)
         both = {"multiplier": state.multiplier, "constraint_cost": state.cost}
         return {what + end: numbers[i] for what, numbers in both.items() for i, end in enumerate(ends)}
 
