@@ -13,10 +13,11 @@ import steersman
 from steersman.agents import ALGORITHMS
 from steersman.cli.display import evaluation_rows
 from steersman.episodes import NEWEST, Episodes, Newest
-from steersman.errors import TrainingFault
+from steersman.errors import TrainingFault, UsageError
 from steersman.run.compare.entries import Entry
 from steersman.run.compare.results import outcome_of
 from steersman.run.disk import checkpoint, logs
+from steersman.run.evaluate import evaluate_run
 from steersman.run.loops.loop import Totals
 from steersman.run.policies.limits import Limits
 from steersman.run.progress import Row
@@ -211,3 +212,18 @@ def test_where_one_seed_ended_no_episode():
     row = Row(2, LIMITS[1])
     row.add(totals([[3.0], [0.0]], (2, 0)))
     np.testing.assert_array_equal(row.means()["episode_cost"], [1.5, np.nan])
+
+
+def test_costs_that_are_asked_for_belong_to_the_run(small, tmp_path):
+    """Training, its evaluations, a resumed one, evaluate and collect see the same environment."""
+    costs = ["every = obs[0] > -9", "abs(obs[2]) > 1"]
+    settings = small | {"steps": 64, "costs": costs, "evaluate_every": 32}
+    result = steersman.train("ppo", "gymnasium/CartPole-v1", out=tmp_path / "run", **settings)
+    assert json.loads((result.run / "config.json").read_text())["spec"]["cost_names"] == ["every", "abs(obs[2]) > 1"]
+    again = steersman.resume(result.run, steps=96)
+    for played in (result.evaluation, again.evaluation, evaluate_run(result.run, episodes=3)):
+        assert played.mean_cost == (played.mean_length, 0.0)
+    data = steersman.collect(result.run, tmp_path / "data", steps=8)
+    assert data.transitions.costs.tolist() == [[1, 0]] * 8
+    with pytest.raises(UsageError, match="'x >' is no comparison"):
+        steersman.train("ppo", "CartPole-v1", costs="x >")

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from steersman.envs.host.costs import EXAMPLE, parsed
+from steersman.envs.host.costs import parsed
 from steersman.envs.wrappers import PureEnv
 from steersman.errors import UsageError
 from steersman.spaces import abstract
@@ -67,20 +67,13 @@ def with_comparisons(env: Env, costs: Sequence[str]) -> Env:
     def step(state: PyTree, action: PyTree, key: Key) -> tuple[PyTree, TimeStep]:
         state, seen = env.step(state, action, key)
         numbers = [jnp.asarray(one.number(seen.final_obs, seen.info, env.spec.id), jnp.float32) for one in comparisons]
-        charges = [jnp.where(jnp.isnan(x), x, one.holds(x)) for x, one in zip(numbers, comparisons, strict=True)]
+        charged = lambda one, x: jnp.where(jnp.isnan(x), x, one.holds(x).astype(np.float32))  # NaN is not held for free
+        charges = [charged(one, x) for one, x in zip(comparisons, numbers, strict=True)]
         return state, _with(seen, jnp.stack(charges))
 
     key, action = jax.random.key(0), abstract(env.spec.action_space)
     jax.eval_shape(lambda action: step(env.reset(key)[0], action, key)[1].costs, action)  # before any program is made
     return PureEnv(_named(env.spec, [one.name for one in comparisons]), env.reset, step)
-
-
-def how_to_have_costs(name: str) -> str:
-    """A sentence on what to give where a limit is asked for, and the environment of that name has no costs."""
-    return (
-        f"{name} has no costs. Say what costs, as in {EXAMPLE}; or take an environment that has some: of the family "
-        'safe/ (steersman list), or your own, with info["cost"] or with_costs.'
-    )
 
 
 def _with(seen: TimeStep, more: jax.Array) -> TimeStep:

@@ -18,7 +18,6 @@ from steersman import shards
 from steersman.agents.parts import config as groups
 from steersman.agents.parts import own_networks, training
 from steersman.agents.parts.checks import Rules
-from steersman.agents.parts.constraint import ConstraintConfig
 from steersman.agents.parts.remembering import behind_memory, check_own
 from steersman.agents.parts.replay import multi_step
 from steersman.agents.parts.replay.sequences import Items, sequence_replay
@@ -95,11 +94,6 @@ def replayed(learner: BatchLearner, config: OffPolicyConfig, spec: EnvSpec) -> A
     options: Any = {"gamma": config.gamma, "frame_stack": config.frame_stack, "path": multi_step.corrects(config)}
     memory = sequence_replay(config) if learner.remembers else uniform(*size, n_step=config.n_step, **options)
     if not (isinstance(config.hindsight, Real) and config.hindsight == 0):  # a swept one may be any
-        if isinstance(config, ConstraintConfig) and config.cost_limit:
-            raise UsageError(
-                "hindsight asks what the reward would have been with another goal, and what the costs would have been "
-                "then nobody says. Set hindsight to 0, or leave cost_limit out."
-            )
         if learner.remembers:
             raise UsageError("hindsight replaces the goal of single steps, and a memory has seen the old one before.")
         if config.n_step > 1:
@@ -109,6 +103,11 @@ def replayed(learner: BatchLearner, config: OffPolicyConfig, spec: EnvSpec) -> A
         horizon = spec.max_episode_steps
         if horizon is None:
             raise UsageError(f"hindsight needs episodes of a known greatest length; {spec.id} has no time limit.")
+        if spec.cost_names:
+            raise UsageError(
+                f"hindsight replaces the goals of steps, and knows no costs for other goals; {spec.id} has costs "
+                f"({', '.join(spec.cost_names)}). Leave out either."
+            )
         reward = spec.goal_reward or no_goal_reward(spec)
         memory = hindsight(*size, reward, horizon=horizon, fraction=config.hindsight, gamma=config.gamma)
     return with_replay(normalised(learner, config), memory, ratio=config.update_ratio)

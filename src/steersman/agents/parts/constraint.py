@@ -132,12 +132,14 @@ class Constraint:
         return after, self.told(after)
 
     def told(self, state: Any) -> Metrics:
-        """The multipliers and what last moved them, as metrics."""
+        """The multipliers, as metrics; and what last moved them, where it is not what is counted of episodes anyway."""
         if not self.limited:
             return {}
+        numbers = {"multiplier": state.multiplier}
+        if self.config.cost_criterion == "discounted":
+            numbers["discounted_cost"] = state.cost
         ends = cost_suffixes(self.names)
-        both = {"multiplier": state.multiplier, "constraint_cost": state.cost}
-        return {what + end: numbers[i] for what, numbers in both.items() for i, end in enumerate(ends)}
+        return {what + end: each[i] for what, each in numbers.items() for i, end in enumerate(ends)}
 
     def scaled(self, costs: jax.Array) -> jax.Array:
         """Costs [..., C] as agents count them, in units of their limits."""

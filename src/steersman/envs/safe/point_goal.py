@@ -69,7 +69,7 @@ def point_goal(hazards: int = 8, max_episode_steps: int = 250) -> Env:
         reward = before - after + reached.astype(jnp.float32)
         goal = jnp.where(reached, _clear(key, state.hazards, HAZARD + GOAL), state.goal)
         state = Point(position, jnp.where(there == position, velocity, 0.0), goal, state.hazards)
-        inside = jnp.any(jnp.linalg.norm(state.hazards - position, axis=-1) < HAZARD)
+        inside = jnp.any(jnp.linalg.norm(state.hazards - position[None], axis=-1) < HAZARD)
         obs, no = observe(state), jnp.zeros((), bool)
         return state, TimeStep(obs, reward, no, no, obs, inside.astype(jnp.float32)[None], {})
 
@@ -78,7 +78,7 @@ def point_goal(hazards: int = 8, max_episode_steps: int = 250) -> Env:
 
 def observe(state: Point) -> jax.Array:
     """What is seen, [2 + 2 BEAMS]."""
-    rings = [lidar(things - state.position) for things in (state.goal[None], state.hazards)]
+    rings = [lidar(things - state.position[None]) for things in (state.goal[None], state.hazards)]
     return jnp.concatenate([state.velocity, *rings])
 
 
@@ -87,7 +87,7 @@ def lidar(offsets: jax.Array) -> jax.Array:
     width = 2 * np.pi / BEAMS
     beams = width * jnp.arange(BEAMS, dtype=jnp.float32)
     angle = jnp.arctan2(offsets[:, 1], offsets[:, 0])
-    apart = jnp.abs(jnp.mod(angle[:, None] - beams + np.pi, 2 * np.pi) - np.pi)
+    apart = jnp.abs(jnp.mod(angle[:, None] - beams[None] + np.pi, 2 * np.pi) - np.pi)
     seen = jnp.maximum(1.0 - apart / width, 0.0)
     return jnp.max(jnp.exp(-jnp.linalg.norm(offsets, axis=-1))[:, None] * seen, axis=0)
 
@@ -95,6 +95,6 @@ def lidar(offsets: jax.Array) -> jax.Array:
 def _clear(key: Key, hazards: jax.Array, distance: float) -> jax.Array:
     """A place farther than ``distance`` from every hazard: the first of some; of none, the farthest."""
     places = jax.random.uniform(key, (TRIES, 2), jnp.float32, -SIDE, SIDE)
-    nearest = jnp.min(jnp.linalg.norm(places[:, None] - hazards, axis=-1), axis=-1)
+    nearest = jnp.min(jnp.linalg.norm(places[:, None] - hazards[None], axis=-1), axis=-1)
     best = jnp.where(jnp.any(nearest > distance), jnp.argmax(nearest > distance), jnp.argmax(nearest))
     return places[best]

@@ -154,7 +154,7 @@ def _nan_for_null(value: Any) -> Any:
 _OURS = r"(return|length|success)"
 # The group of a row's entry, by the first pattern that fits its name; what fits none is the learner's.
 _GROUPS = {
-    "constraint": r"(episode_|constraint_)?cost(_.+)?|over_limit_.+|multiplier(_.+)?",  # costs and what limits them
+    "constraint": r"(episode_|discounted_)?cost(_.+)?|over_limit_.+|multiplier(_.+)?",  # costs and what limits them
     "rollout": rf"episodes|episode_{_OURS}|{_OURS}_\d+",  # of training episodes: those of the row, the last hundred
     "env": r"episode_.+|.+_100",  # what else their environment says of them
     "eval": r"evaluation_(?P<name>.+)",

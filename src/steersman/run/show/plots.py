@@ -207,7 +207,7 @@ def _of_costs(groups: Mapping[str, Sequence[Drawn]]) -> tuple[dict[str, str], di
         found = limits_of(settings, costs)
         for i, (cost, suffix) in enumerate(zip(costs, found.suffixes, strict=True)):
             counted = [f"cost{suffix}_100", f"episode_cost{suffix}"] if found.discount == 1.0 else []
-            for metric in (*counted, f"evaluation_cost{suffix}", f"constraint_cost{suffix}"):
+            for metric in (*counted, f"evaluation_cost{suffix}", f"discounted_cost{suffix}"):
                 if not re.fullmatch(r"cost(_\d+)?", cost):
                     names[metric] = cost
                 if found.most:
