@@ -39,7 +39,7 @@ Make = Callable[[Key], Any]
 Value = Callable[[PyTree, PyTree], jax.Array]  # (critics, what they see) -> [K * C, M]
 
 
-class CostState(NamedTuple):
+class CostCritics(NamedTuple):
     """What is learned of costs; () takes its place without a limit."""
 
     critics: Trained  # leaves [K * C, ...]: the k-th critic of cost i is at k * C + i
@@ -65,7 +65,7 @@ class CostLearner:
         size = self.config.num_critics * len(self.constraint.names)
         critics = ensemble(self.make, jax.random.fold_in(key, 1), size)
         net = training.trained(common.adam(self.config), critics)
-        return CostState(net, training.copied(critics), self.constraint.begin(first_rollout))
+        return CostCritics(net, training.copied(critics), self.constraint.begin(first_rollout))
 
     def observe(self, state: Any, rollout: Rollout) -> Any:
         """A learner's ``observe``, for a state with ``steps`` and ``costs``."""

@@ -93,7 +93,7 @@ class SACState(NamedTuple):
     log_temperature: Trained
     updates: jax.Array  # int32, gradient steps taken
     steps: jax.Array  # uint32, environment steps learned from
-    costs: Any  # CostState; () without a limit
+    costs: Any  # CostCritics; () without a limit
 
 
 class Parts(NamedTuple):

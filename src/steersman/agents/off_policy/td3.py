@@ -74,7 +74,7 @@ class TD3State(NamedTuple):
     targets: PyTree  # Qbar, leaves [K, ...]
     updates: jax.Array  # int32, gradient steps taken
     steps: jax.Array  # uint32, environment steps learned from
-    costs: Any  # CostState; () without a limit
+    costs: Any  # CostCritics; () without a limit
 
 
 def td3(config: TD3Config, spec: EnvSpec, *, budget: int | None = None, network: NetworkFactory | None = None) -> Agent:

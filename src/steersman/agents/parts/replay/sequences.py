@@ -88,7 +88,8 @@ def items_of(config: Any, sample: Sample) -> Items:
 
     weight = flat(sample.weight[config.burn_in :])
     action = jax.tree.map(flat, rows.action)
-    return Items(action, flat(reward), flat(discount), weight, steps, sees, reward.shape[1], memory, flat(costs))
+    costs = costs.reshape(reward.size, costs.shape[-1])  # of none too, which -1 cannot tell
+    return Items(action, flat(reward), flat(discount), weight, steps, sees, reward.shape[1], memory, costs)
 
 
 def recalled(network: Any, batch: Rollout, burn_in: int) -> Rollout:
