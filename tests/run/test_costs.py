@@ -19,6 +19,7 @@ from steersman.run.compare.results import outcome_of
 from steersman.run.disk import checkpoint, logs
 from steersman.run.evaluate import evaluate_run
 from steersman.run.loops.loop import Totals
+from steersman.run.policies.limits import Limits
 from steersman.run.progress import Row
 from steersman.run.show import plots
 from steersman.types import EnvSpec, TimeStep, cost_names
@@ -171,6 +172,8 @@ def test_a_run_without_costs_says_nothing_of_them(trained):
 
 # --- rows in progress ---
 
+LIMITS = [Limits(cost_names(count)) for count in range(3)]
+
 
 def totals(costs, count=(2,)):
     many = np.asarray(count, np.int32)
@@ -181,9 +184,9 @@ def totals(costs, count=(2,)):
 
 @pytest.mark.parametrize("costs", [np.zeros((1, 0)), [[3.0]], [[3.0, 8.0]]])
 def test_a_row_in_progress_can_be_kept_as_json(costs):
-    row = Row(1)
+    row = Row(1, LIMITS[np.shape(costs)[1]])
     row.add(totals(costs))
-    again = Row.from_json(1, json.loads(json.dumps(row.to_json())), row.newest_json())
+    again = Row.from_json(1, row.limits, json.loads(json.dumps(row.to_json())), row.newest_json())
     for one in (row, again):
         one.add(totals(costs))
     np.testing.assert_equal(again.means(), row.means())
@@ -192,27 +195,23 @@ def test_a_row_in_progress_can_be_kept_as_json(costs):
 
 @pytest.mark.parametrize("costs", [np.zeros((2, 0)), [[3.0], [4.0]], [[3.0, 8.0], [3.0, 8.0]]])
 def test_a_row_of_before_costs_were_counted_does_not_know_them(costs):
-    old = Row(2)
+    old = Row(2, LIMITS[np.shape(costs)[1]])
     old.add(totals(costs, (2, 2)))
     content = old.to_json()
     del content["totals"]["costs"]
-    row = Row.from_json(2, content, {})
+    row = Row.from_json(2, old.limits, content, {})
     row.add(totals(costs, (2, 2)))
     means = row.means()
     np.testing.assert_array_equal(means["episode_return"], [3.0, 3.0])
     found = {name: value for name, value in means.items() if "cost" in name}
-    assert list(found) == logs.cost_names(np.shape(costs)[1])
+    assert list(found) == [f"episode_cost{suffix}" for suffix in old.limits.suffixes]
     assert all(np.isnan(value).all() for value in found.values())
 
 
 def test_where_one_seed_ended_no_episode():
-    row = Row(2)
+    row = Row(2, LIMITS[1])
     row.add(totals([[3.0], [0.0]], (2, 0)))
     np.testing.assert_array_equal(row.means()["episode_cost"], [1.5, np.nan])
-
-
-def test_names():
-    assert [logs.cost_names(n) for n in range(3)] == [[], ["episode_cost"], ["episode_cost_0", "episode_cost_1"]]
 
 
 def test_costs_that_are_asked_for_belong_to_the_run(small, tmp_path):

@@ -57,7 +57,7 @@ SPECIAL = [
     ("dqn", "probe/mask", {"prioritized": True, "noisy": True, "distribution": "categorical", "n_step": 2}),
     ("dqn", "probe/mask", {**REPLAYED, **RETRACED, "prioritized": True, "exploration_end": 0.5}),
     ("ddpg", "Pendulum-v1", {"exploration_noise": "ou", "n_step": 3}),
-    ("td3", "Pendulum-v1", {"exploration_noise": "pink", "anneal_learning_rate": True, "max_grad_norm": 1.0}),
+    ("td3", "safe/pendulum", {"exploration_noise": "pink", "anneal_learning_rate": True, "cost_limit": (5.0,)}),
     ("tqc", "Pendulum-v1", {"n_step": 3, "huber_threshold": 0.5}),
     ("crossq", "Pendulum-v1", {"n_step": 3, "n_step_correction": "retrace"}),
     ("sac", "goal/point", {"hindsight": 0.8, "policy_delay": 2, "normalize_observations": True, "scale_rewards": True}),

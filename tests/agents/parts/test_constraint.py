@@ -141,7 +141,10 @@ def test_settings_out_of_range(settings, says):
 
 @pytest.mark.parametrize("name", CONSTRAINED)
 def test_limits_belong_to_costs(name):
-    make = lambda spec, *limits: ALGORITHMS[name].factory(ALGORITHMS[name].config(cost_limit=limits), spec)
+    box = spaces.Box(-1, 1, (2,))
+    both = {"action_space": box, "native_action_space": box} if name in ("td3", "tqc") else {}
+    config = ALGORITHMS[name].config
+    make = lambda spec, *limits: ALGORITHMS[name].factory(config(cost_limit=limits), replace(spec, **both))
     with pytest.raises(UsageError, match="cost_limit = 25; place has no costs.*--cost .*with_costs.*safe/"):
         make(replace(SPEC, cost_names=()), 25.0)
     with pytest.raises(UsageError, match="cost_limit = 25 3; place has 1 cost: cost.*Give one for each"):
