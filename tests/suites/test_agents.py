@@ -48,6 +48,8 @@ SPECIAL = [
     ("a2c", "probe/mask", {"normalize_observations": True}),
     ("actor_critic", "CartPole-v1", {"critic": "q", "trace_lambda": 0.9}),
     ("trpo", "Pendulum-v1", {}),
+    ("ppo", "safe/cartpole", {"cost_limit": (1.0,), "scale_rewards": True}),
+    ("cpo", "safe/cartpole", {"cost_limit": (1.0,)}),
     ("impala", "CartPole-v1", {"lag": 2}),
     ("pqn", "CartPole-v1", {"scale_rewards": True}),
     ("pqn", "probe/mask", {"exploration_end": 0.5, "normalize_observations": True}),
