@@ -216,7 +216,10 @@ def test_an_algorithm_is_one_file():
             if (
                 family == "parts"
                 or (place[2] != family and (family, place[3]) != ("offline", "common"))
-                or (place[3] not in ("common", "costs", "q_outputs", "targets") and (file.stem, place[3]) not in exchanged)
+                or (
+                    place[3] not in shared
+                    and (file.stem, place[3]) not in exchanged
+                )
             ):
                 broken.append(str(one))
     assert not broken
