@@ -11,7 +11,7 @@ from gymnasium import spaces
 
 import steersman
 from steersman.agents import ALGORITHMS
-from steersman.cli.display import evaluation_rows
+from steersman.cli.display import evaluation_rows, limit_rows
 from steersman.episodes import NEWEST, Episodes, Newest
 from steersman.errors import TrainingFault, UsageError
 from steersman.run.compare.entries import Entry
@@ -74,7 +74,8 @@ PLACES = {
 def run(request, small, tmp_path_factory):
     """-> (the costs' names, the result)"""
     out = tmp_path_factory.mktemp("costs") / "run"
-    result = steersman.train("ppo", PLACES[request.param], out=out, steps=320, tensorboard=True, **small)
+    limits = {"cost_limit": (20.0, 4.0)} if request.param == "two" else {}
+    result = steersman.train("ppo", PLACES[request.param], out=out, steps=320, tensorboard=True, **small, **limits)
     names = ["episode_cost"] if request.param.endswith("one") else ["episode_cost_0", "episode_cost_1"]
     return names, result
 
@@ -105,8 +106,29 @@ def test_the_evaluation_has_each_costs_mean_and_interval(run):
     assert json.loads((result.run / "summary.json").read_text())["evaluation"] == summary
     labels = ["mean cost"] if len(names) == 1 else ["mean cost 0", "mean cost 1"]
     rows = evaluation_rows(summary)
-    assert [label for label, _ in rows if "cost" in label] == labels
-    assert dict(rows)[labels[0]] == "10.00   (95% interval 10.00 to 10.00)"
+    assert [label for label, _ in rows if label.startswith("mean cost")] == labels
+    assert dict(rows)[labels[0]].startswith("10.00   (95% interval 10.00 to 10.00")
+
+
+def test_a_run_under_limits_says_whether_they_hold(run):
+    _, result = run
+    if "limits" not in result.summary:
+        assert not [name for row in result.history for name in row if name.startswith("over_limit")]
+        return
+    holds, exceeded = result.summary["limits"]  # costs of 10 and 5 an episode, limits of 20 and 4
+    for said, entry, over in (("holds", holds, 0.0), ("is exceeded", exceeded, 1.0)):
+        assert (entry["evaluation"]["said"], entry["evaluation"]["over"]) == (said, over)
+        assert (entry["training"]["said"], entry["training"]["over"]) == (said, over)
+    assert "least" not in holds
+    assert exceeded["least"]["cost"] == 5.0
+    assert 0.0 == holds["multiplier"] < exceeded["multiplier"]
+    row = result.history[-1]
+    assert (row["over_limit_0_100"], row["over_limit_1_100"]) == (0.0, 1.0)
+    table = dict([*evaluation_rows(result.summary["evaluation"]), *limit_rows(result.summary["limits"])])
+    assert table["limit on cost 1"].startswith("4: is exceeded")
+    assert table["least cost 1"].endswith("the limit of 4 was never met")
+    assert result.evaluation.limits[1].said == "is exceeded"
+    assert result.evaluate(episodes=3).limits[0].said == "holds"
 
 
 def test_resumed_and_evaluated_again(run):

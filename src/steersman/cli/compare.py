@@ -122,7 +122,7 @@ def show(result: Comparison) -> None:
 def _show_costs(outcomes: list[Outcome], count: int) -> None:
     rows = []
     for o in outcomes:
-        for i, (name, cost) in enumerate(zip(o.limits.names, o.mean_cost, strict=True)):
+        for i, (name, cost) in enumerate(zip(o.limits.names, o.mean_cost, strict=False)):
             held = int((o.costs[:, i] <= o.limits.most[i]).sum()) if o.limits.most else count
             limit = f"{o.limits.most[i]:g}" if o.limits.most else "-"
             rows.append([f"{o.label}: {name}", number(cost.value), _ends(cost), limit, f"{held} of {count}"])

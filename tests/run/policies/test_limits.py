@@ -2,14 +2,21 @@
 
 import json
 import math
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from steersman.episodes import NEWEST, Newest, cost_suffixes
+from steersman.errors import EnvironmentWarning
+from steersman.run.callbacks import Costless
 from steersman.run.evaluate import Evaluation, pooled, summarise
+from steersman.run.events import Done
 from steersman.run.policies.best import Best
 from steersman.run.policies.limits import Limits, limits_of, outcome, verdicts
+from steersman.run.show import plots
+from steersman.run.show.groups import Drawn
 
 ONE = Limits(("speed",), (25.0,))
 SETTINGS = {"cost_limit": [25], "cost_criterion": "episode", "cost_gamma": 0.9, "multiplier_cap": 10.0}
@@ -112,6 +119,32 @@ def test_the_best_policy_holds_the_limits_if_any_has():
         Limits(("a", "b"), (2.0, 0.0)).excess(np.array([[1.0, 0.0], [3.0, 0.0], [2.0, 1.0]])), [0, 0.5, 1]
     )
     np.testing.assert_array_equal(Limits(("a",)).excess(np.array([[9.0]])), [0.0])
+
+
+def test_a_cost_that_no_episode_paid_is_warned_about():
+    rows = [{"episode_cost_a": np.array([0.0, np.nan]), "episode_cost_b": np.array([0.0, 1.0])}] * 2
+    done = Done(SimpleNamespace(environment="Nowhere"), {}, rows)
+    with pytest.warns(EnvironmentWarning, match="cost 'a' of Nowhere was 0 in every episode: its limit") as told:
+        Costless(Limits(("a", "b"), (1.0, 1.0)))(done)
+    assert len(told) == 1
+    Costless(Limits(("c",)))(Done(SimpleNamespace(environment="Nowhere"), {}, [{"episode_cost": np.nan}]))  # none ended
+
+
+def test_limits_are_lines_in_the_panels_of_their_costs(monkeypatch):
+    saved = {"spec": {"cost_names": ["x > 1", "cost_1"]}, "config": SETTINGS | {"cost_limit": [3, 4]}}
+    monkeypatch.setattr(plots, "read_config", lambda path: saved)
+    names, limits = plots._of_costs({"ppo": [Drawn(Path("run"), [0])]})
+    assert names["cost_x_above_1_100"] == "x > 1"
+    assert limits["cost_1_100"] == limits["evaluation_cost_1"] == {"ppo": 4.0}
+    axes = plots.blank(4, 3).subplots()
+    (end,) = plots._draw_limits(axes, {"ppo": 4.0, "cpo": 4.0}, ["ppo", "cpo"])
+    assert end[0] == "limit 4"
+    assert [line.get_ydata()[0] for line in axes.lines] == [4.0]
+    apart = plots._draw_limits(axes, {"ppo": 4.0, "cpo": 2.0}, ["ppo", "cpo"])
+    assert [(label, colour == plots.style(i)[0]) for i, (label, *_, colour) in enumerate(apart)] == [
+        ("limit 4", True),
+        ("limit 2", True),
+    ]
 
 
 def test_names_of_costs_in_metrics_tell_them_apart():
