@@ -171,6 +171,49 @@ def memory(result: dict[str, Any]) -> str:
     return f"## What memories learn\n\n{text}\n\n{table(header, rows)}\n\n{origin(result)}"
 
 
+def constraints(result: dict[str, Any]) -> str:
+    each = lambda values: " ".join(f"{x:.4g}" for x in sorted(values))
+    exact, played = [], []
+    for name, case in result["cases"].items():
+        for row in case["rows"]:
+            within = f"{sum(x <= case['limit'] for x in row['costs'])} of {len(row['costs'])}"
+            if "best" in case:
+                best = case["best"]
+                ours, theirs = (row.get(key, row.get("multiplier")) for key in ("integral", "recovery"))
+                cells = [each(row["rewards"]), each(row["costs"]), f"{statistics.mean(row['costs_std_in_time']):.3f}"]
+                at_best = f"{best['reward']:.4f}, {best['multiplier']:.4f}" if "reward" in best else "infeasible"
+                other = each(theirs) if "recovery" in row else each(ours or [])
+                exact.append([name, row["row"], *cells, other, at_best])
+            else:
+                free = row["free"]
+                share = statistics.mean(row["rewards"]) / statistics.mean(free["rewards"])
+                share = f"{share:.2f}" if min(free["rewards"]) > 0 else ""
+                cells = [each(row["rewards"]), each(row["costs"]), within, share]
+                cells += [f"{statistics.mean(free['rewards']):.4g}", f"{statistics.mean(free['costs']):.4g}"]
+                steps = f"{case['steps']:,}"
+                played.append([name, row["row"], steps, f"{case['limit']:g}", *cells, case["published"]])
+    parts = ["## Limits on costs"]
+    if exact:
+        header = ["limit", "", "J_r of each seed", "J_c", "its spread in time", "integral, or share of recovery"]
+        parts.append(
+            "The gridworld `safe/gridworld`, 250,000 steps: exact discounted values of the learned policies, means "
+            "over the last half of the run. The integral term of the multiplier is in the linear program's unit.\n\n"
+            + table([*header, "linear program: J_r, multiplier"], exact)
+        )
+    if played:
+        header = ["task", "", "steps", "limit", "return of each seed", "cost", "within the limit", "of the free return"]
+        text = "100 episodes of each seed's deterministic policy, beside the same agent without a limit (free)."
+        header += ["free return", "free cost", "published"]
+        parts.append(f"{text}\n\n{table(header, played)}")
+    if found := result.get("speed"):
+        r = found["ratio"]
+        parts.append(
+            f"PPO on safe/pendulum with one limit, steps per second as a ratio to those without: {r['median']:.2f} "
+            f"({r['min']:.2f} to {r['max']:.2f}), {verdict(r['median'], found['target'])}."
+        )
+    return "\n\n".join([*parts, origin(result)])
+
+
 def memory_speed(result: dict[str, Any]) -> str:
     names = {"peer": "an LSTM on Gymnasium's CartPole-v1, beside sb3-contrib's RecurrentPPO"}
     rows = [
@@ -548,6 +591,7 @@ def render() -> str:
         parts += [f"## Defaults beside Stable-Baselines3's\n\n{text}", *found]
     parts += [gradients(r) for r in load("gradients.json")] + [online(r) for r in load("online.json")]
     parts += [memory(r) for r in load("memory.json")] + [memory_speed(r) for r in load("memory-speed.json")]
+    parts += [constraints(r) for r in load("constraints.json")]
     parts += [compared(r) for r in load("compare-*.json")]
     parts += [resume(r) for r in load("resume.json")] + [first_run(r) for r in load("first_run.json")]
     parts += [warm_start(r) for r in load("warm-start.json")] + [checkouts(r) for r in load("checkouts.json")]

@@ -108,7 +108,7 @@ def test_sums_over_a_long_episode_are_right_to_float32():
         state, seen = plain.step(state, action, key)
         return state, seen._replace(reward=jnp.float32(0.1), costs=jnp.full((1,), 0.3, jnp.float32))
 
-    batch = vectorize(PureEnv(replace(SPEC, num_costs=1), plain.reset_fn, step), 2)
+    batch = vectorize(PureEnv(replace(SPEC, cost_names=("cost",)), plain.reset_fn, step), 2)
 
     def run(key):
         start, _ = batch.reset(key)
@@ -132,7 +132,7 @@ def test_costs_are_summed_over_an_episode_each_for_itself():
         state, seen = plain.step(state, action, key)
         return state, seen._replace(costs=jnp.stack([seen.reward / 2, jnp.float32(1)]))
 
-    costly = PureEnv(replace(SPEC, num_costs=2), plain.reset_fn, step)
+    costly = PureEnv(replace(SPEC, cost_names=("a", "b")), plain.reset_fn, step)
     _, seen, state = play(vectorize(costly, 2), ACTIONS)
     np.testing.assert_array_equal(seen.info["episode_cost"][:, 0], [[0.5, 1], [2, 2], [4.5, 3], [3.5, 1], [3.5, 2]])
     np.testing.assert_array_equal(seen.info["episode_cost"][:, 1, 0], seen.info["episode_return"][:, 1] / 2)

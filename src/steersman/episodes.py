@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -17,6 +18,20 @@ NEWEST = 100  # episodes of a rolling mean: what the field calls a training retu
 SUCCESS = ("is_success", "success")  # what an environment's info may call it
 ALWAYS = ("return", "length", "cost")
 TOLD = ("discounted_return",)  # what is counted wherever a compiled environment's info says it
+
+
+def cost_suffixes(names: Sequence[str]) -> list[str]:
+    """What tells several costs apart in the names of metrics; one cost needs nothing.
+
+    >>> cost_suffixes(["speed"]), cost_suffixes(["cost_0", "cost_1"]), cost_suffixes(["speed", "z < 0.2"])
+    ([''], ['_0', '_1'], ['_speed', '_z_below_0.2'])
+    """
+    if len(names) == 1:
+        return [""]
+    said = [re.sub(r"<=?", " below ", re.sub(r">=?", " above ", name)) for name in names]
+    plain = [re.sub(r"[^\w.]+", "_", name).strip("_").removeprefix("cost_") for name in said]
+    told_apart = all(plain) and len(set(plain)) == len(plain)
+    return [f"_{name}" for name in (plain if told_apart else range(len(names)))]
 
 
 class Newest(NamedTuple):

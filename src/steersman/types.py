@@ -56,6 +56,15 @@ class Rollout(NamedTuple):
     carry: PyTree = ()  # the acting memory before the first row, [B, ...], one per rollout; () for the memoryless
 
 
+def cost_names(count: int) -> tuple[str, ...]:
+    """What ``count`` costs are called that nobody has named.
+
+    >>> cost_names(1), cost_names(2)
+    (('cost',), ('cost_0', 'cost_1'))
+    """
+    return ("cost",) if count == 1 else tuple(f"cost_{i}" for i in range(count))
+
+
 @dataclass(frozen=True)
 class EnvSpec:
     """What an agent needs to know of an environment; nothing here changes while it runs.
@@ -64,8 +73,9 @@ class EnvSpec:
     and units). ``observation_space`` is what agents see (``spaces.inside_space``: float32, counts from 0); where the
     environment's own may differ, ``native_observation_space`` keeps that. A Dict observation space with an entry
     ``action_mask``, shape ``(A,)``, 1 = allowed, gives the legal actions of a Discrete space; the mask is never fed to
-    a network. A goal environment (``achieved_goal``, ``desired_goal``) says its reward as a pure function of the two:
-    what hindsight replay needs.
+    a network. ``cost_names`` are the costs of ``TimeStep.costs`` in their order; UsageError where two are the same. A
+    goal environment (``achieved_goal``, ``desired_goal``) says its reward as a pure function of the two: what hindsight
+    replay needs.
     """
 
     id: str
@@ -73,9 +83,21 @@ class EnvSpec:
     action_space: spaces.Space
     native_action_space: spaces.Space
     max_episode_steps: int | None = None
-    num_costs: int = 0
+    cost_names: tuple[str, ...] = ()
     native_observation_space: spaces.Space | None = None  # None: observation_space
     goal_reward: Callable[[Array, Array], Array] | None = None  # (achieved [G], desired [G]) -> reward
+
+    def __post_init__(self) -> None:
+        twice = [name for i, name in enumerate(self.cost_names) if name in self.cost_names[:i]]
+        if twice:
+            raise UsageError(
+                f"{self.id} has two costs of the name {twice[0]!r}. Give one another: --cost 'NAME = ENTRY > NUMBER'."
+            )
+
+    @property
+    def num_costs(self) -> int:
+        """C."""
+        return len(self.cost_names)
 
 
 class Env(Protocol):

@@ -125,7 +125,7 @@ def test_host_names_go_to_their_adapters(host):
         "envpool/Ant-v4": "Ant-v4",
     }.items():
         made = envs.make(name, 4, some="argument", log_info=["distance"])
-        given = {"some": "argument", "log_info": ["distance"]}
+        given = {"some": "argument", "log_info": ["distance"], "costs": ()}
         assert (made.made_of, made.num_envs, made.kwargs) == (right, 4, given)
     assert envs.make("gymnasium/CartPole-v1", 4, workers=2).workers == 2
 

@@ -275,7 +275,7 @@ def changed(run, tmp_path, /, **parts):
         ("config", "gamme", 1.0, "no setting 'gamme'"),
         ("run", "num_envs", -3, "num_envs = -3"),
         ("run", "seeds", 2, r"does not hold 2 seed\(s\)"),
-        ("spec", "num_costs", None, "spec in the run's config.json cannot be read"),
+        ("spec", "cost_names", None, "spec in the run's config.json cannot be read"),
         ("spec", "observation_space", {"type": "__import__('os')"}, "cannot be read|space"),
     ],
 )

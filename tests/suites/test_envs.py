@@ -19,8 +19,9 @@ from steersman.envs import classic, wrappers
 from steersman.envs.goals import GOALS
 from steersman.envs.partial import hiding
 from steersman.envs.probe import PROBES
+from steersman.envs.safe.names import COMPILED
 from steersman.spaces import abstract, canonical_action_space, sample_action, to_native
-from steersman.types import DeviceEnvs, HostEnvs, TimeStep
+from steersman.types import DeviceEnvs, HostEnvs, TimeStep, cost_names
 
 
 def with_costs(env, *costs):
@@ -30,7 +31,7 @@ def with_costs(env, *costs):
         state, seen = env.step(state, action, key)
         return state, seen._replace(costs=jnp.stack([cost(seen.final_obs) for cost in costs]))
 
-    return wrappers.PureEnv(replace(env.spec, num_costs=len(costs)), env.reset, step)
+    return wrappers.PureEnv(replace(env.spec, cost_names=cost_names(len(costs))), env.reset, step)
 
 
 class Costly(gymnasium.Wrapper):
@@ -98,19 +99,21 @@ GYMNAX = ["gymnax/CartPole-v1", "gymnax/Breakout-MinAtar", "gymnax/DeepSea-bsuit
 MEMORY = ["memory/chain-5", "memory/tmaze-2", "memory/repeat-2", "memory/rocksample,size=3,rocks=2"]
 PARTIAL = [*MEMORY, "CartPoleNoVel-v1", "PendulumNoVel-v1", "pomdp/tiger,max_episode_steps=20"]
 PARTIAL += ["pomdp/hallway,belief=true"]
-NAMES = [*classic.TWINS, *PROBES, *GOALS, *PARTIAL, *CUSTOM, *HOST, *GYMNAX]
+SAFE = [f"safe/{name}" for name in COMPILED]
+NAMES = [*classic.TWINS, *PROBES, *GOALS, *PARTIAL, *SAFE, *CUSTOM, *HOST, *GYMNAX]
 
 ALWAYS_THE_SAME_START = {"probe/one-step", "probe/two-steps", "probe/action", "probe/truncation"}
 ALWAYS_THE_SAME_START |= {"gymnax/DeepSea-bsuite", "atari/Pong,max_frames=400"}  # Pong's first half second stands still
-ALWAYS_THE_SAME_START |= {MEMORY[-1], *PARTIAL[-2:], "CartPole seen late"}
+ALWAYS_THE_SAME_START |= {"safe/gridworld", MEMORY[-1], *PARTIAL[-2:], "CartPole seen late"}
 FEW_STARTS = ("probe/", "gymnax/Breakout", "memory/", "popgym/Autoencode", "CartPole that flickers")
 ENDS_LOOK_LIKE_STARTS = {f"probe/{x}" for x in ("one-step", "observation", "action", "action-observation")}
 ENDS_LOOK_LIKE_STARTS |= {"probe/continuous-action", "probe/truncation", "probe/mask"}
 NEVER_TERMINATES = {"Pendulum-v1", "scaled Pendulum", "gymnasium/Pendulum-v1", "gymnax/PointRobot-misc", *GOALS}
 NEVER_TERMINATES |= {"probe/truncation", "probe/truncation-ring", "atari/Pong,max_frames=400"}
 NEVER_TERMINATES |= {"PendulumNoVel-v1", "pomdp/tiger,max_episode_steps=20", "Pendulum with what came before"}
+NEVER_TERMINATES |= {"safe/pendulum", "safe/point-goal"}
 RARELY_TERMINATES = {"Acrobot-v1", "MountainCar-v0", "MountainCarContinuous-v0"}  # for random actions
-LENGTH = {"MountainCarContinuous-v0": 1010, "Acrobot-v1": 510, "gymnax/PointRobot-misc": 110}
+LENGTH = {"MountainCarContinuous-v0": 1010, "Acrobot-v1": 510, "gymnax/PointRobot-misc": 110, "safe/point-goal": 260}
 
 
 class Played(NamedTuple):
@@ -198,7 +201,7 @@ def test_shapes_and_dtypes_are_the_specs(name):
     assert kinds(seen.info["episode_return"]) == number
     assert kinds(seen.info["episode_length"]) == count
     assert kinds(seen.info["episode_cost"]) == kinds(seen.costs)
-    assert spec.num_costs == {"with a cost": 1, "with two costs": 2}.get(name.partition("CartPole ")[2], 0)
+    assert spec.num_costs == {"with a cost": 1, "with two costs": 2}.get(name.partition("CartPole ")[2], name in SAFE)
     assert spec.id == name or name in CUSTOM
 
 

@@ -15,6 +15,7 @@ from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
 import tyro
 
+from steersman.envs.host.costs import EXAMPLE
 from steersman.errors import UsageError
 from steersman.run.settings import RunConfig, known_settings, typed
 from steersman.types import Algorithm
@@ -52,6 +53,24 @@ def parsed(kind: type[T], arguments: Sequence[str], prog: str) -> T:
     places = [args[0] for args in extras if tyro.conf.Positional in args[1:]]
     words = None if any(get_origin(place) is tuple for place in places) else len(places)
     return tyro.cli(kind, args=plain(arguments, get_type_hints(kind), words, prog), prog=prog)
+
+
+def repeated(arguments: Sequence[str]) -> list[str]:
+    """Arguments with the value of every ``--cost`` gathered under ``--costs``, the setting.
+
+    >>> repeated(["--cost", "x > 1", "--seed", "3", "--cost=y < 2"])
+    ['--seed', '3', '--costs', 'x > 1', 'y < 2']
+    """
+    found, costs, rest = [], [], list(arguments)
+    while rest:
+        flag, equals, value = (argument := rest.pop(0)).partition("=")
+        if flag != "--cost":
+            found.append(argument)
+            continue
+        if not equals and (not rest or rest[0].startswith("--")):
+            raise UsageError(f"--cost is given without a comparison; it takes one, as in {EXAMPLE}.")
+        costs.append(value if equals else rest.pop(0))
+    return [*found, *(["--costs", *costs] if costs else [])]
 
 
 def unique(names: Sequence[str]) -> list[str]:
@@ -93,7 +112,7 @@ def documented(config: type) -> dict[str, str]:
 def _panel(config: type, kind: type, names: list[str], defaults: Mapping[str, Any]) -> type:
     """A dataclass of some settings of a config, for the parser of flags: named and described as ``kind`` is."""
     hints, said = get_type_hints(config), documented(config)
-    help_of = lambda name: tyro.conf.arg(help=said.get(name, ""))
+    help_of = lambda name: tyro.conf.arg(help=said.get(name, ""), aliases=["--cost"] if name == "costs" else [])
     fields: list[Any] = [
         (name, Annotated[hints[name], help_of(name)], dataclasses.field(default=defaults[name])) for name in names
     ]
@@ -133,7 +152,7 @@ def plain(arguments: Sequence[str], hints: Mapping[str, Any], words: int | None 
         values = [value] if equals else []
         while not equals and rest and not re.match(r"-(-|[A-Za-z])", rest[0]) and (many or not values):
             values.append(rest.pop(0))
-        if many and kind is int:
+        if many and kind in (int, float):
             values = [part for text in values for part in re.split(r"[,\s]+", text.strip("()[] ")) if part]
         if not values and not many:
             raise UsageError(f"{flag} is given without a value; it must be {_RIGHT[kind]}.")
@@ -152,6 +171,9 @@ _RIGHT = {
     str: "a text",
     Path: "a file or a folder",
 }
+
+
+_MANY = {int: "whole numbers, as in 64 64 or 64,64", float: "numbers, as in 25 0.5 or 25,0.5"}
 
 
 def _kind(hint: Any) -> tuple[Any, bool, bool]:
@@ -176,5 +198,5 @@ def _value(flag: str, text: str, kind: Any, many: bool, optional: bool) -> str:
     elif text.strip():
         return text
     given = f"{flag} {text}" if text.strip() else f"{flag} is given an empty text"
-    right = "whole numbers, as in 64 64 or 64,64" if many and kind is int else _RIGHT[kind]
+    right = _MANY[kind] if many and kind in _MANY else _RIGHT[kind]
     raise UsageError(f"{given}: it must be {right}{', or none' if optional else ''}.")

@@ -49,14 +49,13 @@ def run(arguments: list[str]) -> int:
         _paragraph(f"{name}: installed, {place}{taken}")
     print("\nENVIRONMENTS (* with a preset)")
     tuned = {name for names in known.values() for name in names}
-    groups: dict[tuple[str, bool], list[str]] = {}
-    kinds = {row.family: row.kind for row in found}
+    groups: dict[tuple[str, str, bool], list[str]] = {}
     for row in found:
         mark = "*" if row.id.removeprefix("gymnasium/") in tuned else ""
         name = row.id.removeprefix(f"{row.family}/")
-        groups.setdefault((row.family, row.installed), []).append(f"{name}{mark}" if name != "*" else EVERY)
-    for (family, installed), names in sorted(groups.items(), key=lambda g: (kinds[g[0][0]] != "compiled", not g[0][1])):
-        _paragraph(_title(family, kinds[family], installed), 2)
+        groups.setdefault((row.family, row.kind, row.installed), []).append(f"{name}{mark}" if name != "*" else EVERY)
+    for place, names in sorted(groups.items(), key=lambda group: (group[0][1] != "compiled", not group[0][2])):
+        _paragraph(_title(*place), 2)
         _paragraph("  ".join(sorted(names)), 6)
     print("\nN and K stand for a number, PATH.POMDP for a file.")
     print("Every other id of Gymnasium works too, and PACKAGE.MODULE:FACTORY of your own.")

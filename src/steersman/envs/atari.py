@@ -95,13 +95,21 @@ class Lives:
         return {"reward": learned, "terminated": terminated | lost, "native_reward": points, "over": over}
 
 
-def make(name: str, num_envs: int, *, workers: int = 0, log_info: Sequence[str] = (), **kwargs: Any) -> HostEnvs:
+def make(
+    name: str,
+    num_envs: int,
+    *,
+    workers: int = 0,
+    log_info: Sequence[str] = (),
+    costs: Sequence[str] = (),
+    **kwargs: Any,
+) -> HostEnvs:
     """``num_envs`` copies of a game, by its name: ``Breakout`` or ``atari/Breakout``.
 
     kwargs: the fields of ``Protocol``; ``num_threads`` (0: one for each core); ``render_mode="rgb_array"``.
 
     Raises UsageError where ale-py is not installed, for unknown games (with the nearest) and arguments, and for
-    ``workers``, which C++ threads make needless, and ``log_info``.
+    ``workers``, which C++ threads make needless, ``log_info`` and ``costs``.
     """
     try:
         from ale_py import roms, vector_env
@@ -115,6 +123,11 @@ def make(name: str, num_envs: int, *, workers: int = 0, log_info: Sequence[str] 
         raise UsageError(
             f"log_info = {', '.join(log_info)}: of a game that is over ale-py gives the last picture and no info. "
             "Leave log_info out."
+        )
+    if costs:
+        raise UsageError(
+            f"costs = {', '.join(costs)}: a game of Atari shows pictures and no numbers that could be compared. Leave "
+            "costs out."
         )
     title = name.removeprefix("atari/")
     games = {rom.title().replace("_", ""): rom for rom in roms.get_all_rom_ids()}

@@ -12,6 +12,7 @@ from gymnasium import spaces
 
 from steersman.envs.atari import Lives, Protocol, protocol_of
 from steersman.envs.host.contract import leaves_of
+from steersman.envs.host.costs import parsed
 from steersman.envs.host.timesteps import Bookkeeper, action_guard, flatten, logged_at_ends, member_seeds
 from steersman.episodes import logged_names
 from steersman.errors import UsageError, nearest, to_install
@@ -19,9 +20,18 @@ from steersman.spaces import canonical_action_space, inside_space, native_map, t
 from steersman.types import EnvSpec, HostEnvs, PyTree, TimeStep
 
 
-def make(name: str, num_envs: int, *, workers: int = 0, log_info: Sequence[str] = (), **kwargs: Any) -> HostEnvs:
+def make(
+    name: str,
+    num_envs: int,
+    *,
+    workers: int = 0,
+    log_info: Sequence[str] = (),
+    costs: Sequence[str] = (),
+    **kwargs: Any,
+) -> HostEnvs:
     """``num_envs`` environments of EnvPool, by its id: ``CartPole-v1`` or ``envpool/CartPole-v1``.
 
+    costs: comparisons (``host.costs``), each a cost of a step; what EnvPool's infos call a cost is not read.
     kwargs: EnvPool's, such as ``num_threads`` (0: one for each core), ``max_episode_steps``, ``render_mode``. Atari
     games (``Breakout-v5``) are played by the protocol of ``atari/...`` and take its fields (``envs.atari.Protocol``).
 
@@ -40,7 +50,7 @@ def make(name: str, num_envs: int, *, workers: int = 0, log_info: Sequence[str] 
     known = envpool.list_all_envs()
     if id not in known:
         raise UsageError(f"EnvPool has no {id}. {nearest(id, known)}".rstrip())
-    return EnvPoolEnvs(envpool, id, num_envs, kwargs, log_info)
+    return EnvPoolEnvs(envpool, id, num_envs, kwargs, log_info, costs)
 
 
 class EnvPoolEnvs(HostEnvs):
@@ -51,8 +61,16 @@ class EnvPoolEnvs(HostEnvs):
     same step. ``reset(seed)`` makes a new pool, since a pool's seeds are fixed when it is made.
     """
 
-    def __init__(self, envpool: Any, id: str, num_envs: int, kwargs: dict[str, Any], log_info: Sequence[str] = ()):
-        self._lives, self._log = None, logged_names(log_info)
+    def __init__(
+        self,
+        envpool: Any,
+        id: str,
+        num_envs: int,
+        kwargs: dict[str, Any],
+        log_info: Sequence[str] = (),
+        costs: Sequence[str] = (),
+    ):
+        self._lives, self._log, self._compared = None, logged_names(log_info), parsed(costs)
         try:
             with _quiet():
                 if "zero_discount_on_life_loss" in envpool.make_spec(id)._config_keys:
@@ -73,6 +91,7 @@ class EnvPoolEnvs(HostEnvs):
             canonical_action_space(actions),
             actions,
             limit if limit < np.iinfo(np.int32).max else None,
+            tuple(one.name for one in self._compared),
             native_observation_space=self._native_space,
         )
         self.num_envs = num_envs
@@ -100,7 +119,7 @@ class EnvPoolEnvs(HostEnvs):
         self._guard(action)
         last, reward, terminated, truncated, info = pool.step(self._native(action))
         obs, final, logged = self._leaves(last), None, None
-        ended, lives = terminated | truncated, info.get("lives")
+        ended, lives, costs = terminated | truncated, info.get("lives"), self._costs(last, info)
         if ended.any():
             final, obs = obs, [x.copy() for x in obs]
             rows = np.flatnonzero(ended).astype(np.int32)
@@ -116,7 +135,16 @@ class EnvPoolEnvs(HostEnvs):
         told: dict[str, Any] = {"reward": reward.astype(np.float64), "terminated": terminated.copy()}
         if self._lives is not None and lives is not None:
             told = self._lives.step(lives, reward, terminated.copy(), truncated)
-        return self._book.step(obs, truncated=truncated.copy(), final=final, action=action, logged=logged, **told)
+        told |= {"truncated": truncated.copy(), "final": final, "logged": logged, "costs": costs}
+        return self._book.step(obs, action=action, **told)
+
+    def _costs(self, obs: Any, info: dict[str, Any]) -> np.ndarray:
+        """What the comparisons say of each member's step [B, C], NaN where a number is."""
+        costs = np.zeros((self.num_envs, len(self._compared)))
+        for i, one in enumerate(self._compared):
+            x = np.asarray(one.number(obs, info, self.spec.id, lead=1), np.float64)
+            costs[:, i] = np.where(np.isnan(x), x, one.holds(x))
+        return costs
 
     def render(self) -> Any:
         """A picture of member 0. Raises UsageError where it was made without ``render_mode="rgb_array"``."""

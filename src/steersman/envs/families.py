@@ -6,6 +6,7 @@ import ast
 from typing import Any, NamedTuple
 
 from steersman.envs.classic import TWINS
+from steersman.envs.safe.names import COMPILED
 from steersman.errors import UsageError
 
 
@@ -36,6 +37,7 @@ FAMILIES = {
     "memory": Family("compiled", "jax", ("chain-N", "tmaze-N", "repeat-K", "rocksample")),
     "pomdp": Family("compiled", "jax", ("tiger", "hallway", "PATH.POMDP")),
     "popgym": Family("host", "popgym", ("*",)),
+    "safe": Family("compiled", "jax", COMPILED),  # and Gymnasium's robots, on the host
 }
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from gymnasium.envs.registration import registry
@@ -11,11 +10,12 @@ from steersman.errors import UsageError, nearest, to_install
 from steersman.types import HostEnvs
 
 
-def make(name: str, num_envs: int, *, workers: int = 0, log_info: Sequence[str] = (), **kwargs: Any) -> HostEnvs:
+def make(name: str, num_envs: int, **kwargs: Any) -> HostEnvs:
     """``num_envs`` environments of POPGym by the name without its prefix and version: ``PositionOnlyCartPoleEasy``.
 
     Returns are normalised: the best is 1 (of pendulums somewhat less), the worst -1. What POPGym's paper reports, MMER,
-    is the best mean return over the course of training. kwargs: the environment's own arguments.
+    is the best mean return over the course of training. kwargs: those of ``host.gymnasium.make``, and the
+    environment's own arguments.
 
     Raises UsageError where popgym is not installed, and for names it does not have, with the nearest.
     """
@@ -30,7 +30,7 @@ def make(name: str, num_envs: int, *, workers: int = 0, log_info: Sequence[str] 
     found = {short.lower(): id for short, id in ids.items()}.get(name.lower())  # their ids write one of them otherwise
     if found is None:
         raise UsageError(f"popgym has no environment {name}. {nearest(name, ids)}".rstrip())
-    return host.make(found, num_envs, workers=workers, log_info=log_info, **kwargs)
+    return host.make(found, num_envs, **kwargs)
 
 
 def _short(id: str) -> str:

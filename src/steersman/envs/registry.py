@@ -3,7 +3,7 @@
 - ``CartPole-v1``: a compiled twin where there is one (``classic``), else Gymnasium's environment of that id;
 - ``CartPoleNoVel-v1``: a twin whose velocities are masked (``partial.velocities``);
 - ``gymnasium/CartPole-v1``, ``gymnax/...``, ``atari/...``, ``envpool/...``, ``popgym/...``, ``goal/...``,
-  ``memory/chain-20``, ``pomdp/tiger``, ``pomdp/path/file.POMDP``, ``probe/...``: by family;
+  ``memory/chain-20``, ``pomdp/tiger``, ``pomdp/path/file.POMDP``, ``safe/point-goal``, ``probe/...``: by family;
 - ``package.module:factory``, ``path/file.py:factory``: your own, a function or class that gives a ``gymnasium.Env`` or
   a steersman ``Env``;
 - ``package:Namespace/Name-v0``: an id of Gymnasium's that exists once ``package`` is imported.
@@ -25,10 +25,11 @@ from steersman.envs.classic import TWINS
 from steersman.envs.families import FAMILIES, split_name
 from steersman.envs.importing import is_file, load_object, offer
 from steersman.envs.partial.velocities import NO_VELOCITY
+from steersman.envs.safe.names import VELOCITY
 from steersman.errors import EnvironmentFault, UsageError, nearest, raised_at
 
 if TYPE_CHECKING:
-    from steersman.types import DeviceEnvs, Env, HostEnvs
+    from steersman.types import DeviceEnvs, Env, EnvSpec, HostEnvs
 
 
 _SIMULATORS = {"box2d": "Box2D", "mujoco": "mujoco"}  # what Gymnasium's own environments need, by their folder
@@ -45,7 +46,13 @@ class Available(NamedTuple):
 
 
 def make(
-    environment: Any, num_envs: int, *, workers: int = 0, log_info: Sequence[str] = (), **kwargs: Any
+    environment: Any,
+    num_envs: int,
+    *,
+    workers: int = 0,
+    log_info: Sequence[str] = (),
+    costs: Sequence[str] = (),
+    **kwargs: Any,
 ) -> DeviceEnvs | HostEnvs:
     """``num_envs`` environments side by side, from a name or an object.
 
@@ -53,6 +60,8 @@ def make(
         either, or ``DeviceEnvs`` / ``HostEnvs``, which are returned as they are.
     workers: processes that step host environments together with this one.
     log_info: numbers in the info of host environments that are wanted of the last step of each episode.
+    costs: comparisons such as ``"x_velocity > 3.2"`` (``host.costs``), each a cost of every step, after the
+        environment's own.
     kwargs: the environment's own arguments.
 
     Raises UsageError for unknown names (with the nearest ones), for extras that are not installed, for a factory that
@@ -63,47 +72,50 @@ def make(
     """
     if isinstance(num_envs, bool) or not isinstance(num_envs, int) or num_envs < 1:
         raise UsageError(f"num_envs is a whole number of at least 1; got {num_envs!r}.")
+    how: dict[str, Any] = {"workers": workers, "log_info": log_info, "costs": costs}
     if not isinstance(environment, str):
-        return _from_object(environment, num_envs, workers, kwargs, _label(environment), log_info)
+        return _from_object(environment, num_envs, kwargs, _label(environment), how)
     name, arguments = split_name(environment)
     if arguments:
-        given: Any = {"workers": workers, "log_info": log_info, **arguments, **kwargs}
-        return _named(make(name, num_envs, **given), environment)
+        return _named(make(name, num_envs, **how, **{**arguments, **kwargs}), environment)
     package, _, inside = name.partition(":")
     if inside and is_file(package):
-        return _own(name, num_envs, workers, kwargs, log_info)
+        return _own(name, num_envs, kwargs, how)
     env = _compiled(name, kwargs)
     if env is not None:
-        return _vectorize(env, num_envs, workers)
+        return _vectorize(env, num_envs, how)
     head, _, rest = name.partition("/")
     if head == "atari" and rest:
         from steersman.envs import atari
 
-        return atari.make(rest, num_envs, workers=workers, log_info=log_info, **kwargs)
+        return atari.make(rest, num_envs, **how, **kwargs)
     if head == "envpool" and rest:
         from steersman.envs import envpool
 
-        return envpool.make(rest, num_envs, workers=workers, log_info=log_info, **kwargs)
+        return envpool.make(rest, num_envs, **how, **kwargs)
     if head == "popgym" and rest:
         from steersman.envs import popgym
 
-        return _named(popgym.make(rest, num_envs, workers=workers, log_info=log_info, **kwargs), name)
+        return _named(popgym.make(rest, num_envs, **how, **kwargs), name)
+    if head == "safe" and rest:
+        from steersman.envs.host import gymnasium as host
+        from steersman.envs.safe.velocity import robot
+
+        return _named(host.make(robot(rest, **kwargs), num_envs, **how), name)
     elsewhere = package and inside and not inside.replace(".", "_").isidentifier()  # ale_py:ALE/Pong-v5
     if (head in ("gymnasium", "ALE") and rest) or _gymnasium_has(name) or elsewhere:
         from steersman.envs.host import gymnasium as host
 
         id = rest if head == "gymnasium" else name
-        return host.make(id, num_envs, workers=workers, log_info=log_info, **kwargs)
+        return host.make(id, num_envs, **how, **kwargs)
     if ":" in name:
-        return _own(name, num_envs, workers, kwargs, log_info)
+        return _own(name, num_envs, kwargs, how)
     raise _unknown(name)
 
 
-def _own(
-    name: str, num_envs: int, workers: int, kwargs: dict[str, Any], log_info: Sequence[str]
-) -> DeviceEnvs | HostEnvs:
+def _own(name: str, num_envs: int, kwargs: dict[str, Any], how: dict[str, Any]) -> DeviceEnvs | HostEnvs:
     thing = load_object(name, "the environment")
-    return _named(_from_object(thing, num_envs, workers, kwargs, name, log_info), name)
+    return _named(_from_object(thing, num_envs, kwargs, name, how), name)
 
 
 def _named(made: DeviceEnvs | HostEnvs, name: str) -> DeviceEnvs | HostEnvs:
@@ -155,6 +167,7 @@ def available() -> list[Available]:
     for family, (kind, package, names) in FAMILIES.items():
         installed = _installed(package)
         rows += [Available(f"{family}/{name}", family, kind, installed) for name in names]
+    rows += [Available(f"safe/{name}", "safe", "host", _installed("mujoco")) for name in VELOCITY]
     return rows + _gymnasium_rows()
 
 
@@ -168,7 +181,8 @@ def reward_threshold(name: str) -> float | None:
 
     family, _, rest = name.partition("/")
     spec = registry.get(rest if family in FAMILIES else name)
-    return None if spec is None or spec.reward_threshold is None else float(spec.reward_threshold)
+    free = spec is not None and family != "safe"  # within a limit it may be out of reach
+    return float(spec.reward_threshold) if free and spec.reward_threshold is not None else None
 
 
 def _gymnasium_rows() -> list[Available]:
@@ -225,11 +239,15 @@ def _compiled(name: str, kwargs: dict[str, Any]) -> Env | None:
         from steersman.envs.partial.finite import pomdp
 
         return _call(partial(pomdp, rest), kwargs, name)
+    if head == "safe" and rest not in VELOCITY and rest:
+        from steersman.envs.safe.tasks import task
+
+        return _call(task(rest), kwargs, name)
     return None
 
 
 def _from_object(
-    thing: Any, num_envs: int, workers: int, kwargs: dict[str, Any], label: str, log_info: Sequence[str]
+    thing: Any, num_envs: int, kwargs: dict[str, Any], label: str, how: dict[str, Any]
 ) -> DeviceEnvs | HostEnvs:
     import gymnasium
 
@@ -239,15 +257,28 @@ def _from_object(
     if isinstance(made, DeviceEnvs | HostEnvs):
         if made.num_envs != num_envs:
             raise UsageError(f"{label} was made with num_envs={made.num_envs}; asked for are {num_envs}.")
+        _check_made(made.spec, how["costs"])
         return made
     if not isinstance(made, gymnasium.Env | gymnasium.vector.VectorEnv):
-        return _vectorize(made, num_envs, workers)
+        return _vectorize(made, num_envs, how)
     from steersman.envs.host import gymnasium as host
 
     if made is thing or isinstance(made, gymnasium.vector.VectorEnv):  # the adapter says what it can do with one
-        return host.make(made, num_envs, workers=workers, log_info=log_info)
+        return host.make(made, num_envs, **how)
     made.close()  # it was made to see what it is; every member is made by the factory, where it will live
-    return host.make(partial(_made, thing, kwargs, label), num_envs, workers=workers, log_info=log_info)
+    return host.make(partial(_made, thing, kwargs, label), num_envs, **how)
+
+
+def _check_made(spec: EnvSpec, costs: Sequence[str]) -> None:
+    """Raise UsageError where environments that are made already lack costs that are asked for."""
+    from steersman.envs.host.costs import parsed
+
+    lacking = [one.name for one in parsed(costs) if one.name not in spec.cost_names]
+    if lacking:
+        raise UsageError(
+            f"{spec.id} was given as environments that are made already, without the cost {lacking[0]!r}. Make them "
+            "with steersman.envs.make(..., costs=[...]), or give a name or a function that makes one."
+        )
 
 
 def _made(thing: Any, kwargs: dict[str, Any], label: str) -> Any:
@@ -303,11 +334,12 @@ def _takes(factory: Callable[..., Any], label: str) -> str:
     return f"It takes {', '.join(names)}; give them as {here}."
 
 
-def _vectorize(env: Env, num_envs: int, workers: int) -> DeviceEnvs:
+def _vectorize(env: Env, num_envs: int, how: dict[str, Any]) -> DeviceEnvs:
+    from steersman.envs.costs import with_comparisons
     from steersman.vector import vectorize
 
-    _no_workers(env.spec.id, workers)
-    return vectorize(env, num_envs)
+    _no_workers(env.spec.id, how["workers"])
+    return vectorize(with_comparisons(env, how["costs"]), num_envs)
 
 
 def _no_workers(name: str, workers: int) -> None:

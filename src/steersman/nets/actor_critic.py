@@ -25,7 +25,8 @@ class ActorCritic(eqx.Module):
     """``obs -> (distribution over actions, value)`` for one observation; ``vmap`` it over a batch.
 
     Two trunks (encoder, then MLP), one each for policy and value, or one for both (``share_trunk``). policy_sees,
-    value_sees: the keys of a Dict observation that each reads; none: all.
+    value_sees: the keys of a Dict observation that each reads; none: all. value_shape: of the value, a scalar, or
+    (1 + C,) of the reward and of costs.
     """
 
     policy_encoder: Encoder
@@ -50,6 +51,7 @@ class ActorCritic(eqx.Module):
         state_dependent_std: bool = False,
         policy_sees: Sequence[str] = (),
         value_sees: Sequence[str] = (),
+        value_shape: tuple[int, ...] = (),
         key: Key,
     ):
         keys = jax.random.split(key, 6)
@@ -66,7 +68,7 @@ class ActorCritic(eqx.Module):
         self.policy_head = PolicyHead(
             width, spec.action_space, log_std_init=log_std_init, state_dependent_std=state_dependent_std, key=keys[4]
         )
-        self.value_head = ValueHead(width, key=keys[5])
+        self.value_head = ValueHead(width, value_shape, key=keys[5])
 
     def __call__(self, obs: PyTree) -> tuple[Any, jax.Array]:
         features = self.policy_trunk(self.policy_encoder(obs))
@@ -78,11 +80,12 @@ class ActorCritic(eqx.Module):
     def streams(self, obs: PyTree) -> tuple[jax.Array, jax.Array]:
         """V and, for the advantage, the policy's logits less their mean, ``[A]``: exp of them is the policy.
 
-        Raises UsageError where the policy is not over one set of actions.
+        V is the reward's where there are others. Raises UsageError where the policy is not over one set of actions.
         """
         distribution, value = self(obs)
         if not isinstance(distribution, Categorical):
             raise UsageError(
                 f"Streams are of actions one can count (Discrete); this policy is a {type(distribution).__name__}."
             )
+        value = value[0] if self.value_head.shape else value
         return value, distribution.logits - distribution.logits.mean()

@@ -84,12 +84,15 @@ class PolicyHead(eqx.Module):
 
 
 class ValueHead(eqx.Module):
-    """Features ``[F]`` -> the value, a scalar."""
+    """Features ``[F]`` -> the value, a scalar; of several signals theirs, ``shape``."""
 
     linear: Linear
+    shape: tuple[int, ...] = eqx.field(static=True)
 
-    def __init__(self, in_size: int, *, key: Key):
-        self.linear = orthogonal_linear(in_size, 1, key, gain=1.0)
+    def __init__(self, in_size: int, shape: tuple[int, ...] = (), *, key: Key):
+        self.linear = orthogonal_linear(in_size, math.prod(shape), key, gain=1.0)
+        self.shape = shape
 
     def __call__(self, features: jax.Array) -> jax.Array:
-        return self.linear(features)[0]
+        out = self.linear(features)
+        return out if self.shape else out[0]

@@ -56,7 +56,8 @@ def collect(
         place = environment_of(opened.config, environment, run)
         run_folder.warn(opened.warning)
         policy = load(run, best=best, seed_index=seed_index, algorithm=algorithm, network=network)
-        made = envs.make(place, fixed_size(place) or min(num_envs, steps))
+        costs = opened.config["run"].get("costs", ())
+        made = envs.make(place, fixed_size(place) or min(num_envs, steps), costs=costs)
         try:
             check_same_spaces(policy.spec, made.spec)
             rollout = _play(policy, made, -(-steps // made.num_envs), seed, explore)

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from steersman.envs.host.costs import parsed
+from steersman.envs.safe.names import original
 from steersman.errors import UsageError, nearest
 
 if TYPE_CHECKING:
@@ -54,6 +56,9 @@ class RunConfig:
     """Episodes of the final evaluation, per seed."""
     log_info: tuple[str, ...] = ()
     """Entries of info, numbers, whose values at the end of an episode are logged; is_success always is."""
+    costs: tuple[str, ...] = ()
+    """Comparisons that make a step cost 1 where they hold, [NAME =] ENTRY [INDEX] > NUMBER, as in 'x_velocity > 3.2' of
+    an entry of info, 'abs(obs[0]) > 0.5' of the observation; they come after the environment's own costs."""
     tensorboard: bool = False
     """Write TensorBoard events too (extra: tensorboard)."""
     wandb: str | None = None
@@ -72,6 +77,7 @@ class RunConfig:
         taken = [n for n in self.log_info if n in ("return", "length", "cost") or n.startswith("cost_")]
         if taken:
             raise UsageError(f"log_info = {taken[0]}; the {taken[0]} of an episode is in every row already.")
+        parsed(self.costs)
         if self.seed + self.seeds > 2**32:
             raise UsageError(f"seed = {self.seed}; seeds go up to {2**32 - 1}.")
 
@@ -91,14 +97,14 @@ def presets(algorithm: str | Algorithm) -> dict[str, dict[str, Any]]:
 
 
 def preset_for(algorithm: str | Algorithm, environment: Any) -> dict[str, Any]:
-    """The preset of an environment; the original behind ``gymnasium/`` shares its twin's. {} if there is none.
+    """The preset of an environment; one of ``gymnasium/`` or ``safe/`` shares its original's. {} if there is none.
 
     Arguments that follow the name (``,key=value``) are left aside.
     """
     if not isinstance(environment, str):
         return {}
     known, name = presets(algorithm), environment.partition(",")[0]
-    return dict(known.get(name) or known.get(name.removeprefix("gymnasium/")) or {})
+    return dict(known.get(name) or known.get(original(name) or name.removeprefix("gymnasium/")) or {})
 
 
 # What other libraries (Stable-Baselines3, CleanRL, rejax) call our settings.
@@ -291,7 +297,7 @@ def _plain(field: dataclasses.Field[Any], value: Any) -> Any:
             return value
         case "str", os.PathLike():
             return os.fspath(value)
-        case "int" | "float", bool():
+        case (("int" | "float" | "tuple[float, ...]"), bool()):
             pass
         case ("int", int()) | ("float", int() | float()):
             return value
@@ -301,12 +307,17 @@ def _plain(field: dataclasses.Field[Any], value: Any) -> Any:
             return tuple(value)
         case "tuple[int, ...]", int():
             return (value,)
+        case "tuple[float, ...]", int() | float():
+            return (value,)
+        case "tuple[float, ...]", list() | tuple() if not any(isinstance(v, str | bool) for v in value):
+            return tuple(value)
         case "tuple[str, ...]", str():
             return (value,)
         case "tuple[str, ...]", list() | tuple() if all(isinstance(v, str) for v in value):
             return tuple(dict.fromkeys(value))
     kinds = {
         "tuple[str, ...]": "some names",
+        "tuple[float, ...]": "some numbers, as in (25, 10)",
         "int": "a whole number",
         "float": "a number",
         "bool": "True or False",

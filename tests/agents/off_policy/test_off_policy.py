@@ -460,6 +460,8 @@ def test_hindsight_needs_goals_a_clock_and_a_reward():
         entry.factory(config, spec_of())
     with pytest.raises(UsageError, match="n_step = 2 must be 1"):
         entry.factory(entry.config(**TINY, hindsight=0.8, n_step=2), goal_spec())
+    with pytest.raises(UsageError, match=r"knows no costs for other goals; .* has costs \(wear\)"):
+        entry.factory(config, dataclasses.replace(goal_spec(), cost_names=("wear",)))
     unrewarded = dataclasses.replace(goal_spec(), goal_reward=None)
     agent = entry.factory(config, unrewarded)  # acting needs no reward: a loaded policy has none
     rollout = transitions_like(unrewarded, (4, 2))

@@ -942,7 +942,7 @@ def test_faulty_costs_of_a_vector_environment():
         play(lambda i, t: None if (i, t) == (1, 3) else 0.5, ends=3)  # in what is told of the end
     with pytest.raises(EnvironmentFault, match=r"member 0\) gave cost = .*1.0.* at step 2 .* had no costs"):
         play(lambda i, t: 1.0 if t == 2 else None)
-    with pytest.raises(EnvironmentFault, match=r"member 1\) returned NaN as its cost\[1\], at step 2"):
+    with pytest.raises(EnvironmentFault, match=r"member 1\) returned NaN as its cost_1, at step 2"):
         play(lambda i, t: np.array([0.0, np.nan if (i, t) == (1, 2) else 0.0]))
     with pytest.raises(EnvironmentFault, match=r"member 0\) gave cost = 'much' in its info at step 1"):
         play(lambda i, t: "much")

@@ -292,7 +292,7 @@ def test_damage_is_told(recorded, tmp_path):
 
 def test_costs_have_to_agree(recorded):
     with pytest.raises(UsageError, match=r"have 0 costs each; CartPole-v1 has 2"):
-        check_fits(recorded, replace(recorded.spec, num_costs=2))
+        check_fits(recorded, replace(recorded.spec, cost_names=("a", "b")))
 
 
 @pytest.mark.filterwarnings("default")  # Minari warns of what a dataset does not say of itself

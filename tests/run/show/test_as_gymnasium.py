@@ -8,7 +8,7 @@ from gymnasium import spaces
 from steersman import envs
 from steersman.envs.wrappers import PureEnv
 from steersman.errors import UsageError
-from steersman.run.show import frames, video
+from steersman.run.show import drawings, frames, video
 from steersman.run.show.as_gymnasium import DeviceStage, HostStage, stage
 from steersman.types import EnvSpec, TimeStep
 
@@ -74,6 +74,20 @@ def test_what_has_no_picture():
     assert stage("probe/action") is None
     with pytest.raises(UsageError, match="not one of Gymnasium's"):
         video.renderable("probe/action")
+
+
+@pytest.mark.parametrize("name", ["safe/gridworld", "safe/point-goal,hazards=1"])
+def test_tasks_with_costs_are_drawn(name):
+    env = video.renderable(name)
+    ends, drawn = lambda obs: np.full(env.action_space.shape, 1, env.action_space.dtype), []
+    for picture in video.host_frames(env, ends, steps=3):
+        drawn.append({tuple(colour) for colour in np.unique(picture.reshape(-1, 3), axis=0).tolist()})
+    assert len(drawn) == 4
+    assert drawn[0] == {drawings.PAPER, drawings.INK, drawings.DANGER, drawings.AIM}
+
+
+def test_twins_with_costs_are_drawn_as_their_originals():
+    assert video.renderable("safe/pendulum,limit=3").spec.id == "Pendulum-v1"
 
 
 def test_minatar_is_drawn():

@@ -110,6 +110,11 @@ def replayed(learner: BatchLearner, config: OffPolicyConfig, spec: EnvSpec) -> A
         horizon = spec.max_episode_steps
         if horizon is None:
             raise UsageError(f"hindsight needs episodes of a known greatest length; {spec.id} has no time limit.")
+        if spec.cost_names:
+            raise UsageError(
+                f"hindsight replaces the goals of steps, and knows no costs for other goals; {spec.id} has costs "
+                f"({', '.join(spec.cost_names)}). Leave out either."
+            )
         reward = spec.goal_reward or no_goal_reward(spec)
         memory = hindsight(*size, reward, horizon=horizon, fraction=config.hindsight, gamma=config.gamma)
     return with_replay(normalised(learner, config), memory, ratio=config.update_ratio)

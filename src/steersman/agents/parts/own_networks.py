@@ -185,12 +185,15 @@ def pair(thing: Any, what: str, names: str) -> str:
     return "" if fits else f"{what} gives {describe(thing)}, not a pair {names}"
 
 
-def actor_critic(methods: tuple[str, ...], spec: EnvSpec, module: Any, obs: PyTree, key: Key) -> str:
-    """``Wrong`` of obs -> (distribution, value)."""
+def actor_critic(
+    methods: tuple[str, ...], heads: tuple[int, ...], spec: EnvSpec, module: Any, obs: PyTree, key: Key
+) -> str:
+    """``Wrong`` of obs -> (distribution, value); heads: the value's shape."""
     out, problem = called(module, obs)
     if problem or (problem := pair(out, "it", "(distribution, value)")):
         return problem
-    return distribution(out[0], spec, key, methods) or numbers(out[1], (), "its value")
+    value = "its value, of the reward and of each cost," if heads else "its value"
+    return distribution(out[0], spec, key, methods) or numbers(out[1], heads, value)
 
 
 def policy(spec: EnvSpec, module: Any, obs: PyTree, key: Key) -> str:

@@ -18,7 +18,13 @@ from steersman.agents.parts.wrappers import LaggedState, ObservationNormState, R
 from steersman.errors import UsageError
 from steersman.types import Agent, Key, PerEnv, PyTree, Rollout
 
-ANEW = ("steps", "updates", "kl_coefficient", "traces")  # fields of a state that count or adapt as a run goes
+ANEW = (
+    "steps",
+    "updates",
+    "kl_coefficient",
+    "traces",
+    "constraint",
+)  # fields of a state that count or adapt as a run goes
 
 
 class _Learned:

@@ -12,6 +12,8 @@ Beside REINFORCE, one rung below: the critic's value stands for the rest of the 
 anywhere and updates come sooner; for that the gradient is unbiased only as far as V is right (or lambda = 1 and the cut
 is the episode's end).
 
+With ``cost_limit`` A_t is a mix of the reward's advantage and the costs' (``parts.constraint``).
+
 Details: gamma_t = 0 where the state is terminal, lambda_t = 0 where the clock cut the episode, V of the *true*
 successor; network, initialisation and Adam (eps 1e-5, the whole gradient's norm clipped) as PPO's, not A3C's RMSProp.
 """
@@ -25,6 +27,7 @@ import jax
 from steersman.agents.parts.algorithms import on_policy
 from steersman.agents.parts.checks import Rules
 from steersman.agents.parts.config import ActorCriticLossConfig
+from steersman.agents.parts.constraint import UNLIMITED, Constraint, ConstraintConfig, constraint_of
 from steersman.agents.parts.wrappers import normalised
 from steersman.agents.policy_gradient.common import (
     Estimate,
@@ -40,7 +43,7 @@ from steersman.types import Agent, EnvSpec, Rollout
 
 
 @dataclass(frozen=True)
-class A2CConfig(ActorCriticLossConfig, OnPolicyConfig):
+class A2CConfig(ConstraintConfig, ActorCriticLossConfig, OnPolicyConfig):
     """Settings of A2C."""
 
     unroll_length: int = 8
@@ -57,16 +60,15 @@ class A2CConfig(ActorCriticLossConfig, OnPolicyConfig):
     rules = Rules(at_least_one=("n_step",), fraction=("gae_lambda",))
 
 
-def estimator(config: A2CConfig) -> Estimate:
+def estimator(config: A2CConfig, constraint: Constraint = UNLIMITED) -> Estimate:
     """Advantages and value targets: lambda- or n-step returns, less V(obs)."""
 
     def estimate(rollout: Rollout, log_prob: jax.Array, v_tm1: jax.Array, v_t: jax.Array) -> Estimates:
         if config.n_step is None:
-            target = lambda_targets(rollout, v_t, config.gamma, config.gae_lambda)
+            target = lambda_targets(rollout, v_t, config.gamma, config.gae_lambda, constraint)
         else:
-            discount_t = returns.discounts(rollout.terminated, config.gamma)
-            lambda_t = returns.trace_decays(rollout.truncated, config.gae_lambda)
-            target = returns.n_step_returns(rollout.reward, discount_t, v_t, config.n_step, lambda_t)
+            r_t, discount_t, lambda_t = constraint.signals(rollout, config.gamma, config.gae_lambda)
+            target = returns.n_step_returns(r_t, discount_t, v_t, config.n_step, lambda_t)
         return Estimates(target - v_tm1, target)
 
     return estimate
@@ -78,10 +80,13 @@ def a2c(
     """A2C as an agent for an environment.
 
     network: ``(key, spec) -> module``, the module mapping one observation to ``(distribution, value)``; by default
-    ``nets.actor_critic.ActorCritic`` as the config says. Raises UsageError for actions that no policy head serves.
+    ``nets.actor_critic.ActorCritic`` as the config says. Raises UsageError for actions that no policy head serves, and
+    for limits that are not the environment's.
     """
-    make = network_maker("A2C", config, spec, network)
-    return normalised(policy_gradient_agent(config, make, estimator(config), budget), config)
+    constraint = constraint_of("A2C", config, spec)
+    make = network_maker("A2C", config, spec, network, heads=constraint.heads)
+    agent = policy_gradient_agent(config, make, estimator(config, constraint), budget, constraint)
+    return normalised(agent, config)
 
 
 ALGORITHM = on_policy(

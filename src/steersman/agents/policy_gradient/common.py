@@ -19,6 +19,7 @@ from steersman.agents.parts import config as groups
 from steersman.agents.parts import own_networks, training
 from steersman.agents.parts import remembering as parts
 from steersman.agents.parts.checks import check_network
+from steersman.agents.parts.constraint import UNLIMITED, Constraint, Limits
 from steersman.agents.parts.minibatches import standardise
 from steersman.agents.parts.training import Trained
 from steersman.errors import UsageError
@@ -76,6 +77,7 @@ class LearnerState(NamedTuple):
     params: PyTree  # the network
     optimiser: PyTree  # Adam's moments
     steps: jax.Array  # uint32, environment steps learned from
+    constraint: PyTree = ()  # with limits: CostState or ConstraintState
 
 
 def adam(config: OnPolicyConfig) -> training.Optimiser:
@@ -83,9 +85,9 @@ def adam(config: OnPolicyConfig) -> training.Optimiser:
     return training.adam(max_grad_norm=config.max_grad_norm, eps=1e-5)
 
 
-def start(config: OnPolicyConfig, params: PyTree) -> LearnerState:
+def start(config: OnPolicyConfig, params: PyTree, constraint: PyTree = ()) -> LearnerState:
     """The state before the first rollout."""
-    return LearnerState(*training.trained(adam(config), params), jnp.zeros((), jnp.uint32))
+    return LearnerState(*training.trained(adam(config), params), jnp.zeros((), jnp.uint32), constraint)
 
 
 def network_maker(
@@ -96,17 +98,19 @@ def network_maker(
     *,
     kl: bool = False,
     remembers: bool = True,
+    heads: tuple[int, ...] = (),
 ) -> Callable[[Key], PyTree]:
     """key -> the user's network, or ``ActorCritic`` as the config describes it. Raises UsageError for an action space
     that no policy head serves, and for a network that does not do.
 
-    kl: whether the policy's KL divergence is asked for. remembers: whether it may have a memory.
+    kl: whether the policy's KL divergence is asked for. remembers: whether it may have a memory. heads: the value's
+    shape (``Limits.heads``).
     """
     check_network(name, spec, network)
     parts.check_own(config, network)
     if network is not None:
         methods = (*own_networks.DISTRIBUTION, "kl") if kl else own_networks.DISTRIBUTION
-        wrong = partial(own_networks.actor_critic, methods, spec)
+        wrong = partial(own_networks.actor_critic, methods, heads, spec)
         return own_networks.own_network(name, spec, network, "obs -> (distribution, value)", wrong, remembers=remembers)
     apart = config.memory != "none" and not config.share_memory
     sees: Any = {"policy_sees": ["policy"], "value_sees": ["value"]} if apart else {}
@@ -117,6 +121,7 @@ def network_maker(
             **settings,
             **sees,
             share_trunk=config.share_trunk,
+            value_shape=heads,
             log_std_init=config.log_std_init,
             state_dependent_std=config.state_dependent_std,
             key=key,
@@ -138,7 +143,7 @@ def act(state: Any, carry: PyTree, obs: PyTree, first: jax.Array, key: Key, *, e
 
 
 def evaluate(params: PyTree, rollout: Rollout) -> tuple[Any, jax.Array, jax.Array]:
-    """The policy's distributions, V(obs) and V(next_obs), all [T, B], each in one batch."""
+    """The policy's distributions, V(obs) and V(next_obs), each in one batch: [T, B]; V with limits [T, B, 1 + C]."""
     return evaluated(params, rollout)[:3]
 
 
@@ -150,14 +155,16 @@ def evaluated(params: PyTree, rollout: Rollout) -> tuple[Any, jax.Array, jax.Arr
     return policy, v_tm1, batched(seen.next_obs)[1], carries
 
 
-def lambda_targets(rollout: Rollout, v_t: jax.Array, gamma: Scalar, lambda_: Scalar) -> jax.Array:
-    """The critic's targets G [T, B], lambda-returns; minus V(obs) they are GAE."""
-    discount_t = returns.discounts(rollout.terminated, gamma)
-    return returns.lambda_returns(rollout.reward, discount_t, v_t, returns.trace_decays(rollout.truncated, lambda_))
+def lambda_targets(
+    rollout: Rollout, v_t: jax.Array, gamma: Scalar, lambda_: Scalar, limits: Limits = UNLIMITED
+) -> jax.Array:
+    """The critic's targets G, lambda-returns of v_t's shape; minus V(obs) they are GAE."""
+    r_t, discount_t, lambda_t = limits.signals(rollout, gamma, lambda_)
+    return returns.lambda_returns(r_t, discount_t, v_t, lambda_t)
 
 
 class Estimates(NamedTuple):
-    """What the actor and the critic learn from a rollout, each [T, B]."""
+    """What the actor and the critic learn from a rollout, each [T, B]; with limits [T, B, 1 + C] but for the weight."""
 
     advantage: jax.Array
     target: jax.Array | None  # of V(obs); None: the critic does not learn
@@ -169,21 +176,25 @@ Estimate = Callable[
 ]  # (rollout, log pi(a|s), V(obs), V(next_obs))
 
 
-def policy_gradient_loss(config: Any, estimate: Estimate) -> Callable[[PyTree, Rollout], tuple[jax.Array, Metrics]]:
+def policy_gradient_loss(
+    config: Any, estimate: Estimate, constraint: Constraint = UNLIMITED
+) -> Callable[..., tuple[jax.Array, Metrics]]:
     """``loss(params, rollout)`` = mean over [T, B] of weight [-log pi(a|s) A + c_v (V - G)^2 / 2 - c_e entropy].
 
     No gradient flows through the estimates. config has value_coefficient, entropy_coefficient, normalize_advantages.
+    With limits the loss takes the constraint's state too: A is the mix, and every head of V has a term.
     """
 
-    def loss(params: PyTree, rollout: Rollout) -> tuple[jax.Array, Metrics]:
+    def loss(params: PyTree, rollout: Rollout, limits: PyTree = ()) -> tuple[jax.Array, Metrics]:
         policy, value, next_value = evaluate(params, rollout)
         log_prob = policy.log_prob(rollout.action)
         advantage, target, weight = estimate(rollout, *jax.lax.stop_gradient((log_prob, value, next_value)))
+        advantage = constraint.mixed(limits, advantage)
         if config.normalize_advantages:
             advantage = standardise(advantage, weight)
         mean = lambda x: (x if weight is None else weight * x).mean()
         policy_loss = mean(surrogates.policy_gradient_loss(log_prob, advantage))
-        value_loss = jnp.zeros(()) if target is None else mean(surrogates.value_loss(value, target))
+        value_loss = jnp.zeros(()) if target is None else mean(constraint.summed(surrogates.value_loss(value, target)))
         entropy = mean(policy.entropy())
         total = policy_loss + config.value_coefficient * value_loss - config.entropy_coefficient * entropy
         return total, {"loss": total, "policy_loss": policy_loss, "value_loss": value_loss, "entropy": entropy}
@@ -192,22 +203,27 @@ def policy_gradient_loss(config: Any, estimate: Estimate) -> Callable[[PyTree, R
 
 
 def policy_gradient_agent(
-    config: Any, make: Callable[[Key], PyTree], estimate: Estimate, budget: int | None = None
+    config: Any,
+    make: Callable[[Key], PyTree],
+    estimate: Estimate,
+    budget: int | None = None,
+    constraint: Constraint = UNLIMITED,
 ) -> Agent:
     """An agent that takes one Adam step down ``policy_gradient_loss`` on each rollout.
 
     make: key -> the network, a module ``obs -> (distribution, value)``.
     """
-    optimiser, loss = adam(config), policy_gradient_loss(config, estimate)
+    optimiser, loss = adam(config), policy_gradient_loss(config, estimate, constraint)
 
     def init(key: Key, first_rollout: Rollout) -> LearnerState:
-        return start(config, make(key))
+        return start(config, make(key), constraint.begin(first_rollout))
 
     def update(state: LearnerState, rollout: Rollout, key: Key) -> tuple[LearnerState, Metrics]:
         rate = training.annealed(config, budget, state.steps)
+        limits, told = constraint.moved(state.constraint, rollout)
         net = Trained(state.params, state.optimiser)
-        net, metrics, norm = training.descend(optimiser, loss, net, rate, rollout)
-        after = LearnerState(*net, training.counted(state.steps, rollout))
-        return after, metrics | {"grad_norm": norm, "learning_rate": rate}
+        net, metrics, norm = training.descend(optimiser, loss, net, rate, rollout, limits)
+        after = LearnerState(*net, training.counted(state.steps, rollout), limits)
+        return after, metrics | told | {"grad_norm": norm, "learning_rate": rate}
 
     return Agent(init, parts.beginner(make), act, update)

@@ -10,6 +10,10 @@ One update, from a rollout of T steps of B environments collected by the policy 
    penalty:  surrogate = ratio A - beta KL(pi_old, pi); after the update beta doubles where KL > 1.5 target and halves
              where KL < target / 1.5.
 
+With ``cost_limit`` (PPO-Lagrangian; ``parts.constraint``) the multipliers move first, by the episodes that ended in the
+rollout; V has a head for each cost, the same recursion gives each its advantage, and A is their mix
+(A_r - sum lambda_i A_i) / (1 + sum lambda_i), standardised after mixing.
+
 Details that decide returns (Huang et al. 2022, "The 37 implementation details of PPO"):
 orthogonal initialisation, gain sqrt(2) hidden, 0.01 policy head, 1 value head, zero biases; separate tanh trunks for
 vectors, the Nature CNN for images; Adam with eps 1e-5; the whole gradient's norm clipped; linear decay of learning rate
@@ -34,6 +38,7 @@ from steersman.agents.parts import training
 from steersman.agents.parts.algorithms import on_policy, whole_minibatches
 from steersman.agents.parts.checks import Rules
 from steersman.agents.parts.config import ActorCriticLossConfig, EpochsConfig
+from steersman.agents.parts.constraint import ConstraintConfig, constraint_of
 from steersman.agents.parts.minibatches import epochs, standardise
 from steersman.agents.parts.remembering import beginner, seen_again, shuffled_sequences
 from steersman.agents.parts.wrappers import normalised
@@ -45,7 +50,7 @@ from steersman.types import Agent, EnvSpec, Key, Metrics, PyTree, Rollout
 
 
 @dataclass(frozen=True)
-class PPOConfig(EpochsConfig, ActorCriticLossConfig, OnPolicyConfig):
+class PPOConfig(EpochsConfig, ConstraintConfig, ActorCriticLossConfig, OnPolicyConfig):
     """Settings of PPO."""
 
     unroll_length: int = 256
@@ -89,6 +94,7 @@ class PPOState(NamedTuple):
     optimiser: PyTree  # Adam's moments
     kl_coefficient: jax.Array  # beta
     steps: jax.Array  # uint32, environment steps learned from
+    constraint: PyTree = ()  # with limits: ConstraintState
 
 
 class Batch(NamedTuple):
@@ -98,7 +104,7 @@ class Batch(NamedTuple):
     action: PyTree
     log_prob: jax.Array  # under pi_old
     old_policy: Any  # pi_old's distribution; () unless the objective is penalty
-    old_value: jax.Array
+    old_value: jax.Array  # with limits [..., 1 + C], as V and G are
     advantage: jax.Array
     target: jax.Array  # G
     recall: Any = ()  # of a network with memory, in a minibatch
@@ -110,21 +116,24 @@ def ppo(
     """PPO as an agent for an environment.
 
     network: ``(key, spec) -> module``, the module mapping one observation to ``(distribution, value)``; by default
-    ``nets.actor_critic.ActorCritic`` as the config says. Raises UsageError for actions that no policy head serves.
+    ``nets.actor_critic.ActorCritic`` as the config says. Raises UsageError for actions that no policy head serves, and
+    for limits that are not the environment's.
     """
     adam, penalty = common.adam(config), config.objective == "penalty"
-    make_network = common.network_maker("PPO", config, spec, network, kl=penalty)
+    constraint = constraint_of("PPO", config, spec)
+    make_network = common.network_maker("PPO", config, spec, network, kl=penalty, heads=constraint.heads)
 
     def init(key: Key, first_rollout: Rollout) -> PPOState:
-        net = training.trained(adam, make_network(key))
-        return PPOState(*net, jnp.asarray(config.kl_coefficient, jnp.float32), jnp.zeros((), jnp.uint32))
+        net, beta = training.trained(adam, make_network(key)), jnp.asarray(config.kl_coefficient, jnp.float32)
+        return PPOState(*net, beta, jnp.zeros((), jnp.uint32), constraint.begin(first_rollout))
 
-    def prepare(params: PyTree, rollout: Rollout) -> tuple[Batch, PyTree]:
+    def prepare(params: PyTree, rollout: Rollout, limits: PyTree) -> tuple[Batch, PyTree]:
         policy, v_tm1, v_t, carries = common.evaluated(params, rollout)
-        target = common.lambda_targets(rollout, v_t, config.gamma, config.gae_lambda)
+        target = common.lambda_targets(rollout, v_t, config.gamma, config.gae_lambda, constraint)
+        advantage = constraint.mixed(limits, target - v_tm1)
         old_policy = policy if penalty else ()
         log_prob = rollout.extras["log_prob"]
-        return Batch(rollout.obs, rollout.action, log_prob, old_policy, v_tm1, target - v_tm1, target), carries
+        return Batch(rollout.obs, rollout.action, log_prob, old_policy, v_tm1, advantage, target), carries
 
     def loss(params: PyTree, batch: Batch, clip: jax.Array, beta: jax.Array) -> tuple[jax.Array, Metrics]:
         policy, value = jax.vmap(params)(seen_again(params, batch.recall, batch.obs, batch.action))
@@ -135,7 +144,8 @@ def ppo(
             policy_loss, kl = surrogates.ppo_penalty_loss(log_ratio, batch.advantage, exact, beta).mean(), exact.mean()
         else:
             policy_loss = surrogates.ppo_clip_loss(log_ratio, batch.advantage, clip).mean()
-        value_loss = surrogates.clipped_value_loss(value, batch.old_value, batch.target, config.value_clip).mean()
+        errors = surrogates.clipped_value_loss(value, batch.old_value, batch.target, config.value_clip)
+        value_loss = constraint.summed(errors).mean()
         entropy = policy.entropy().mean()
         total = policy_loss + config.value_coefficient * value_loss - config.entropy_coefficient * entropy
         metrics = {"loss": total, "policy_loss": policy_loss, "value_loss": value_loss, "entropy": entropy, "kl": kl}
@@ -144,7 +154,8 @@ def ppo(
     def update(state: PPOState, rollout: Rollout, key: Key) -> tuple[PPOState, Metrics]:
         rate = training.annealed(config, budget, state.steps)
         clip = config.clip * (training.remaining(budget, state.steps) if config.anneal_clip else jnp.ones(()))
-        whole = None if config.recompute_advantages else prepare(state.params, rollout)
+        limits, told = constraint.moved(state.constraint, rollout)
+        whole = None if config.recompute_advantages else prepare(state.params, rollout, limits)
 
         def step(carry: tuple[training.Trained, jax.Array], batch: Batch):
             net, going = carry
@@ -155,7 +166,7 @@ def ppo(
             return (after, going), metrics | {"grad_norm": norm}
 
         def minibatches(carry: tuple[training.Trained, jax.Array], key: Key) -> Batch:
-            batch, carries = prepare(carry[0].network, rollout) if whole is None else whole
+            batch, carries = prepare(carry[0].network, rollout, limits) if whole is None else whole
             batch, recall = shuffled_sequences(
                 key, batch, rollout, carries, config.num_minibatches, config.sequence_length
             )
@@ -171,8 +182,8 @@ def ppo(
             kl = shards.cross_mean(metrics["kl"][-1].mean())
             beta = surrogates.adapt_kl_coefficient(beta, kl, config.kl_target)
         metrics = {name: value.mean() for name, value in metrics.items()}
-        metrics |= {"learning_rate": rate, "kl_coefficient": beta, "stopped_early": ~going}
-        return PPOState(*training.unpacked(net), beta, training.counted(state.steps, rollout)), metrics
+        metrics |= told | {"learning_rate": rate, "kl_coefficient": beta, "stopped_early": ~going}
+        return PPOState(*training.unpacked(net), beta, training.counted(state.steps, rollout), limits), metrics
 
     return normalised(Agent(init, beginner(make_network), common.act, update), config)
 

@@ -15,18 +15,27 @@ from gymnasium.envs.registration import EnvSpec as GymnasiumSpec
 from steersman.envs.classic import TWINS
 from steersman.envs.host import gymnasium_ids, trial
 from steersman.envs.host.contract import MASK, leaves_of
+from steersman.envs.host.costs import compared, parsed
 from steersman.envs.host.members import Block, Factory, Look, Members
 from steersman.envs.host.timesteps import Bookkeeper, action_guard, flatten, member_seeds
 from steersman.episodes import logged_names
 from steersman.errors import UsageError
 from steersman.spaces import canonical_action_space, inside_space, native_map
-from steersman.types import EnvSpec, HostEnvs, PyTree, TimeStep
+from steersman.types import EnvSpec, HostEnvs, PyTree, TimeStep, cost_names
 
 if TYPE_CHECKING:
     from steersman.envs.host.workers import Crew
 
 
-def make(environment: Any, num_envs: int, *, workers: int = 0, log_info: Sequence[str] = (), **kwargs: Any) -> HostEnvs:
+def make(
+    environment: Any,
+    num_envs: int,
+    *,
+    workers: int = 0,
+    log_info: Sequence[str] = (),
+    costs: Sequence[str] = (),
+    **kwargs: Any,
+) -> HostEnvs:
     """``num_envs`` Gymnasium environments side by side.
 
     environment: an id (``HalfCheetah-v5``, ``ALE/Pong-v5``, ``package.module:Own-v0``), a function or class that makes
@@ -35,6 +44,7 @@ def make(environment: Any, num_envs: int, *, workers: int = 0, log_info: Sequenc
         on it. With as many workers as members this process steps none, so no simulator can take it down.
     log_info: numbers in the environments' infos that are wanted of the last step of each episode, beside is_success:
         then the TimeStep's info has them, [B].
+    costs: comparisons (``host.costs``), each a further cost of a step.
     kwargs: the environment's own arguments, and Gymnasium's ``render_mode`` and ``max_episode_steps``.
 
     Raises UsageError for unknown ids (with the nearest), simulators that are not installed, spaces nobody can act in or
@@ -54,23 +64,22 @@ def make(environment: Any, num_envs: int, *, workers: int = 0, log_info: Sequenc
     if isinstance(environment, gymnasium.vector.VectorEnv):
         from steersman.envs.host.gymnasium_vector import VectorEnvs
 
-        return VectorEnvs(environment, num_envs, log_info=log_info)
+        return VectorEnvs(environment, num_envs, log_info=log_info, costs=costs)
     if isinstance(environment, gymnasium.Env):
         if num_envs != 1:
             raise UsageError(
                 f"One {environment} cannot be {num_envs} environments side by side. Give a function that makes a new "
                 "one, such as `lambda: MyEnv()`, or num_envs=1."
             )
-        return GymnasiumEnvs([lambda: environment], log_info=log_info)
+        return GymnasiumEnvs([lambda: environment], log_info=log_info, costs=costs)
+    how: Any = {"workers": workers, "log_info": log_info, "costs": costs}
     if isinstance(environment, str | GymnasiumSpec):
         spec = gymnasium_ids.find(environment) if isinstance(environment, str) else environment
         id = f"gymnasium/{spec.id}" if spec.id in TWINS else spec.id
-        return GymnasiumEnvs(
-            [gymnasium_ids.factory(spec, kwargs)] * num_envs, workers=workers, id=id, log_info=log_info
-        )
+        return GymnasiumEnvs([gymnasium_ids.factory(spec, kwargs)] * num_envs, id=id, **how)
     if callable(environment):
         one: Any = partial(environment, **kwargs) if kwargs else environment
-        return GymnasiumEnvs([one] * num_envs, workers=workers, log_info=log_info)
+        return GymnasiumEnvs([one] * num_envs, **how)
     raise UsageError(f"{environment!r} is neither a Gymnasium id nor an environment nor a function that makes one.")
 
 
@@ -84,8 +93,16 @@ class GymnasiumEnvs(HostEnvs):
     """
 
     def __init__(
-        self, factories: Sequence[Factory], *, workers: int = 0, id: str | None = None, log_info: Sequence[str] = ()
+        self,
+        factories: Sequence[Factory],
+        *,
+        workers: int = 0,
+        id: str | None = None,
+        log_info: Sequence[str] = (),
+        costs: Sequence[str] = (),
     ):
+        comparisons = parsed(costs)
+        factories = [compared(factory, comparisons) for factory in factories]
         self.num_envs, self._factories, self._log = len(factories), factories, logged_names(log_info)
         if workers:
             from steersman.envs.host.workers import Workers
@@ -99,12 +116,14 @@ class GymnasiumEnvs(HostEnvs):
             look = _one_look(looks)
             native, mask = _with_mask(look)
             inside, canonical = inside_space(native), canonical_action_space(look.action_space)
-            name, limit, costs = id or look.name, look.max_episode_steps, look.costs
-            self.spec = EnvSpec(name, inside, canonical, look.action_space, limit, costs, native)
+            name, limit = id or look.name, look.max_episode_steps
+            names = (*cost_names(look.costs - len(look.named)), *look.named)
+            self.spec = EnvSpec(name, inside, canonical, look.action_space, limit, names, native)
             leaves, actions = leaves_of(native, inside), leaves_of(look.action_space, look.action_space)
-            self._layout = {"obs": leaves, "action": actions, "mask": mask, "costs": costs, "log": tuple(self._log)}
+            told = {"mask": mask, "costs": look.costs, "log": tuple(self._log)}
+            self._layout = {"obs": leaves, "action": actions, **told}
             if isinstance(self._members, Members):
-                self._block = Block.allocate(leaves, self.num_envs, costs, len(self._log))
+                self._block = Block.allocate(leaves, self.num_envs, look.costs, len(self._log))
                 self._members.attach(leaves, actions, mask, self._block, self._log)
             else:
                 self._attach_workers(workers)

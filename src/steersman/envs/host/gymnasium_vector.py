@@ -10,14 +10,16 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
+from gymnasium.vector.utils import iterate
 
 from steersman.envs.host import contract
 from steersman.envs.host.contract import Leaf, leaves_of
+from steersman.envs.host.costs import charges, parsed
 from steersman.envs.host.timesteps import Bookkeeper, action_guard, logged_at_ends, member_seeds
 from steersman.episodes import logged_names
 from steersman.errors import EnvironmentFault, UsageError
 from steersman.spaces import canonical_action_space, inside_space, native_map
-from steersman.types import EnvSpec, HostEnvs, PyTree, TimeStep
+from steersman.types import EnvSpec, HostEnvs, PyTree, TimeStep, cost_names
 
 
 class VectorEnvs(HostEnvs):
@@ -28,7 +30,14 @@ class VectorEnvs(HostEnvs):
     of members.
     """
 
-    def __init__(self, envs: gymnasium.vector.VectorEnv, num_envs: int, *, log_info: Sequence[str] = ()):
+    def __init__(
+        self,
+        envs: gymnasium.vector.VectorEnv,
+        num_envs: int,
+        *,
+        log_info: Sequence[str] = (),
+        costs: Sequence[str] = (),
+    ):
         id = envs.spec.id if envs.spec is not None else type(envs.unwrapped).__name__
         mode = envs.metadata.get("autoreset_mode")
         named = getattr(mode, "name", mode)
@@ -45,8 +54,10 @@ class VectorEnvs(HostEnvs):
         limit = envs.spec.max_episode_steps if envs.spec is not None else None
         self.num_envs, self._log = num_envs, logged_names(log_info)
         canonical = canonical_action_space(actions)
-        self._id, self._envs, self._native_space = id, envs, native
-        self.spec = EnvSpec(id, inside, canonical, actions, limit, self._try_costs(), native)
+        self._id, self._envs, self._native_space, self._compared = id, envs, native, parsed(costs)
+        self._own_costs = self._try_costs()
+        names = (*cost_names(self._own_costs), *(one.name for one in self._compared))
+        self.spec = EnvSpec(id, inside, canonical, actions, limit, names, native)
         self._native, self._leaves = native_map(actions), leaves_of(native, inside)
         self._book = Bookkeeper(self.spec, num_envs, self._leaves)
         self._guard, self._ready = action_guard(self.spec, num_envs), False
@@ -70,7 +81,7 @@ class VectorEnvs(HostEnvs):
             final, ended = [x.copy() for x in leaves], np.flatnonzero(terminated | truncated)
             self._put_final(final, infos, ended)
             logged = logged_at_ends(self._id, lambda i: _info_of(infos, i, True), self._log, terminated | truncated)
-        told: Any = {"costs": self._costs(infos, ended), "logged": logged}
+        told: Any = {"costs": self._costs(obs, infos, ended), "logged": logged}
         return self._book.step(leaves, np.asarray(reward, np.float64), terminated, truncated, final, action, **told)
 
     def render(self) -> Any:
@@ -89,27 +100,39 @@ class VectorEnvs(HostEnvs):
             raise EnvironmentFault(f"{self._id} raised {type(error).__name__} in step: {error}") from error
 
     def _try_costs(self) -> int:
-        """How many costs a step of member 0 has, by one step of all members."""
+        """How many costs a step of member 0 has of its own, by one step of all members."""
         self._envs.reset(seed=0)
-        *_, terminated, truncated, infos = self._step(contract.some_action(self._envs.action_space))
+        obs, _, terminated, truncated, infos = self._step(contract.some_action(self._envs.action_space))
         info = _info_of(infos, 0, bool(terminated[0] or truncated[0]))
         costs = contract.costs_in(info)
         if costs is None:
             raise contract.wrong_costs(f"{self._id} (member 0)", info, 1)
+        self._compare(obs, infos, np.flatnonzero(np.asarray(terminated) | np.asarray(truncated)))
         return costs
 
-    def _costs(self, infos: dict[str, Any], ended: np.ndarray) -> np.ndarray | None:
+    def _costs(self, obs: Any, infos: dict[str, Any], ended: np.ndarray) -> np.ndarray | None:
         """The costs of this step [B, C]."""
-        count, over = self.spec.num_costs, set(ended.tolist())
+        count, over = self._own_costs, set(ended.tolist())
+        compared = self._compare(obs, infos, ended)
         if not count and "cost" not in infos and "cost" not in infos.get("final_info", ()):
-            return None
+            return compared if self._compared else None
         costs = np.zeros((self.num_envs, count))
         for i in range(self.num_envs):
             info = _info_of(infos, i, i in over)
             if contract.costs_in(info) != count:
                 raise contract.wrong_costs(f"{self._id} (member {i})", info, self._book.step_of(i), count)
             costs[i] = info.get("cost", ())
-        return costs
+        return np.concatenate([costs, compared], axis=1)
+
+    def _compare(self, obs: Any, infos: dict[str, Any], ended: np.ndarray) -> np.ndarray:
+        """What the comparisons say of each member's own step [B, comparisons]."""
+        if not self._compared:
+            return np.zeros((self.num_envs, 0))
+        rows = dict(enumerate(iterate(self._envs.observation_space, obs)))
+        last = _rows(self._native_space, infos.get("final_obs"), self.num_envs, ended.tolist()) or []
+        own, over = rows | dict(zip(ended.tolist(), last, strict=False)), set(ended.tolist())
+        infos_of = [_info_of(infos, i, i in over) for i in range(self.num_envs)]
+        return np.array([charges(self._compared, self._id, own[i], None, infos_of[i]) for i in range(self.num_envs)])
 
     def _arrays(self, obs: Any, where: str) -> list[np.ndarray]:
         """Arrays of our own, in the inside form."""

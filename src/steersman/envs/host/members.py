@@ -10,8 +10,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
-from functools import reduce
+from functools import partial, reduce
 from operator import index
 from typing import Any, NamedTuple
 
@@ -22,6 +21,7 @@ from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker, TimeLimit
 
 from steersman.envs.host import contract
 from steersman.envs.host.contract import Leaf
+from steersman.envs.host.costs import InfoCosts, names_of
 from steersman.errors import EnvironmentFault, UsageError, raised_at
 
 Factory = Callable[[], gymnasium.Env]
@@ -41,6 +41,7 @@ class Look(NamedTuple):
     max_episode_steps: int | None
     mask: bool  # infos carry an action_mask
     costs: int  # how many, infos of step carry
+    named: tuple[str, ...]  # the last of them: ``InfoCosts`` knows their names
 
 
 class Block(NamedTuple):
@@ -130,16 +131,20 @@ class Members:
         limit = self._limits[0] if self._limits[0] != math.inf else (spec.max_episode_steps if spec else None)
         limit = None if limit is None else int(limit)
         costs = self._try_costs(given)
-        return Look(self.name, env.observation_space, env.action_space, limit, mask, costs)
+        return Look(self.name, env.observation_space, env.action_space, limit, mask, costs, names_of(env))
 
     def _try_costs(self, start: Any) -> int:
         """How many costs a step of the first member has, by one step after ``start``, what its reset gave."""
         info: Any = {}
-        with suppress(Exception, SystemExit):  # a step that fails does so again in earnest, and is named then
+        try:
             action = contract.some_action(self.envs[0].action_space, *start)
             began = time.perf_counter()
             info = self._steps[0](action)[4]
             self.step_seconds = time.perf_counter() - began
+        except UsageError:  # of costs that are asked for and not there
+            raise
+        except (Exception, SystemExit):  # a step that fails does so again in earnest, and is named then
+            return len(names_of(self.envs[0]))
         costs = contract.costs_in(info) if isinstance(info, dict) else 0
         if costs is None:
             raise contract.wrong_costs(self._label(0), info, 1)
@@ -354,6 +359,9 @@ def _bare(env: gymnasium.Env) -> tuple[Callable[[Any], Any], int | None]:
     for each of them. ``reset``, ``render`` and ``close`` go through all wrappers.
     """
     limit = None
+    if type(env) is InfoCosts:
+        step, limit = _bare(env.env)
+        return partial(env.charged, step), limit
     if type(env) is TimeLimit:
         limit = env._max_episode_steps
         env = env.env

@@ -105,6 +105,7 @@ class Bookkeeper:
         self._tree = unflatten(spec.observation_space)
         self._single = len(leaves) == 1 and not leaves[0].path
         self._num_costs = spec.num_costs
+        self._cost_names = [name if name.startswith("cost") else f"cost {name!r}" for name in spec.cost_names]
         self._no_costs = np.zeros((num_envs, 0), np.float32)
         self._finite_costs = b"\1" * (num_envs * spec.num_costs)
         self._none = b"\1" * num_envs
@@ -174,7 +175,8 @@ class Bookkeeper:
             assert costs is not None
             costs32 = costs.astype(np.float32)
             if np.isfinite(costs32).tobytes() != self._finite_costs:
-                self._fault(costs32[:, 0] if self._num_costs == 1 else costs32, "cost", action)
+                wrong = int(np.argwhere(~np.isfinite(costs32))[0][1])
+                self._fault(costs32[:, wrong], self._cost_names[wrong], action)
             self._episode_costs += costs
             episode_cost = self._episode_costs.astype(np.float32)
         self._lengths += 1

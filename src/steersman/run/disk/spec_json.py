@@ -9,7 +9,7 @@ import numpy as np
 
 from steersman import spaces
 from steersman.errors import UsageError
-from steersman.types import EnvSpec, Rollout
+from steersman.types import EnvSpec, Rollout, cost_names
 
 
 def spec_to_json(spec: EnvSpec) -> dict[str, Any]:
@@ -21,7 +21,7 @@ def spec_to_json(spec: EnvSpec) -> dict[str, Any]:
         "action_space": spaces.space_to_json(spec.action_space),
         "native_action_space": spaces.space_to_json(spec.native_action_space),
         "max_episode_steps": spec.max_episode_steps,
-        "num_costs": spec.num_costs,
+        "cost_names": list(spec.cost_names),
         "native_observation_space": None if native is None else spaces.space_to_json(native),
     }
 
@@ -31,7 +31,8 @@ def spec_from_json(content: dict[str, Any]) -> EnvSpec:
     parts = ("observation_space", "action_space", "native_action_space")
     try:
         made = {name: spaces.space_from_json(content[name]) for name in parts}
-        limit, costs = content["max_episode_steps"], int(content["num_costs"])
+        limit = content["max_episode_steps"]
+        costs = content["cost_names"] if "cost_names" in content else cost_names(int(content["num_costs"]))
         native = content.get("native_observation_space")
         return EnvSpec(
             str(content["id"]),
@@ -39,7 +40,7 @@ def spec_from_json(content: dict[str, Any]) -> EnvSpec:
             made["action_space"],
             made["native_action_space"],
             max_episode_steps=limit,
-            num_costs=costs,
+            cost_names=tuple(map(str, costs)),
             native_observation_space=None if native is None else spaces.space_from_json(native),
         )
     except (KeyError, TypeError, ValueError) as error:

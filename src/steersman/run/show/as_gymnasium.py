@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import gymnasium
@@ -10,6 +11,7 @@ import numpy as np
 
 from steersman import envs, spaces
 from steersman.envs.families import FAMILIES
+from steersman.run.show.drawings import DRAWINGS
 from steersman.run.show.frames import picture_of
 from steersman.types import DeviceEnvs, EnvSpec, HostEnvs, PyTree
 
@@ -25,7 +27,9 @@ def stage(name: str) -> gymnasium.Env | None:
         return HostStage(made)
     made = envs.make(name, 1)
     assert isinstance(made, DeviceEnvs)
-    return DeviceStage(made) if len(made.spec.observation_space.shape or ()) in (2, 3) else None
+    draw = DRAWINGS.get(name.partition(",")[0])
+    seen = len(made.spec.observation_space.shape or ()) in (2, 3)
+    return DeviceStage(made, draw) if seen or draw is not None else None
 
 
 class HostStage(gymnasium.Env):
@@ -56,28 +60,37 @@ class HostStage(gymnasium.Env):
 
 
 class DeviceStage(gymnasium.Env):
-    """The one member of compiled environments that show images or grids; the picture is the observation."""
+    """The one member of compiled environments; the picture is the observation, an image or a grid, or drawn.
+
+    draw: of the state, which at an episode's end is the next one's already: the last picture is that before.
+    """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": GRID_FPS}  # noqa: RUF012
 
-    def __init__(self, made: DeviceEnvs):
+    def __init__(self, made: DeviceEnvs, draw: Callable[[Any, np.ndarray], np.ndarray] | None = None):
         self._spec, self._reset, self._step = made.spec, jax.jit(made.reset), jax.jit(made.step)
+        self._draw = draw
         self.observation_space, self.action_space = made.spec.observation_space, made.spec.native_action_space
         self.render_mode = "rgb_array"
 
     def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[PyTree, dict[str, Any]]:
         self._state, obs = self._reset(jax.random.key(0 if seed is None else seed))
         self._seen = np.asarray(obs[0])
+        self._shown = self._state, self._seen
         return self._seen, {}
 
     def step(self, action: Any) -> tuple[PyTree, float, bool, bool, dict[str, Any]]:
         self._state, seen = self._step(self._state, _canonical(self._spec, action))
         seen = _first(seen)
         self._seen = seen.final_obs
+        self._shown = self._shown if seen.over else (self._state, self._seen)
         return self._seen, float(seen.reward), bool(seen.terminated), bool(seen.truncated), {}
 
     def render(self) -> np.ndarray:
-        return picture_of(self._seen)
+        if self._draw is None:
+            return picture_of(self._seen)
+        state, obs = self._shown
+        return self._draw(_first(state.env), obs)
 
 
 def _canonical(spec: EnvSpec, action: Any) -> PyTree:

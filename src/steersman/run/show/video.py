@@ -173,6 +173,7 @@ def _make(name: str) -> Any:
     from steersman.envs.importing import load_object
     from steersman.envs.partial.host import MaskObservation
     from steersman.envs.partial.velocities import NO_VELOCITY
+    from steersman.envs.safe.names import original as without_costs
 
     whole, (name, arguments) = name, families.split_name(name)
     family, _, rest = name.partition("/")
@@ -183,6 +184,8 @@ def _make(name: str) -> Any:
         made = stage(whole)
         if made is not None:
             return made
+    if (task := without_costs(name)) is not None:
+        name, arguments = task, {key: value for key, value in arguments.items() if key != "limit"}
     if name in NO_VELOCITY:  # drawn as the original, seen as it was trained on
         original, velocities = NO_VELOCITY[name]
         return MaskObservation(gymnasium.make(original, render_mode="rgb_array", **arguments), velocities)
