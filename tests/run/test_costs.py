@@ -11,7 +11,7 @@ from gymnasium import spaces
 
 import steersman
 from steersman.agents import ALGORITHMS
-from steersman.cli.display import evaluation_rows
+from steersman.cli.display import evaluation_rows, limit_rows
 from steersman.episodes import NEWEST, Episodes, Newest
 from steersman.errors import TrainingFault, UsageError
 from steersman.run.compare.entries import Entry
@@ -19,6 +19,7 @@ from steersman.run.compare.results import outcome_of
 from steersman.run.disk import checkpoint, logs
 from steersman.run.evaluate import evaluate_run
 from steersman.run.loops.loop import Totals
+from steersman.run.policies.limits import Limits
 from steersman.run.progress import Row
 from steersman.run.show import plots
 from steersman.types import EnvSpec, TimeStep, cost_names
@@ -73,7 +74,8 @@ PLACES = {
 def run(request, small, tmp_path_factory):
     """-> (the costs' names, the result)"""
     out = tmp_path_factory.mktemp("costs") / "run"
-    result = steersman.train("ppo", PLACES[request.param], out=out, steps=320, tensorboard=True, **small)
+    limits = {"cost_limit": (20.0, 4.0)} if request.param == "two" else {}
+    result = steersman.train("ppo", PLACES[request.param], out=out, steps=320, tensorboard=True, **small, **limits)
     names = ["episode_cost"] if request.param.endswith("one") else ["episode_cost_0", "episode_cost_1"]
     return names, result
 
@@ -104,8 +106,29 @@ def test_the_evaluation_has_each_costs_mean_and_interval(run):
     assert json.loads((result.run / "summary.json").read_text())["evaluation"] == summary
     labels = ["mean cost"] if len(names) == 1 else ["mean cost 0", "mean cost 1"]
     rows = evaluation_rows(summary)
-    assert [label for label, _ in rows if "cost" in label] == labels
-    assert dict(rows)[labels[0]] == "10.00   (95% interval 10.00 to 10.00)"
+    assert [label for label, _ in rows if label.startswith("mean cost")] == labels
+    assert dict(rows)[labels[0]].startswith("10.00   (95% interval 10.00 to 10.00")
+
+
+def test_a_run_under_limits_says_whether_they_hold(run):
+    _, result = run
+    if "limits" not in result.summary:
+        assert not [name for row in result.history for name in row if name.startswith("over_limit")]
+        return
+    holds, exceeded = result.summary["limits"]  # costs of 10 and 5 an episode, limits of 20 and 4
+    for said, entry, over in (("holds", holds, 0.0), ("is exceeded", exceeded, 1.0)):
+        assert (entry["evaluation"]["said"], entry["evaluation"]["over"]) == (said, over)
+        assert (entry["training"]["said"], entry["training"]["over"]) == (said, over)
+    assert "least" not in holds
+    assert exceeded["least"]["cost"] == 5.0
+    assert 0.0 == holds["multiplier"] < exceeded["multiplier"]
+    row = result.history[-1]
+    assert (row["over_limit_0_100"], row["over_limit_1_100"]) == (0.0, 1.0)
+    table = dict([*evaluation_rows(result.summary["evaluation"]), *limit_rows(result.summary["limits"])])
+    assert table["limit on cost 1"].startswith("4: is exceeded")
+    assert table["least cost 1"].endswith("the limit of 4 was never met")
+    assert result.evaluation.limits[1].said == "is exceeded"
+    assert result.evaluate(episodes=3).limits[0].said == "holds"
 
 
 def test_resumed_and_evaluated_again(run):
@@ -171,6 +194,8 @@ def test_a_run_without_costs_says_nothing_of_them(trained):
 
 # --- rows in progress ---
 
+LIMITS = [Limits(cost_names(count)) for count in range(3)]
+
 
 def totals(costs, count=(2,)):
     many = np.asarray(count, np.int32)
@@ -181,9 +206,9 @@ def totals(costs, count=(2,)):
 
 @pytest.mark.parametrize("costs", [np.zeros((1, 0)), [[3.0]], [[3.0, 8.0]]])
 def test_a_row_in_progress_can_be_kept_as_json(costs):
-    row = Row(1)
+    row = Row(1, LIMITS[np.shape(costs)[1]])
     row.add(totals(costs))
-    again = Row.from_json(1, json.loads(json.dumps(row.to_json())), row.newest_json())
+    again = Row.from_json(1, row.limits, json.loads(json.dumps(row.to_json())), row.newest_json())
     for one in (row, again):
         one.add(totals(costs))
     np.testing.assert_equal(again.means(), row.means())
@@ -192,27 +217,23 @@ def test_a_row_in_progress_can_be_kept_as_json(costs):
 
 @pytest.mark.parametrize("costs", [np.zeros((2, 0)), [[3.0], [4.0]], [[3.0, 8.0], [3.0, 8.0]]])
 def test_a_row_of_before_costs_were_counted_does_not_know_them(costs):
-    old = Row(2)
+    old = Row(2, LIMITS[np.shape(costs)[1]])
     old.add(totals(costs, (2, 2)))
     content = old.to_json()
     del content["totals"]["costs"]
-    row = Row.from_json(2, content, {})
+    row = Row.from_json(2, old.limits, content, {})
     row.add(totals(costs, (2, 2)))
     means = row.means()
     np.testing.assert_array_equal(means["episode_return"], [3.0, 3.0])
     found = {name: value for name, value in means.items() if "cost" in name}
-    assert list(found) == logs.cost_names(np.shape(costs)[1])
+    assert list(found) == [f"episode_cost{suffix}" for suffix in old.limits.suffixes]
     assert all(np.isnan(value).all() for value in found.values())
 
 
 def test_where_one_seed_ended_no_episode():
-    row = Row(2)
+    row = Row(2, LIMITS[1])
     row.add(totals([[3.0], [0.0]], (2, 0)))
     np.testing.assert_array_equal(row.means()["episode_cost"], [1.5, np.nan])
-
-
-def test_names():
-    assert [logs.cost_names(n) for n in range(3)] == [[], ["episode_cost"], ["episode_cost_0", "episode_cost_1"]]
 
 
 def test_costs_that_are_asked_for_belong_to_the_run(small, tmp_path):

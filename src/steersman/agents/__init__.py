@@ -20,6 +20,7 @@ _MODULES = {
     "a2c": "policy_gradient.a2c",
     "actor_critic": "policy_gradient.actor_critic",
     "trpo": "policy_gradient.trpo",
+    "cpo": "policy_gradient.cpo",
     "impala": "policy_gradient.impala",
     "pqn": "value_based.pqn",
     "dqn": "value_based.dqn",

@@ -16,7 +16,7 @@ from steersman.cli.flags import parsed
 from steersman.errors import UsageError
 from steersman.run.compare.compare import PICTURE, compare
 from steersman.run.compare.entries import settings_in
-from steersman.run.compare.results import Comparison
+from steersman.run.compare.results import Comparison, Outcome
 from steersman.run.disk import run_folder
 from steersman.theory.comparison import Estimate
 
@@ -92,7 +92,7 @@ def run(arguments: list[str]) -> int:
 def show(result: Comparison) -> None:
     """The tables."""
     count = len(result.seeds)
-    outcomes = list(result.outcomes.values())
+    outcomes = [result.outcomes[label] for label in result.ranking] if result.limited else [*result.outcomes.values()]
     if not outcomes:
         return
     seeds = f"{count} seed{'s' if count > 1 else ''}"
@@ -105,6 +105,8 @@ def show(result: Comparison) -> None:
         ["", "mean", "interval", "IQM", "interval"],
         [[o.label, number(o.mean.value), _ends(o.mean), number(o.iqm.value), _ends(o.iqm)] for o in outcomes],
     )
+    if result.limited:
+        _show_costs(outcomes, count)
     if result.threshold is not None:
         rows = [[o.label, *_threshold(o.median_steps), f"{o.reached} of {count}"] for o in outcomes]
         print_columns(f"steps to {result.threshold:g}", ["", "median", "interval", "seeds"], rows)
@@ -115,6 +117,17 @@ def show(result: Comparison) -> None:
         _show_pairs(result)
     if result.path is not None:
         print(f"folder   {result.path}\npicture  {result.path / PICTURE}")
+
+
+def _show_costs(outcomes: list[Outcome], count: int) -> None:
+    rows = []
+    for o in outcomes:
+        for i, (name, cost) in enumerate(zip(o.limits.names, o.mean_cost, strict=False)):
+            held = int((o.costs[:, i] <= o.limits.most[i]).sum()) if o.limits.most else count
+            limit = f"{o.limits.most[i]:g}" if o.limits.most else "-"
+            rows.append([f"{o.label}: {name}", number(cost.value), _ends(cost), limit, f"{held} of {count}"])
+    title = "mean cost, and the seeds whose own is at or under the limit; above: who holds the limits, then the others"
+    print_columns(title, ["", "mean", "interval", "limit", "seeds"], rows)
 
 
 def _show_pairs(result: Comparison) -> None:

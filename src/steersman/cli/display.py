@@ -7,7 +7,7 @@ import json
 import math
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from typing import Any
 
@@ -27,6 +27,7 @@ from steersman.run.events import (
     Trained,
     Within,
 )
+from steersman.run.policies.limits import EXCEEDED, HOLDS, UNCERTAIN
 
 _held: list[list[str]] = []  # what json_alone prints when it ends
 
@@ -92,10 +93,16 @@ def evaluation_rows(evaluation: dict[str, Any]) -> list[tuple[str, str]]:
         ("lowest, highest", f"{number(evaluation['min'])}, {number(evaluation['max'])}"),
         ("mean length", number(evaluation["mean_length"], 1)),
     ]
-    means = evaluation.get("mean_cost", [])
+    means, verdicts = evaluation.get("mean_cost", []), evaluation.get("limits", [])
+    names = evaluation.get("cost_names") or [f"cost_{i}" for i in range(len(means))]  # of runs from before they had any
     for i, (mean, (low, high)) in enumerate(zip(means, evaluation.get("cost_ci95", []), strict=True)):
-        name = "mean cost" if len(means) == 1 else f"mean cost {i}"
-        rows.insert(2 + i, (name, f"{number(mean)}   (95% interval {number(low)} to {number(high)})"))
+        over = f"; {100 * verdicts[i]['over']:.0f}% of episodes over {verdicts[i]['limit']:g}" if verdicts else ""
+        said = f"{number(mean)}   (95% interval {number(low)} to {number(high)}{over})"
+        rows.insert(2 + i, (f"mean {_cost(names, i)}", said))
+    rows[2 + len(means) : 2 + len(means)] = [
+        (f"limit on {_cost(names, i)}", f"{verdict['limit']:g}: {_verdict(verdict)}")
+        for i, verdict in enumerate(verdicts)
+    ]
     for name, of in evaluation.get("logged", {}).items():
         low, high = of["ci95"]
         if name == "success":
@@ -106,6 +113,39 @@ def evaluation_rows(evaluation: dict[str, Any]) -> list[tuple[str, str]]:
     if evaluation["unfinished"]:
         cut = f"{number(evaluation['unfinished'])}   (without an end by then; they count with what they had)"
         rows.append(("cut unfinished", cut))
+    return rows
+
+
+def _cost(names: Sequence[str], i: int) -> str:
+    return "cost" if len(names) == 1 else f"cost {names[i].removeprefix('cost_')}"
+
+
+def _verdict(verdict: Mapping[str, Any]) -> str:
+    """Whether a limit holds, and why that is said."""
+    why = {
+        HOLDS: "the interval is at or under it",
+        EXCEEDED: "the interval is above it",
+        UNCERTAIN: "the interval does not tell",
+    }
+    seeds = "" if verdict["seeds"] is None else f"; {100 * verdict['seeds']:.0f}% of seeds are at or under it"
+    return f"{verdict['said']}   ({why[verdict['said']]}{seeds})"
+
+
+def limit_rows(limits: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """The rows of a table about the limits of a run, beside those of its evaluation."""
+    rows, names = [], [limit["cost"] for limit in limits]
+    for i, limit in enumerate(limits):
+        name = _cost(names, i)
+        if trained := limit.get("training"):
+            low, high = map(number, trained["ci95"])
+            rows.append((f"{name} in training", f"{number(trained['mean'])}   (95% interval {low} to {high})"))
+            rows.append(("  there, the limit", _verdict(trained)))
+        if least := limit.get("least"):
+            met = f"the limit of {limit['limit']:g} was never met"
+            rows.append((f"least {name}", f"{number(least['cost'])} at {number(least['steps'])} steps: {met}"))
+        if "multiplier" in limit:
+            cap = "   (its cap: it can weigh no more)" if limit["at_cap"] else ""
+            rows.append((f"multiplier of {name}", f"{number(limit['multiplier'])}{cap}"))
     return rows
 
 
@@ -170,13 +210,14 @@ class TrainingDisplay:
                     self.console.print(line, soft_wrap=not self.console.is_terminal)
                 self._show(named("compiling"), total=None)
             case Trained():
+                costs = _costs(event.costs_100, event.cost_limits)
                 self._show(
                     self.name or "training",
                     completed=event.steps,
                     total=event.total,
                     steps=f"{short(event.steps)}/{short(event.total)}",
                     speed=f"{short(event.steps_per_second)} steps/s",
-                    score=f"return {number(event.return_100, 1)}{self.assessed}",
+                    score=f"return {number(event.return_100, 1)}{costs}{self.assessed}",
                     left=_left(self.progress.tasks[0].time_remaining),
                 )
             case Assessed():
@@ -231,6 +272,17 @@ class ComparisonDisplay:
         self.bar.name = f"{label} {within.entry_number + 1}/{within.entries}"
         if within.runs > 1:
             self.bar.name = f"{label} seed {within.run_number + 1}/{within.runs}"
+
+
+def _costs(costs: Sequence[float], limits: Sequence[float] = ()) -> str:
+    """Mean costs beside a return, each with its limit; nothing where there are none.
+
+    >>> _costs([]), _costs([3.0]), _costs([3.0, 0.25], [25, 1])
+    ('', ', cost 3.0', ', costs 3.0/25, 0.2/1')
+    """
+    most = [f"/{limit:g}" for limit in limits] or [""] * len(costs)
+    each = ", ".join(f"{number(cost, 1)}{limit}" for cost, limit in zip(costs, most, strict=True))
+    return f", cost{'s' if len(costs) > 1 else ''} {each}" if each else ""
 
 
 def _left(seconds: float | None) -> str:

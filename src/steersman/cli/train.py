@@ -15,7 +15,7 @@ import tyro
 
 from steersman import agents
 from steersman.cli import resumed
-from steersman.cli.display import TrainingDisplay, evaluation_rows, number, print_json, print_table
+from steersman.cli.display import TrainingDisplay, evaluation_rows, limit_rows, number, print_json, print_table
 from steersman.cli.flags import parse, parsed, repeated
 from steersman.cli.main import TRAIN_USAGE
 from steersman.errors import UsageError
@@ -276,6 +276,7 @@ def _rows(result: Result) -> list[tuple[str, str]]:
         rows.insert(1, ("stopped by", ": ".join(filter(None, summary["stopped"].values()))))
     if summary["evaluation"]:
         rows += evaluation_rows(summary["evaluation"])
+    rows += limit_rows(summary.get("limits", []))
     if best := summary.get("best"):
         each = zip(*(np.atleast_1d(best[name]) for name in ("return", "steps")), strict=True)
         shown = "; ".join(f"{number(float(r))} at {number(int(s))} steps" for r, s in each)

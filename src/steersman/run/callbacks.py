@@ -14,6 +14,7 @@ import numpy as np
 from steersman.errors import UsageError, warn_once
 from steersman.run.disk import logs, run_folder
 from steersman.run.events import Compiling, Done, Stop, Trained
+from steersman.run.policies.limits import Limits
 from steersman.run.settings import RunConfig, saved_settings
 
 
@@ -81,6 +82,30 @@ class Unending:
                 f"No episode of {environment} has ended in the last {waited:,} steps of each environment: there is no "
                 "return to show. Let it terminate, or give it a time limit: gymnasium.wrappers.TimeLimit(env, 1000).",
             )
+
+
+class Costless:
+    """Warns, once, of a cost that no episode of a run has paid any of."""
+
+    def __init__(self, limits: Limits):
+        self.limits = limits
+
+    def __call__(self, event: Any) -> None:
+        if not isinstance(event, Done):
+            return
+        environment = event.training.environment
+        for name, suffix in zip(self.limits.names, self.limits.suffixes, strict=True):
+            seen = [np.ravel(row.get(f"episode_cost{suffix}", np.nan)) for row in event.history]
+            paid = np.concatenate(seen or [np.zeros(0)])
+            if np.isfinite(paid).any() and not np.nansum(np.abs(paid)):
+                limited = (
+                    "its limit limits nothing, and its multiplier stays 0" if self.limits.most else "it says nothing"
+                )
+                warn_once(
+                    f"{environment} costs nothing {name}",
+                    f"The cost {name!r} of {environment} was 0 in every episode: {limited}. Look at what it is made "
+                    "of: a threshold that is never passed, or an entry of info that means something else.",
+                )
 
 
 class Logging:

@@ -16,6 +16,7 @@ from steersman import envs
 from steersman.errors import UsageError
 from steersman.run.disk import files, run_folder
 from steersman.run.loops.devices import use_all_cores
+from steersman.run.policies.limits import NO_COSTS, Limits, Verdict, limits_of, verdicts
 from steersman.run.policies.playing import first_episodes, host_episodes
 from steersman.run.policy import check_same_spaces, load_seeds
 from steersman.run.settings import environment_of
@@ -50,9 +51,11 @@ class Evaluation:
     unfinished: int  # episodes cut after LIMIT steps, counted with what they had
     returns: tuple[float, ...]
     lengths: tuple[int, ...]
-    mean_cost: tuple[float, ...] = ()  # of each cost; the same order everywhere
+    mean_cost: tuple[float, ...] = ()  # of each cost; the same order everywhere; discounted where its limit is
     cost_ci95: tuple[tuple[float, float], ...] = ()  # of those means, bootstrap
     costs: tuple[tuple[float, ...], ...] = ()  # of each episode
+    cost_names: tuple[str, ...] = ()
+    limits: tuple[Verdict, ...] = ()  # of each limited cost: whether its limit holds, and how surely
     # Of what the environment's info says at an episode's end: "success", the rate, and what was asked for by its name.
     logged: Mapping[str, Logged] = field(default_factory=dict)
 
@@ -63,17 +66,20 @@ class Evaluation:
 
     def summary(self) -> dict[str, Any]:
         """All but the single episodes, as JSON values; of costs and of what is logged only where there is any."""
-        left_out = {"returns", "lengths", "costs"} | (set() if self.mean_cost else {"mean_cost", "cost_ci95"})
-        left_out |= set() if self.logged else {"logged"}
+        left_out = {"returns", "lengths", "costs"}
+        left_out |= set() if self.mean_cost else {"mean_cost", "cost_ci95", "cost_names"}
+        left_out |= {name for name in ("logged", "limits") if not getattr(self, name)}
         shown = {name: {"mean": x.mean, "ci95": list(x.ci95)} for name, x in self.logged.items()}
-        return {k: _listed(v) for k, v in {**asdict(self), "logged": shown}.items() if k not in left_out}
+        content = {**asdict(self), "logged": shown, "limits": [verdict.to_json() for verdict in self.limits]}
+        return {k: _listed(v) for k, v in content.items() if k not in left_out}
 
     @classmethod
     def from_summary(cls, summary: Mapping[str, Any]) -> Evaluation:
         """The inverse of ``summary``, without the single episodes."""
         lists = {k: _tupled(v) for k, v in summary.items() if isinstance(v, list)}
         logged = {name: Logged(x["mean"], tuple(x["ci95"]), ()) for name, x in summary.get("logged", {}).items()}
-        return cls(**{**summary, **lists, "logged": logged, "returns": (), "lengths": ()})
+        limits = tuple(map(Verdict.from_json, summary.get("limits", ())))
+        return cls(**{**summary, **lists, "logged": logged, "limits": limits, "returns": (), "lengths": ()})
 
 
 def summarise(
@@ -82,6 +88,7 @@ def summarise(
     unfinished: int = 0,
     costs: np.ndarray | None = None,
     logged: Mapping[str, np.ndarray] | None = None,
+    limits: Limits = NO_COSTS,
 ) -> Evaluation:
     """The statistics of some episodes' returns [N], lengths [N], costs [N, C] and logged numbers [N] by name."""
     returns = np.asarray(returns, np.float64)
@@ -103,6 +110,8 @@ def summarise(
         mean_cost=tuple(map(float, costs.mean(0))),
         cost_ci95=_intervals(costs),
         costs=tuple(map(tuple, costs.tolist())),
+        cost_names=limits.names,
+        limits=verdicts(limits, [costs]),
         logged=dict(_logged(logged or {})),
     )
 
@@ -124,11 +133,13 @@ def _logged(numbers: Mapping[str, np.ndarray]) -> Iterator[tuple[str, Logged]]:
 
 def pooled(evaluations: list[Evaluation]) -> Evaluation:
     """Several seeds' evaluations as one: all episodes, but the intervals are over the seeds' means."""
+    costs = [np.asarray(e.costs) for e in evaluations]
+    limits = Limits(evaluations[0].cost_names, tuple(verdict.limit for verdict in evaluations[0].limits))
     whole = summarise(
         np.concatenate([e.returns for e in evaluations]),
         np.concatenate([e.lengths for e in evaluations]),
         sum(e.unfinished for e in evaluations),
-        np.concatenate([e.costs for e in evaluations]),
+        np.concatenate(costs),
         {name: np.concatenate([_values(e, name) for e in evaluations]) for e in evaluations for name in e.logged},
     )
     over_seeds = {
@@ -141,6 +152,8 @@ def pooled(evaluations: list[Evaluation]) -> Evaluation:
         ci95=_pair(statistics.bootstrap_interval(means, np.mean, 0.95)),
         chebyshev95=_pair(statistics.chebyshev_interval(means, 0.95)),
         cost_ci95=_intervals(np.asarray([e.mean_cost for e in evaluations])),
+        cost_names=limits.names,
+        limits=verdicts(limits, costs),
         logged=over_seeds,
     )
 
@@ -184,42 +197,51 @@ def device_evaluator(
     *,
     explore: bool = False,
     log_info: Sequence[str] = (),
+    limits: Limits | None = None,
 ) -> Evaluator:
     """Evaluate on compiled environments, by ``first_episodes``.
 
     episodes: how many; rounds of the members until there are so many. By default one of each member. log_info: as in
-    ``RunConfig``.
+    ``RunConfig``. limits: on their costs; none: there are none.
     """
-    wanted = episodes or envs.num_envs
-    program = jax.jit(first_episodes(agent, envs, explore=explore, log_info=log_info))
+    wanted, limits = episodes or envs.num_envs, limits or Limits(envs.spec.cost_names)
+    options: Any = {"explore": explore, "log_info": log_info, "discount": limits.discount}
+    program = jax.jit(first_episodes(agent, envs, **options))
 
     def evaluate(state: PyTree, seed: int) -> Evaluation:
         keys = jax.random.split(jax.random.key(seed), -(-wanted // envs.num_envs))
         played = jax.device_get([program(state, key) for key in keys])
-        return _summary_of(played, wanted)
+        return _summary_of(played, wanted, limits)
 
     return evaluate
 
 
 def host_evaluator(
-    agent: Agent, envs: HostEnvs, episodes: int, *, explore: bool = False, log_info: Sequence[str] = ()
+    agent: Agent,
+    envs: HostEnvs,
+    episodes: int,
+    *,
+    explore: bool = False,
+    log_info: Sequence[str] = (),
+    limits: Limits | None = None,
 ) -> Evaluator:
     """Evaluate on host environments: rounds of the members, each member's first episode after a reset."""
-    play = host_episodes(agent, envs, explore=explore, log_info=log_info)
+    limits = limits or Limits(envs.spec.cost_names)
+    play = host_episodes(agent, envs, explore=explore, log_info=log_info, discount=limits.discount)
 
     def evaluate(state: PyTree, seed: int) -> Evaluation:
         rounds = -(-episodes // envs.num_envs)
         seeds = np.random.SeedSequence(seed).generate_state(rounds)
-        return _summary_of([play(state, int(s)) for s in seeds], episodes)
+        return _summary_of([play(state, int(s)) for s in seeds], episodes, limits)
 
     return evaluate
 
 
-def _summary_of(rounds: Sequence[tuple[Any, ...]], episodes: int) -> Evaluation:
+def _summary_of(rounds: Sequence[tuple[Any, ...]], episodes: int, limits: Limits) -> Evaluation:
     """The first ``episodes`` of some rounds of (returns [B], lengths [B], costs [B, C], logged [B], unfinished [B])."""
     join = lambda *parts: np.concatenate(parts)[:episodes]
     returns, lengths, costs, said, unfinished = jax.tree.map(join, *rounds)
-    return summarise(returns, lengths, int(unfinished.sum()), costs, said)
+    return summarise(returns, lengths, int(unfinished.sum()), costs, said, limits)
 
 
 def evaluator(
@@ -231,29 +253,33 @@ def evaluator(
     workers: int | None = None,
     log_info: Sequence[str] = (),
     costs: Sequence[str] = (),
+    limits: Callable[[tuple[str, ...]], Limits] = Limits,
     fits: Callable[[EnvSpec], None] = lambda spec: None,
 ) -> Evaluator:
     """An evaluator in environments of its own, made when it is called and closed after it.
 
     place: a name, a factory or an object; environments that are made already are used as they are and left open.
-    costs: as in ``RunConfig``. fits: called with their spec, to refuse it.
+    costs: as in ``RunConfig``; limits: on costs of such names. fits: called with the spec, to refuse it.
     """
     check_episodes(episodes)
     width = fixed_size(place) or min(episodes, HOST_MEMBERS)
     options: dict[str, Any] = {"log_info": log_info, "costs": costs}
     options |= {} if workers is None else {"workers": min(workers, width)}
+    of_play: Any = {"explore": explore, "log_info": log_info}
 
     def evaluate(state: PyTree, seed: int) -> Evaluation:
         made = envs.make(place, width, **options)
         try:
             fits(made.spec)
             if not isinstance(made, DeviceEnvs):
-                return host_evaluator(agent, made, episodes, explore=explore, log_info=log_info)(state, seed)
+                return host_evaluator(agent, made, episodes, limits=limits(made.spec.cost_names), **of_play)(
+                    state, seed
+                )
         finally:
             close(place, made)
         whole = made if fixed_size(place) else envs.make(place, episodes, **options)
         assert isinstance(whole, DeviceEnvs)
-        return device_evaluator(agent, whole, episodes, explore=explore, log_info=log_info)(state, seed)
+        return device_evaluator(agent, whole, episodes, limits=limits(whole.spec.cost_names), **of_play)(state, seed)
 
     return evaluate
 
@@ -297,7 +323,7 @@ def evaluate_run(
     episodes: of each seed's policy. seed_index: one of a run's several seeds; None: all, pooled. best: with the best
     policy of each seed, as ``load`` has it. environment: another one with the same spaces, or the user's own again.
     log_info: entries of info whose values at the end of an episode are reported; None: those that the run logs. Raises
-    UsageError where the spaces differ.
+    UsageError where the spaces differ. The run's limits are held against an environment with as many costs as its own.
     """
     use_all_cores()
     opened = run_folder.open_run(run)
@@ -310,6 +336,7 @@ def evaluate_run(
     fits = partial(check_same_spaces, policies[0].spec)
     names = tuple(opened.config["run"].get("log_info", ()) if log_info is None else log_info)
     given: Any = {"log_info": names, "costs": opened.config["run"].get("costs", ())}
+    given["limits"] = partial(limits_of, opened.config["config"])
     play = evaluator(policies[0].agent, place, episodes, explore=explore, fits=fits, **given)
     played = [play(policy.state, seed + index) for index, policy in enumerate(policies, seed_index or 0)]
     return played[0] if len(played) == 1 else pooled(played)

@@ -109,6 +109,8 @@ class Trained(Event):
     steps_per_second: float  # of these updates, of all seeds
     return_100: float  # mean return of the last hundred episodes, over the seeds; NaN before each seed has ended one
     row: Mapping[str, Any] | None  # of the log, where one ended here: a number each, or [seeds]
+    costs_100: tuple[float, ...] = ()  # of each cost, as return_100
+    cost_limits: tuple[float, ...] = ()  # of each, where they are limited
 
 
 @dataclass(frozen=True)

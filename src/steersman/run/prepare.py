@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
@@ -32,11 +33,12 @@ from steersman.run.loops.limits import MANY, check_copies, check_warm_up
 from steersman.run.loops.loop import Loop
 from steersman.run.plan import Plan
 from steersman.run.policies import periodic, warm_start
+from steersman.run.policies.limits import Limits, limits_of
 from steersman.run.policies.periodic import Periodic
 from steersman.run.policies.playing import logged_by
 from steersman.run.policies.warm_start import Start
 from steersman.run.policy import state_bytes, state_like
-from steersman.run.settings import RunConfig
+from steersman.run.settings import RunConfig, values_of
 from steersman.types import Agent, Algorithm, DeviceEnvs, EnvSpec, HostEnvs, Rollout
 
 
@@ -64,6 +66,11 @@ class Setup:
     @property
     def seeds(self) -> list[int]:
         return _seeds(self.run)
+
+    @property
+    def limits(self) -> Limits:
+        """On the environment's costs."""
+        return limits_of(values_of(self.config), self.spec.cost_names)
 
     @property
     def compiled(self) -> bool:
@@ -120,6 +127,7 @@ class Setup:
         run = self.run
         given: Any = {"workers": run.workers if run.workers is not None else self.workers or None}
         given |= {"log_info": run.log_info, "costs": run.costs}
+        given["limits"] = partial(limits_of, values_of(self.config))
         return evaluator(self.agent, self.environment, episodes, explore=explore, **given)
 
 
@@ -228,7 +236,8 @@ def _periodic(
     updates = _updates(run.steps, first, length * run.num_envs)
     when = periodic.cadence(run, made, updates=updates, length=length, num_envs=run.num_envs)
     own, note = periodic.environments(plan.environment, run, when, made.spec)
-    assessing = None if own is None else Periodic(agent, own, when, _seeds(run), plan.programs)
+    discount = limits_of(values_of(config), made.spec.cost_names).discount
+    assessing = None if own is None else Periodic(agent, own, when, _seeds(run), plan.programs, discount)
     return assessing, (note,) if note else ()
 
 

@@ -13,6 +13,7 @@ from steersman.episodes import ALWAYS, NEWEST, Episodes, Newest
 from steersman.errors import TrainingFault, UsageError
 from steersman.run.disk import checkpoint, logs, run_folder
 from steersman.run.loops.loop import Totals
+from steersman.run.policies.limits import Limits
 from steersman.run.policies.periodic import Spent
 from steersman.run.prepare import Setup
 
@@ -28,8 +29,8 @@ class Row:
     ``newest`` is not of these updates alone: the last episodes of each seed, whatever row they ended in.
     """
 
-    def __init__(self, seeds: int, newest: Newest | None = None):
-        self.seeds, self.totals, self.updates, self.newest = seeds, None, 0, newest
+    def __init__(self, seeds: int, limits: Limits, newest: Newest | None = None):
+        self.seeds, self.limits, self.totals, self.updates, self.newest = seeds, limits, None, 0, newest
 
     def add(self, totals: Totals) -> None:
         episodes = totals.episodes.sums
@@ -56,7 +57,7 @@ class Row:
         count = np.asarray(episodes.count, np.float64)
         costs = np.asarray(episodes.costs).T
         summed = {"episode_return": episodes.returns, "episode_length": episodes.lengths}
-        summed |= dict(zip(logs.cost_names(len(costs)), costs, strict=True))
+        summed |= {f"episode_cost{suffix}": cost for suffix, cost in zip(self.limits.suffixes, costs, strict=True)}
         with np.errstate(invalid="ignore", divide="ignore"):
             means = {name: np.where(count > 0, total / count, np.nan) for name, total in summed.items()}
             for name, said in episodes.logged.items():
@@ -72,15 +73,23 @@ class Row:
         return {k: float(v[0]) if self.seeds == 1 else v for k, v in means.items()}
 
     def rolling(self) -> dict[str, np.ndarray]:
-        """The means of each seed's last hundred episodes, of as many as have ended: [seeds] by name."""
+        """The means of each seed's last hundred episodes, of as many as have ended: [seeds] by name.
+
+        Of a limited cost also the share of them that cost more than its limit.
+        """
         if self.newest is None:
             return {}
         there, found, columns = self.newest.when >= 0, {}, {}
         for name, values in sorted(self.newest.numbers.items(), key=lambda pair: _ORDER.get(pair[0], len(_ORDER))):
             many = [(name, values)]
             if name == "cost":
-                many = [(cost, values[..., i]) for i, cost in enumerate(logs.cost_names(values.shape[-1]))]
-            columns |= {f"{one.removeprefix('episode_')}_{NEWEST}": column for one, column in many}
+                each = list(zip(self.limits.suffixes, np.moveaxis(values, -1, 0), strict=True))
+                many = [(f"cost{suffix}", column) for suffix, column in each]
+                if self.limits.discount == 1.0:
+                    over = lambda cost, limit: np.where(np.isfinite(cost), cost > limit, np.nan)
+                    pairs = zip(each, self.limits.most, strict=False)
+                    many += [(f"over_limit{suffix}", over(cost, limit)) for (suffix, cost), limit in pairs]
+            columns |= {f"{one}_{NEWEST}": column for one, column in many}
         for title, column in columns.items():
             known = there & np.isfinite(column)
             # An episode of which nothing is said was no success, where anybody says so.
@@ -108,9 +117,9 @@ class Row:
         return {"counts": counts.tolist(), "numbers": numbers}
 
     @classmethod
-    def from_json(cls, seeds: int, content: dict[str, Any], newest: dict[str, Any]) -> Row:
+    def from_json(cls, seeds: int, limits: Limits, content: dict[str, Any], newest: dict[str, Any]) -> Row:
         """The inverse of ``to_json`` and ``newest_json``."""
-        row = cls(seeds, _newest(newest) if newest else None)
+        row = cls(seeds, limits, _newest(newest) if newest else None)
         if content:
             arrays = {name: np.asarray(values, dtype) for name, (dtype, values) in content["totals"].items()}
             arrays.setdefault("costs", np.full((seeds, 1), np.nan))  # a row from before they were counted
@@ -184,7 +193,7 @@ def restore(setup: Setup, run: run_folder.Run, newest: checkpoint.Latest, began:
     newest: read already, as ``checkpoint.latest(folder, checkpoint.read)`` does; its arrays go over into the state.
     """
     path = newest.path
-    progress, steps = Progress(Row(setup.run.seeds), [], began=began), 0
+    progress, steps = Progress(Row(setup.run.seeds, setup.limits), [], began=began), 0
     if path is None:
         state = setup.loop.start()
     else:
@@ -194,7 +203,7 @@ def restore(setup: Setup, run: run_folder.Run, newest: checkpoint.Latest, began:
         wall, compiling, training = (
             float(_entry(header, f"{k}_seconds", path)) for k in ("wall", "compile", "training")
         )
-        row, updates = _row(header, setup.run.seeds, path), int(_entry(header, "updates", path))
+        row, updates = _row(header, setup, path), int(_entry(header, "updates", path))
         spent, evaluating = Spent(*header.get("spent", ())), float(header.get("evaluating_seconds", 0.0))
         progress = Progress(row, [], updates, wall, compiling, training, began, spent, evaluating)
         state = setup.loop.restored(loaded, steps)
@@ -217,9 +226,9 @@ def _entry(header: dict[str, Any], name: str, path: Any) -> float:
     return value
 
 
-def _row(header: dict[str, Any], seeds: int, path: Any) -> Row:
+def _row(header: dict[str, Any], setup: Setup, path: Any) -> Row:
     try:
-        return Row.from_json(seeds, header.get("row") or {}, header.get("newest") or {})
+        return Row.from_json(setup.run.seeds, setup.limits, header.get("row") or {}, header.get("newest") or {})
     except (KeyError, TypeError, ValueError, AttributeError):
         raise _malformed(path, "row") from None
 

@@ -13,7 +13,6 @@ import numpy as np
 
 from steersman.errors import UsageError, raised_at
 from steersman.run.disk import checkpoint, run_folder
-from steersman.run.disk.logs import cost_names
 from steersman.run.events import Assessed, Callback, Event, Saved, Stop, name_of
 from steersman.run.loops.cadence import Cadence
 from steersman.run.plan import Plan
@@ -35,7 +34,7 @@ class Session:
         self.seeds, self.within = setup.seeds, plan.within
         self.folder = None if run is None else run.path
         self.state: Any = None
-        self.progress = Progress(Row(setup.run.seeds), [], began=time.perf_counter())
+        self.progress = Progress(Row(setup.run.seeds, setup.limits), [], began=time.perf_counter())
         changes = () if run is None else run.config.get("cadence", {}).get("changes", ())
         self.cadence = Cadence(setup.log_updates, setup.checkpoint_updates, setup.checkpoints_by_clock, changes)
         self.best = Best(setup.run.seeds)
@@ -101,7 +100,7 @@ class Session:
             raise UsageError(f"A callback logs {twice[0]!r}, which every row has already. Log it by another name.")
         row = means | self._logged
         self.progress.history.append(row)
-        self.progress.row = Row(self.setup.run.seeds, self.progress.row.newest)
+        self.progress.row = Row(self.setup.run.seeds, self.setup.limits, self.progress.row.newest)
         self._logged, self._evaluated = {}, {}
         return row
 
@@ -118,13 +117,15 @@ class Session:
         returns, lengths, costs, said, unfinished = jax.tree.map(np.asarray, periodic.play(loop, self.state))
         mean = returns.mean(1, dtype=np.float64)
         score = np.where(np.isnan(mean), -np.inf, mean)
-        better = self.best.better(score)
+        paid = costs.mean(1, dtype=np.float64)  # [S, C]
+        over = self.setup.limits.excess(paid)
+        better = self.best.better(score, over)
         if better.any():
-            self.best.keep(loop.agents(without_memory(self.state)), score, self.steps)
+            self.best.keep(loop.agents(without_memory(self.state)), score, over, self.steps)
         progress.spent = progress.spent._replace(steps=progress.spent.steps + float(lengths.max(1).mean()))
         progress.evaluating += time.perf_counter() - began - (loop.compile_seconds - compiled)
         means = {"evaluation_return": mean}
-        means |= {f"evaluation_{name[8:]}": costs[..., i].mean(1) for i, name in enumerate(cost_names(costs.shape[-1]))}
+        means |= {f"evaluation_cost{suffix}": paid[:, i] for i, suffix in enumerate(self.setup.limits.suffixes)}
         if np.isfinite(success := said.get("success", np.full_like(returns, np.nan))).any():
             means["evaluation_success"] = np.nan_to_num(success).mean(1)
         self._evaluated = {name: x if len(self.seeds) > 1 else float(x[0]) for name, x in means.items()}

@@ -13,7 +13,7 @@ import numpy as np
 
 from steersman.errors import UsageError
 from steersman.run import plugins
-from steersman.run.callbacks import Curve, Unending, loggers
+from steersman.run.callbacks import Costless, Curve, Unending, loggers
 from steersman.run.disk import checkpoint, compile_cache, run_folder
 from steersman.run.disk.files import lock
 from steersman.run.disk.spec_json import spec_from_json
@@ -33,6 +33,7 @@ from steersman.run.events import (
 from steersman.run.loops.devices import use_all_cores
 from steersman.run.plan import Plan, planned
 from steersman.run.policies.best import Best, cut
+from steersman.run.policies.limits import outcome
 from steersman.run.policies.warm_start import InitFrom
 from steersman.run.policy import Policy, agent_states, check_same_spaces, saved_agent
 from steersman.run.prepare import Setup, check_same_data, config_json, prepare
@@ -245,6 +246,7 @@ def _run(plan: Plan, setup: Setup, folder: run_folder.Run | None, newest: checkp
             session.listeners = [*loggers(stack, folder, setup.run), Curve(folder)]
         if setup.algorithm.data != "only":
             session.listeners.append(Unending(setup.run.num_envs, setup.spec.max_episode_steps or 0))
+            session.listeners.append(Costless(setup.limits))
         session.tell(Compiled(session, session.steps, session.progress.compile + setup.loop.compile_seconds))
         _train(session)
         policies = [Policy(setup.agent, s, setup.spec) for s in setup.loop.agents(session.state)]
@@ -265,6 +267,9 @@ def _run(plan: Plan, setup: Setup, folder: run_folder.Run | None, newest: checkp
             "evaluation": evaluation.summary() if evaluation else None,
             "evaluations": [e.summary() for e in played] if len(played) > 1 else [],
         }
+        if setup.limits.most:
+            said = evaluation.limits if evaluation else ()
+            summary["limits"] = outcome(setup.limits, said, session.progress.row.newest, session.progress.history)
         if folder is not None:
             run_folder.write_summary(folder, summary)
         if evaluation:
@@ -301,14 +306,16 @@ def _train(session: Session) -> None:
         progress.updates += n
         progress.row.add(totals)
         progress.spent = progress.spent.plus(totals.episodes)
-        returned = float(np.mean(progress.row.rolling()["return_100"]))
+        rolling = {name: float(np.mean(values)) for name, values in progress.row.rolling().items()}
+        costs = tuple(rolling.get(f"cost{suffix}_100", np.nan) for suffix in setup.limits.suffixes)
+        paid = costs, setup.limits.most
         chunk = max(1, min(2 * chunk, int(n * CHUNK_SECONDS / max(seconds, 1e-6))))
         check_finite(totals, session.steps, session.run, session.state)
         session.measured(n, seconds)
         assessed = session.evaluate() if progress.updates in (test_at, total) else None
         row = session.row() if assessed or progress.updates in (log_at, total) else None
         speed = n * loop.steps_per_update * setup.run.seeds / max(seconds, 1e-9)
-        session.tell(Trained(session, session.steps, setup.steps(total), speed, returned, row))
+        session.tell(Trained(session, session.steps, setup.steps(total), speed, rolling["return_100"], row, *paid))
         if assessed is not None:
             session.tell(assessed)
         if at_boundary:

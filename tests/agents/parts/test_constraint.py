@@ -19,7 +19,7 @@ T, B = 4, 2
 SPACE = spaces.Discrete(2)
 SPEC = EnvSpec("place", spaces.Box(-1, 1, (3,)), SPACE, SPACE, 100, cost_names=("cost",))
 TWO = replace(SPEC, cost_names=("speed", "heat"))
-CONSTRAINED = [name for name in ALGORITHMS if "cost_limit" in ALGORITHMS[name].config.__dataclass_fields__]
+CONSTRAINED = [name for name in ALGORITHMS if "multiplier_cap" in ALGORITHMS[name].config.__dataclass_fields__]
 
 
 def rollout(costs, first, truncated, length=T):
@@ -52,11 +52,14 @@ def test_they_are_moved_by_the_episodes_that_ended(criterion, costs):
     constraint = one(cost_criterion=criterion, cost_gamma=0.5, pid_gains=(1.0, 0.5, 0.0))
     state, metrics = constraint.moved(constraint.begin(BEFORE), SEEN)
     error = np.mean(costs) / 5 - 1
-    assert float(state.cost[0]) == pytest.approx(np.mean(costs))
+    assert float(state.costs.cost[0]) == pytest.approx(np.mean(costs))
     assert ("discounted_cost" in metrics) == (criterion == "discounted")
     assert float(metrics["multiplier"]) == pytest.approx(max(0.0, error + max(0.0, 0.5 * error)))
+    assert float(state.costs.length) == pytest.approx(
+        5.5 if criterion == "episode" else (2 - 1 / 2**2 + 2 - 1 / 2**7) / 2
+    )
     weights = (1, 1) if criterion == "episode" else (1, 0.5)
-    np.testing.assert_allclose(state.running.value.cost[:, 0], [weights[0] * 4 + weights[1] * 8, costs[1]])
+    np.testing.assert_allclose(state.costs.running.value.cost[:, 0], [weights[0] * 4 + weights[1] * 8, costs[1]])
     over = replace(constraint, config=replace(constraint.config, cost_limit=(0.8 * np.mean(costs),)))
     _, metrics = over.moved(over.begin(BEFORE), SEEN)
     assert float(metrics["multiplier"]) == pytest.approx(0.25 + 0.5 * 0.25, rel=1e-5)
@@ -70,8 +73,8 @@ def test_where_no_episode_ended_they_stay(multiplier):
     quiet = rollout(np.ones((2, T)), np.zeros((2, T)), np.zeros((2, T)))
     after, metrics = constraint.moved(state, quiet)
     assert float(metrics["multiplier"]) == pytest.approx(0.7)
-    jax.tree.map(np.testing.assert_array_equal, state[:3], after[:3])
-    np.testing.assert_allclose(after.running.value.cost[:, 0], [1 + 4, 1 + 4])
+    jax.tree.map(np.testing.assert_array_equal, state[:2], after[:2])
+    np.testing.assert_allclose(after.costs.running.value.cost[:, 0], [1 + 4, 1 + 4])
     moved, _ = constraint.moved(after, SEEN)
     assert float(moved.multiplier[0]) != pytest.approx(0.7)
 
@@ -88,10 +91,10 @@ def test_a_shard_counts_as_many_episodes_as_it_has():
 
     split = lambda x: jax.tree.map(lambda a: jnp.asarray(a)[:, :, None], x._replace(extras={}, carry=()))
     parts = jax.vmap(shard, in_axes=1, axis_name="shards")(split(BEFORE), split(both))
-    np.testing.assert_allclose(whole.cost, [(4 + 12 + 4) / 3])
+    np.testing.assert_allclose(whole.costs.cost, [(4 + 12 + 4) / 3])
     for part in (0, 1):
         np.testing.assert_allclose(parts.multiplier[part], whole.multiplier)
-        np.testing.assert_allclose(parts.cost[part], whole.cost, rtol=1e-6)
+        np.testing.assert_allclose(parts.costs.cost[part], whole.costs.cost, rtol=1e-6)
 
 
 def test_of_two_limits_the_one_that_is_broken_has_a_price():
@@ -138,7 +141,10 @@ def test_settings_out_of_range(settings, says):
 
 @pytest.mark.parametrize("name", CONSTRAINED)
 def test_limits_belong_to_costs(name):
-    make = lambda spec, *limits: ALGORITHMS[name].factory(ALGORITHMS[name].config(cost_limit=limits), spec)
+    box = spaces.Box(-1, 1, (2,))
+    both = {"action_space": box, "native_action_space": box} if name in ("td3", "tqc") else {}
+    config = ALGORITHMS[name].config
+    make = lambda spec, *limits: ALGORITHMS[name].factory(config(cost_limit=limits), replace(spec, **both))
     with pytest.raises(UsageError, match="cost_limit = 25; place has no costs.*--cost .*with_costs.*safe/"):
         make(replace(SPEC, cost_names=()), 25.0)
     with pytest.raises(UsageError, match="cost_limit = 25 3; place has 1 cost: cost.*Give one for each"):

@@ -64,7 +64,9 @@ def in_words(name, network, spec=CART, **settings):
 
 @pytest.mark.parametrize("name", [name for name in ALGORITHMS if name != "crossq"])
 def test_every_algorithm_looks_at_the_door(name):
-    spec = PENDULUM if name in PAIRS else CART
+    spec, settings = PENDULUM if name in PAIRS else CART, {}
+    if name == "cpo":
+        spec, settings = replace(CART, cost_names=("cost",)), {"cost_limit": (1.0,)}
     for network, says in (
         (lambda key, spec: None, "gives None"),
         (Own(key=jax.random.key(0)), "it is an Own that is made already.*Write lambda key, spec: Own"),
@@ -74,7 +76,7 @@ def test_every_algorithm_looks_at_the_door(name):
         (lambda key, spec: {}["lost"], "it failed when it was made: KeyError: 'lost' .*test_own_networks.py, line"),
     ):
         with pytest.raises(UsageError, match=f"cannot train your network: .*{says}.*Give a function .key, spec. ->"):
-            agent(name, network, spec)
+            agent(name, network, spec, **settings)
 
 
 @pytest.mark.parametrize(
@@ -95,6 +97,15 @@ def test_a_policy_and_a_value(network, says):
     said = in_words("ppo", network)
     assert said.startswith(f"PPO cannot train your network: {says}")
     assert said.endswith("where the module is obs -> (distribution, value).")
+
+
+def test_a_value_for_each_cost():
+    spec, limits = replace(CART, cost_names=("speed", "heat")), {"cost_limit": (1.0, 2.0)}
+    said = in_words("ppo", own(), spec, **limits)
+    assert "its value, of the reward and of each cost, has shape (); it must be (3,)" in said
+    three = own(lambda logits, value: (Categorical(logits), jnp.stack([value] * 3)))
+    agent("ppo", three, spec, **limits)
+    assert "its value has shape (3,); it must be ()" in in_words("ppo", three, spec)
 
 
 def test_where_it_fails_and_on_what():

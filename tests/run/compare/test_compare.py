@@ -3,22 +3,25 @@
 import json
 import shutil
 import signal
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 import steersman
+from steersman.cli.compare import show
 from steersman.envs.registry import reward_threshold
 from steersman.errors import TrainingFault, UsageError
 from steersman.run.compare import compare as module
 from steersman.run.compare.compare import compare
 from steersman.run.compare.entries import read_entries, resolve
-from steersman.run.compare.results import Compared, improvement_of
+from steersman.run.compare.results import Compared, improvement_of, limited
 from steersman.run.disk.logs import read_metrics
 from steersman.run.disk.run_folder import open_run
 from steersman.run.events import Compiling, Trained
+from steersman.run.policies.limits import Limits
 from steersman.run.show import plots
-from steersman.theory.comparison import improvement
+from steersman.theory.comparison import improvement, stratified_bootstrap
 
 SMALL = {"num_envs": 4, "unroll_length": 8, "num_minibatches": 2, "num_epochs": 1, "hidden_sizes": (8,)}
 SMALL |= {"schedule_steps": 1000, "evaluation_episodes": 4, "preset": False, "steps": 640}
@@ -335,8 +338,6 @@ def test_thresholds_that_gymnasium_registers():
 @pytest.fixture
 def many(compared):
     """A comparison of nine, some of which solved the task, made from the two."""
-    from dataclasses import replace
-
     result, _ = compared
     base = result.outcomes["ppo"]
     rng = np.random.default_rng(0)
@@ -346,6 +347,53 @@ def many(compared):
         solved = np.where(rng.random(2) < 0.5, rng.integers(1, 640, 2), np.inf)
         outcomes[label] = replace(base, label=label, scores=rng.normal(100 * i, 60, 2), threshold_steps=solved)
     return replace(result, outcomes=outcomes, improvement=improvement_of(outcomes))
+
+
+@pytest.fixture
+def priced(compared):
+    """A comparison of four: a free one, one that holds its limit, one that does not, one whose seeds differ."""
+    result, _ = compared
+    base = replace(result.outcomes["ppo"], limits=Limits(("speed",)))
+    kinds = {"free": (900, (90, 80), ()), "holds": (300, (9, 10), (10,)), "over": (500, (15, 30), (20,))}
+    kinds["half"] = (400, (5, 25), (20,))
+    outcomes = {
+        label: replace(
+            base,
+            label=label,
+            scores=np.full(2, float(score)),
+            mean=stratified_bootstrap([score] * 2),
+            costs=np.array(costs, float)[:, None],
+            mean_cost=[stratified_bootstrap(costs)],
+            limits=base.limits._replace(most=most),
+        )
+        for label, (score, costs, most) in kinds.items()
+    }
+    outcomes = limited(outcomes)
+    return replace(result, outcomes=outcomes, improvement=improvement_of(outcomes))
+
+
+def test_who_holds_the_limits_comes_first_and_then_the_return_counts(priced, capsys):
+    assert priced.outcomes["free"].limits.most == (20,)  # the loosest of the others'
+    assert [(label, o.feasible) for label, o in priced.outcomes.items()] == [
+        ("free", False),
+        ("holds", True),
+        ("over", False),
+        ("half", True),
+    ]
+    assert priced.ranking == ["half", "holds", "free", "over"]
+    better = {pair: p.value for pair, p in priced.improvement.items()}
+    assert better["holds", "free"] == 1.0  # a third of the return, and within the limit
+    assert better["free", "over"] == 0.5  # one seed of "over" holds it
+    assert better["half", "holds"] == 0.5
+    found = priced.summary()["results"]
+    assert (found["half"]["cost_limit"], found["half"]["seeds_feasible"]) == ([20.0], 0.5)
+    show(priced)
+    lines = capsys.readouterr().out.splitlines()
+    order = [
+        line.split()[0] for line in lines[lines.index(next(x for x in lines if "final evaluation" in x)) + 2 :][:4]
+    ]
+    assert order == priced.ranking
+    assert any(line.split()[:3] == ["half:", "speed", "15.00"] and line.endswith("1 of 2") for line in lines)
 
 
 def test_the_picture_names_everything(compared, monkeypatch):

@@ -177,7 +177,8 @@ def test_tensorboard_has_means_and_seeds(tmp_path):
 
 def test_the_groups_of_rows():
     groups = {
-        "rollout": ("episode_return", "episode_length", "episode_cost_1", "episodes", "return_100", "cost_0_100"),
+        "rollout": ("episode_return", "episode_length", "episodes", "return_100"),
+        "constraint": ("episode_cost_1", "cost_100", "cost_0_100", "over_limit_100", "multiplier_1", "discounted_cost"),
         "env": ("episode_height", "height_100"),
         "eval": ("evaluation_return", "evaluation_success"),
         "time": ("seconds", "steps_per_second"),

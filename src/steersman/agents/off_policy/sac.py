@@ -17,6 +17,9 @@ y is then the return of ``theory.returns.retrace`` with V = min_k Qbar_k(s', a')
 Discrete actions (Christodoulou 2019, arXiv:1910.07207): the critics give Q(s, .), and expectations over the policy are
 sums instead of samples, in 1, 3 and 4. The target entropy is 0.89 log A.
 
+With ``cost_limit`` there are critics of the costs beside those of the reward, and the actor ascends the mix of both
+(``off_policy.costs``).
+
 With ``memory`` it learns from sequences (``parts.replay.sequences``): actor and critics remember each by itself, the
 actor from what acting had stored, a critic from nothing at the start of a sequence, both through ``burn_in`` steps
 first.
@@ -41,10 +44,12 @@ from gymnasium import spaces
 from steersman import shards
 from steersman.agents.off_policy import common
 from steersman.agents.off_policy.common import NetworkFactory, OffPolicyConfig, Seen
+from steersman.agents.off_policy.costs import cost_learner
 from steersman.agents.parts import training
 from steersman.agents.parts.algorithms import replayed
 from steersman.agents.parts.checks import Rules
 from steersman.agents.parts.config import TargetConfig
+from steersman.agents.parts.constraint import ConstraintConfig
 from steersman.agents.parts.replay import multi_step
 from steersman.agents.parts.replay.sequences import Items, items_of, with_memory
 from steersman.agents.parts.replay.with_replay import BatchLearner
@@ -75,7 +80,7 @@ class SoftConfig(OffPolicyConfig):
 
 
 @dataclass(frozen=True)
-class SACConfig(TargetConfig, SoftConfig):
+class SACConfig(ConstraintConfig, TargetConfig, SoftConfig):
     """Settings of SAC; the defaults are those usual for MuJoCo."""
 
 
@@ -88,6 +93,7 @@ class SACState(NamedTuple):
     log_temperature: Trained
     updates: jax.Array  # int32, gradient steps taken
     steps: jax.Array  # uint32, environment steps learned from
+    costs: Any  # CostCritics; () without a limit
 
 
 class Parts(NamedTuple):
@@ -97,6 +103,8 @@ class Parts(NamedTuple):
     judge: Callable[..., Any]  # (actor, target critics, alpha, seen, action, key) -> (V, Q, log pi of the action), [M]
     critic_loss: Callable[..., tuple[jax.Array, jax.Array]]  # (critics, seen, action, y) -> (loss [K, M], Q [K, M])
     actor_loss: Callable[..., tuple[jax.Array, jax.Array]]  # (actor, critics, alpha, seen, key) -> (loss, log pi), [M]
+    taken: Callable[..., jax.Array]  # (critics, seen, action) -> Q [K, M]
+    expected: Callable[..., jax.Array]  # (actor, critics, seen, key) -> Q of the policy's actions [K, M]
 
 
 def sac(config: SACConfig, spec: EnvSpec, *, budget: int | None = None, network: NetworkFactory | None = None) -> Agent:
@@ -151,7 +159,13 @@ def continuous_parts(
         action, log_prob = jax.vmap(actor)(seen.actor).sample_and_log_prob(key)
         return -soft_value(value(common.values(critics, seen.critics, action)), log_prob, alpha), log_prob
 
-    return Parts(target, judge, critic_loss, actor_loss)
+    def taken(critics: PyTree, seen: PyTree, action: jax.Array):
+        return common.values(critics, seen, common.flat_actions(action)).mean(-1)
+
+    def expected(actor: Any, critics: PyTree, seen: Seen, key: Key):
+        return taken(critics, seen.critics, jax.vmap(actor)(seen.actor).sample_and_log_prob(key)[0])
+
+    return Parts(target, judge, critic_loss, actor_loss, taken, expected)
 
 
 def discrete_parts() -> Parts:
@@ -176,7 +190,15 @@ def discrete_parts() -> Parts:
         q = jax.lax.stop_gradient(common.values(critics, seen.critics).min(0))
         return -expected_soft_value(q, policy.log_probabilities(), alpha), -policy.entropy()
 
-    return Parts(target, judge, critic_loss, actor_loss)
+    def taken(critics: PyTree, seen: PyTree, action: jax.Array):
+        z = common.values(critics, seen)
+        return trees.take(z, jnp.broadcast_to(action[None], z.shape[:2]))
+
+    def expected(actor: Any, critics: PyTree, seen: Seen, key: Key):
+        p = jnp.exp(jax.vmap(actor)(seen.actor).log_probabilities())
+        return (p[None] * jax.lax.stop_gradient(common.values(critics, seen.critics))).sum(-1)
+
+    return Parts(target, judge, critic_loss, actor_loss, taken, expected)
 
 
 def soft_learner(
@@ -192,6 +214,7 @@ def soft_learner(
     """The learner that SAC and its descendants share: what they do not is in ``parts``."""
     discrete = isinstance(spec.action_space, spaces.Discrete)
     make_actor, make_critic = common.networks(algorithm, config, spec, network, outputs=outputs)
+    costs = cost_learner(algorithm, config, spec, make_critic)
     size = common.action_size(spec)
     goal = config.target_entropy
     if goal is None:
@@ -213,6 +236,7 @@ def soft_learner(
             training.trained(adam, log_alpha),
             jnp.zeros((), jnp.int32),
             common.began(config),
+            costs.init(critic_key, first_rollout),
         )
 
     def begin(num_envs: int) -> PyTree:
@@ -252,6 +276,13 @@ def soft_learner(
             return loss, (loss, each, q)
 
         critics, (loss, each, q), _ = training.descend(adam, critic_loss, state.critics, critic_rate)
+        priced, told = costs.learn(
+            state.costs,
+            items,
+            critic_rate,
+            lambda critics, seen: parts.taken(critics, seen, items.action),
+            lambda critics, seen: parts.expected(state.actor.params, critics, Seen(after.actor, seen), target_key),
+        )
 
         def improve(actor: Trained, log_temperature: Trained) -> tuple[Trained, Trained]:
             by_critics, _ = common.critics_see(critics.params, items)
@@ -259,7 +290,8 @@ def soft_learner(
             def actor_loss(params: PyTree):
                 seen = Seen(items.sees(params, items.carry)[0], by_critics)
                 loss, log_prob = parts.actor_loss(params, critics.params, alpha, seen, actor_key)
-                return items.mean(loss), log_prob
+                at = lambda critics, by: parts.expected(params, critics, Seen(seen.actor, by), actor_key)
+                return items.mean(costs.weighed(priced, items, loss, at)), log_prob
 
             actor, log_prob, _ = training.descend(adam, actor_loss, actor, actor_rate)
             if config.learn_temperature:
@@ -272,11 +304,13 @@ def soft_learner(
             config.policy_delay, state.updates, improve, state.actor, state.log_temperature
         )
         targets = trees.polyak(state.targets, critics.params, config.tau)
-        metrics = {"critic_loss": loss, "q": q.mean(), "target": y.mean(), "temperature": alpha, **agreement}
-        state = SACState(actor, critics, targets, log_temperature, state.updates + 1, state.steps)
+        metrics = {"critic_loss": loss, "q": q.mean(), "target": y.mean(), "temperature": alpha, **agreement, **told}
+        state = SACState(
+            actor, critics, targets, log_temperature, state.updates + 1, state.steps, costs.averaged(priced)
+        )
         return state, items.priority(jnp.sqrt(2.0 * each.mean(0))), metrics
 
-    learner = BatchLearner(init, begin, act, learn, common.observe, kept)
+    learner = BatchLearner(init, begin, act, learn, costs.observe, kept)
     return with_memory(learner, make_actor, lambda state: state.actor.params, make_critic)
 
 

@@ -12,6 +12,9 @@ One gradient step, from a batch of N transitions out of replay, with the targets
 It acts with mu(s) + std z, clipped to the bounds. With one critic, no smoothing and no delay it is DDPG (a test holds
 it to that).
 
+With ``cost_limit`` there are critics of the costs beside those of the reward, and the actor ascends the mix of both
+(``off_policy.costs``).
+
 With ``memory`` it learns from sequences (``parts.replay.sequences``): actor and critics remember each by itself, the
 actor from what acting had stored, a critic from nothing at the start of a sequence, both through ``burn_in`` steps
 first.
@@ -22,17 +25,19 @@ Details: as DDPG's; the critics are one module with a leading axis [K].
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from steersman.agents.off_policy import common
 from steersman.agents.off_policy.common import NetworkFactory
+from steersman.agents.off_policy.costs import cost_learner
 from steersman.agents.off_policy.ddpg import DDPGConfig
 from steersman.agents.parts import training
 from steersman.agents.parts.algorithms import replayed
 from steersman.agents.parts.checks import Rules
+from steersman.agents.parts.constraint import ConstraintConfig
 from steersman.agents.parts.replay.sequences import items_of, with_memory
 from steersman.agents.parts.replay.with_replay import BatchLearner
 from steersman.agents.parts.training import Trained
@@ -45,7 +50,7 @@ from steersman.types import Agent, EnvSpec, Key, Metrics, PyTree, Rollout
 
 
 @dataclass(frozen=True)
-class TD3Config(DDPGConfig):
+class TD3Config(ConstraintConfig, DDPGConfig):
     """Settings of TD3; the defaults are those usual for MuJoCo."""
 
     num_critics: int = 2
@@ -69,6 +74,7 @@ class TD3State(NamedTuple):
     targets: PyTree  # Qbar, leaves [K, ...]
     updates: jax.Array  # int32, gradient steps taken
     steps: jax.Array  # uint32, environment steps learned from
+    costs: Any  # CostCritics; () without a limit
 
 
 def td3(config: TD3Config, spec: EnvSpec, *, budget: int | None = None, network: NetworkFactory | None = None) -> Agent:
@@ -86,14 +92,15 @@ def td3_learner(
     """TD3 as a learner from batches, for a replay of one's own."""
     common.check_continuous("TD3", spec)
     make_actor, make_critic = common.networks("TD3", config, spec, network, deterministic=True)
-    adam = common.adam(config)
+    costs, adam = cost_learner("TD3", config, spec, make_critic), common.adam(config)
 
     def init(key: Key, first_rollout: Rollout) -> TD3State:
         actor_key, critic_key = jax.random.split(key)
         actor, critics = make_actor(actor_key), ensemble(make_critic, critic_key, config.num_critics)
         target_actor, targets = training.copied((actor, critics))
         nets = training.trained(adam, actor), training.trained(adam, critics)
-        return TD3State(*nets, target_actor, targets, jnp.zeros((), jnp.int32), common.began(config))
+        count, began = jnp.zeros((), jnp.int32), common.began(config)
+        return TD3State(*nets, target_actor, targets, count, began, costs.init(critic_key, first_rollout))
 
     def learn(state: TD3State, sample: Sample, key: Key) -> tuple[TD3State, jax.Array, Metrics]:
         items = items_of(config, sample)
@@ -113,27 +120,38 @@ def td3_learner(
             return loss, (loss, error, q_tm1)
 
         critics, (loss, error, q), _ = training.descend(adam, critic_loss, state.critics, critic_rate)
+        q_of = lambda critics, seen, action: common.values(critics, seen, action)[..., 0]
+        priced, told = costs.learn(
+            state.costs,
+            items,
+            critic_rate,
+            lambda critics, seen: q_of(critics, seen, common.flat_actions(items.action)),
+            lambda critics, seen: q_of(critics, seen, next_action),
+        )
 
-        def improve(actor: Trained, target_actor: PyTree, targets: PyTree):
+        def improve(actor: Trained, target_actor: PyTree, targets: PyTree, priced: Any):
             first = jax.tree.map(lambda x: x[:1], critics.params)
             by_critic, _ = common.critics_see(first, items)
 
             def actor_loss(params: PyTree):
                 action = jax.vmap(params)(items.sees(params, items.carry)[0]).mode()
-                return -items.mean(common.values(first, by_critic, action)[0, :, 0]), ()
+                loss = -common.values(first, by_critic, action)[0, :, 0]
+                at = lambda critics, seen: q_of(critics, seen, action)
+                return items.mean(costs.weighed(priced, items, loss, at)), ()
 
             actor, _, _ = training.descend(adam, actor_loss, actor, actor_rate)
-            return actor, *trees.polyak((target_actor, targets), (actor.params, critics.params), config.tau)
+            slow = trees.polyak((target_actor, targets), (actor.params, critics.params), config.tau)
+            return actor, *slow, costs.averaged(priced)
 
-        actor, target_actor, targets = training.every(
-            config.policy_delay, state.updates, improve, state.actor, state.target_actor, state.targets
+        actor, target_actor, targets, priced = training.every(
+            config.policy_delay, state.updates, improve, state.actor, state.target_actor, state.targets, priced
         )
-        metrics = {"critic_loss": loss, "q": q.mean()}
-        learned = TD3State(actor, critics, target_actor, targets, state.updates + 1, state.steps)
+        metrics = {"critic_loss": loss, "q": q.mean(), **told}
+        learned = TD3State(actor, critics, target_actor, targets, state.updates + 1, state.steps, priced)
         return learned, items.priority(jnp.abs(error).mean(0)), metrics
 
     begin, act = common.noisy_acting(spec, config.exploration_noise, config.exploration_std)
-    learner = BatchLearner(init, begin, act, learn, common.observe)
+    learner = BatchLearner(init, begin, act, learn, costs.observe)
     return with_memory(learner, make_actor, lambda state: state.actor.params, make_critic)
 
 

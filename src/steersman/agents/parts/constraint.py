@@ -24,17 +24,33 @@ from steersman.agents.parts.config import Config
 from steersman.episodes import cost_suffixes
 from steersman.errors import UsageError
 from steersman.theory import constraints, returns
-from steersman.types import EnvSpec, Metrics, PerEnv, PyTree, Rollout
+from steersman.types import EnvSpec, Metrics, PerEnv, Rollout
 
 Scalar = float | jax.Array
 
 
 @dataclass(frozen=True)
-class ConstraintConfig(Config):
-    """Limits on costs, and how they are kept."""
+class LimitConfig(Config):
+    """Limits on costs."""
 
     cost_limit: tuple[float, ...] = ()
     """Most that an episode may cost in the mean, for each of the environment's costs; none: they are only counted."""
+    cost_criterion: str = "episode"
+    """What the limit is on: the cost of an episode, summed (episode) or discounted by cost_gamma (discounted)."""
+    cost_gamma: float = 0.99
+    """Discount factor of the costs' critics, and of the discounted criterion."""
+
+    rules = Rules(fraction=("cost_gamma",), choices={"cost_criterion": ("episode", "discounted")})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_numbers("cost_limit", self.cost_limit, "limit, on the mean cost of an episode,")
+
+
+@dataclass(frozen=True)
+class ConstraintConfig(LimitConfig):
+    """Limits on costs, kept by a price on each."""
+
     multiplier: str = "pid"
     """What moves the price of a cost: pid (a controller) or dual (gradient steps)."""
     pid_gains: tuple[float, ...] = (1.0, 0.02, 0.0)
@@ -43,23 +59,12 @@ class ConstraintConfig(Config):
     """Step size of the multiplier (dual), on the same error."""
     multiplier_cap: float = 10.0
     """Largest multiplier: the price, in scaled reward, of as much cost as the limit allows."""
-    cost_criterion: str = "episode"
-    """What the limit is on: the cost of an episode, summed (episode) or discounted by cost_gamma (discounted)."""
-    cost_gamma: float = 0.99
-    """Discount factor of the costs' critics, and of the discounted criterion."""
 
-    rules = Rules(
-        positive=("dual_rate", "multiplier_cap"),
-        fraction=("cost_gamma",),
-        choices={"multiplier": ("pid", "dual"), "cost_criterion": ("episode", "discounted")},
-    )
+    rules = Rules(positive=("dual_rate", "multiplier_cap"), choices={"multiplier": ("pid", "dual")})
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, what in (("cost_limit", "limit, on the mean cost of an episode,"), ("pid_gains", "gain")):
-            values = getattr(self, name)
-            if any(isinstance(v, Real) and not 0 <= v < math.inf for v in values):
-                raise UsageError(f"{name} = {_listed(values)}; each {what} must be a number of 0 or more.")
+        _check_numbers("pid_gains", self.pid_gains, "gain")
         if len(self.pid_gains) != 3:
             raise UsageError(
                 f"pid_gains = {_listed(self.pid_gains)}; they are three numbers: proportional, integral, derivative. "
@@ -67,28 +72,49 @@ class ConstraintConfig(Config):
             )
 
 
-class ConstraintState(NamedTuple):
-    """The multipliers, and what they are moved by."""
+def _check_numbers(name: str, values: Sequence[Any], what: str) -> None:
+    if any(isinstance(v, Real) and not 0 <= v < math.inf for v in values):
+        raise UsageError(f"{name} = {_listed(values)}; each {what} must be a number of 0 or more.")
 
-    multiplier: jax.Array  # [C], within [0, multiplier_cap]
-    controller: constraints.PID
-    cost: jax.Array  # [C], what they were last moved by
-    running: PerEnv  # Running [B]
+
+def _listed(numbers: Sequence[Any]) -> str:
+    return " ".join(f"{x:g}" if isinstance(x, Real) else "?" for x in numbers)
 
 
 class Running(NamedTuple):
     """Each environment's episode up to now."""
 
     cost: jax.Array  # [B, C]
-    weight: jax.Array  # [B]: of the next cost, gamma^t
+    length: jax.Array  # [B]: of its steps, the sum of their weights
+    weight: jax.Array  # [B]: of the next step, gamma^t
+
+    @classmethod
+    def init(cls, num_envs: int, size: int) -> Running:
+        return cls(jnp.zeros((num_envs, size)), jnp.zeros((num_envs,)), jnp.ones((num_envs,)))
+
+
+class CostState(NamedTuple):
+    """What episodes have cost."""
+
+    cost: jax.Array  # [C], the mean of those that ended in the last rollout in which some did
+    length: jax.Array  # their mean length, a scalar: discounted where the costs are
+    running: PerEnv  # Running
+
+
+class ConstraintState(NamedTuple):
+    """The multipliers, and what they are moved by."""
+
+    multiplier: jax.Array  # [C], within [0, multiplier_cap]
+    controller: constraints.PID
+    costs: CostState
 
 
 @dataclass(frozen=True)
-class Constraint:
+class Limits:
     """What an agent does for its limits. Signals are [..., 1 + C], the reward's first; without a limit they are
     [...]."""
 
-    config: ConstraintConfig
+    config: Any  # LimitConfig
     names: tuple[str, ...] = ()  # of the costs
 
     @property
@@ -104,42 +130,35 @@ class Constraint:
     def limits(self) -> jax.Array:
         return jnp.stack([jnp.asarray(limit, jnp.float32) for limit in self.config.cost_limit])
 
-    def begin(self, first_rollout: Rollout) -> PyTree:
-        """The state before the first update: multipliers of 0, running episodes as ``first_rollout`` leaves them."""
+    def begin(self, first_rollout: Rollout) -> Any:
+        """The state before the first update: nothing has ended, running episodes as ``first_rollout`` leaves them."""
         if not self.limited:
             return ()
-        zero, num = jnp.zeros((len(self.names),)), first_rollout.reward.shape[1]
-        start = Running(jnp.zeros((num, len(self.names))), jnp.ones((num,)))
-        _, running = self._episodes(start, first_rollout)
-        return ConstraintState(zero, constraints.PID.init(len(self.names)), zero, PerEnv(running))
+        _, running = self._episodes(Running.init(first_rollout.reward.shape[1], len(self.names)), first_rollout)
+        return CostState(jnp.zeros((len(self.names),)), jnp.zeros(()), PerEnv(running))
 
     def moved(self, state: Any, rollout: Rollout) -> tuple[Any, Metrics]:
-        """-> (the state with the multipliers moved, metrics): by the mean cost of the episodes, of all shards, that
-        ended in a rollout [T, B, ...] as it was acted; where none did they stay. Before the policy's step."""
+        """-> (the state with what has been seen in a rollout [T, B, ...] as it was acted, metrics); before the policy's
+        step."""
         if not self.limited:
             return state, {}
-        config, (sums, running) = self.config, self._episodes(state.running.value, rollout)
-        total, count = shards.cross_sum(sums)
-        cost = total / jnp.maximum(count, 1.0)
-        error, controller = constraints.limit_errors(cost, self.limits), state.controller
-        if config.multiplier == "pid":
-            multiplier, controller = constraints.pid_step(controller, error, config.pid_gains, config.multiplier_cap)
-        else:
-            multiplier = constraints.dual_step(state.multiplier, error, config.dual_rate, config.multiplier_cap)
-        moved = multiplier, controller, cost
-        moved = jax.tree.map(lambda new, old: jnp.where(count > 0, new, old), moved, tuple(state[:3]))
-        after = ConstraintState(*moved, PerEnv(running))
+        after, _ = self.counted(state, rollout)
         return after, self.told(after)
 
-    def told(self, state: Any) -> Metrics:
-        """The multipliers, as metrics; and what last moved them, where it is not what is counted of episodes anyway."""
-        if not self.limited:
+    def counted(self, state: CostState, rollout: Rollout) -> tuple[CostState, jax.Array]:
+        """-> (the state with the mean over the episodes, of all shards, that ended in a rollout, or the last one where
+        none did; whether there were some)"""
+        sums, running = self._episodes(state.running.value, rollout)
+        cost, length, count = shards.cross_sum(sums)
+        some, share = count > 0, 1.0 / jnp.maximum(count, 1.0)
+        kept = jnp.where(some, share * cost, state.cost), jnp.where(some, share * length, state.length)
+        return CostState(*kept, PerEnv(running)), some
+
+    def told(self, state: CostState) -> Metrics:
+        """The costs that the limits are on, as metrics, where they are not what is counted of episodes anyway."""
+        if not self.limited or self.config.cost_criterion == "episode":
             return {}
-        numbers = {"multiplier": state.multiplier}
-        if self.config.cost_criterion == "discounted":
-            numbers["discounted_cost"] = state.cost
-        ends = cost_suffixes(self.names)
-        return {what + end: each[i] for what, each in numbers.items() for i, end in enumerate(ends)}
+        return self._named("discounted_cost", state.cost)
 
     def scaled(self, costs: jax.Array) -> jax.Array:
         """Costs [..., C] as agents count them, in units of their limits."""
@@ -155,40 +174,79 @@ class Constraint:
         over, cut = (jnp.broadcast_to(flag[..., None], r_t.shape) for flag in (terminated, truncated))
         return r_t, returns.discounts(over, jnp.broadcast_to(each, r_t.shape)), returns.trace_decays(cut, lambda_)
 
-    def mixed(self, state: Any, signals: jax.Array) -> jax.Array:
-        """Advantages, or action values, of all signals -> [...]: what the policy is to raise."""
-        return constraints.mixed(signals, state.multiplier) if self.limited else signals
-
     def summed(self, losses: jax.Array) -> jax.Array:
         """The losses of all heads -> [...]."""
         return losses.sum(-1) if self.limited else losses
 
-    def _episodes(self, running: Running, rollout: Rollout) -> tuple[tuple[jax.Array, jax.Array], Running]:
-        """-> (summed cost [C] of the episodes that ended in a rollout and their number, the running ones after it)"""
+    def _episodes(self, running: Running, rollout: Rollout) -> tuple[tuple[jax.Array, ...], Running]:
+        """-> (summed cost [C] and length of the episodes that ended in a rollout, their number; the running ones)"""
         gamma = self.config.cost_gamma if self.config.cost_criterion == "discounted" else 1.0
 
         def step(now: tuple[Running, Any], row: tuple[jax.Array, ...]):
-            (cost, weight), (total, count) = now
-            costs, first, ended = row
+            (cost, length, weight), (costs, lengths, count) = now
+            here, first, ended = row
             weight = jnp.where(first, 1.0, weight)
-            cost = jnp.where(first[:, None], 0.0, cost) + weight[:, None] * costs
-            total = total + jnp.where(ended[:, None], cost, 0.0).sum(0)
-            return (Running(cost, gamma * weight), (total, count + ended.sum(dtype=jnp.float32))), None
+            cost = jnp.where(first[:, None], 0.0, cost) + weight[:, None] * here
+            length = jnp.where(first, 0.0, length) + weight
+            costs = costs + jnp.where(ended[:, None], cost, 0.0).sum(0)
+            sums = costs, lengths + jnp.where(ended, length, 0.0).sum(), count + ended.sum(dtype=jnp.float32)
+            return (Running(cost, length, gamma * weight), sums), None
 
         flags = jnp.asarray(rollout.first), jnp.asarray(rollout.terminated) | jnp.asarray(rollout.truncated)
-        start = jnp.zeros((len(self.names),)), jnp.zeros(())
+        start = jnp.zeros((len(self.names),)), jnp.zeros(()), jnp.zeros(())
         (running, sums), _ = jax.lax.scan(step, (running, start), (jnp.asarray(rollout.costs), *flags))
         return sums, running
+
+    def _named(self, what: str, numbers: jax.Array) -> Metrics:
+        return {what + end: numbers[i] for i, end in enumerate(cost_suffixes(self.names))}
+
+
+@dataclass(frozen=True)
+class Constraint(Limits):
+    """Limits kept by multipliers; config: ConstraintConfig."""
+
+    def begin(self, first_rollout: Rollout) -> Any:
+        """The state before the first update: multipliers of 0."""
+        if not self.limited:
+            return ()
+        size = len(self.names)
+        return ConstraintState(jnp.zeros((size,)), constraints.PID.init(size), super().begin(first_rollout))
+
+    def moved(self, state: Any, rollout: Rollout) -> tuple[Any, Metrics]:
+        """-> (the state with the multipliers moved, metrics): by the mean cost of the episodes, of all shards, that
+        ended in a rollout [T, B, ...] as it was acted; where none did they stay. Before the policy's step."""
+        if not self.limited:
+            return state, {}
+        config, (costs, some) = self.config, self.counted(state.costs, rollout)
+        error, controller = constraints.limit_errors(costs.cost, self.limits), state.controller
+        if config.multiplier == "pid":
+            multiplier, controller = constraints.pid_step(controller, error, config.pid_gains, config.multiplier_cap)
+        else:
+            multiplier = constraints.dual_step(state.multiplier, error, config.dual_rate, config.multiplier_cap)
+        new, old = (multiplier, controller), (state.multiplier, state.controller)
+        after = ConstraintState(*jax.tree.map(lambda a, b: jnp.where(some, a, b), new, old), costs)
+        return after, self.told(after)
+
+    def told(self, state: Any) -> Metrics:
+        """The multipliers, as metrics, and what ``Limits`` tells."""
+        return self._named("multiplier", state.multiplier) | super().told(state.costs) if self.limited else {}
+
+    def mixed(self, state: Any, signals: jax.Array) -> jax.Array:
+        """Advantages, or action values, of all signals -> [...]: what the policy is to raise."""
+        return constraints.mixed(signals, state.multiplier) if self.limited else signals
 
 
 UNLIMITED = Constraint(ConstraintConfig())
 
 
 def constraint_of(algorithm: str, config: ConstraintConfig, spec: EnvSpec) -> Constraint:
-    """The limits that a config sets to the costs of an environment.
+    """The limits that a config sets to the costs of an environment. Raises UsageError as ``check_limits``."""
+    check_limits(algorithm, config, spec)
+    return Constraint(config, spec.cost_names)
 
-    Raises UsageError where the environment has no costs, or not as many.
-    """
+
+def check_limits(algorithm: str, config: LimitConfig, spec: EnvSpec) -> None:
+    """Raise UsageError where limits are set and the environment has no costs, or not as many."""
     limits, names = config.cost_limit, spec.cost_names
     given = f"{algorithm}: cost_limit = {_listed(limits)}"
     if limits and not names:
@@ -203,8 +261,3 @@ def constraint_of(algorithm: str, config: ConstraintConfig, spec: EnvSpec) -> Co
             f"{given}; {spec.id} has {costs}: {', '.join(names)}. Give one for each, in this order; a large one (1e9) "
             "for a cost that is only to be counted."
         )
-    return Constraint(config, names)
-
-
-def _listed(limits: Sequence[Any]) -> str:
-    return " ".join(f"{limit:g}" if isinstance(limit, Real) else "?" for limit in limits)

@@ -19,7 +19,7 @@ from steersman.agents.parts import config as groups
 from steersman.agents.parts import own_networks, training
 from steersman.agents.parts import remembering as parts
 from steersman.agents.parts.checks import check_network
-from steersman.agents.parts.constraint import UNLIMITED, Constraint
+from steersman.agents.parts.constraint import UNLIMITED, Constraint, Limits
 from steersman.agents.parts.minibatches import standardise
 from steersman.agents.parts.training import Trained
 from steersman.errors import UsageError
@@ -77,7 +77,7 @@ class LearnerState(NamedTuple):
     params: PyTree  # the network
     optimiser: PyTree  # Adam's moments
     steps: jax.Array  # uint32, environment steps learned from
-    constraint: PyTree = ()  # of an agent with limits: ConstraintState
+    constraint: PyTree = ()  # with limits: CostState or ConstraintState
 
 
 def adam(config: OnPolicyConfig) -> training.Optimiser:
@@ -104,7 +104,7 @@ def network_maker(
     that no policy head serves, and for a network that does not do.
 
     kl: whether the policy's KL divergence is asked for. remembers: whether it may have a memory. heads: the value's
-    shape (``Constraint.heads``).
+    shape (``Limits.heads``).
     """
     check_network(name, spec, network)
     parts.check_own(config, network)
@@ -156,10 +156,10 @@ def evaluated(params: PyTree, rollout: Rollout) -> tuple[Any, jax.Array, jax.Arr
 
 
 def lambda_targets(
-    rollout: Rollout, v_t: jax.Array, gamma: Scalar, lambda_: Scalar, constraint: Constraint = UNLIMITED
+    rollout: Rollout, v_t: jax.Array, gamma: Scalar, lambda_: Scalar, limits: Limits = UNLIMITED
 ) -> jax.Array:
     """The critic's targets G, lambda-returns of v_t's shape; minus V(obs) they are GAE."""
-    r_t, discount_t, lambda_t = constraint.signals(rollout, gamma, lambda_)
+    r_t, discount_t, lambda_t = limits.signals(rollout, gamma, lambda_)
     return returns.lambda_returns(r_t, discount_t, v_t, lambda_t)
 
 

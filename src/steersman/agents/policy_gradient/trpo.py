@@ -25,8 +25,9 @@ normalised by choice; initialisation as PPO's.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -36,7 +37,7 @@ from steersman import shards
 from steersman.agents.parts import training
 from steersman.agents.parts.algorithms import on_policy, whole_minibatches
 from steersman.agents.parts.checks import Rules
-from steersman.agents.parts.constraint import ConstraintConfig, constraint_of
+from steersman.agents.parts.constraint import ConstraintConfig, Limits, constraint_of
 from steersman.agents.parts.minibatches import epochs, standardise
 from steersman.agents.parts.remembering import beginner, seen_again, shuffled_sequences
 from steersman.agents.parts.training import Trained
@@ -51,8 +52,8 @@ from steersman.types import Agent, EnvSpec, Key, Metrics, PyTree, Rollout
 
 
 @dataclass(frozen=True)
-class TRPOConfig(ConstraintConfig, OnPolicyConfig):
-    """Settings of TRPO."""
+class TrustRegionConfig(OnPolicyConfig):
+    """How far the policy moves in one update, and how the critic is fitted."""
 
     unroll_length: int = 256
     """Steps of each environment between two updates (T)."""
@@ -68,8 +69,6 @@ class TRPOConfig(ConstraintConfig, OnPolicyConfig):
     """Added to the Fisher matrix's diagonal when the direction is solved for."""
     cg_iterations: int = 15
     """Steps of conjugate gradient, one product with the Fisher matrix each."""
-    line_search: bool = True
-    """Shrink the step until the exact KL is within max_kl and the surrogate has risen; off: natural gradient."""
     backtracks: int = 10
     """Most times that the line search shrinks the step."""
     backtrack_ratio: float = 0.8
@@ -96,15 +95,99 @@ class TRPOConfig(ConstraintConfig, OnPolicyConfig):
         for name in ("share_trunk", "share_memory"):
             if getattr(self, name):
                 raise UsageError(
-                    f"TRPO: {name} = True would let the critic's steps move the policy out of its trust region; it "
-                    f"must be False. PPO can share a {name.removeprefix('share_')}."
+                    f"{type(self).__name__.removesuffix('Config')}: {name} = True would let the critic's steps move "
+                    "the policy out of its trust region; it must be False. PPO can share a "
+                    f"{name.removeprefix('share_')}."
                 )
+
+
+@dataclass(frozen=True)
+class TRPOConfig(ConstraintConfig, TrustRegionConfig):
+    """Settings of TRPO."""
+
+    line_search: bool = True
+    """Shrink the step until the exact KL is within max_kl and the surrogate has risen; off: natural gradient."""
+
+
+class Local(NamedTuple):
+    """The policy around its parameters [P], for one rollout."""
+
+    vector: jax.Array
+    policy_of: Callable[[jax.Array], Any]  # parameters -> the distributions at the rollout's rows [T, B]
+    old: Any  # those at ``vector``
+    rollout: Rollout
+
+    def gradient(self, advantage: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """-> (the surrogate L at ``vector``, its gradient), over all shards."""
+        of = lambda v: surrogate(self.policy_of(v), self.rollout, advantage)
+        return shards.cross_mean(jax.value_and_grad(of)(self.vector))
+
+    def judged(self, vector: jax.Array, *advantages: jax.Array) -> tuple[jax.Array, ...]:
+        """-> (the surrogate of each advantage, mean KL(pi_old || pi)), over all shards."""
+        policy = self.policy_of(vector)
+        gains = (surrogate(policy, self.rollout, advantage) for advantage in advantages)
+        return shards.cross_mean((*gains, self.old.kl(policy).mean()))
+
+
+# (the policy around its parameters, the advantages of all signals, the limits' state) -> (parameters, metrics)
+Improve = Callable[[Local, jax.Array, PyTree], tuple[jax.Array, Metrics]]
 
 
 def surrogate(policy: PyTree, rollout: Rollout, advantage: jax.Array) -> jax.Array:
     """L = mean[ratio A], a scalar; policy: distributions [T, B]. At pi_old its gradient is the policy gradient's."""
     log_ratio = policy.log_prob(rollout.action) - rollout.extras["log_prob"]
     return (surrogates.ratios(log_ratio) * advantage).mean()
+
+
+def trust_region_agent(
+    config: TrustRegionConfig,
+    make_network: Callable[[Key], PyTree],
+    limits: Limits,
+    improve: Improve,
+    budget: int | None,
+) -> Agent:
+    """An agent that moves its policy by ``improve`` once a rollout, and then fits its critic: steps 1 and 5."""
+    adam = common.adam(config)
+
+    def init(key: Key, first_rollout: Rollout) -> LearnerState:
+        return common.start(config, make_network(key), limits.begin(first_rollout))
+
+    def value_loss(params: PyTree, batch: tuple[Any, Any]) -> tuple[jax.Array, Metrics]:
+        (obs, action, target), recall = batch
+        value = jax.vmap(params)(seen_again(params, recall, obs, action))[1]
+        loss = limits.summed(surrogates.value_loss(value, target)).mean()
+        return loss, {"value_loss": loss}
+
+    def update(state: LearnerState, rollout: Rollout, key: Key) -> tuple[LearnerState, Metrics]:
+        _, v_tm1, v_t, carries = common.evaluated(state.params, rollout)
+        target = common.lambda_targets(rollout, v_t, config.gamma, config.gae_lambda, limits)
+        moved, told = limits.moved(state.constraint, rollout)
+        vector, unravel = ravel_pytree(state.params)
+
+        def policy_of(vector: jax.Array):
+            network = unravel(vector)
+            _, seen = remembering.sequence(network, rollout.carry, rollout.obs, rollout.first, rollout.action)
+            return jax.vmap(jax.vmap(lambda obs: network(obs)[0]))(seen)
+
+        local = Local(vector, policy_of, policy_of(vector), rollout)
+        vector, metrics = improve(local, target - v_tm1, moved)
+        rate = training.annealed(config, budget, state.steps)
+
+        def step(net: Trained, batch):
+            net, metrics, norm = training.descend(adam, value_loss, net, rate, batch)
+            return net, metrics | {"grad_norm": norm}
+
+        def minibatches(net: Trained, key: Key):
+            batch = rollout.obs, rollout.action, target
+            return shuffled_sequences(key, batch, rollout, carries, config.num_minibatches, config.sequence_length)
+
+        net = training.packed(adam, Trained(unravel(vector), state.optimiser))
+        net, fitted = epochs(step, net, minibatches, key, config.value_epochs)
+        metrics |= {name: value.mean() for name, value in fitted.items()} | told
+        metrics |= {"entropy": local.old.entropy().mean(), "learning_rate": rate}
+        return LearnerState(*training.unpacked(net), training.counted(state.steps, rollout), moved), metrics
+
+    return normalised(Agent(init, beginner(make_network), common.act, update), config)
 
 
 def trpo(
@@ -118,30 +201,18 @@ def trpo(
     """
     constraint = constraint_of("TRPO", config, spec)
     make_network = common.network_maker("TRPO", config, spec, network, kl=True, heads=constraint.heads)
-    adam = common.adam(config)
 
-    def init(key: Key, first_rollout: Rollout) -> LearnerState:
-        return common.start(config, make_network(key), constraint.begin(first_rollout))
-
-    def improve(vector: jax.Array, unravel, rollout: Rollout, advantage: jax.Array) -> tuple[jax.Array, Metrics]:
+    def improve(local: Local, signals: jax.Array, limits: PyTree) -> tuple[jax.Array, Metrics]:
         """Steps 2 to 4."""
-
-        def policy_of(vector: jax.Array):
-            network = unravel(vector)
-            _, seen = remembering.sequence(network, rollout.carry, rollout.obs, rollout.first, rollout.action)
-            return jax.vmap(jax.vmap(lambda obs: network(obs)[0]))(seen)
-
-        old = policy_of(vector)
-        before, gradient = jax.value_and_grad(lambda v: surrogate(policy_of(v), rollout, advantage))(vector)
-        before, gradient = shards.cross_mean((before, gradient))
-        fisher = natural.fisher_product(policy_of, vector)
+        advantage, vector = standardise(constraint.mixed(limits, signals)), local.vector
+        before, gradient = local.gradient(advantage)
+        fisher = natural.fisher_product(local.policy_of, vector)
         solved = natural.conjugate_gradient(lambda v: fisher(v) + config.damping * v, gradient, config.cg_iterations)
         curvature = jnp.vdot(solved.x, fisher(solved.x))
         step = jnp.sqrt(2.0 * config.max_kl / jnp.maximum(curvature, 1e-12)) * solved.x
 
         def gain_and_kl(vector: jax.Array) -> tuple[jax.Array, jax.Array]:
-            policy = policy_of(vector)
-            after, kl = shards.cross_mean((surrogate(policy, rollout, advantage), old.kl(policy).mean()))
+            after, kl = local.judged(vector, advantage)
             return after - before, kl
 
         if config.line_search:
@@ -157,39 +228,10 @@ def trpo(
             "accepted": found.accepted,
             "backtracks": found.backtracks,
             "cg_residual": solved.residual,
-            "entropy": old.entropy().mean(),
         }
         return found.params, metrics
 
-    def value_loss(params: PyTree, batch: tuple[Any, Any]) -> tuple[jax.Array, Metrics]:
-        (obs, action, target), recall = batch
-        value = jax.vmap(params)(seen_again(params, recall, obs, action))[1]
-        loss = constraint.summed(surrogates.value_loss(value, target)).mean()
-        return loss, {"value_loss": loss}
-
-    def update(state: LearnerState, rollout: Rollout, key: Key) -> tuple[LearnerState, Metrics]:
-        _, v_tm1, v_t, carries = common.evaluated(state.params, rollout)
-        target = common.lambda_targets(rollout, v_t, config.gamma, config.gae_lambda, constraint)
-        limits, told = constraint.moved(state.constraint, rollout)
-        advantage = standardise(constraint.mixed(limits, target - v_tm1))
-        vector, unravel = ravel_pytree(state.params)
-        vector, metrics = improve(vector, unravel, rollout, advantage)
-        rate = training.annealed(config, budget, state.steps)
-
-        def step(net: Trained, batch):
-            net, metrics, norm = training.descend(adam, value_loss, net, rate, batch)
-            return net, metrics | {"grad_norm": norm}
-
-        def minibatches(net: Trained, key: Key):
-            batch = rollout.obs, rollout.action, target
-            return shuffled_sequences(key, batch, rollout, carries, config.num_minibatches, config.sequence_length)
-
-        net = training.packed(adam, Trained(unravel(vector), state.optimiser))
-        net, fitted = epochs(step, net, minibatches, key, config.value_epochs)
-        metrics |= {name: value.mean() for name, value in fitted.items()} | told | {"learning_rate": rate}
-        return LearnerState(*training.unpacked(net), training.counted(state.steps, rollout), limits), metrics
-
-    return normalised(Agent(init, beginner(make_network), common.act, update), config)
+    return trust_region_agent(config, make_network, constraint, improve, budget)
 
 
 ALGORITHM = on_policy(

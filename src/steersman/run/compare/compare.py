@@ -20,7 +20,7 @@ from steersman.errors import TrainingFault, UsageError
 from steersman.run import plugins
 from steersman.run.compare.entries import Entry, check_same, from_json, listed, read_entries, resolve, to_json
 from steersman.run.compare.picture import comparison_picture
-from steersman.run.compare.results import Compared, Comparison, Failed, Outcome, improvement_of, outcome_of
+from steersman.run.compare.results import Compared, Comparison, Failed, Outcome, improvement_of, limited, outcome_of
 from steersman.run.disk import compile_cache, run_folder
 from steersman.run.disk.files import TEMPORARY, explained, lock, read_json, write_json
 from steersman.run.evaluate import close, fixed_size
@@ -105,6 +105,7 @@ def compare(
             content["entries"] = {entry.label: to_json(entry) for entry in chosen}
             write_json(path / FILE, content | {"status": "running", "versions": run_folder.versions()})
         outcomes, failures = _trained(list(zip(chosen, jobs, strict=True)), threshold, callbacks)
+        outcomes = limited(outcomes)
         result = Comparison(
             name,
             compiled,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,8 @@ def comparison_picture(result: Comparison, out: str | Path) -> Path:
     plots.check_suffix(out)
     outcomes = list(result.outcomes.values())
     below: list[Callable[[Any, Comparison, list[Outcome]], None]] = [_profile]
+    if result.limited:  # a return alone says little then
+        below = [partial(_cost, i) for i in range(len(outcomes[0].limits.names))]
     below = [*([_solved] if result.threshold is not None else []), *below, *([_pairs] if len(outcomes) > 1 else [])]
     tall = 0.22 * max(0, len(outcomes) - 6)
     figure = plots.blank(12, 7.6 + tall)
@@ -80,6 +83,23 @@ def _final(axes: Any, result: Comparison, outcomes: list[Outcome]) -> None:
     _rows(axes, [o.label for o in outcomes], [plots.style(i)[0] for i in range(len(outcomes))])
     if result.threshold is not None:
         axes.axvline(result.threshold, color="0.45", linewidth=0.9, linestyle=(0, (4, 3)), zorder=1)
+
+
+def _cost(i: int, axes: Any, result: Comparison, outcomes: list[Outcome]) -> None:
+    plots.tidy(axes, "mean cost; dashed: its limit; hollow: over it", "", "")
+    title = f"Cost: {outcomes[0].limits.names[i]}" if len(outcomes[0].limits.names[i]) < 24 else f"Cost {i}"
+    axes.set_title(plots.plain_text(title), loc="left", fontsize="medium", fontweight="bold")
+    for row, o in enumerate(outcomes):
+        colour = plots.style(row)[0]
+        _bar(axes, o.mean_cost[i], row, colour, "o", colour if o.feasible else "white")
+        axes.plot(
+            o.costs[:, i], np.full(len(o.costs), row + 0.25), "o", color=colour, alpha=0.45, markersize=3.5, mew=0
+        )
+        if o.limits.most:
+            axes.plot(
+                [o.limits.most[i]] * 2, [row - 0.4, row + 0.4], color="0.35", linewidth=1.2, linestyle=(0, (4, 3))
+            )
+    _rows(axes, [o.label for o in outcomes], [plots.style(row)[0] for row in range(len(outcomes))])
 
 
 def _bar(axes: Any, estimate: Estimate, y: float, colour: str, marker: str, face: str) -> None:

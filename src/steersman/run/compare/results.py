@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +13,8 @@ import numpy as np
 from steersman.run.compare.entries import Entry
 from steersman.run.disk.files import plain
 from steersman.run.disk.logs import columns
+from steersman.run.policies.limits import Limits, limits_of
+from steersman.run.settings import values_of
 from steersman.run.show.plots import with_rolling
 from steersman.theory import comparison as theory
 from steersman.theory.comparison import Estimate
@@ -42,6 +44,18 @@ class Outcome:
     series: list[tuple[np.ndarray, np.ndarray]]  # per seed: steps, mean return of the last 100 training episodes
     runs: list[Path]
     mean_cost: list[Estimate]  # of each cost, as ``mean``
+    costs: np.ndarray  # [S, C] mean costs of each seed's final evaluation
+    limits: Limits
+
+    @property
+    def within(self) -> np.ndarray:
+        """Which seeds [S] hold every limit in the mean; all where there are none."""
+        return self.limits.excess(self.costs) == 0
+
+    @property
+    def feasible(self) -> bool:
+        """Whether every limit is held in the mean over the seeds."""
+        return bool(self.limits.excess(self.costs.mean(0, keepdims=True))[0] == 0)
 
     @property
     def reached(self) -> int:
@@ -58,6 +72,14 @@ class Outcome:
             content["steps_to_threshold"] = reached
         if self.mean_cost:
             content["mean_cost"] = [_estimate(cost) for cost in self.mean_cost]
+            content["costs"] = self.costs
+        if self.limits.most:
+            held = {
+                "cost_limit": list(self.limits.most),
+                "feasible": self.feasible,
+                "seeds_feasible": self.within.mean(),
+            }
+            content |= held
         return plain(content)
 
 
@@ -99,6 +121,16 @@ class Comparison:
         return bool(self.unfinished)
 
     @property
+    def limited(self) -> bool:
+        """Whether any cost has a limit."""
+        return any(outcome.limits.most for outcome in self.outcomes.values())
+
+    @property
+    def ranking(self) -> list[str]:
+        """The labels, the best first: those that hold their limits on costs before the others, then by mean return."""
+        return sorted(self.outcomes, key=lambda x: (not self.outcomes[x].feasible, -self.outcomes[x].mean.value))
+
+    @property
     def ranked(self) -> list[tuple[str, str, Estimate]]:
         """Each pair once, the likely better one first, the clearest pair first."""
         pairs = [(x, y, e) for (x, y), e in self.improvement.items()]
@@ -116,6 +148,7 @@ class Comparison:
             "evaluation_episodes": self.evaluation_episodes,
             "threshold": self.threshold,
             "results": {label: outcome.summary() for label, outcome in self.outcomes.items()},
+            "ranking": self.ranking,
             "improvement": [
                 plain({"better": x, "than": y, "probability": e.value, "ci95": [e.low, e.high]})
                 for x, y, e in self.ranked
@@ -148,6 +181,7 @@ def outcome_of(
     evaluations = [e for summary, _ in done for e in summary["evaluations"] or [summary["evaluation"]]]
     scores = np.array([e["mean"] for e in evaluations])
     costs = np.array([e.get("mean_cost", []) for e in evaluations], float)
+    names = tuple(evaluations[0].get("cost_names", ()))
     heights = [_height(x, y) for x, y in rows if len(x)]
     each = done[0][0]["steps"]
     return Outcome(
@@ -168,7 +202,21 @@ def outcome_of(
         series,
         places,
         [theory.stratified_bootstrap(column) for column in costs.T],
+        costs,
+        limits_of(values_of(entry.config), names),
     )
+
+
+def limited(outcomes: Mapping[str, Outcome]) -> dict[str, Outcome]:
+    """The outcomes, those without limits of their own judged by the others': of each cost by the loosest."""
+    most = [outcome.limits.most for outcome in outcomes.values() if outcome.limits.most]
+    alike = len({len(limits) for limits in most}) == 1
+    loosest = tuple(map(max, zip(*most, strict=True))) if alike else ()
+    judged = lambda outcome: not outcome.limits.most and len(outcome.limits.names) == len(loosest)
+    return {
+        label: replace(outcome, limits=outcome.limits._replace(most=loosest)) if judged(outcome) else outcome
+        for label, outcome in outcomes.items()
+    }
 
 
 def _height(x: np.ndarray, y: np.ndarray) -> float:
@@ -177,8 +225,14 @@ def _height(x: np.ndarray, y: np.ndarray) -> float:
 
 
 def improvement_of(outcomes: Mapping[str, Outcome]) -> dict[tuple[str, str], Estimate]:
+    """Of each pair of entries. A seed that holds its limits on costs is better than one that does not."""
     found = {}
+    if not outcomes:
+        return found
+    every = np.concatenate([outcome.scores for outcome in outcomes.values()])
+    below = 1.0 + np.ptp(every)  # all returns of one kind of seeds are then under all of the other
+    scores = {label: outcome.scores - below * ~outcome.within for label, outcome in outcomes.items()}
     for x, y in combinations(outcomes, 2):
-        found[x, y] = p = theory.improvement(outcomes[x].scores, outcomes[y].scores)
+        found[x, y] = p = theory.improvement(scores[x], scores[y])
         found[y, x] = Estimate(1 - p.value, 1 - p.high, 1 - p.low)
     return found

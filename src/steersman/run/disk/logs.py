@@ -33,15 +33,6 @@ class Sink(Protocol):
         ...
 
 
-def cost_names(count: int) -> list[str]:
-    """What the costs of an episode are called in a row.
-
-    >>> cost_names(0), cost_names(1), cost_names(2)
-    ([], ['episode_cost'], ['episode_cost_0', 'episode_cost_1'])
-    """
-    return ["episode_cost"] if count == 1 else [f"episode_cost_{i}" for i in range(count)]
-
-
 class JsonLines:
     """``metrics.jsonl``: one object per line, ``steps`` first. NaN and infinities become null, arrays lists.
 
@@ -160,9 +151,10 @@ def _nan_for_null(value: Any) -> Any:
     return float("nan") if value is None else value
 
 
-_OURS = r"(return|length|success|cost(_\d+)?)"
+_OURS = r"(return|length|success)"
 # The group of a row's entry, by the first pattern that fits its name; what fits none is the learner's.
 _GROUPS = {
+    "constraint": r"(episode_|discounted_)?cost(_.+)?|over_limit_.+|multiplier(_.+)?",  # costs and what limits them
     "rollout": rf"episodes|episode_{_OURS}|{_OURS}_\d+",  # of training episodes: those of the row, the last hundred
     "env": r"episode_.+|.+_100",  # what else their environment says of them
     "eval": r"evaluation_(?P<name>.+)",
@@ -171,7 +163,7 @@ _GROUPS = {
 
 
 def tag(name: str) -> str:
-    """An entry of a row in the group where loggers show it: rollout, env, eval, time, else train.
+    """An entry of a row in the group where loggers show it: rollout, constraint, env, eval, time, else train.
 
     A name with a ``/`` has its group already.
 

@@ -1,5 +1,7 @@
 """The best policy of a run, of each seed its own: the one with the highest mean return in an evaluation on the way.
 
+Where costs are limited, the highest among those that held the limits there; before there are any, the least over them.
+
 On disk ``best/step_N.safetensors`` is the best as of step N: an agent as in a checkpoint, without its replay memory. So
 the best as of a checkpoint is the newest file that is not newer, and a run that goes on from there cuts off the rest.
 """
@@ -27,16 +29,18 @@ class Best:
 
     def __init__(self, seeds: int):
         self.returns = np.full(seeds, -np.inf)  # of their evaluations
+        self.excess = np.full(seeds, np.inf)  # how far over the limits on costs; 0 where they hold, or there are none
         self.steps = np.zeros(seeds, int)
         self.states: list[PyTree] = []  # one of each seed, once there are any
 
-    def better(self, returns: np.ndarray) -> np.ndarray:
+    def better(self, returns: np.ndarray, excess: np.ndarray) -> np.ndarray:
         """Which seeds [S] are at least as good as their best before: of equals the later is kept."""
-        return returns >= self.returns
+        return (excess < self.excess) | ((excess == self.excess) & (returns >= self.returns))
 
-    def keep(self, agents: list[PyTree], returns: np.ndarray, steps: int) -> None:
+    def keep(self, agents: list[PyTree], returns: np.ndarray, excess: np.ndarray, steps: int) -> None:
         """Take the agents that are better, copied: the loop writes over its own."""
-        better = self.better(returns)
+        better = self.better(returns, excess)
+        self.excess = np.where(better, excess, self.excess)
         self.returns, self.steps = np.where(better, returns, self.returns), np.where(better, steps, self.steps)
         before: list[PyTree] = self.states or [None] * len(better)
         self.states = [jax.tree.map(_copied, agents[i]) if new else before[i] for i, new in enumerate(better)]
@@ -59,7 +63,7 @@ class Best:
             return
         many = len(self.states) > 1
         agent = jax.tree.map(_stacked, *self.states) if many else self.states[0]
-        kept = {"steps": self.steps.tolist(), "returns": self.returns.tolist()}
+        kept = {"steps": self.steps.tolist(), "returns": self.returns.tolist(), "excess": self.excess.tolist()}
         header = {"steps": at, "rows": len(self.states) if many else 0, "best": kept}
         checkpoint.save(checkpoint.step_path(folder, at), {"agent": agent}, header)
 
@@ -73,6 +77,7 @@ class Best:
         if saved is not None:
             kept = saved.header["best"]
             self.steps, self.returns = np.asarray(kept["steps"]), np.asarray(kept["returns"], float)
+            self.excess = np.asarray(kept.get("excess", np.zeros_like(self.returns)), float)
             states = agent_states(saved, like, len(self.steps))
             self.states = [states(i) for i in range(len(self.steps))]
 

@@ -109,14 +109,22 @@ def cadence(run: RunConfig, made: DeviceEnvs | HostEnvs, *, updates: int, length
 class Periodic:
     """The evaluations of a run: the first episode of each of some environments of their own, with every seed."""
 
-    def __init__(self, agent: Agent, made: DeviceEnvs | HostEnvs, when: Cadence, seeds: Sequence[int], programs: Any):
+    def __init__(
+        self,
+        agent: Agent,
+        made: DeviceEnvs | HostEnvs,
+        when: Cadence,
+        seeds: Sequence[int],
+        programs: Any,
+        discount: float = 1.0,  # of costs
+    ):
         self.cadence, self.seeds = when, [(SEED + seed) % 2**32 for seed in seeds]
         self.look = None  # what a compiled loop does with each seed's agent and a key
         self._programs: dict[str, Any] = programs.setdefault("evaluation", {})
         if isinstance(made, DeviceEnvs):
-            self.look, self.close = first_episodes(agent, made, limit=when.limit), lambda: None
+            self.look, self.close = first_episodes(agent, made, limit=when.limit, discount=discount), lambda: None
         else:
-            play = host_episodes(agent, made, limit=when.limit, programs=self._programs)
+            play = host_episodes(agent, made, limit=when.limit, programs=self._programs, discount=discount)
             self._play, self.close = play, made.close
 
     def play(self, loop: Loop, state: Any) -> Played:

@@ -29,10 +29,12 @@ def first_episodes(
     explore: bool = False,
     limit: int | None = None,
     log_info: Sequence[str] = (),
+    discount: float = 1.0,
 ) -> Callable[[PyTree, Key], Played]:
     """(agent state, key) -> the first episode of each member, so short ones are not over-sampled; to be compiled.
 
     limit: steps after which an episode is cut; by default the environment's own. log_info: as in ``RunConfig``.
+    discount: costs are added up as sum_t discount^t c_t.
     """
     limit = limit or envs.spec.max_episode_steps or LIMIT
     names = logged_by(envs, log_info)
@@ -56,7 +58,7 @@ def first_episodes(
             )
             env_state, seen = envs.step(now.envs, action)
             ended = seen.terminated | seen.truncated
-            counted = _first_episodes(envs.spec, finished, counted, seen, log_info, jnp)
+            counted = _first_episodes(envs.spec, finished, counted, seen, log_info, jnp, discount, t)
             return t + 1, type(now)(env_state, seen.obs, ended, carry), finished | seen.over, *counted
 
         start = (jnp.zeros((), jnp.int32), acting, jnp.zeros((envs.num_envs,), bool), zeros, counts, costs, said)
@@ -73,6 +75,7 @@ def host_episodes(
     explore: bool = False,
     limit: int | None = None,
     log_info: Sequence[str] = (),
+    discount: float = 1.0,
     programs: dict[str, Any] | None = None,
 ) -> Callable[[PyTree, int], Played]:
     """(agent state, seed) -> the first episode of each member after a reset; as ``first_episodes``.
@@ -107,7 +110,7 @@ def host_episodes(
             action = np.asarray(acted)
             step = envs.step(action_of.tree(action_of.views(action)))
             obs, first = step.obs, step.terminated | step.truncated
-            counted = _first_episodes(envs.spec, finished, counted, step, log_info, np)
+            counted = _first_episodes(envs.spec, finished, counted, step, log_info, np, discount, t)
             finished |= step.over
             if finished.all():
                 break
@@ -140,9 +143,16 @@ def _acting(agent: Agent, seen: Packing, explore: bool, state: PyTree, carry: Py
 
 
 def _first_episodes(
-    spec: EnvSpec, finished: Any, counted: list[Any], seen: TimeStep, log_info: Sequence[str], xp: Any
+    spec: EnvSpec,
+    finished: Any,
+    counted: list[Any],
+    seen: TimeStep,
+    log_info: Sequence[str],
+    xp: Any,
+    discount: float,
+    t: Any,
 ) -> list[Any]:
-    """Returns [B], lengths [B] and costs [B, C] after a step: they go on where the first episode is not finished.
+    """Returns [B], lengths [B] and costs [B, C] after step t: they go on where the first episode is not finished.
 
     Last, what is logged of episodes, by name: of those whose first episode ends here.
     """
@@ -151,10 +161,13 @@ def _first_episodes(
     if xp is jnp or ends.any():  # on the host info may be whole at such steps alone
         numbers = numbers_of(spec, seen, log_info)
         said = {n: xp.where(ends, numbers[n].astype(x.dtype), x) if n in numbers else x for n, x in said.items()}
+    paid = seen.info["episode_cost"]
+    if discount != 1.0:
+        paid = costs + xp.asarray(discount, costs.dtype) ** xp.asarray(t, costs.dtype) * seen.costs
     return [
         xp.where(finished, returns, seen.info["episode_return"]),
         xp.where(finished, lengths, seen.info["episode_length"]),
-        xp.where(finished[:, None], costs, seen.info["episode_cost"]),
+        xp.where(finished[:, None], costs, paid),
         said,
     ]
 

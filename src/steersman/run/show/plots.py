@@ -13,6 +13,7 @@ import numpy as np
 from steersman.errors import UsageError, nearest
 from steersman.run.disk.files import replacing
 from steersman.run.disk.logs import columns, read_metrics
+from steersman.run.disk.run_folder import read_config
 from steersman.run.show.groups import Drawn, Runs, grouped
 
 SUFFIXES = (".png", ".svg", ".pdf")
@@ -57,7 +58,7 @@ def learning_curve(
     """Draw run folders into one picture; -> its path. The suffix of ``out`` says which kind: .png, .svg, .pdf.
 
     The return is the mean over the last 100 episodes of each seed; under it, each cost that the runs count has a panel
-    of its own.
+    of its own, with its limit as a line.
 
     Runs whose settings are equal but for the seed are one line, and lines are called by what differs; a comparison's
     folder stands for its runs, by its labels; a mapping label -> runs groups them otherwise. A run that trained several
@@ -88,9 +89,14 @@ def learning_curve(
             "or plot another metric."
         )
     titles = {name: name if name in logged else f"episode_{name.removesuffix('_100')}" for name in panels}
-    shown = {_label(titles[name]): curves for name, curves in panels.items() if curves}
-    points = _curves(tables, x, "evaluation_return", confidence) if y in ("return_100", "episode_return") else {}
-    figure = _draw(shown, list(groups), _label(x), environment if title is None else title, confidence, points)
+    names, limits = _of_costs(groups)
+    labels = {name: _label(titles[name], names.get(name, "")) for name in panels}
+    shown = {labels[name]: curves for name, curves in panels.items() if curves}
+    lines = {label: limits[name] for name, label in labels.items() if name in limits}
+    counted_so = lambda name: name in limits or f"evaluation_{_number(name)}" not in limits  # else discounted there
+    there = [name for name in panels if y in ("return_100", "episode_return") and counted_so(name)]
+    points = {labels[name]: _curves(tables, x, f"evaluation_{_number(name)}", confidence) for name in there}
+    figure = _draw(shown, list(groups), _label(x), environment if title is None else title, confidence, points, lines)
     if x == "steps":
         in_steps(figure.axes[-1].xaxis)
     return save(figure, out)
@@ -113,7 +119,7 @@ def _metric(name: str, tables: Sequence[tuple[Table, Drawn]]) -> str:
 def _below(y: str, tables: Sequence[tuple[Table, Drawn]]) -> list[str]:
     """What is drawn under a metric: the costs under the return."""
     names = sorted({name for table, _ in tables for name in table})
-    kind = {"return_100": r"cost(_\d+)?_100", "episode_return": r"episode_cost(_\d+)?"}.get(y)
+    kind = {"return_100": r"cost(_.+)?_100", "episode_return": r"episode_cost(_.+)?"}.get(y)
     return [name for name in names if kind is not None and re.fullmatch(kind, name)]
 
 
@@ -178,7 +184,43 @@ def series_of(
     return found
 
 
-def _label(name: str) -> str:
+def _number(name: str) -> str:
+    """What a metric of training episodes is a mean of.
+
+    >>> _number("cost_0_100"), _number("episode_return")
+    ('cost_0', 'return')
+    """
+    return name.removesuffix("_100").removeprefix("episode_")
+
+
+def _of_costs(groups: Mapping[str, Sequence[Drawn]]) -> tuple[dict[str, str], dict[str, dict[str, float]]]:
+    """-> (the metrics of a cost -> its name, where somebody gave it one; those metrics -> group -> its limit)"""
+    names: dict[str, str] = {}
+    limits: dict[str, dict[str, float]] = {}
+    for label, runs in groups.items():
+        config = read_config(runs[0].path / "config.json")
+        costs, settings = tuple(config["spec"].get("cost_names", ())), config["config"]
+        if not costs:
+            continue
+        from steersman.run.policies.limits import limits_of  # imports JAX, which runs without costs do not need
+
+        found = limits_of(settings, costs)
+        for i, (cost, suffix) in enumerate(zip(costs, found.suffixes, strict=True)):
+            counted = [f"cost{suffix}_100", f"episode_cost{suffix}"] if found.discount == 1.0 else []
+            for metric in (*counted, f"evaluation_cost{suffix}", f"discounted_cost{suffix}"):
+                if not re.fullmatch(r"cost(_\d+)?", cost):
+                    names[metric] = cost
+                if found.most:
+                    limits.setdefault(metric, {})[label] = found.most[i]
+    return names, limits
+
+
+def _label(name: str, cost: str = "") -> str:
+    """A metric for people to read. cost: the name of the cost that it is of."""
+    rolling = name.endswith("_100")
+    if cost:
+        kind = "evaluation cost" if name.startswith("evaluation") else "episode cost" if not rolling else "cost"
+        return plain_text(f"{kind} {cost}" + (",\nmean of the last 100" if rolling else ""))
     said = re.sub(r"_100$", ", mean of the last 100", name)
     return _LABELS.get(name, plain_text(said.replace("_", " ")))
 
@@ -256,13 +298,13 @@ def draw_curves(axes: Any, curves: Mapping[str, Curve], styles: Sequence[int] | 
     axes.set_xlim(min(first, 0), last if last > 0 else None)  # 0 is where every run began
 
 
-def draw_evaluations(axes: Any, curves: Mapping[str, Curve], groups: Sequence[str]) -> None:
-    """The mean return of evaluations on the way, as points beside the line of training episodes."""
+def draw_evaluations(axes: Any, curves: Mapping[str, Curve], groups: Sequence[str], legend: bool = True) -> None:
+    """The mean return, or cost, of evaluations on the way, as points beside the line of training episodes."""
     for label, c in curves.items():
         colour, _ = style(groups.index(label))
         look = {"color": colour, "markerfacecolor": "white", "markersize": 4.5, "linewidth": 0.8, "zorder": 4}
         axes.plot(c.x, c.mean, "o:", **look)
-    if curves:
+    if curves and legend:
         handles = [axes.plot([], [], *look, color="0.35", markerfacecolor="white")[0] for look in (["-"], ["o:"])]
         axes.legend(handles, ["training", "evaluation"], frameon=False, fontsize="small", loc="best")
 
@@ -316,9 +358,13 @@ def _draw(
     x: str,
     title: str,
     confidence: float,
-    points: Mapping[str, Curve],
+    points: Mapping[str, Mapping[str, Curve]],
+    limits: Mapping[str, Mapping[str, float]],
 ) -> Any:
-    """Panels by their labels, the first one largest; a group looks the same in each. points: evaluations on the way."""
+    """Panels by their labels, the first one largest; a group looks the same in each.
+
+    points: of panels, evaluations on the way; limits: of panels, by group.
+    """
     curves, more = next(iter(panels.values())), len(panels) - 1
     wide = 0.085 * max(0, max(len(label) for label in curves) - 10)  # names stand beside the axes
     figure = blank(7.5 + min(wide, 6.0), max(4.3, 1.5 + 0.17 * len(curves)) + 2.4 * more)
@@ -326,7 +372,8 @@ def _draw(
     for axes, (y, part) in zip(all_axes, panels.items(), strict=True):
         draw_curves(axes, part, [groups.index(label) for label in part])
         tidy(axes, x if axes is all_axes[-1] else "", y)
-    draw_evaluations(all_axes[0], points, groups)
+    for axes, y in zip(all_axes, panels, strict=True):
+        draw_evaluations(axes, points.get(y, {}), groups, legend=axes is all_axes[0])
     counts = {_seeds(c) for c in curves.values()}
     count = counts.pop() if len(counts) == 1 else ""
     banded = any(np.isfinite(c.low).any() for c in curves.values())
@@ -334,9 +381,22 @@ def _draw(
     figure.suptitle(plain_text(title) or None, x=0.01, ha="left", fontsize="large", fontweight="bold")
     all_axes[0].set_title(", ".join(filter(None, about)), loc="left", fontsize="small", color="0.35")
     names = {n: n if count else f"{n} ({_seeds(c)})" for n, c in curves.items()}
-    for axes, part in zip(all_axes, panels.values(), strict=True):
-        label_ends(axes, [(names[n], c.x[-1], c.mean[-1], style(groups.index(n))[0]) for n, c in part.items()])
+    for axes, (y, part) in zip(all_axes, panels.items(), strict=True):
+        ends = [(names[n], c.x[-1], c.mean[-1], style(groups.index(n))[0]) for n, c in part.items()]
+        label_ends(axes, [*ends, *_draw_limits(axes, limits.get(y, {}), groups)])
     return figure
+
+
+def _draw_limits(axes: Any, limits: Mapping[str, float], groups: Sequence[str]) -> list[tuple[str, float, float, str]]:
+    """A line across for the limit that groups share, or one for each; -> what is to stand at their ends."""
+    shared = len(set(limits.values())) == 1
+    found = {}
+    for label, limit in limits.items():
+        colour = "#666666" if shared else style(groups.index(label))[0]
+        found[limit] = (f"limit {limit:g}", axes.get_xlim()[1], limit, colour)
+    for _, _, limit, colour in found.values():
+        axes.axhline(limit, color=colour, linewidth=1.1, linestyle=(0, (4, 3)), zorder=2)
+    return list(found.values())
 
 
 def _seeds(c: Curve) -> str:

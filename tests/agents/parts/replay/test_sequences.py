@@ -26,7 +26,7 @@ def sample_of(seed=0):
     extras = {"log_prob": np.full(x.shape, -0.9, np.float32)}
     reward = rng.normal(size=x.shape).astype(np.float32)
     action = rng.integers(0, 3, x.shape).astype(np.int32)
-    no, costs = np.zeros_like(terminated), np.zeros((*x.shape, 0), np.float32)
+    no, costs = np.zeros_like(terminated), np.stack([reward, 2 * reward], -1)
     parts = x[..., None], action, reward, terminated, truncated, x[..., None] + 0.5, no, costs, extras
     batch = jax.tree.map(jnp.asarray, Rollout(*parts))
     discount = jnp.where(batch.terminated, 0.0, GAMMA)
@@ -56,6 +56,7 @@ def test_n_steps_stop_at_the_episodes_end_and_at_the_sequences(n):
             last, i = ends_of(rows, t, b, n), t * N + b
             reward = sum(GAMMA**k * rows.reward[t + k, b] for k in range(last - t + 1))
             np.testing.assert_allclose(items.reward[i], reward, rtol=1e-5)
+            np.testing.assert_allclose(items.costs[i], [reward, 2 * reward], rtol=1e-5)
             assert items.discount[i] == GAMMA ** (last - t + 1) * (not rows.terminated[last, b])
             assert (obs[i], obs_t[i]) == (rows.obs[t, b], rows.next_obs[last, b])
             assert items.action[i] == rows.action[t, b]

@@ -79,14 +79,15 @@ def ahead(rows: Rollout, n: int) -> tuple[jax.Array, jax.Array]:
     return jnp.minimum(row[None] + jnp.arange(n, dtype=jnp.int32)[:, None, None], last[None]), last - row + 1
 
 
-def joined(config: Any, rows: Rollout) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """The n steps from each row on as one: -> (reward, discount, the row of the last), [L, N]."""
+def joined(config: Any, rows: Rollout) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+    """The n steps from each row on as one: -> (reward, costs [..., C], discount, the row of the last), [L, N]."""
     at, steps = ahead(rows, config.n_step)
     powers = jnp.power(jnp.asarray(config.gamma, jnp.float32), jnp.arange(config.n_step + 1, dtype=jnp.float32))
     there = jnp.arange(config.n_step, dtype=jnp.int32)[:, None, None] < steps[None]
     reward = (jnp.where(there, _rows(rows.reward, at), 0.0) * powers[:-1, None, None]).sum(0)
+    costs = (jnp.where(there[..., None], _rows(rows.costs, at), 0.0) * powers[:-1, None, None, None]).sum(0)
     terminated = _rows(rows.terminated, at[-1:])[0]
-    return reward, jnp.where(terminated, 0.0, powers[steps]), at[-1]
+    return reward, costs, jnp.where(terminated, 0.0, powers[steps]), at[-1]
 
 
 def steps_within(config: Any, rows: Rollout) -> Steps:

@@ -44,6 +44,7 @@ class Items(NamedTuple):
     sees: Callable[..., tuple[PyTree, PyTree]]
     sequences: int = 0  # N; 0: they are single transitions
     carry: PyTree = ()
+    costs: Any = None  # [M, C], as ``reward``; None of steps that are corrected
 
     def mean(self, x: jax.Array) -> jax.Array:
         """Of x [M], over what is there."""
@@ -66,16 +67,17 @@ def items_of(config: Any, sample: Sample) -> Items:
         steps = None if sample.path is None else multi_step.steps_of(config, sample.path)
         seen = batch.obs, batch.next_obs if steps is None else steps.obs_t
         reward, discount, weight = map(jnp.asarray, (batch.reward, sample.discount, sample.weight))
-        return Items(batch.action, reward, discount, weight, steps, lambda network, carry=None: seen)
+        see = lambda network, carry=None: seen
+        return Items(batch.action, reward, discount, weight, steps, see, costs=jnp.asarray(batch.costs))
     flat = lambda x: x.reshape(-1, *x.shape[2:])
     memory = batch.carry.memory if isinstance(batch.carry, Carry) else batch.carry
     rows = jax.tree.map(lambda x: x[config.burn_in :], batch._replace(carry=()))
-    reward, discount, steps, at = rows.reward, sample.discount[config.burn_in :], None, None
+    reward, costs, discount, steps, at = rows.reward, rows.costs, sample.discount[config.burn_in :], None, None
     if multi_step.corrects(config):
         steps = multi_step.steps_within(config, rows)
         at = steps.obs_t
     elif config.n_step > 1:
-        reward, discount, last = multi_step.joined(config, rows)
+        reward, costs, discount, last = multi_step.joined(config, rows)
         at = flat(multi_step.flat_rows(last))
 
     def sees(network: Any, carry: PyTree = None) -> tuple[PyTree, PyTree]:
@@ -86,7 +88,8 @@ def items_of(config: Any, sample: Sample) -> Items:
 
     weight = flat(sample.weight[config.burn_in :])
     action = jax.tree.map(flat, rows.action)
-    return Items(action, flat(reward), flat(discount), weight, steps, sees, reward.shape[1], memory)
+    costs = costs.reshape(reward.size, costs.shape[-1])  # of none too, which -1 cannot tell
+    return Items(action, flat(reward), flat(discount), weight, steps, sees, reward.shape[1], memory, costs)
 
 
 def recalled(network: Any, batch: Rollout, burn_in: int) -> Rollout:
