@@ -119,9 +119,9 @@ def exact(case: Case, name: str, steps: int, seeds: int) -> dict[str, Any]:
     """A row of the gridworld: means and spreads in time over the last half, for each seed."""
     algorithm, own = case.rows[name]
     watch = Exactly()
-    run: dict[str, Any] = {"steps": steps, "seeds": seeds, "evaluate_every": 0, "evaluation_episodes": 0, "callbacks": [watch]}
+    run: dict[str, Any] = {"steps": steps, "seeds": seeds, "evaluate_every": 0, "evaluation_episodes": 0}
     settings: dict[str, Any] = case.settings | own | {"cost_limit": (case.limit,)}
-    result = steersman.train(algorithm, case.environment, **run, **settings)
+    result = steersman.train(algorithm, case.environment, callbacks=[watch], **run, **settings)
     worth = np.array(watch.found)
     row = {"rewards": worth[..., 0].mean(0).tolist(), "costs": worth[..., 1].mean(0).tolist()}
     row["costs_std_in_time"] = worth[..., 1].std(0).tolist()
@@ -137,6 +137,7 @@ def exact(case: Case, name: str, steps: int, seeds: int) -> dict[str, Any]:
 def played(case: Case, name: str, steps: int, seeds: int, limit: bool) -> dict[str, Any]:
     """The mean return and cost of each seed."""
     algorithm, own = case.rows[name]
+    algorithm = "trpo" if algorithm == "cpo" and not limit else algorithm
     run: dict[str, Any] = {"steps": steps, "seeds": seeds, "evaluate_every": 0, "evaluation_episodes": 100}
     settings: dict[str, Any] = case.settings | own | ({"cost_limit": (case.limit,)} if limit else {})
     result = steersman.train(algorithm, case.environment, **run, **settings)
