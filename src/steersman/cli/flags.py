@@ -112,7 +112,7 @@ def documented(config: type) -> dict[str, str]:
 def _panel(config: type, kind: type, names: list[str], defaults: Mapping[str, Any]) -> type:
     """A dataclass of some settings of a config, for the parser of flags: named and described as ``kind`` is."""
     hints, said = get_type_hints(config), documented(config)
-    help_of = lambda name: tyro.conf.arg(help=said.get(name, ""))
+    help_of = lambda name: tyro.conf.arg(help=said.get(name, ""), aliases=["--cost"] if name == "costs" else [])
     fields: list[Any] = [
         (name, Annotated[hints[name], help_of(name)], dataclasses.field(default=defaults[name])) for name in names
     ]
