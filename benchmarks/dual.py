@@ -77,7 +77,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="one short training; dual.png in the current folder")
     quick = parser.parse_args().quick
-    size = {"steps": 20_000, "seeds": 1} if quick else {"steps": 250_000, "seeds": 3}
+    size: dict[str, Any] = {"steps": 20_000, "seeds": 1} if quick else {"steps": 250_000, "seeds": 3}
     train = lambda kind: steersman.train("ppo", "safe/gridworld", multiplier=kind, **SETTINGS, **size)
     results = {kind: train(kind) for kind in ("pid", "dual")}
     print(picture(hazards(limit=LIMIT), results, Path("dual.png") if quick else OUT))
