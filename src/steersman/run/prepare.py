@@ -183,6 +183,7 @@ def prepare(plan: Plan, *, begun: bool = False) -> Setup:
         if plan.resumed is not None:
             by_clock = plan.resumed.config.get("cadence", {}).get("checkpoints_by_clock", False)
         free = undo.pop_all().close
+        notes = (*limits_of(values_of(config), spec.cost_names).notes, *notes)
         notes = notes if start is None else (start.note(), *notes)
         parts = (spec, agent, loop, updates, by_clock, size, digest, workers, assessing, start, notes)
         return Setup(entry, environment, run, config, *parts, free)

@@ -67,6 +67,12 @@ def test_limits_are_read_from_the_settings_of_an_agent():
     assert limits_of({"learning_rate": 1.0}, ("speed",)) == Limits(("speed",))
 
 
+def test_costs_without_a_limit_are_said():
+    assert ONE.notes == Limits().notes == ()
+    (said,) = Limits(("speed", "heat")).notes
+    assert said == "There is no limit on speed, heat: they are counted, and not learned from (--cost-limit)."
+
+
 def test_an_evaluation_knows_its_limits_on_disk_too():
     costs = np.array([[20.0, 3.0], [22.0, 3.0]])
     limits = Limits(("speed", "falls"), (25.0, 1.0))

@@ -31,6 +31,14 @@ class Limits(NamedTuple):
     def suffixes(self) -> list[str]:
         return cost_suffixes(self.names)
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is to be known before a training: costs without a limit."""
+        if self.most or not self.names:
+            return ()
+        them = "it is" if len(self.names) == 1 else "they are"
+        return (f"There is no limit on {', '.join(self.names)}: {them} counted, and not learned from (--cost-limit).",)
+
     def excess(self, costs: np.ndarray) -> np.ndarray:
         """How far mean costs [S, C] are over the limits at most, relative to them: [S], 0 where all are held."""
         most = np.asarray(self.most)
