@@ -72,9 +72,9 @@ CASES = {
     "gridworld-1.0": Case("safe/gridworld", 250_000, 1.0, GRID_ROWS, GRID),
     "gridworld-5.0": Case("safe/gridworld", 250_000, 5.0, {"ppo": GRID_ROWS["ppo"]}, GRID),
     "gridworld-infeasible": Case("safe/gridworld", 250_000, 0.05, {"ppo": GRID_ROWS["ppo"]}, GRID),
-    "pendulum": Case("safe/pendulum", 300_000, 5.0, only("ppo", "sac")),
+    "pendulum": Case("safe/pendulum", 300_000, 1.0, only("ppo", "sac")),
     "cartpole": Case("safe/cartpole", 300_000, 5.0, only("ppo", "sac")),
-    "point-goal": Case("safe/point-goal", 300_000, 5.0, only("ppo", "sac", ppo=POINT)),
+    "point-goal": Case("safe/point-goal", 300_000, 7.5, only("ppo", "sac", ppo=POINT)),
     "HalfCheetah": Case(
         "safe/HalfCheetah-v5", 1_000_000, 25.0, only("ppo", "cpo"), {}, 3, "ppo 2946 +- 306, cpo 2786 at 10M"
     ),
@@ -161,7 +161,7 @@ def speed(rounds: int, steps: int) -> dict[str, Any]:
     """Steps per second of PPO with one limit over those without, in turn: the median of the rounds."""
     rates: dict[str, list[float]] = {"with": [], "without": []}
     for _ in range(rounds):
-        for label, limit in (("without", ()), ("with", (5.0,))):
+        for label, limit in (("without", ()), ("with", (1.0,))):
             run: dict[str, Any] = {"steps": steps, "evaluate_every": 0, "evaluation_episodes": 0}
             result = steersman.train("ppo", "safe/pendulum", cost_limit=limit, **run)
             rates[label].append(result.summary["steps_per_second"])

@@ -7,6 +7,7 @@ and its Lagrangian, min_{lambda >= 0} max_pi J_r - sum_i lambda_i (J_i - d_i). (
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -53,10 +54,10 @@ class PID(NamedTuple):
 
     @classmethod
     def init(cls, size: int) -> PID:
-        return cls(jnp.zeros((size,)), jnp.full((size,), jnp.inf))
+        return cls(jnp.zeros((size,)), jnp.full((size,), jnp.inf, jnp.float32))
 
 
-def pid_step(state: PID, error: Array, gains: Array, cap: Scalar) -> tuple[jax.Array, PID]:
+def pid_step(state: PID, error: Array, gains: Sequence[Scalar], cap: Scalar) -> tuple[jax.Array, PID]:
     """-> (multipliers [C], the controller's state), of errors [C] and gains (k_p, k_i, k_d).
 
         I <- clip(I + k_i e, 0, cap),   lambda = clip(k_p e + I + k_d max(0, e - e_before), 0, cap)
@@ -65,7 +66,7 @@ def pid_step(state: PID, error: Array, gains: Array, cap: Scalar) -> tuple[jax.A
     alone, a step behind, gives rise to; I is what the limit costs in the long run. Stooke et al. (2020), algorithm 2.
     """
     error = jnp.asarray(error)
-    proportional, slow, derivative = gains[0], gains[1], gains[2]
+    proportional, slow, derivative = gains
     integral = jnp.clip(state.integral + slow * error, 0.0, cap)
     rise = jnp.maximum(0.0, error - state.error)
     return jnp.clip(proportional * error + integral + derivative * rise, 0.0, cap), PID(integral, error)

@@ -149,3 +149,13 @@ def test_limits_belong_to_costs(name):
         make(replace(SPEC, cost_names=()), 25.0)
     with pytest.raises(UsageError, match="cost_limit = 25 3; place has 1 cost: cost.*Give one for each"):
         make(SPEC, 25.0, 3.0)
+
+
+@pytest.mark.parametrize("criterion", ["episode", "discounted"])
+def test_the_state_keeps_its_types(criterion):
+    """Or a second update would be compiled anew."""
+    constraint = one(cost_criterion=criterion)
+    before = jax.eval_shape(constraint.begin, BEFORE)
+    after, _ = jax.eval_shape(constraint.moved, before, SEEN)
+    kinds = lambda state: [(x.shape, x.dtype, x.weak_type) for x in jax.tree.leaves(state)]
+    assert kinds(before) == kinds(after)

@@ -12,7 +12,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from numbers import Real
 from typing import Any, NamedTuple
 
 import jax
@@ -24,7 +23,7 @@ from steersman.agents.parts.config import Config
 from steersman.episodes import cost_suffixes
 from steersman.errors import UsageError
 from steersman.theory import constraints, returns
-from steersman.types import EnvSpec, Metrics, PerEnv, Rollout
+from steersman.types import Array, EnvSpec, Metrics, PerEnv, Rollout
 
 Scalar = float | jax.Array
 
@@ -73,12 +72,12 @@ class ConstraintConfig(LimitConfig):
 
 
 def _check_numbers(name: str, values: Sequence[Any], what: str) -> None:
-    if any(isinstance(v, Real) and not 0 <= v < math.inf for v in values):
+    if any(isinstance(v, int | float) and not 0 <= v < math.inf for v in values):
         raise UsageError(f"{name} = {_listed(values)}; each {what} must be a number of 0 or more.")
 
 
 def _listed(numbers: Sequence[Any]) -> str:
-    return " ".join(f"{x:g}" if isinstance(x, Real) else "?" for x in numbers)
+    return " ".join(f"{x:g}" if isinstance(x, int | float) else "?" for x in numbers)
 
 
 class Running(NamedTuple):
@@ -160,16 +159,17 @@ class Limits:
             return {}
         return self._named("discounted_cost", state.cost)
 
-    def scaled(self, costs: jax.Array) -> jax.Array:
+    def scaled(self, costs: Array) -> jax.Array:
         """Costs [..., C] as agents count them, in units of their limits."""
         return jnp.asarray(costs) / jnp.broadcast_to(constraints.limit_scales(self.limits), costs.shape)
 
     def signals(self, rollout: Rollout, gamma: Scalar, lambda_: Scalar) -> tuple[jax.Array, jax.Array, jax.Array]:
         """-> (r_t, discount_t, lambda_t), as ``theory.returns`` takes them: of the reward and, beside it, the costs."""
-        terminated, truncated = jnp.asarray(rollout.terminated), jnp.asarray(rollout.truncated)
+        every = rollout.reward, rollout.terminated, rollout.truncated
+        reward, terminated, truncated = map(jnp.asarray, every)
         if not self.limited:
-            return rollout.reward, returns.discounts(terminated, gamma), returns.trace_decays(truncated, lambda_)
-        r_t = jnp.concatenate([jnp.asarray(rollout.reward)[..., None], self.scaled(rollout.costs)], -1)
+            return reward, returns.discounts(terminated, gamma), returns.trace_decays(truncated, lambda_)
+        r_t = jnp.concatenate([reward[..., None], self.scaled(rollout.costs)], -1)
         each = jnp.stack([jnp.asarray(g, jnp.float32) for g in (gamma, *[self.config.cost_gamma] * len(self.names))])
         over, cut = (jnp.broadcast_to(flag[..., None], r_t.shape) for flag in (terminated, truncated))
         return r_t, returns.discounts(over, jnp.broadcast_to(each, r_t.shape)), returns.trace_decays(cut, lambda_)
@@ -224,7 +224,8 @@ class Constraint(Limits):
         else:
             multiplier = constraints.dual_step(state.multiplier, error, config.dual_rate, config.multiplier_cap)
         new, old = (multiplier, controller), (state.multiplier, state.controller)
-        after = ConstraintState(*jax.tree.map(lambda a, b: jnp.where(some, a, b), new, old), costs)
+        multiplier, controller = jax.tree.map(lambda a, b: jnp.where(some, a, b), new, old)
+        after = ConstraintState(multiplier, controller, costs)
         return after, self.told(after)
 
     def told(self, state: Any) -> Metrics:
