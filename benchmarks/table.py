@@ -179,10 +179,9 @@ def constraints(result: dict[str, Any]) -> str:
             within = f"{sum(x <= case['limit'] for x in row['costs'])} of {len(row['costs'])}"
             if "best" in case:
                 best = case["best"]
-                ours, theirs = (row.get(key, row.get("multiplier")) for key in ("integral", "recovery"))
                 cells = [each(row["rewards"]), each(row["costs"]), f"{statistics.mean(row['costs_std_in_time']):.3f}"]
                 at_best = f"{best['reward']:.4f}, {best['multiplier']:.4f}" if "reward" in best else "infeasible"
-                other = each(theirs) if "recovery" in row else each(ours or [])
+                other = each(row.get("recovery", row.get("integral", [])))
                 exact.append([name, row["row"], *cells, other, at_best])
             else:
                 free = row["free"]

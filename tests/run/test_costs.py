@@ -133,7 +133,8 @@ def test_a_run_under_limits_says_whether_they_hold(run):
 
 def test_resumed_and_evaluated_again(run):
     _, result = run
-    again = steersman.resume(result.run, environment=PLACES["one"])  # done: only read
+    place = PLACES["two" if "limits" in result.summary else "one"]  # limits belong to as many costs
+    again = steersman.resume(result.run, environment=place)  # done: only read
     assert again.evaluation.summary() == result.evaluation.summary()
     assert again.evaluation.mean_cost == result.evaluation.mean_cost
 

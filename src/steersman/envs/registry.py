@@ -181,8 +181,9 @@ def reward_threshold(name: str) -> float | None:
 
     family, _, rest = name.partition("/")
     spec = registry.get(rest if family in FAMILIES else name)
-    free = spec is not None and family != "safe"  # within a limit it may be out of reach
-    return float(spec.reward_threshold) if free and spec.reward_threshold is not None else None
+    if spec is None or spec.reward_threshold is None or family == "safe":  # within a limit it may be out of reach
+        return None
+    return float(spec.reward_threshold)
 
 
 def _gymnasium_rows() -> list[Available]:

@@ -33,7 +33,7 @@ class Comparison(NamedTuple):
 
     name: str
     entry: str  # of info, of a Dict observation, or "obs"
-    index: int | None  # of a vector
+    place: int | None  # in a vector
     absolute: bool
     sign: str
     bound: float
@@ -46,13 +46,13 @@ class Comparison(NamedTuple):
         x = parts[self.entry] if self.entry == "obs" or self.entry not in info else info[self.entry]
         x = np.asarray(x) if isinstance(x, list | tuple) else x
         shape = np.shape(x)[lead:]
-        fits = not shape if self.index is None else len(shape) == 1 and self.index < shape[0]
+        fits = not shape if self.place is None else len(shape) == 1 and self.place < shape[0]
         if not fits:
             what = f"an array of shape {shape}" if shape else "one number"
             which = f"give one of its entries, as in {self.entry}[0]" if len(shape) == 1 else "it has to be a number"
             which = which if shape else f"leave the index out: {self.entry}"
             raise UsageError(f"cost {self.name!r}: {self.entry} of {who} is {what}; {which}.")
-        return x if self.index is None else x[..., self.index]
+        return x if self.place is None else x[..., self.place]
 
     def holds(self, x: Any) -> Any:
         """Whether the comparison holds, for a number or an array of either kind."""
@@ -80,7 +80,7 @@ def parsed(costs: Sequence[str]) -> tuple[Comparison, ...]:
     """The comparisons that some texts say; raises UsageError for a text that says none, and for two of one name.
 
     >>> parsed(["x_velocity>3.2", "edge = abs(obs[0]) >= 2"])[1]
-    Comparison(name='edge', entry='obs', index=0, absolute=True, sign='>=', bound=2.0)
+    Comparison(name='edge', entry='obs', place=0, absolute=True, sign='>=', bound=2.0)
     """
     found = [_parsed(text) for text in ([costs] if isinstance(costs, str) else costs)]
     names = [one.name for one in found]
@@ -92,22 +92,22 @@ def parsed(costs: Sequence[str]) -> tuple[Comparison, ...]:
 
 def _parsed(text: str) -> Comparison:
     found = _WHOLE.fullmatch(text.strip())
-    name, opened, entry, index, closed, sign, number = found.groups() if found else (None,) * 7
-    bound = _finite(number)
-    if not found or bool(opened) != bool(closed) or bound is None:
+    bound = None if found is None else _finite(found[7])
+    if found is None or bound is None or bool(found[2]) != bool(found[5]):
         raise UsageError(
             f"cost {text!r} is no comparison: [NAME =] ENTRY [INDEX], then one of < <= > >= and a number. ENTRY is a "
             f"name in info, obs, or a part of a Dict observation: {EXAMPLE}"
         )
-    shown = entry if index is None else f"{entry}[{int(index)}]"
+    name, opened, entry, place, _, sign, number = found.groups()
+    shown = entry if place is None else f"{entry}[{int(place)}]"
     shown = f"abs({shown})" if opened else shown
     own = name or f"{shown} {sign} {number}"
-    return Comparison(own, entry, None if index is None else int(index), bool(opened), sign, bound)
+    return Comparison(own, entry, None if place is None else int(place), bool(opened), sign, bound)
 
 
-def _finite(text: str | None) -> float | None:
+def _finite(text: str) -> float | None:
     try:
-        number = math.nan if text is None else float(text)
+        number = float(text)
     except ValueError:
         return None
     return number if math.isfinite(number) else None

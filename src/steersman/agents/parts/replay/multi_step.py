@@ -107,7 +107,7 @@ def flat_rows(at: jax.Array) -> jax.Array:
 
 def _rows(x: Array, at: jax.Array) -> jax.Array:
     """x [L, N, ...] at rows [n, L, N] -> [n, L, N, ...]."""
-    return jnp.asarray(x).reshape(-1, *x.shape[2:])[flat_rows(at)]
+    return jnp.asarray(x).reshape(x.shape[0] * x.shape[1], *x.shape[2:])[flat_rows(at)]  # no costs too
 
 
 def traces(config: Any, steps: Steps, log_prob: Array) -> tuple[jax.Array, Metrics]:
