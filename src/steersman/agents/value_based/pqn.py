@@ -54,8 +54,8 @@ class PQNConfig(
     groups.OptimiserConfig,
     groups.RolloutConfig,
 ):
-    """Settings of PQN; the defaults are the paper's for MinAtar, with num_envs = 128, for observations and rewards of any
-    size."""
+    """Settings of PQN; the defaults are the paper's for MinAtar, with num_envs = 128, but that observations and rewards
+    may be of any size."""
 
     unroll_length: int = 32
     """Steps of each environment between two updates (T)."""
