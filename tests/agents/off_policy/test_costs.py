@@ -91,7 +91,7 @@ def test_the_multipliers_are_moved_by_the_episodes_of_acting_alone(begun, items)
     seen = rollout(costs=np.ones((T, B, 2), np.float32), truncated=truncated)  # of 3 steps: 3 of 2, and 3 of 4
     after = learner.observe(state, seen)
     assert int(after.steps) == T * B
-    assert after.costs.constraint.multiplier.tolist() == pytest.approx([0.5 + 0.02 * 0.5, 0.0])
+    assert after.costs.constraint.multiplier.tolist() == pytest.approx([0.1 * 0.5 + 0.05 * 0.5, 0.0])
     learned, _ = learner.learn(after.costs, items, jnp.float32(0.1), value, value)
     assert learned.constraint is after.costs.constraint
 

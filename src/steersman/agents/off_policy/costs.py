@@ -35,6 +35,9 @@ from steersman.theory import trees
 from steersman.theory.values import td_error
 from steersman.types import EnvSpec, Key, Metrics, PyTree, Rollout
 
+# Of the multipliers: they are moved by one episode as a rule, whose noise a large proportional gain would follow.
+GAINS = (0.1, 0.05, 0.0)
+
 Make = Callable[[Key], Any]
 Value = Callable[[PyTree, PyTree], jax.Array]  # (critics, what they see) -> [K * C, M]
 

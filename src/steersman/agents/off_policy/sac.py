@@ -44,7 +44,7 @@ from gymnasium import spaces
 from steersman import shards
 from steersman.agents.off_policy import common
 from steersman.agents.off_policy.common import NetworkFactory, OffPolicyConfig, Seen
-from steersman.agents.off_policy.costs import cost_learner
+from steersman.agents.off_policy.costs import GAINS, cost_learner
 from steersman.agents.parts import training
 from steersman.agents.parts.algorithms import replayed
 from steersman.agents.parts.checks import Rules
@@ -83,6 +83,9 @@ class SoftConfig(OffPolicyConfig):
 @dataclass(frozen=True)
 class SACConfig(ConstraintConfig, TargetConfig, SoftConfig):
     """Settings of SAC; the defaults are those usual for MuJoCo."""
+
+    pid_gains: tuple[float, ...] = GAINS
+    """Proportional, integral and derivative gain, on the relative error of the episodes that have just ended."""
 
 
 class SACState(NamedTuple):

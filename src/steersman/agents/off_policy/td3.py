@@ -32,7 +32,7 @@ import jax.numpy as jnp
 
 from steersman.agents.off_policy import common
 from steersman.agents.off_policy.common import NetworkFactory
-from steersman.agents.off_policy.costs import cost_learner
+from steersman.agents.off_policy.costs import GAINS, cost_learner
 from steersman.agents.off_policy.ddpg import DDPGConfig
 from steersman.agents.parts import training
 from steersman.agents.parts.algorithms import replayed
@@ -53,6 +53,8 @@ from steersman.types import Agent, EnvSpec, Key, Metrics, PyTree, Rollout
 class TD3Config(ConstraintConfig, DDPGConfig):
     """Settings of TD3; the defaults are those usual for MuJoCo."""
 
+    pid_gains: tuple[float, ...] = GAINS
+    """Proportional, integral and derivative gain, on the relative error of the episodes that have just ended."""
     num_critics: int = 2
     """Critics in the ensemble (K); the target is their minimum."""
     policy_delay: int = 2
