@@ -71,6 +71,9 @@ def test_costs_without_a_limit_are_said():
     assert ONE.notes == Limits().notes == ()
     (said,) = Limits(("speed", "heat")).notes
     assert said == "There is no limit on speed, heat: they are counted, and not learned from (--cost-limit)."
+    (said,) = limits_of(SETTINGS | {"scale_rewards": False}, ("speed",)).notes
+    assert "--scale-rewards" in said
+    assert not limits_of({"cost_limit": (25.0,), "scale_rewards": False}, ("speed",)).notes  # CPO has no gains
 
 
 def test_an_evaluation_knows_its_limits_on_disk_too():

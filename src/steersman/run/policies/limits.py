@@ -26,6 +26,7 @@ class Limits(NamedTuple):
     most: tuple[float, ...] = ()  # [C]; () where nothing is limited
     discount: float = 1.0  # of the costs that an episode's is the sum of, where that is what is limited
     cap: float = math.inf  # of the multipliers
+    scaled: bool = True  # whether rewards are, as the gains of multipliers take for granted
 
     @property
     def suffixes(self) -> list[str]:
@@ -33,7 +34,9 @@ class Limits(NamedTuple):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What is to be known before a training: costs without a limit."""
+        """What is to be known before a training: costs without a limit, multipliers of rewards of any size."""
+        if self.most and not self.scaled:
+            return ("Rewards are not scaled, and a limit's gains are for rewards that are: --scale-rewards.",)
         if self.most or not self.names:
             return ()
         them = "it is" if len(self.names) == 1 else "they are"
@@ -58,7 +61,9 @@ def limits_of(settings: Mapping[str, Any], names: tuple[str, ...]) -> Limits:
         return Limits(names)
     discounted = settings.get("cost_criterion") == "discounted"
     cap = settings.get("multiplier_cap")
-    return Limits(names, most, float(settings["cost_gamma"]) if discounted else 1.0, math.inf if cap is None else cap)
+    scaled = cap is None or bool(settings.get("scale_rewards", True))
+    discount = float(settings["cost_gamma"]) if discounted else 1.0
+    return Limits(names, most, discount, math.inf if cap is None else cap, scaled)
 
 
 class Verdict(NamedTuple):
