@@ -71,7 +71,7 @@ CASES = {
     "gridworld-0.3": Case("safe/gridworld", 250_000, 0.3, GRID_ROWS, GRID),
     "gridworld-1.0": Case("safe/gridworld", 250_000, 1.0, GRID_ROWS, GRID),
     "gridworld-5.0": Case("safe/gridworld", 250_000, 5.0, {"ppo": GRID_ROWS["ppo"]}, GRID),
-    "gridworld-infeasible": Case("safe/gridworld", 250_000, 0.05, {"ppo": GRID_ROWS["ppo"]}, GRID),
+    "gridworld-0.05": Case("safe/gridworld", 250_000, 0.05, {"ppo": GRID_ROWS["ppo"]}, GRID),
     "pendulum": Case("safe/pendulum", 300_000, 1.0, only("ppo", "sac")),
     "cartpole": Case("safe/cartpole", 300_000, 5.0, only("ppo", "sac")),
     "point-goal": Case("safe/point-goal", 300_000, 7.5, only("ppo", "sac", ppo=POINT)),

@@ -135,7 +135,8 @@ def compared(algorithm: str, folder: Path | None = None) -> list[dict[str, Any]]
             if a and b:
                 zero, ours, peer = zeros[environment], statistics.mean(a), statistics.mean(b)
                 row = {"half": half, "environment": environment, "steps": int(steps), "random": zero}
-                gap = 1 + (ours - peer) / max(abs(peer - zero), 1e-9)  # ours over the peer's; it may be below chance
+                # Ours over the peer's, which may be below chance, or no better: 99 stands for any multiple above.
+                gap = min(1 + (ours - peer) / max(abs(peer - zero), 1e-9), 99.0)
                 found.append(row | {"ours": ours, "peer": peer, "gap": gap, "each": a, "peer each": b})
     return found
 
