@@ -308,7 +308,7 @@ def test_a_damaged_checkpoint_is_passed_over_and_said(trained, tmp_path):
 def test_a_spec_survives_its_json():
     action = spaces.Box(-2.0, 5.0, (2,))
     observation = spaces.Dict(image=spaces.Box(0, 255, (4, 4, 3), np.uint8), kind=spaces.Discrete(3))
-    spec = EnvSpec("Place", inside_space(observation), canonical_action_space(action), action, 77, 2)
+    spec = EnvSpec("Place", inside_space(observation), canonical_action_space(action), action, 77, ("speed", "heat"))
     assert spec_from_json(spec_to_json(spec)) == spec
     native = replace(spec, native_observation_space=observation)
     assert spec_from_json(spec_to_json(native)) == native != spec

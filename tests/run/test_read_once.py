@@ -15,6 +15,8 @@ from steersman.run.disk.tensors import DamagedFile
 from steersman.run.evaluate import evaluate_run
 
 DQN = {
+    "normalize_observations": False,
+    "scale_rewards": False,
     "num_envs": 2,
     "unroll_length": 8,
     "learning_starts": 32,

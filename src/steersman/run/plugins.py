@@ -21,7 +21,8 @@ from steersman.run.settings import annotation
 from steersman.types import Agent, Algorithm, EnvSpec
 
 GROUP = "steersman.algorithms"
-SETTINGS = ("int", "float", "bool", "str", "tuple[int, ...]")  # what a field of a config may be annotated as, or | None
+# What a field of a config may be annotated as, or | None.
+SETTINGS = ("int", "float", "bool", "str", "tuple[int, ...]", "tuple[float, ...]")
 
 
 def installed() -> dict[str, str]:

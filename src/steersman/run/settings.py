@@ -247,7 +247,8 @@ def reopened(algorithm: Algorithm, config: Mapping[str, Any]) -> dict[str, Any]:
     """``saved_settings`` of a run to be opened again, by today's names and with what was so before it could be set."""
     settings = saved_settings(config)
     settings = renewed(algorithm, settings) if config["format"] == "1.0" else settings
-    before = {"channels": "smallest", "evaluate_every": 0, "n_step_correction": "none"}
+    before: dict[str, Any] = {"channels": "smallest", "evaluate_every": 0, "n_step_correction": "none"}
+    before |= {"normalize_observations": False, "scale_rewards": False}
     return {name: value for name, value in before.items() if name in known_settings(algorithm)} | settings
 
 

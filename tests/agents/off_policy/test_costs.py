@@ -116,6 +116,7 @@ FAMILY = [
 def test_the_family_keeps_limits(name, space, settings):
     spec = replace(SPEC, action_space=space, native_action_space=space)
     small = {"hidden_sizes": (4,), "batch_size": 4, "replay_capacity": 64, "unroll_length": T, "update_ratio": 0.25}
+    small |= {"normalize_observations": False, "scale_rewards": False}
     entry = ALGORITHMS[name]
     agent = entry.factory(entry.config(**small, **settings, cost_limit=LIMITS), spec)
     like = transitions_like(spec, (T, B))

@@ -277,9 +277,8 @@ def test_the_temperature_is_steered_to_the_target_entropy():
     """The first policy's entropy is near log 2 a dimension."""
 
     def log_temperature(goal):
-        return one_step_traced(sac_learner(SACConfig(**TINY, target_entropy=goal), spec_of()), sample())[
-            1
-        ].log_temperature
+        learner = sac_learner(SACConfig(**TINY, temperature=1.0, target_entropy=goal), spec_of())
+        return one_step_traced(learner, sample())[1].log_temperature
 
     after = jax.jit(jax.vmap(log_temperature))(jnp.array([-5.0, 5.0])).params
     assert after[0] < 0 < after[1]

@@ -15,8 +15,8 @@ from steersman.types import Rollout
 from steersman.unroll import begin, random_policy, unroll
 
 WRAPPED = {"normalize_observations": True, "scale_rewards": True, "lag": 2, "trace_lambda": 0.5}
-PLACES = {"CartPole-v1": envs.make("CartPole-v1", 2), "Pendulum-v1": envs.make("Pendulum-v1", 2)}
-NOT_TAKEN = ("optimiser", "steps", "updates", "kl_coefficient", "memory", "traces", "returns")
+PLACES = {name: envs.make(name, 2) for name in ("CartPole-v1", "Pendulum-v1", "safe/cartpole")}
+NOT_TAKEN = ("optimiser", "steps", "updates", "kl_coefficient", "memory", "traces", "returns", "constraint")
 
 
 def made(name, **settings):
@@ -24,6 +24,7 @@ def made(name, **settings):
     fields = ALGORITHMS[name].config.__dataclass_fields__
     small = {"hidden_sizes": (8,), "unroll_length": 4, "replay_capacity": 64, "learning_starts": 8, "batch_size": 4}
     small |= {"unroll_length": 1000} if name == "reinforce" else {}  # it wants whole episodes
+    small |= {"cost_limit": (1.0,)} if name == "cpo" else {}
     config = ALGORITHMS[name].config(**{k: v for k, v in {**small, **settings}.items() if k in fields})
     for place in PLACES.values():
         try:

@@ -26,6 +26,7 @@ from steersman.types import EnvSpec
 
 SMALL = {"hidden_sizes": (8,), "evaluation_episodes": 2, "preset": False}
 REPLAY = {"num_envs": 2, "unroll_length": 4, "update_ratio": 0.25, "batch_size": 8, "replay_capacity": 1000}
+REPLAY |= {"normalize_observations": False, "scale_rewards": False}
 
 
 @pytest.fixture(scope="module")

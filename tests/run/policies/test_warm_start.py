@@ -108,6 +108,7 @@ def test_what_does_not_fit_is_named(source, tmp_path):
 def test_an_agent_with_replay_begins_without_memory(tmp_path):
     settings = {"num_envs": 2, "unroll_length": 4, "learning_starts": 16, "replay_capacity": 256, "hidden_sizes": (8,)}
     settings |= {"batch_size": 8, "evaluation_episodes": 0, "evaluate_every": 0, "preset": False, "steps": 64}
+    settings |= {"normalize_observations": False, "scale_rewards": False}
     first = steersman.train("dqn", "CartPole-v1", out=tmp_path / "first", **settings)
     seen = []
     look = lambda event: isinstance(event, Compiled) and seen.append(jax.device_get(event.policy.state))
