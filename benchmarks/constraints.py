@@ -129,9 +129,7 @@ def exact(case: Case, name: str, steps: int, seeds: int) -> dict[str, Any]:
     for metric in ("multiplier", "recovery"):
         if metric in late[-1]:
             row[metric] = np.mean([np.broadcast_to(x[metric], seeds) for x in late], 0).tolist()
-    if (
-        watch.integral and settings.get("multiplier") != "dual"
-    ):  # in units of the linear program's multiplier: reward per cost
+    if watch.integral and settings.get("multiplier") != "dual":  # reward per cost, as the linear program's
         row["integral"] = (np.mean(watch.integral, 0) / case.limit).tolist()
     return row
 
