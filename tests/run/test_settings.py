@@ -103,7 +103,8 @@ def test_saved_settings_are_settings_again():
 
 def test_a_run_from_before_a_setting_goes_on_as_it_was():
     saved = {"format": "1.1", "run": {}, "config": {"gamma": 0.5}}
-    assert reopened(PPO, saved) == {"gamma": 0.5, "channels": "smallest", "evaluate_every": 0}
+    before = {"channels": "smallest", "evaluate_every": 0, "normalize_observations": False, "scale_rewards": False}
+    assert reopened(PPO, saved) == {"gamma": 0.5, **before}
     saved["config"]["channels"] = "first"
     assert reopened(PPO, saved)["channels"] == "first"
 

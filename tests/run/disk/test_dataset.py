@@ -207,8 +207,9 @@ def test_a_comparison_of_what_learns_from_data_goes_on(recorded, run, tmp_path):
 
 def test_normalisers_start_from_the_data(recorded, run):
     """Of all rows alike, the data's and those played after it; a discounted return starts at 0 after every end."""
-    settings = {"steps": 8, "from_data": run.parent / "data", "normalize_observations": True, "scale_rewards": True}
-    result = steersman.train("dqn", "CartPole-v1", **settings, **REPLAY, **SMALL | {"evaluation_episodes": 0})
+    settings = REPLAY | {"normalize_observations": True, "scale_rewards": True, "evaluation_episodes": 0}
+    settings |= {"steps": 8, "from_data": run.parent / "data"}
+    result = steersman.train("dqn", "CartPole-v1", **SMALL | settings)
     state = result.policy.state
     rows, memory = 101 + 4, state.memory
     obs = np.asarray(memory.frames)[np.asarray(memory.steps.slot[:rows]), np.arange(2)[None]]

@@ -82,7 +82,7 @@ class SoftConfig(OffPolicyConfig):
 
 @dataclass(frozen=True)
 class SACConfig(ConstraintConfig, TargetConfig, SoftConfig):
-    """Settings of SAC; the defaults are those usual for MuJoCo."""
+    """Settings of SAC."""
 
     pid_gains: tuple[float, ...] = GAINS
     """Proportional, integral and derivative gain, on the relative error of the episodes that have just ended."""
