@@ -1,7 +1,8 @@
 """Strict numerics everywhere: no silent promotion of dtypes or ranks.
 
-The fast tests compile with few optimisations: most of their time is compilation, and this is a third of it. The
-learning tests run what users run, as all do where JAX_DISABLE_MOST_OPTIMIZATIONS is 0.
+The fast tests compile with few optimisations: most of their time is compilation, and this is a third of it. Those that
+learn, and those of equal bits (``-m learning``, ``-m exact``), run what users run, as all do where
+JAX_DISABLE_MOST_OPTIMIZATIONS is 0.
 """
 
 import os
@@ -19,7 +20,7 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 def pytest_configure(config):
     """Before the first program: XLA reads its flags once. The environment carries them to child processes."""
-    wanted = "0" if config.option.markexpr == "learning" else "1"
+    wanted = "0" if config.option.markexpr in ("learning", "exact") else "1"
     fast = os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", wanted) == "1"
     jax.config.update("jax_disable_most_optimizations", fast)
     flags = "--xla_force_host_platform_device_count=2"  # so that sharding is tested too

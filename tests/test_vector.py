@@ -169,6 +169,7 @@ def test_a_member_does_the_same_whether_the_batch_is_whole_or_cut():
     np.testing.assert_array_equal(part.reset(key, offset=4)[1], whole[0][4:])
 
 
+@pytest.mark.exact
 def test_vmap_over_seeds_is_the_loop_over_seeds(same_bits):
     batch = vectorize(classic.make("CartPole-v1"), 3)
     actions = jnp.ones((30, 3), jnp.int32)

@@ -117,6 +117,7 @@ def test_stopped_twice_and_resumed(whole, tmp_path, settings):
     np.testing.assert_equal(result.history, logs.read_metrics(out / "metrics.jsonl"))
 
 
+@pytest.mark.exact
 def test_killed_and_resumed(whole, tmp_path, settings):
     reference, place = whole
     out = tmp_path / "run"

@@ -221,6 +221,7 @@ def test_an_update_changes_the_parameters(programs):
     assert all(np.isfinite(v).all() for v in totals.metrics.values())
 
 
+@pytest.mark.exact
 def test_seeds_side_by_side_equal_seeds_one_by_one(unlike, programs, request, same_bits):
     loop = programs[2]
     many, _ = loop.advance(loop.start(), 2)
