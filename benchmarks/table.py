@@ -164,9 +164,9 @@ def memory(result: dict[str, Any]) -> str:
             )
     header = ["task", "memory", "steps", "return of each seed", "to reach", "seeds that do", "best without memory"]
     text = (
-        "PPO where nothing else is said, 500 episodes of each seed's deterministic policy. *Not stored*: every "
-        "sequence begins with an empty carry, not with that of acting. *Plain gates*: as cells are usually "
-        "initialised. R2D2 is DQN with a memory. The tiger's returns are discounted; its optimum is 19.37."
+        "PPO where nothing else is said, 500 episodes of each seed's deterministic policy (the tiger's 5,000). *Not "
+        "stored*: every sequence begins with an empty carry, not with that of acting. *Plain gates*: as cells are "
+        "usually initialised. R2D2 is DQN with a memory. The tiger's returns are discounted; its optimum is 19.37."
     )
     return f"## What memories learn\n\n{text}\n\n{table(header, rows)}\n\n{origin(result)}"
 
