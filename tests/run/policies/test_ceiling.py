@@ -49,7 +49,7 @@ def test_the_tip_of_an_acrobot():
         ("gymnasium/CartPole-v1", {}, r"nobody can search in copies of its state.*steersman train pets"),
         ("Pendulum-v1", {"planner": "icme"}, "There is no planner 'icme'.*Did you mean icem"),
         ("Pendulum-v1", {"planner": "ilqr", "population": 3}, "ilqr has no population; it takes horizon, iterations"),
-        ("Pendulum-v1", {"planner": "ilqr", "particles": 3}, "one draw of the environment's luck"),
+        ("Pendulum-v1", {"planner": "ilqr", "particles": 3}, "one draw of the environment's randomness"),
         ("CartPole-v1", {"planner": "ilqr"}, "iLQR moves actions by small amounts"),
         ("Pendulum-v1", {"terminal_value": "height"}, "give package.module:function"),
         ("Pendulum-v1", {"terminal_value": "math:pi"}, "math:pi is a float"),
