@@ -29,6 +29,7 @@ _MODULES = {
     "sac": "off_policy.sac",
     "tqc": "off_policy.tqc",
     "crossq": "off_policy.crossq",
+    "pets": "model_based.pets",
     "bc": "offline.bc",
     "iql": "offline.iql",
 }

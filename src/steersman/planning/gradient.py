@@ -156,7 +156,7 @@ def ilqr(
         return total, steps
 
     def expanded(step: Step, t: jax.Array, key: Key):
-        """First derivatives of the dynamics, both of the cost, at one step: (F [D, D + A], c [D + A], C [D + A, D + A])"""
+        """Of one step: the dynamics' first derivatives [D, D + A], the cost's first and second [D + A (, D + A)]."""
         both = jnp.concatenate([step.x, jnp.clip(step.action, -INSIDE, INSIDE)])
         dims = step.x.size
         after = lambda z: advance(z[:dims], z[dims:], step.rest, t, key)[0]
@@ -216,7 +216,7 @@ def ilqr(
 
 
 def _boxed(curvature: jax.Array, slope: jax.Array, low: jax.Array, high: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """argmin of slope' d + d' curvature d / 2 over low <= d <= high [A], by projected Newton steps; and which are free."""
+    """argmin over low <= d <= high [A] of slope' d + d' curvature d / 2, and which are free: projected Newton steps."""
     size = slope.size
 
     def newton(d, _):

@@ -117,7 +117,7 @@ def mppi(
 ) -> Planner:
     """Model predictive path integral control: as ``cem``, but the elites weigh by how good they are.
 
-        w_i = softmax((score_i - max score) / temperature),    mean <- sum_i w_i a_i,    std^2 <- sum_i w_i (a_i - mean)^2
+        w_i = softmax(score_i / temperature),    mean <- sum_i w_i a_i,    std^2 <- sum_i w_i (a_i - mean)^2
 
     temperature: in units of the return. Raises UsageError as ``cem`` does. Williams et al. (2017); with elites, as
     Hansen et al. (2022).
