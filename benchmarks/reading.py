@@ -17,7 +17,16 @@ from functools import cache
 from pathlib import Path
 
 SRC = Path(__file__).resolve().parents[1] / "src"
-GENERIC = ("nets", "spaces", "errors", "types", "theory/distributions", "theory/statistics", "agents/parts/checks")
+GENERIC = (
+    "nets",
+    "spaces",
+    "errors",
+    "types",
+    "theory/distributions",
+    "theory/statistics",
+    "config",
+    "agents/parts/checks",
+)
 
 
 @cache

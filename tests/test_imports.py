@@ -12,7 +12,7 @@ import pytest
 import steersman
 
 SRC = Path(__file__).parents[1] / "src" / "steersman"
-GROUND = {"episodes", "errors", "types", "spaces", "spaces_json", "shards", "unroll", "vector"}
+GROUND = {"config", "episodes", "errors", "types", "spaces", "spaces_json", "shards", "unroll", "vector"}
 THEORY = GROUND | {"theory"}
 PARTS = THEORY | {"tabular", "nets", "memory", "planning", "language"}
 AGENTS = PARTS | {"models", "agents"}

@@ -6,9 +6,9 @@ from collections import defaultdict
 import pytest
 
 from steersman.agents import ALGORITHMS
-from steersman.agents.parts.checks import Rules
 from steersman.agents.parts.config import EpochsConfig, ReplayConfig
 from steersman.cli.flags import documented, groups
+from steersman.config import Rules
 from steersman.errors import UsageError
 from steersman.run.settings import RunConfig, annotation
 

@@ -17,13 +17,13 @@ from gymnasium import spaces
 from steersman import shards
 from steersman.agents.parts import config as groups
 from steersman.agents.parts import own_networks, training
-from steersman.agents.parts.checks import Rules
 from steersman.agents.parts.remembering import behind_memory, check_own
 from steersman.agents.parts.replay import multi_step
 from steersman.agents.parts.replay.sequences import Items, sequence_replay
 from steersman.agents.parts.replay.with_replay import BatchLearner, with_replay
 from steersman.agents.parts.training import Optimiser, Trained
 from steersman.agents.parts.wrappers import normalised
+from steersman.config import Rules
 from steersman.errors import UsageError
 from steersman.memory import hindsight, uniform
 from steersman.nets.actors import Actor

@@ -28,10 +28,10 @@ from steersman.agents.off_policy import common
 from steersman.agents.off_policy.sac import SoftConfig
 from steersman.agents.parts import training
 from steersman.agents.parts.algorithms import replayed
-from steersman.agents.parts.checks import Rules
 from steersman.agents.parts.replay import multi_step
 from steersman.agents.parts.replay.with_replay import BatchLearner
 from steersman.agents.parts.training import Trained
+from steersman.config import Rules
 from steersman.errors import UsageError
 from steersman.memory import Sample
 from steersman.nets.actors import policy_of, policy_outputs

@@ -31,12 +31,12 @@ from steersman.agents.off_policy import common
 from steersman.agents.off_policy.common import NetworkFactory, OffPolicyConfig
 from steersman.agents.parts import training
 from steersman.agents.parts.algorithms import replayed
-from steersman.agents.parts.checks import Rules
 from steersman.agents.parts.config import TargetConfig
 from steersman.agents.parts.replay.multi_step import check_correction
 from steersman.agents.parts.replay.sequences import items_of, with_memory
 from steersman.agents.parts.replay.with_replay import BatchLearner
 from steersman.agents.parts.training import Trained
+from steersman.config import Rules
 from steersman.memory import Sample
 from steersman.nets.critics import ensemble
 from steersman.theory import trees

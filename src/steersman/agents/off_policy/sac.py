@@ -47,13 +47,13 @@ from steersman.agents.off_policy.common import NetworkFactory, OffPolicyConfig, 
 from steersman.agents.off_policy.costs import GAINS, cost_learner
 from steersman.agents.parts import training
 from steersman.agents.parts.algorithms import replayed
-from steersman.agents.parts.checks import Rules
 from steersman.agents.parts.config import TargetConfig
 from steersman.agents.parts.constraint import ConstraintConfig
 from steersman.agents.parts.replay import multi_step
 from steersman.agents.parts.replay.sequences import Items, items_of, with_memory
 from steersman.agents.parts.replay.with_replay import BatchLearner
 from steersman.agents.parts.training import Trained
+from steersman.config import Rules
 from steersman.memory import Sample
 from steersman.nets.critics import ensemble
 from steersman.theory import trees

@@ -27,10 +27,10 @@ from steersman.agents.off_policy import common
 from steersman.agents.off_policy.common import NetworkFactory
 from steersman.agents.off_policy.sac import SACConfig, continuous_parts, soft_learner
 from steersman.agents.parts.algorithms import replayed
-from steersman.agents.parts.checks import Rules
 from steersman.agents.parts.config import HuberLossConfig
 from steersman.agents.parts.replay.multi_step import check_correction
 from steersman.agents.parts.replay.with_replay import BatchLearner
+from steersman.config import Rules
 from steersman.errors import UsageError
 from steersman.theory.distributional import quantile_huber_loss
 from steersman.theory.values import truncated_atoms

@@ -16,8 +16,9 @@ import jax
 from steersman import shards
 from steersman.agents.parts import config as groups
 from steersman.agents.parts import own_networks
-from steersman.agents.parts.checks import Rules, check_network
+from steersman.agents.parts.checks import check_network
 from steersman.agents.parts.replay.with_replay import BatchLearner
+from steersman.config import Rules
 from steersman.memory import uniform
 from steersman.nets.actors import StochasticActor
 from steersman.types import Agent, EnvSpec, Key, Metrics, PyTree

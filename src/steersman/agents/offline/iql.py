@@ -31,11 +31,11 @@ from steersman.agents.offline import common
 from steersman.agents.offline.common import OfflineConfig
 from steersman.agents.parts import training
 from steersman.agents.parts.algorithms import offline
-from steersman.agents.parts.checks import Rules
 from steersman.agents.parts.config import RewardScalingConfig, TargetConfig
 from steersman.agents.parts.replay.with_replay import BatchLearner
 from steersman.agents.parts.training import Trained
 from steersman.agents.parts.wrappers import normalised
+from steersman.config import Rules
 from steersman.memory import Sample
 from steersman.nets.critics import ActionValue, Critic, StateValue, ensemble
 from steersman.theory import surrogates, trees

@@ -1,70 +1,13 @@
-"""Checks of settings, made before anything is compiled. A traced value (a swept one) is let through."""
+"""Checks of what an agent is given, made before anything is compiled."""
 
 from __future__ import annotations
 
-import dataclasses
-import math
-from collections.abc import Mapping, Sequence
-from numbers import Real
-from typing import Any, NamedTuple
+from typing import Any
 
 from gymnasium import spaces
 
-from steersman.errors import UsageError, nearest
+from steersman.errors import UsageError
 from steersman.types import EnvSpec
-
-
-class Rules(NamedTuple):
-    """Ranges of a config's fields, by name: what ``check_config`` takes."""
-
-    at_least_one: Sequence[str] = ()
-    positive: Sequence[str] = ()
-    non_negative: Sequence[str] = ()
-    fraction: Sequence[str] = ()
-    choices: Mapping[str, Sequence[str]] | None = None
-    sizes: Sequence[str] = ()
-
-
-def check_config(
-    config: Any,
-    *,
-    at_least_one: Sequence[str] = (),
-    positive: Sequence[str] = (),
-    non_negative: Sequence[str] = (),
-    fraction: Sequence[str] = (),
-    choices: Mapping[str, Sequence[str]] | None = None,
-    sizes: Sequence[str] = (),
-) -> None:
-    """Raise UsageError naming the first field out of its range; None means a switched-off option and passes."""
-    name_of = type(config).__name__.removesuffix("Config")
-
-    def refuse(field: str, right: str, hint: str = "", off: str = " is out of range") -> None:
-        default = next(f.default for f in dataclasses.fields(config) if f.name == field)
-        given = getattr(config, field)
-        says = f"{name_of}: {field} = {given!r}{off}; it must be {right}. {hint} Default: {default!r}."
-        raise UsageError(" ".join(says.split()))
-
-    rules = (
-        (at_least_one, lambda v: v == int(v) and v >= 1, "a whole number of 1 or more"),
-        (positive, lambda v: v > 0, "above 0"),
-        (non_negative, lambda v: v >= 0, "0 or more"),
-        (fraction, lambda v: 0 <= v <= 1, "between 0 and 1"),
-    )
-    for fields, legal, right in rules:
-        for field in fields:
-            value = getattr(config, field)
-            if isinstance(value, Real) and not (math.isfinite(value) and legal(value)):
-                refuse(field, right)
-            if isinstance(value, str):
-                refuse(field, right)
-    for field, known in (choices or {}).items():
-        value = getattr(config, field)
-        if value not in known:
-            refuse(field, " or ".join(known), nearest(str(value), known), off="")
-    for field in sizes:
-        value = getattr(config, field)
-        if not all(isinstance(n, int) and n >= 1 for n in value):
-            refuse(field, "a tuple of whole numbers of 1 or more")
 
 
 def check_minibatches(length: int, num_envs: int, num_minibatches: int) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from steersman.agents.parts.checks import Rules, check_config
+from steersman.config import Config, Rules, check_config
 from steersman.errors import UsageError
 from steersman.nets.encoders import ENCODERS
 from steersman.nets.layers.conv import CHANNELS
@@ -18,17 +18,6 @@ from steersman.nets.layers.mlp import ACTIVATIONS
 from steersman.nets.memory.cells import SCANS
 from steersman.nets.memory.remembered import MEMORIES, MemorySettings
 from steersman.theory.exploration import NOISES
-
-
-@dataclass(frozen=True)
-class Config:
-    """What every config is."""
-
-    rules = Rules()  # of the fields that this class names; a subclass's own come on top
-
-    def __post_init__(self) -> None:
-        for part in reversed(type(self).__mro__):
-            check_config(self, **vars(part).get("rules", Rules())._asdict())
 
 
 @dataclass(frozen=True)

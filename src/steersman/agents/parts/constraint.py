@@ -18,8 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from steersman import shards
-from steersman.agents.parts.checks import Rules
-from steersman.agents.parts.config import Config
+from steersman.config import Config, Rules
 from steersman.episodes import cost_suffixes
 from steersman.errors import UsageError
 from steersman.theory import constraints, returns

@@ -36,12 +36,12 @@ from jax.flatten_util import ravel_pytree
 from steersman import shards
 from steersman.agents.parts import training
 from steersman.agents.parts.algorithms import on_policy
-from steersman.agents.parts.checks import Rules
 from steersman.agents.parts.config import ActorCriticLossConfig
 from steersman.agents.parts.training import Trained
 from steersman.agents.parts.wrappers import normalised
 from steersman.agents.policy_gradient import common
 from steersman.agents.policy_gradient.common import OnPolicyConfig
+from steersman.config import Rules
 from steersman.errors import UsageError
 from steersman.nets.actor_critic import ActorCriticFactory
 from steersman.nets.critics import ActionValue, Critic

@@ -23,7 +23,6 @@ from dataclasses import dataclass
 import jax
 
 from steersman.agents.parts.algorithms import on_policy
-from steersman.agents.parts.checks import Rules
 from steersman.agents.parts.config import ActorCriticLossConfig
 from steersman.agents.parts.wrappers import normalised, with_lag
 from steersman.agents.policy_gradient.common import (
@@ -33,6 +32,7 @@ from steersman.agents.policy_gradient.common import (
     network_maker,
     policy_gradient_agent,
 )
+from steersman.config import Rules
 from steersman.nets.actor_critic import ActorCriticFactory
 from steersman.theory import returns
 from steersman.types import Agent, EnvSpec, Rollout

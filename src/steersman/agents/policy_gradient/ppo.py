@@ -36,7 +36,6 @@ import jax.numpy as jnp
 from steersman import shards
 from steersman.agents.parts import training
 from steersman.agents.parts.algorithms import on_policy, whole_minibatches
-from steersman.agents.parts.checks import Rules
 from steersman.agents.parts.config import ActorCriticLossConfig, EpochsConfig
 from steersman.agents.parts.constraint import ConstraintConfig, constraint_of
 from steersman.agents.parts.minibatches import epochs, standardise
@@ -44,6 +43,7 @@ from steersman.agents.parts.remembering import beginner, seen_again, shuffled_se
 from steersman.agents.parts.wrappers import normalised
 from steersman.agents.policy_gradient import common
 from steersman.agents.policy_gradient.common import OnPolicyConfig
+from steersman.config import Rules
 from steersman.nets.actor_critic import ActorCriticFactory
 from steersman.theory import surrogates
 from steersman.types import Agent, EnvSpec, Key, Metrics, PyTree, Rollout

@@ -32,7 +32,6 @@ import jax.numpy as jnp
 
 from steersman import shards
 from steersman.agents.parts.algorithms import on_policy
-from steersman.agents.parts.checks import Rules
 from steersman.agents.parts.config import ActorCriticLossConfig
 from steersman.agents.parts.wrappers import normalised
 from steersman.agents.policy_gradient.common import (
@@ -42,6 +41,7 @@ from steersman.agents.policy_gradient.common import (
     network_maker,
     policy_gradient_agent,
 )
+from steersman.config import Rules
 from steersman.errors import UsageError
 from steersman.nets.actor_critic import ActorCriticFactory
 from steersman.theory import returns

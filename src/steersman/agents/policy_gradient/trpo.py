@@ -36,7 +36,6 @@ from jax.flatten_util import ravel_pytree
 from steersman import shards
 from steersman.agents.parts import training
 from steersman.agents.parts.algorithms import on_policy, whole_minibatches
-from steersman.agents.parts.checks import Rules
 from steersman.agents.parts.constraint import ConstraintConfig, Limits, constraint_of
 from steersman.agents.parts.minibatches import epochs, standardise
 from steersman.agents.parts.remembering import beginner, seen_again, shuffled_sequences
@@ -44,6 +43,7 @@ from steersman.agents.parts.training import Trained
 from steersman.agents.parts.wrappers import normalised
 from steersman.agents.policy_gradient import common
 from steersman.agents.policy_gradient.common import LearnerState, OnPolicyConfig
+from steersman.config import Rules
 from steersman.errors import UsageError
 from steersman.nets.actor_critic import ActorCriticFactory
 from steersman.nets.memory import remembering

@@ -45,7 +45,6 @@ from steersman import shards
 from steersman.agents.parts import config as groups
 from steersman.agents.parts import training
 from steersman.agents.parts.algorithms import replayed
-from steersman.agents.parts.checks import Rules
 from steersman.agents.parts.remembering import behind_memory, check_own
 from steersman.agents.parts.replay import multi_step
 from steersman.agents.parts.replay.sequences import Items, items_of, sequence_replay, with_memory
@@ -54,6 +53,7 @@ from steersman.agents.parts.training import Trained
 from steersman.agents.parts.wrappers import normalised
 from steersman.agents.value_based import common, q_outputs, targets
 from steersman.agents.value_based.targets import Judged
+from steersman.config import Rules
 from steersman.errors import UsageError
 from steersman.memory import Sample, prioritized, uniform
 from steersman.nets.value import QNetwork, QNetworkFactory

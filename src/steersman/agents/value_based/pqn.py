@@ -31,12 +31,12 @@ from steersman import shards
 from steersman.agents.parts import config as groups
 from steersman.agents.parts import training
 from steersman.agents.parts.algorithms import on_policy, whole_minibatches
-from steersman.agents.parts.checks import Rules
 from steersman.agents.parts.minibatches import epochs
 from steersman.agents.parts.remembering import beginner, behind_memory, check_own, seen_again, shuffled_sequences
 from steersman.agents.parts.training import Trained
 from steersman.agents.parts.wrappers import normalised
 from steersman.agents.value_based import common
+from steersman.config import Rules
 from steersman.nets.memory import remembering
 from steersman.nets.value import QNetwork, QNetworkFactory
 from steersman.theory import returns, trees

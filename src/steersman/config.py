@@ -1,0 +1,79 @@
+"""Settings: frozen dataclasses of plain values, composed by inheritance, with ranges that are checked when one is made.
+
+A traced value (a swept one) is let through.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from numbers import Real
+from typing import Any, NamedTuple
+
+from steersman.errors import UsageError, nearest
+
+
+class Rules(NamedTuple):
+    """Ranges of a config's fields, by name: what ``check_config`` takes."""
+
+    at_least_one: Sequence[str] = ()
+    positive: Sequence[str] = ()
+    non_negative: Sequence[str] = ()
+    fraction: Sequence[str] = ()
+    choices: Mapping[str, Sequence[str]] | None = None
+    sizes: Sequence[str] = ()
+
+
+def check_config(
+    config: Any,
+    *,
+    at_least_one: Sequence[str] = (),
+    positive: Sequence[str] = (),
+    non_negative: Sequence[str] = (),
+    fraction: Sequence[str] = (),
+    choices: Mapping[str, Sequence[str]] | None = None,
+    sizes: Sequence[str] = (),
+) -> None:
+    """Raise UsageError naming the first field out of its range; None means a switched-off option and passes."""
+    name_of = type(config).__name__.removesuffix("Config")
+
+    def refuse(field: str, right: str, hint: str = "", off: str = " is out of range") -> None:
+        default = next(f.default for f in dataclasses.fields(config) if f.name == field)
+        given = getattr(config, field)
+        says = f"{name_of}: {field} = {given!r}{off}; it must be {right}. {hint} Default: {default!r}."
+        raise UsageError(" ".join(says.split()))
+
+    rules = (
+        (at_least_one, lambda v: v == int(v) and v >= 1, "a whole number of 1 or more"),
+        (positive, lambda v: v > 0, "above 0"),
+        (non_negative, lambda v: v >= 0, "0 or more"),
+        (fraction, lambda v: 0 <= v <= 1, "between 0 and 1"),
+    )
+    for fields, legal, right in rules:
+        for field in fields:
+            value = getattr(config, field)
+            if isinstance(value, Real) and not (math.isfinite(value) and legal(value)):
+                refuse(field, right)
+            if isinstance(value, str):
+                refuse(field, right)
+    for field, known in (choices or {}).items():
+        value = getattr(config, field)
+        if value not in known:
+            refuse(field, " or ".join(known), nearest(str(value), known), off="")
+    for field in sizes:
+        value = getattr(config, field)
+        if not all(isinstance(n, int) and n >= 1 for n in value):
+            refuse(field, "a tuple of whole numbers of 1 or more")
+
+
+@dataclass(frozen=True)
+class Config:
+    """What every config is."""
+
+    rules = Rules()  # of the fields that this class names; a subclass's own come on top
+
+    def __post_init__(self) -> None:
+        for part in reversed(type(self).__mro__):
+            check_config(self, **vars(part).get("rules", Rules())._asdict())
