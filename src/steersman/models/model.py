@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 from steersman.types import Array, Key, Metrics, PyTree, Rollout
 
@@ -38,9 +39,12 @@ class Model(NamedTuple):
     fit(M, data, key) -> (M, metrics)          learn from all of ``Data``; metrics are scalars
     start(M, obs, key) -> x                    an imagined episode begins at a real observation
     step(M, x, action, key) -> (x, Prediction)     a canonical action
-    members(M) -> M'                           every leaf with a leading axis [K]: each slice is itself the state of a
-                                               model, of one member. Points go through all members by ``vmap`` over the
-                                               slices, in matrix products; a member drawn for each point is a gather
+    members(M) -> M'                           of the members that predict, every leaf with a leading axis [E]: each
+                                               slice is itself the state of a model, of one member. Points go through
+                                               all of them by ``vmap`` over the slices, each through one network; a
+                                               ``step`` on M runs all networks for each point, and picks
+    scale(M) -> float32 [D + 1]                what errors are measured in: standard deviations, over what was learned
+                                               from, of an observation's changes and of the reward; 0: never varied
     """
 
     init: Callable[[Key, Rollout], PyTree]
@@ -48,3 +52,4 @@ class Model(NamedTuple):
     start: Callable[[PyTree, PyTree, Key], PyTree]
     step: Callable[[PyTree, PyTree, PyTree, Key], tuple[PyTree, Prediction]]
     members: Callable[[PyTree], Any] = lambda state: jax.tree.map(lambda x: x[None], state)
+    scale: Callable[[PyTree], Array] = lambda state: np.ones((1,), np.float32)  # their own units
