@@ -20,8 +20,10 @@ from steersman.envs.goals import GOALS
 from steersman.envs.partial import hiding
 from steersman.envs.probe import PROBES
 from steersman.envs.safe.names import COMPILED
+from steersman.models.ensemble import EnsembleConfig, ensemble
+from steersman.models.env import model_env
 from steersman.spaces import abstract, canonical_action_space, sample_action, to_native
-from steersman.types import DeviceEnvs, HostEnvs, TimeStep, cost_names
+from steersman.types import DeviceEnvs, EnvSpec, HostEnvs, TimeStep, cost_names
 
 
 def with_costs(env, *costs):
@@ -73,6 +75,16 @@ class Levers(gymnasium.Env):
         return self.see(), self.np_random.random(), self.np_random.random() < 0.1, False, {}
 
 
+def learned():
+    """A model of random weights, which nobody has fitted: a random walk within bounds."""
+    actions = spaces.Box(-1, 1, (2,))
+    spec = EnvSpec("a model", spaces.Box(-3, 3, (3,)), actions, actions)
+    small = EnsembleConfig(members=2, model_hidden_sizes=(8,))
+    model = ensemble(small, spec, terminated=lambda obs, action, after: after[0] > 2)
+    starts = jax.random.uniform(jax.random.key(5), (1000, 3), jnp.float32, -2, 2)
+    return model_env(model, model.init(jax.random.key(6), None), spec, starts, 9)
+
+
 leaning, moving = lambda obs: abs(obs[2]), lambda obs: obs[1] ** 2 - 1.0  # of CartPole; a cost may be negative
 B = 4
 SPACES = {}  # by their repr: equal ones share their compiled actions
@@ -90,6 +102,7 @@ CUSTOM = {
     "CartPole that flickers": lambda: hiding.flicker(classic.make("CartPole-v1"), 0.3),
     "CartPole seen late": lambda: hiding.delay_observation(classic.make("CartPole-v1"), 2),
     "Pendulum with what came before": lambda: hiding.observe_previous(classic.make("Pendulum-v1")),
+    "a model": learned,
     "scaled Pendulum": lambda: wrappers.transform_reward(classic.make("Pendulum-v1"), lambda r: r / 8),
 }
 HOST = ["gymnasium/CartPole-v1", "gymnasium/Pendulum-v1", "envpool/CartPole-v1", "atari/Pong,max_frames=400"]
@@ -105,7 +118,7 @@ NAMES = [*classic.TWINS, *PROBES, *GOALS, *PARTIAL, *SAFE, *CUSTOM, *HOST, *GYMN
 ALWAYS_THE_SAME_START = {"probe/one-step", "probe/two-steps", "probe/action", "probe/truncation"}
 ALWAYS_THE_SAME_START |= {"gymnax/DeepSea-bsuite", "atari/Pong,max_frames=400"}  # Pong's first half second stands still
 ALWAYS_THE_SAME_START |= {"safe/gridworld", MEMORY[-1], *PARTIAL[-2:], "CartPole seen late"}
-FEW_STARTS = ("probe/", "gymnax/Breakout", "memory/", "popgym/Autoencode", "CartPole that flickers")
+FEW_STARTS = ("probe/", "gymnax/Breakout", "memory/", "popgym/Autoencode", "CartPole that flickers", "a model")
 ENDS_LOOK_LIKE_STARTS = {f"probe/{x}" for x in ("one-step", "observation", "action", "action-observation")}
 ENDS_LOOK_LIKE_STARTS |= {"probe/continuous-action", "probe/truncation", "probe/mask"}
 NEVER_TERMINATES = {"Pendulum-v1", "scaled Pendulum", "gymnasium/Pendulum-v1", "gymnax/PointRobot-misc", *GOALS}

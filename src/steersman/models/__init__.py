@@ -1,7 +1,6 @@
 """Learned environments: dynamics, reward and termination; and what else is learned of how states follow each other."""
 
-from steersman.models.ensemble import EnsembleConfig, EnsembleState, ensemble
 from steersman.models.env import model_env
 from steersman.models.model import Data, Model, Prediction
 
-__all__ = ["Data", "EnsembleConfig", "EnsembleState", "Model", "Prediction", "ensemble", "model_env"]
+__all__ = ["Data", "Model", "Prediction", "model_env"]

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from steersman.errors import UsageError
 from steersman.models.model import Model
+from steersman.spaces import native_map
 from steersman.types import Array, EnvSpec, Key, PyTree, TimeStep
 
 
@@ -46,7 +47,7 @@ def model_env(model: Model, state: PyTree, spec: EnvSpec, starts: PyTree, horizo
         spec = replace(spec, max_episode_steps=horizon)
     else:
         spec = replace(spec, max_episode_steps=None)
-    count = jax.tree.leaves(starts)[0].shape[0]
+    count, clipped = jax.tree.leaves(starts)[0].shape[0], native_map(spec.action_space)
 
     def reset(key: Key) -> tuple[Imagining, PyTree]:
         one, two = jax.random.split(key)
@@ -55,7 +56,7 @@ def model_env(model: Model, state: PyTree, spec: EnvSpec, starts: PyTree, horizo
         return Imagining(model.start(state, obs, two), jnp.zeros((), jnp.int32)), obs
 
     def step(at: Imagining, action: PyTree, key: Key) -> tuple[Imagining, TimeStep]:
-        inner, seen = model.step(state, at.model, action, key)
+        inner, seen = model.step(state, at.model, clipped(action), key)
         steps, costs = at.steps + 1, jnp.zeros((spec.num_costs,), jnp.float32)
         ends = seen.terminated_logit > 0, steps >= horizon
         return Imagining(inner, steps), TimeStep(seen.obs, seen.reward, *ends, seen.obs, costs, {})

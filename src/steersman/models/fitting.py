@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -97,7 +98,7 @@ def fit(
     the members equal. Metrics: ``model/held_out_rows``, 0 as long as there are too few episodes, ``model/fit_steps``,
     ``model/train_loss``, ``model/held_out_loss``.
     """
-    score, capacity = score or loss, data.valid.shape[0]
+    score, capacity, rows = score or loss, data.valid.shape[0], jax.tree.map(jnp.asarray, rows)
     members = jax.tree.leaves(params)[0].shape[0]
     held = held_out(data, config.held_out_share)
     learned = data.valid & ~held
@@ -116,23 +117,27 @@ def fit(
             0.5 * (1 + jnp.cos(jnp.pi * share)) if config.model_schedule == "cosine" else 1.0
         )
 
-    def descend(member: PyTree, moments: PyTree, chance: jax.Array, last: jax.Array, t: jax.Array, key: Key):
-        drawn = jax.random.uniform(key, (config.model_batch_size,)) * chance[-1]
-        index = jnp.minimum(jnp.searchsorted(chance, drawn, side="right").astype(jnp.int32), last)
+    def draw(key: Key) -> jax.Array:
+        """The rows of each gradient step of a round, [steps, K, batch]."""
+        u = jax.random.uniform(key, (members, config.model_check_every, config.model_batch_size))
+        index = jax.vmap(partial(jnp.searchsorted, side="right"))(chances, u * chances[:, -1:, None])
+        return jnp.swapaxes(jnp.minimum(index.astype(jnp.int32), last[:, None, None]), 0, 1)
+
+    def descend(member: PyTree, moments: PyTree, index: jax.Array, t: jax.Array):
         batch = jax.tree.map(lambda x: x[index], rows)
         value, gradient = jax.value_and_grad(lambda p: loss(p, batch).mean())(member)
         with jax.numpy_dtype_promotion("standard"):  # optax raises floats to integer powers
             direction, moments = optimiser.update(gradient, moments, member)
         return jax.tree.map(lambda p, d: p - rate(t) * d, member, direction), moments, value
 
-    def step(carry: tuple[PyTree, PyTree], t: jax.Array):
-        keys = jax.random.split(jax.random.fold_in(key, t), members)
-        params, moments, value = jax.vmap(descend, (0, 0, 0, 0, None, 0))(*carry, chances, last, t, keys)
+    def step(carry: tuple[PyTree, PyTree], now: tuple[jax.Array, jax.Array]):
+        params, moments, value = jax.vmap(descend, (0, 0, 0, None))(*carry, *now)
         return (params, moments), value
 
     def play(now: Round) -> Round:
         steps = now.done * config.model_check_every + jnp.arange(config.model_check_every, dtype=jnp.int32)
-        (params, moments), values = jax.lax.scan(step, (now.params, now.moments), steps)
+        drawn = draw(jax.random.fold_in(key, now.done))
+        (params, moments), values = jax.lax.scan(step, (now.params, now.moments), (drawn, steps))
         found = examined(params)
         better = found < now.loss  # false where it is not a number
         keep = lambda new, old: jnp.where(better.reshape(better.shape + (1,) * (new.ndim - 1)), new, old)

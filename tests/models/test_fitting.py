@@ -1,0 +1,106 @@
+"""The one fitter, on linear regression, whose answer is known."""
+
+import dataclasses
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from steersman.errors import UsageError
+from steersman.models.fitting import FittingConfig, fit
+from steersman.models.model import Data
+
+N, STEEP = 100, np.array([2.0, -1.0], np.float32)
+X = np.random.default_rng(0).normal(size=(N, 2)).astype(np.float32)
+CONFIG = FittingConfig(model_steps=300, model_check_every=50, model_batch_size=32, model_learning_rate=0.1)
+
+
+def data(episodes=10, valid=N):
+    return Data((), np.arange(N, dtype=np.int32) * episodes // N, np.arange(N) < valid)
+
+
+def error(w, rows):
+    x, y = rows
+    return jnp.square((x * w[None]).sum(1) - y)
+
+
+def rows(y=None):
+    return X, X @ STEEP if y is None else y
+
+
+START = jnp.array([[0.0, 0.0], [1.0, 1.0]])
+fitted = jax.jit(partial(fit, CONFIG, error))
+
+
+def test_it_finds_the_line(key):
+    w, loss, metrics = fitted(START, rows(), data(), key)
+    np.testing.assert_allclose(w, [STEEP, STEEP], atol=1e-3)
+    assert (loss < 1e-5).all()
+    assert metrics["model/held_out_rows"] == 20
+    assert metrics["model/held_out_loss"] == loss.mean()
+
+
+def test_what_is_held_out_is_not_learned_from_and_judges(key):
+    """Its answers are others: what does best on it is what has moved the least towards the rest."""
+    held = np.isin(np.arange(N) // 10, (4, 9))
+    w, loss, metrics = fitted(START[:1], rows(np.where(held, 0, X @ STEEP).astype(np.float32)), data(), key)
+    np.testing.assert_array_equal(w, START[:1])
+    assert loss.tolist() == [0.0]
+    assert metrics["model/fit_steps"] == 250  # of 300: five looks without a gain
+
+
+def test_with_a_single_episode_what_is_learned_from_judges(key):
+    w, _, metrics = fitted(START, rows(), data(1), key)
+    np.testing.assert_allclose(w, [STEEP, STEEP], atol=1e-3)
+    assert metrics["model/held_out_rows"] == 0
+
+
+def test_rows_that_are_not_valid_count_for_nothing(key):
+    broken = tuple(np.where((np.arange(N) < 60).reshape(-1, *[1] * (a.ndim - 1)), a, np.nan) for a in rows())
+    w, loss, _ = fitted(START, broken, data(valid=60), key)
+    np.testing.assert_allclose(w, [STEEP, STEEP], atol=1e-3)
+    assert np.isfinite(loss).all()
+
+
+def test_a_member_that_is_not_finite_keeps_its_last_good_parameters(key):
+    cliff = lambda w, rows: jnp.where(w[0] > 0.5, jnp.nan, error(w, rows))
+    w, loss, metrics = fit(CONFIG, cliff, START[:1], rows(), data(), key)
+    assert np.isfinite(w).all()
+    assert np.isfinite(loss).all()
+    assert np.isnan(metrics["model/train_loss"])  # which ends a training, by this name
+
+
+def test_under_vmap_every_seed_ends_where_it_would_alone():
+    keys = jax.random.split(jax.random.key(1), 2)
+    ys = np.stack([X @ STEEP, np.zeros(N, np.float32)])  # the second seed's first member has nothing to learn
+    start = jnp.stack([START, jnp.zeros((2, 2))])
+    together = jax.jit(jax.vmap(lambda w, y, key: fit(CONFIG, error, w, (X, y), data(), key)))(start, ys, keys)
+    for i in range(2):
+        alone = fitted(start[i], rows(ys[i]), data(), keys[i])
+        for a, b in zip(jax.tree.leaves(alone), jax.tree.leaves(together), strict=True):
+            np.testing.assert_allclose(a, b[i], rtol=1e-4, atol=1e-5)
+    assert together[2]["model/fit_steps"].tolist() == [300, 250]
+
+
+def test_members_weigh_the_rows_each_in_its_own_way_and_always_the_same(key):
+    noisy = rows(X @ STEEP + np.random.default_rng(1).normal(size=N).astype(np.float32))
+
+    def apart(config):
+        """How far two members of one start are from each other, and the same member in two fits."""
+        one = jax.vmap(lambda key: fit(config, error, jnp.zeros((2, 2)), noisy, data(), key)[0])
+        first, again = jax.jit(one)(jax.random.split(key))
+        return np.abs(first[0] - first[1]).max(), np.abs(first - again).max()
+
+    config = dataclasses.replace(CONFIG, model_check_every=300)  # one look, at the end
+    members, fits = apart(config)
+    assert members > 3 * fits
+    members, fits = apart(dataclasses.replace(config, bootstrap=False))
+    assert members < 3 * fits
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0, -0.5, 1.5])
+def test_a_share_that_holds_out_nothing_or_all_is_refused(share):
+    with pytest.raises(UsageError, match=r"held_out_share.*between 0 and 1"):
+        FittingConfig(held_out_share=share)
