@@ -277,7 +277,6 @@ def test_n_steps_of_imagined_episodes(rollouts):
         (MBPOConfig, {"imagined_steps": 20, "rollout_horizon_end": 25}, "imagined_steps = 20; .* an episode of 25"),
         (MBPOConfig, {"imagined_steps": 20, "imagined_capacity": 10}, "imagined_steps = 20; .* imagined_capacity = 10"),
         (MBPOConfig, {"rollout_horizon_schedule": (9, 9)}, r"rollout_horizon_schedule = \(9, 9\); .* a later one"),
-        (MBPOConfig, {"refit_every": 300, "replay_capacity": 200}, "refit_every = 300; .* replay_capacity = 200"),
         (MBPOConfig, {"hindsight": 0.8}, "MBPO: hindsight = 0.8 .* Set it to 0"),
         (MBPOConfig, {"cost_limit": (1.0,)}, "MBPO: cost_limit .* predicts no costs"),
         (DynaConfig, {"prioritized": True}, "Dyna: prioritized .* take dqn"),

@@ -113,8 +113,6 @@ def check_imagination(algorithm: str, config: Any) -> None:
     if branched and not c.longest <= c.imagined_steps <= c.imagined_capacity:
         room = f"at least an episode of {c.longest}, at most imagined_capacity = {c.imagined_capacity}"
         refuse("imagined_steps", f"it must be {room}", "")
-    if c.refit_every > c.replay_capacity:
-        refuse("refit_every", f"replay holds no more than replay_capacity = {c.replay_capacity}", "Raise that.")
 
 
 def with_imagination(learner: BatchLearner, buffer: Buffer, model: Model, spec: EnvSpec, config: Any) -> Agent:
@@ -122,7 +120,7 @@ def with_imagination(learner: BatchLearner, buffer: Buffer, model: Model, spec: 
     the rest.
 
     buffer: a ``memory.uniform``. config: an ImaginationConfig, ReplayConfig and RolloutConfig. After each rollout that
-    brings the count of steps since the last fit to ``refit_every``, the model is tested on all rows since then, which
+    brings the count of steps since the last fit to ``refit_every``, the model is tested on the rows since then, which
     it has not learned from; then it is fitted to replay, and imagines. Metrics are those of ``with_replay``, and of the
     last test and fit. UsageError where the learner remembers, or its targets need costs.
     """
