@@ -30,6 +30,8 @@ _MODULES = {
     "tqc": "off_policy.tqc",
     "crossq": "off_policy.crossq",
     "pets": "model_based.pets",
+    "mbpo": "model_based.mbpo",
+    "dyna": "model_based.dyna",
     "bc": "offline.bc",
     "iql": "offline.iql",
 }
