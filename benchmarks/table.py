@@ -421,6 +421,19 @@ def ravelled(result: dict[str, Any]) -> str:
     return f"## One vector or a tree\n\n{table(header, rows)}\n\n{origin(result)}"
 
 
+def latency(result: dict[str, Any]) -> str:
+    base = result["rows"]["numpy runner"]["median"]
+    asked = {"load": 44.8, "numpy runner": 15.0}
+    told = lambda name, x: f"{asked[name]:g}: {'reached' if x <= asked[name] else 'MISSED'}" if name in asked else ""
+    rows = [
+        [name, f"{(x := r['median']):.1f}", f"{r['p99']:.1f}", f"{x / base:.1f}", told(name, x)]
+        for name, r in result["rows"].items()
+    ]
+    header = ["microseconds of a call", "median", "99th percentile", "times the numpy runner's", "asked"]
+    text = "A policy of Go1's size, 171-64-64-12 with its normaliser, one observation at a time, one thread."
+    return f"## One call of a policy\n\n{text}\n\n{table(header, rows)}\n\n{origin(result)}"
+
+
 def warm_start(result: dict[str, Any]) -> str:
     middle = lambda kind, name: statistics.median(r[kind][name] for r in result["rounds"])
     rows = [
@@ -655,7 +668,7 @@ def render() -> str:
     parts += [compared(r) for r in load("compare-*.json")]
     parts += [resume(r) for r in load("resume.json")] + [first_run(r) for r in load("first_run.json")]
     parts += [warm_start(r) for r in load("warm-start.json")] + [checkouts(r) for r in load("checkouts.json")]
-    parts += [ravelled(r) for r in load("ravelled.json")]
+    parts += [latency(r) for r in load("latency.json")] + [ravelled(r) for r in load("ravelled.json")]
     parts += [planning(r) for r in load("tabular-planning.json")]
     parts += [q_learning(r) for r in load("tabular-q-learning.json")]
     if found := load("continuous-*.json"):

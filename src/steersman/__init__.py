@@ -16,13 +16,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from steersman.deploy.loading import load
     from steersman.errors import EnvironmentFault, TrainingFault, UsageError
     from steersman.run.collect import collect
     from steersman.run.compare.compare import compare
     from steersman.run.compare.picture import plot
     from steersman.run.compare.results import Comparison
     from steersman.run.disk.dataset import Dataset, read_dataset
-    from steersman.run.policy import Policy, load
+    from steersman.run.policy import Policy
     from steersman.run.train import Result, resume, train
 
 __version__ = "0.1.0"
@@ -53,7 +54,7 @@ _HOME = {
     "Dataset": "run.disk.dataset",
     "read_dataset": "run.disk.dataset",
     "Policy": "run.policy",
-    "load": "run.policy",
+    "load": "deploy.loading",
     "plot": "run.compare.picture",
     "Result": "run.train",
     "resume": "run.train",

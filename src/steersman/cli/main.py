@@ -16,6 +16,8 @@ COMMANDS = {  # name -> (module of steersman.cli, what it does)
     "evaluate": ("evaluate", "play whole episodes with a run's policy, report the return"),
     "record": ("record", "film a run's policy: mp4 or gif"),
     "collect": ("collect", "record transitions of a run's policy, to train from"),
+    "export": ("export", "write a run's policy for a robot: a contract, numpy, C, ONNX"),
+    "deploy": ("deploy", "a control loop in real time: a policy against a simulator"),
     "saliency": ("saliency", "lay what a run's value and choices hang on over what it sees"),
     "plan": ("models.plan", "the ceiling: what a planner gets that knows the environment"),
     "plot": ("plot", "draw learning curves of runs, with intervals over seeds"),

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from steersman import spaces
@@ -37,14 +38,19 @@ class Policy:
         self._step = 0
         self._carry: PyTree = None
         self._first: np.ndarray | None = None  # which members begin an episode; None: all, however many come
-        self._programs = {
-            explore: jax.jit(
-                lambda state, carry, obs, first, key, t, explore=explore: agent.act(
-                    state, carry, obs, first, jax.random.fold_in(key, t), explore=explore
-                )[:2]
-            )
-            for explore in (False, True)
-        }
+        self._native = spec.native_observation_space or spec.observation_space
+        self._leaves = leaves_of(self._native, spec.observation_space)
+        self._to_native = spaces.native_map(spec.native_action_space)
+
+    @property
+    def state(self) -> PyTree:
+        """What the agent has learned."""
+        return self._state
+
+    @state.setter
+    def state(self, state: PyTree) -> None:
+        self._state = state
+        self._programs: dict[bool, Callable[..., tuple[PyTree, PyTree]]] = {}
 
     def __repr__(self) -> str:
         sees, does = self.spec.native_observation_space or self.spec.observation_space, self.spec.native_action_space
@@ -97,16 +103,46 @@ class Policy:
         batch, single = self._batched(obs)
         num = jax.tree.leaves(batch)[0].shape[0]
         carry, first = self.before(num)
-        action, self._carry = self._programs[explore](self.state, carry, batch, first, self._key, np.int32(self._step))
+        if explore not in self._programs:
+            self._programs[explore] = self._program(carry, batch, first, explore)
+        action, self._carry = self._programs[explore](carry, batch, first, np.int32(self._step))
         self._first = np.zeros(num, bool)
         self._step += 1
-        native = spaces.to_native(self.spec.native_action_space, jax.tree.map(np.asarray, action))
+        if isinstance(action, jax.Array):
+            native = self._to_native(np.asarray(action))
+            return native[0] if single else native
+        native = self._to_native(jax.tree.map(np.asarray, action))
         return jax.tree.map(lambda x: x[0], native) if single else native
+
+    def _program(self, carry: PyTree, obs: PyTree, first: np.ndarray, explore: bool) -> Callable[..., Any]:
+        """``act``, handed no more than it looks at: an optimiser's moments are many arrays, and to pass them on takes
+        longer than a small network does."""
+        values, tree = jax.tree.flatten((self.state, self._key, np.int32(0)))
+
+        def act(values: list[Any], first: Any, carry: PyTree, obs: PyTree) -> tuple[PyTree, PyTree]:
+            state, key, step = tree.unflatten(values)
+            return self.agent.act(state, carry, obs, first, jax.random.fold_in(key, step), explore=explore)[:2]
+
+        used = _inputs_used(jax.make_jaxpr(act)(values, first, carry, obs))
+        *known, at_step, at_first = range(len(values) + 1)
+        known = [i for i in known if used[i]]
+
+        @jax.jit
+        def program(given: list[Any], step: Any, first: Any, carry: PyTree, obs: PyTree) -> tuple[PyTree, PyTree]:
+            whole = [*values[:-1], values[-1] if step is None else step]
+            for i, x in zip(known, given, strict=True):
+                whole[i] = x
+            anyone = jnp.zeros(jax.tree.leaves(obs)[0].shape[:1], bool)
+            return act(whole, anyone if first is None else first, carry, obs)
+
+        given = [jnp.asarray(values[i]) for i in known]
+        return lambda carry, obs, first, step: program(
+            given, step if used[at_step] else None, first if used[at_first] else None, carry, obs
+        )
 
     def _batched(self, obs: PyTree) -> tuple[PyTree, bool]:
         """The observation in its inside form, with a leading axis, and whether it was one; by the rules of training."""
-        native = self.spec.native_observation_space or self.spec.observation_space
-        leaves = leaves_of(native, self.spec.observation_space)
+        native, leaves = self._native, self._leaves
         try:
             values = read(obs, leaves, None)
         except Misfit as misfit:
@@ -120,6 +156,15 @@ class Policy:
         if not all(np.isfinite(x).all() for x in jax.tree.leaves(inside)):
             raise UsageError("The observation holds NaN or infinity, in float32; a policy cannot act on it.")
         return inside, single
+
+
+def _inputs_used(closed: Any) -> list[bool]:
+    """Which inputs of a traced function an output depends on, as far as its outermost equations tell."""
+    live = set(map(id, closed.jaxpr.outvars))
+    for eqn in reversed(closed.jaxpr.eqns):
+        if any(id(v) in live for v in eqn.outvars):
+            live.update(map(id, eqn.invars))
+    return [id(v) in live for v in closed.jaxpr.invars]
 
 
 def check_same_spaces(policy: EnvSpec, environment: EnvSpec) -> None:

@@ -1,0 +1,95 @@
+"""``steersman deploy RUN|DIR --env ID``: a control loop in real time, against a simulator."""
+
+from __future__ import annotations
+
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from steersman.cli.display import print_json
+from steersman.cli.flags import parsed
+from steersman.deploy.control_loop import ControlLoop, spec_of
+from steersman.deploy.loading import load
+from steersman.deploy.plant import Plant
+from steersman.deploy.recording import Recording
+from steersman.run.policy import check_same_spaces
+
+
+@dataclass(frozen=True)
+class Deploy:
+    """Let a policy act at a fixed rate on a simulator that does not wait, with sensors as late and noisy as told."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """The run folder, or a folder of steersman export."""
+    env: str
+    """The environment that stands in for the robot."""
+    hz: float = 50.0
+    """Turns in a second."""
+    seconds: float = 10.0
+    """How long."""
+    latency: float = 0.0
+    """Seconds from a sensor to the policy."""
+    noise: float = 0.0
+    """Standard deviation of what is added to what is seen, in its units."""
+    drop: float = 0.0
+    """Share of the observations that are lost."""
+    max_rate: float | None = None
+    """How fast an action may change, in units a second; none: at once."""
+    hold: float = 0.1
+    """Seconds that the last action stands for one that cannot be chosen; the loop ends after that."""
+    record: Path | None = None
+    """A folder to record to, as steersman collect does; it must not exist."""
+    seed: int = 0
+    """Of the simulator and its sensors."""
+    json: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Print one JSON object."""
+
+
+def run(arguments: list[str]) -> int:
+    """-> exit code."""
+    chosen = parsed(Deploy, arguments, "steersman deploy")
+    policy = load(chosen.run, backend="numpy")
+    sensors = {name: getattr(chosen, name) for name in ("latency", "noise", "drop", "seed")}
+    plant = Plant(chosen.env, hz=chosen.hz, **sensors)
+    try:
+        trained = spec_of(policy)
+        assert trained is not None
+        check_same_spaces(trained, plant.spec)
+        recording = None if chosen.record is None else Recording(plant.spec, {"run": str(chosen.run), **sensors})
+        loop = ControlLoop(
+            policy,
+            plant.read,
+            plant.write,
+            hz=chosen.hz,
+            max_rate=chosen.max_rate,
+            hold=chosen.hold,
+            recording=recording,
+        )
+        before = signal.signal(signal.SIGTERM, lambda *_: loop.stop("terminated"))
+        try:
+            report = loop.run(chosen.seconds)
+        finally:
+            signal.signal(signal.SIGTERM, before)
+    finally:
+        plant.close()
+    told = {**report.summary(), "delay_turns": plant.delay, "returns": plant.returns}
+    if recording is not None and chosen.record is not None:
+        told["recorded"] = len(recording.save(chosen.record))
+    if chosen.json:
+        print_json(told)
+        return 0
+    print(f"{report.turns:,} turns at {chosen.hz:g} Hz, {report.ended}; {report.missed} deadlines missed")
+    late, took = told["late_ms"], told["turn_ms"]
+    print(f"  a turn began late by {late['p50']} ms (median), {late['p99']} (99 %), {late['max']} (most)")
+    print(f"  a turn took {took['p50']} ms (median), {took['p99']} (99 %), {took['max']} (most)")
+    print("  late      " + ", ".join(f"{name}: {count}" for name, count in report.histogram.items() if count))
+    print(f"  no observation at {report.stale} turns, actions limited at {report.limited}")
+    if plant.returns:
+        mean = sum(plant.returns) / len(plant.returns)
+        print(f"  {len(plant.returns)} episodes, mean return {mean:.2f}")
+    if "recorded" in told:
+        print(f"  {told['recorded']:,} transitions in {chosen.record}")
+    return 0

@@ -1,0 +1,77 @@
+"""What a control loop saw and did, as the transitions that ``steersman collect`` writes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from steersman import spaces
+from steersman.deploy.reading import Reading
+from steersman.errors import UsageError
+from steersman.run.disk import dataset
+from steersman.run.disk.dataset import Dataset
+from steersman.run.disk.run_folder import versions
+from steersman.types import EnvSpec, PyTree, Rollout
+
+
+class Recording:
+    """Turns of a control loop, in order; ``save(folder)`` writes them for ``--from-data`` and ``read_dataset``.
+
+    An action that a limit changed is recorded as it was written. Where an observation was missing the episode is
+    truncated before: a step whose end nobody saw is no transition. Rewards are those of a ``Reading``, else 0.
+    """
+
+    def __init__(self, spec: EnvSpec, origin: Mapping[str, Any] | None = None):
+        self.spec, self.origin = spec, dict(origin or {})
+        self._rows: list[tuple[Any, ...]] = []  # obs, action, reward, terminated, truncated, next_obs, first
+        self._open: tuple[PyTree, PyTree, bool] | None = None  # obs, action, first: of the step whose end is awaited
+        self._joined = False  # the last row is what came just before
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def add(self, reading: Reading | None, action: Any) -> None:
+        """One turn: what was read (None: nothing that was of use), and the action that was then written."""
+        if reading is None:
+            return self.cut()
+        ended = reading.terminated or reading.truncated
+        if self._open is not None:
+            obs, done, first = self._open
+            after = reading.obs if reading.final_obs is None else reading.final_obs
+            flags = bool(reading.terminated), bool(reading.truncated)
+            self._rows.append((obs, done, float(reading.reward), *flags, _copied(after), first))
+        self._joined = self._open is not None and not ended
+        self._open = (_copied(reading.obs), _copied(action), not self._joined)
+
+    def cut(self) -> None:
+        """What comes next does not follow from what is there."""
+        self._open = None
+        if self._joined:
+            obs, action, reward, terminated, _, after, first = self._rows[-1]
+            self._rows[-1] = (obs, action, reward, terminated, True, after, first)
+            self._joined = False
+
+    def save(self, out: str | Path) -> Dataset:
+        """Write the folder ``out``, which must not exist. Raises UsageError where nothing was recorded."""
+        self.cut()
+        if not self._rows:
+            raise UsageError("Nothing was recorded: no step of the loop had an observation before it and after it.")
+        stack = lambda column: jax.tree.map(lambda *x: np.stack(x), *(row[column] for row in self._rows))
+        native = self.spec.native_observation_space or self.spec.observation_space
+        obs, after = (spaces.to_inside(native, stack(column)) for column in (0, 5))
+        action = spaces.from_native(self.spec.native_action_space, stack(1))
+        reward, terminated, truncated, first = (np.array([row[i] for row in self._rows]) for i in (2, 3, 4, 6))
+        costs = np.zeros((len(self), self.spec.num_costs), np.float32)
+        rows = Rollout(obs, action, reward.astype(np.float32), terminated, truncated, after, first, costs, {})
+        data = Dataset(rows, self.spec, str(out), {**self.origin, "control_loop": True, "versions": versions()})
+        with dataset.creating(out) as temporary:
+            dataset.write(temporary, data)
+        return data
+
+
+def _copied(tree: PyTree) -> PyTree:
+    return jax.tree.map(lambda x: np.array(x), tree)
