@@ -287,11 +287,14 @@ def environment_of(config: Mapping[str, Any], given: Any, run: Any) -> Any:
 
 
 def _plain(field: dataclasses.Field[Any], value: Any) -> Any:
-    """A value as the field's annotation says (``int``, ``float | None``, ``tuple[int, ...]``), or UsageError."""
+    """A value as the field's annotation says (``int``, ``float | None``, ``tuple[int, ...]``), or UsageError.
+
+    The word none is None where the field may be, and else a text as any other.
+    """
     written = annotation(field)
     wanted = written.removesuffix(" | None")
     value = value.item() if isinstance(value, np.generic) else value
-    if value is None and wanted != written:
+    if wanted != written and (value is None or value == "none"):
         return None
     match wanted, value:
         case ("bool", bool()) | ("str", str()):
