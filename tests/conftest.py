@@ -6,6 +6,7 @@ JAX_DISABLE_MOST_OPTIMIZATIONS is 0.
 """
 
 import os
+from collections import defaultdict
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("STEERSMAN_CACHE", "0")  # tests leave the user's compiled programs alone
@@ -13,6 +14,7 @@ os.environ.setdefault("STEERSMAN_CACHE", "0")  # tests leave the user's compiled
 import jax
 import numpy as np
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -25,8 +27,51 @@ def pytest_configure(config):
     jax.config.update("jax_disable_most_optimizations", fast)
     flags = "--xla_force_host_platform_device_count=2"  # so that sharding is tested too
     if fast and jax.__version_info__ < (0, 11):  # a flag that XLA does not know ends the process
-        flags += " --xla_cpu_use_fusion_emitters=false"
+        # Without fusion emitters, and each program as one module of LLVM's: many are small, and cutting up costs more.
+        flags += " --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
     os.environ.setdefault("XLA_FLAGS", flags)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compiled_once(tmp_path_factory):
+    """Compiled programs are kept on disk for the length of the session: for all workers, and for child processes."""
+    base = tmp_path_factory.getbasetemp()
+    settings = {
+        "jax_compilation_cache_dir": str((base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "xla"),
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+        "jax_persistent_cache_min_entry_size_bytes": -1,
+        "jax_persistent_cache_enable_xla_caches": "none",
+    }
+    for name, value in settings.items():
+        jax.config.update(name, value)
+        os.environ[name.upper()] = str(value)
+    compilation_cache.reset_cache()
+
+
+@pytest.fixture(scope="session")
+def shared_programs():
+    """Trainings of equal settings on an environment of ours share their loops' programs: all but the first of a session
+    are spared the tracing. They say the seconds of compiling that the first took."""
+    from steersman.run import prepare
+
+    known, make = defaultdict(list), prepare._loop
+
+    def loop_of(plan, run, config, made, agent, data, assessing):
+        loop = make(plan, run, config, made, agent, data, assessing)
+        own = not isinstance(plan.environment, str) or ":" in plan.environment or plan.network is not None
+        begun = plan.init is not None or (plan.resumed is not None and "init" in plan.resumed.config)
+        if own or begun or run.from_data is not None:
+            return loop
+        played = assessing and (assessing.cadence.episodes, assessing.cadence.limit)
+        sizes = (run.num_envs, run.seeds, run.devices, run.budget, run.overlap, run.log_info, run.costs)
+        loops = known[(plan.algorithm.factory, config, plan.environment, *sizes, played)]
+        loops.append(loop)
+        loop._programs, loop.compile_seconds = loops[0]._programs, max(x.compile_seconds for x in loops)
+        return loop
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(prepare, "_loop", loop_of)
+        yield
 
 
 @pytest.fixture

@@ -4,9 +4,7 @@ import contextlib
 import io
 import sys
 
-import jax
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
 
 from steersman.cli.main import run as cli
 
@@ -98,11 +96,8 @@ class Decaying:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def compiled_once(tmp_path_factory):
-    """Compiled programs are kept on disk for the length of the session: trainings of the same settings share them."""
-    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.getbasetemp() / "xla"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    compilation_cache.reset_cache()
+def programs(shared_programs):
+    """Small trainings are many, and of a few settings."""
 
 
 @pytest.fixture(scope="session")

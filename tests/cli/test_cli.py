@@ -256,6 +256,9 @@ def test_what_is_given_is_said_though_it_is_the_default():
     settings = {"num_envs": 8, "gamma": 0.9, "steps": 5, "seed": 0, "learning_starts": 3}
     notes = train._notes(asked, settings, settings | {"learning_starts": 9})
     assert notes == ["preset of X: steps=5", "given: num_envs=8, gamma=0.9", "for so few steps: learning_starts=3"]
+    before = settings | {"scale_rewards": False, "batch_size": 256, "burn_in": 9}
+    notes = train._notes(asked, settings | {"scale_rewards": True, "batch_size": 64, "burn_in": 4}, before)
+    assert notes[2:] == ["for a cost limit: scale_rewards=True", "for a memory: batch_size=64, burn_in=4"]
 
 
 def test_a_run_that_is_done_says_so(capsys, trained):

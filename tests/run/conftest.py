@@ -1,10 +1,6 @@
-"""Small trainings, shared; compiled programs are kept on disk for the length of the session, for subprocesses too."""
+"""Small trainings, shared."""
 
-import os
-
-import jax
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
 
 import steersman
 
@@ -25,16 +21,8 @@ SMALL = {
 
 
 @pytest.fixture(scope="session", autouse=True)
-def compiled_once(tmp_path_factory):
-    settings = {
-        "jax_compilation_cache_dir": str(tmp_path_factory.getbasetemp() / "xla"),
-        "jax_persistent_cache_min_compile_time_secs": 0.0,
-        "jax_persistent_cache_min_entry_size_bytes": -1,
-    }
-    for name, value in settings.items():
-        jax.config.update(name, value)
-        os.environ[name.upper()] = str(value)
-    compilation_cache.reset_cache()
+def programs(shared_programs):
+    """Small trainings are many, and of a few settings."""
 
 
 @pytest.fixture(scope="session")

@@ -235,8 +235,9 @@ def _notes(asked: Asked, settings: dict[str, Any], before: dict[str, Any]) -> li
         notes.append(f"settings of {asked.source}")
     if yours:
         notes.append(f"given: {show(yours)}")
-    if fitting:
-        notes.append(f"for so few steps: {show(fitting)}")
+    why = {"learning_starts": "so few steps", "scale_rewards": "a cost limit"}
+    for reason in dict.fromkeys(why.get(name, "a memory") for name in fitting):
+        notes.append(f"for {reason}: {show(name for name in fitting if why.get(name, 'a memory') == reason)}")
     return notes
 
 

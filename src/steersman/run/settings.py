@@ -215,7 +215,8 @@ WARM_UP = 0.1  # of the budget: the most that a random policy fills replay with,
 
 def fitted(algorithm: Algorithm, settings: Mapping[str, Any], asked: Collection[str]) -> dict[str, Any]:
     """``settings``, with learning_starts lowered to a tenth of the steps, where it is not among those ``asked`` for;
-    where a memory is asked for, with the algorithm's defaults for one.
+    where a memory is asked for, with the algorithm's defaults for one; where a cost limit is, with scaled rewards, for
+    which its multipliers are made.
 
     The defaults are for budgets of 50,000 steps and more; from there on nothing changes. What is asked for stays, and
     so does a preset that has a memory itself.
@@ -223,6 +224,9 @@ def fitted(algorithm: Algorithm, settings: Mapping[str, Any], asked: Collection[
     known, found = known_settings(algorithm), dict(settings)
     if "memory" in asked and found.get("memory") != "none":
         found |= {name: value for name, value in algorithm.with_memory.items() if name not in asked}
+    limited = "cost_limit" in asked and found["cost_limit"] not in ((), [])
+    if limited and "multiplier_cap" in known and "scale_rewards" not in asked:
+        found["scale_rewards"] = True
     warms_up = algorithm.data == "start" and not found.get("from_data")
     if warms_up and "learning_starts" in known and "learning_starts" not in asked:
         plain = typed(algorithm, {k: v for k, v in found.items() if k in ("steps", "learning_starts")})
@@ -287,11 +291,14 @@ def environment_of(config: Mapping[str, Any], given: Any, run: Any) -> Any:
 
 
 def _plain(field: dataclasses.Field[Any], value: Any) -> Any:
-    """A value as the field's annotation says (``int``, ``float | None``, ``tuple[int, ...]``), or UsageError."""
+    """A value as the field's annotation says (``int``, ``float | None``, ``tuple[int, ...]``), or UsageError.
+
+    The word none is None where the field may be, and else a text as any other.
+    """
     written = annotation(field)
     wanted = written.removesuffix(" | None")
     value = value.item() if isinstance(value, np.generic) else value
-    if value is None and wanted != written:
+    if wanted != written and (value is None or value == "none"):
         return None
     match wanted, value:
         case ("bool", bool()) | ("str", str()):

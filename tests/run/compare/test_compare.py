@@ -5,6 +5,7 @@ import shutil
 import signal
 from dataclasses import replace
 
+import gymnasium
 import numpy as np
 import pytest
 
@@ -68,7 +69,7 @@ def test_entries_are_read():
     assert made[1].given == {"objective": "penalty"}
     assert made[2].given == {"hidden_sizes": (256, 128), "clip": 0.1, "share_trunk": True}
     (one,) = read_entries("ppo:gamma=.9,stop_kl=none,learning_rate=1e-3")
-    assert one.given == {"gamma": 0.9, "stop_kl": None, "learning_rate": 1e-3}
+    assert one.given == {"gamma": 0.9, "stop_kl": "none", "learning_rate": 1e-3}
     factory = lambda key, spec: None
     mapped = read_entries({"a": "ppo:clip=0.1", "b": {"algorithm": "ppo", "clip": 0.3, "network": factory}})
     assert [(e.label, e.given) for e in mapped] == [("a", {"clip": 0.1}), ("b", {"clip": 0.3})]
@@ -82,6 +83,9 @@ def test_all_get_the_largest_budget_and_the_settings_meet_in_order():
     assert [e.settings["gamma"] for e in found] == [0.7, 0.5, 0.6]
     assert {e.settings["num_envs"] for e in found} == {32}
     assert {e.settings["gae_lambda"] for e in found} == {0.8}  # the preset's
+    none = read_entries(["ppo:stop_kl=none,memory=none", "reinforce:baseline=None"])  # no number; a choice of that name
+    configs = [e.config for e in resolve(none, "CartPole-v1", {}, steps=7000, preset=False)]
+    assert (configs[0].stop_kl, configs[0].memory, configs[1].baseline) == (None, "none", "none")
     (plain,) = resolve(entries[:1], "CartPole-v1", {}, steps=7000, preset=False)
     assert (plain.settings["steps"], plain.settings["gae_lambda"]) == (7000, 0.95)
 
@@ -284,13 +288,15 @@ def test_host_environments_train_seed_by_seed_and_entries_are_added(tmp_path):
 
 
 def test_seeds_on_a_host_environment_share_one_compilation(tmp_path):
-    settings = SMALL | {"steps": 96, "hidden_sizes": (7,)}  # programs of its own
-    result = compare(["ppo"], "gymnasium/CartPole-v1", seeds=2, seed=3, out=tmp_path / "x", **settings)
+    """One of the user's own: none of our tests' programs are its."""
+    make = lambda: gymnasium.make("CartPole-v1")
+    settings = SMALL | {"steps": 96}
+    result = compare(["ppo"], make, seeds=2, seed=3, out=tmp_path / "x", **settings)
     first, second = result.outcomes["ppo"].runs
     seconds = [json.loads((run / "summary.json").read_text())["compile_seconds"] for run in (first, second)]
     assert seconds[0] > 0
     assert seconds[1] == 0
-    alone = steersman.train("ppo", "gymnasium/CartPole-v1", seed=4, **settings)
+    alone = steersman.train("ppo", make, seed=4, **settings)
     assert alone.summary["compile_seconds"] > 0
     assert alone.evaluation.mean == result.outcomes["ppo"].scores[1]
     rows = [[row["loss"] for row in history] for history in (alone.history, read_metrics(second / "metrics.jsonl"))]

@@ -53,6 +53,20 @@ def test_only_a_warm_up_that_nobody_asked_for_is_lowered(given, asked, wanted):
     assert fitted(algorithm("ppo"), given, asked) == given
 
 
+@pytest.mark.parametrize(
+    ("name", "asked", "scaled"),
+    [
+        ("sac", {"cost_limit": 25.0}, True),
+        ("sac", {"cost_limit": (0.0,), "scale_rewards": False}, False),  # as the user says
+        ("sac", {"cost_limit": ()}, False),
+        ("sac", {}, False),
+        ("cpo", {"cost_limit": (25.0,)}, False),  # it has no multipliers
+    ],
+)
+def test_a_limit_brings_scaled_rewards_where_a_preset_has_them_off(name, asked, scaled):
+    assert fitted(algorithm(name), {"scale_rewards": False, **asked}, asked)["scale_rewards"] == scaled
+
+
 def test_a_training_and_a_comparison_lower_it():
     from steersman.run.compare.entries import read_entries, resolve
     from steersman.run.plan import planned

@@ -108,7 +108,7 @@ class ConstraintState(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Limits:
+class CostLimits:
     """What an agent does for its limits. Signals are [..., 1 + C], the reward's first; without a limit they are
     [...]."""
 
@@ -201,7 +201,7 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Constraint(Limits):
+class Constraint(CostLimits):
     """Limits kept by multipliers; config: ConstraintConfig."""
 
     def begin(self, first_rollout: Rollout) -> Any:
@@ -228,7 +228,7 @@ class Constraint(Limits):
         return after, self.told(after)
 
     def told(self, state: Any) -> Metrics:
-        """The multipliers, as metrics, and what ``Limits`` tells."""
+        """The multipliers, as metrics, and what ``CostLimits`` tells."""
         return self._named("multiplier", state.multiplier) | super().told(state.costs) if self.limited else {}
 
     def mixed(self, state: Any, signals: jax.Array) -> jax.Array:

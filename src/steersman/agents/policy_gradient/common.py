@@ -19,7 +19,7 @@ from steersman.agents.parts import config as groups
 from steersman.agents.parts import own_networks, training
 from steersman.agents.parts import remembering as parts
 from steersman.agents.parts.checks import check_network
-from steersman.agents.parts.constraint import UNLIMITED, Constraint, Limits
+from steersman.agents.parts.constraint import UNLIMITED, Constraint, CostLimits
 from steersman.agents.parts.minibatches import standardise
 from steersman.agents.parts.training import Trained
 from steersman.errors import UsageError
@@ -104,7 +104,7 @@ def network_maker(
     that no policy head serves, and for a network that does not do.
 
     kl: whether the policy's KL divergence is asked for. remembers: whether it may have a memory. heads: the value's
-    shape (``Limits.heads``).
+    shape (``CostLimits.heads``).
     """
     check_network(name, spec, network)
     parts.check_own(config, network)
@@ -156,7 +156,7 @@ def evaluated(params: PyTree, rollout: Rollout) -> tuple[Any, jax.Array, jax.Arr
 
 
 def lambda_targets(
-    rollout: Rollout, v_t: jax.Array, gamma: Scalar, lambda_: Scalar, limits: Limits = UNLIMITED
+    rollout: Rollout, v_t: jax.Array, gamma: Scalar, lambda_: Scalar, limits: CostLimits = UNLIMITED
 ) -> jax.Array:
     """The critic's targets G, lambda-returns of v_t's shape; minus V(obs) they are GAE."""
     r_t, discount_t, lambda_t = limits.signals(rollout, gamma, lambda_)

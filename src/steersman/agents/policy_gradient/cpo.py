@@ -32,7 +32,7 @@ import jax.numpy as jnp
 
 from steersman import shards
 from steersman.agents.parts.algorithms import on_policy, whole_minibatches
-from steersman.agents.parts.constraint import CostState, LimitConfig, Limits, check_limits
+from steersman.agents.parts.constraint import CostLimits, CostState, LimitConfig, check_limits
 from steersman.agents.parts.minibatches import standardise
 from steersman.agents.policy_gradient import common
 from steersman.agents.policy_gradient.trpo import Local, TrustRegionConfig, trust_region_agent
@@ -65,7 +65,7 @@ def cpo(
     if not config.cost_limit:
         raise UsageError("CPO has no cost_limit. Give one, --cost-limit 25, or train trpo.")
     check_limits("CPO", config, spec)
-    limits = Limits(config, spec.cost_names)
+    limits = CostLimits(config, spec.cost_names)
     make_network = common.network_maker("CPO", config, spec, network, kl=True, heads=limits.heads)
 
     def improve(local: Local, signals: jax.Array, costs: CostState) -> tuple[jax.Array, Metrics]:

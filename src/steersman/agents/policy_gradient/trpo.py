@@ -36,7 +36,7 @@ from jax.flatten_util import ravel_pytree
 from steersman import shards
 from steersman.agents.parts import training
 from steersman.agents.parts.algorithms import on_policy, whole_minibatches
-from steersman.agents.parts.constraint import ConstraintConfig, Limits, constraint_of
+from steersman.agents.parts.constraint import ConstraintConfig, CostLimits, constraint_of
 from steersman.agents.parts.minibatches import epochs, standardise
 from steersman.agents.parts.remembering import beginner, seen_again, shuffled_sequences
 from steersman.agents.parts.training import Trained
@@ -142,7 +142,7 @@ def surrogate(policy: PyTree, rollout: Rollout, advantage: jax.Array) -> jax.Arr
 def trust_region_agent(
     config: TrustRegionConfig,
     make_network: Callable[[Key], PyTree],
-    limits: Limits,
+    limits: CostLimits,
     improve: Improve,
     budget: int | None,
 ) -> Agent:

@@ -113,9 +113,11 @@ def settings_in(parts: Iterable[str], where: str) -> dict[str, Any]:
 
 
 def _value(text: str) -> Any:
-    """A number, a tuple of them, True, False or None where the text is one; else the text."""
+    """A number, a tuple of them, True or False where the text is one; else the text. What none means its field says."""
+    if text.lower() == "none":
+        return "none"
     try:
-        return ast.literal_eval({"true": "True", "false": "False", "none": "None"}.get(text.lower(), text))
+        return ast.literal_eval({"true": "True", "false": "False"}.get(text.lower(), text))
     except (ValueError, SyntaxError):
         return text
 
