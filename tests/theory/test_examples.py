@@ -10,7 +10,17 @@ import numpy as np
 import pytest
 
 NAMES = ["returns", "values", "surrogates", "distributions", "distributional", "exploration", "statistics"]
-NAMES += ["comparison", "constraints", "estimators", "natural", "trees", "beliefs.filters", "beliefs.particles"]
+NAMES += [
+    "comparison",
+    "constraints",
+    "estimators",
+    "groups",
+    "natural",
+    "preferences",
+    "trees",
+    "beliefs.filters",
+    "beliefs.particles",
+]
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -1,0 +1,92 @@
+"""Adapters: nothing at the start, what is trained and what is not, and merging."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from steersman.errors import UsageError
+from steersman.language.adapters import MATRICES, full, last_layers, low_rank, parameters
+from steersman.language.decoder import initial, stacked, token_log_probs
+
+
+@pytest.fixture(scope="module")
+def both(texts):
+    """Loss and gradient of what is trained, the base an argument."""
+    tokens, mask = texts
+
+    def make(part):
+        loss = lambda params, base: -token_log_probs(part.join(base, params), tokens, mask, 5).mean()
+        return jax.jit(jax.value_and_grad(loss))
+
+    return make
+
+
+@pytest.mark.parametrize("part", [full(), last_layers(1), low_rank(2)], ids=["full", "last", "low rank"])
+def test_at_the_start_it_is_the_base_to_the_bit(small, texts, part):
+    params = part.init(small, jax.random.key(1))
+    run = jax.jit(lambda model: token_log_probs(model, *texts, 5))
+    np.testing.assert_array_equal(run(part.join(small, params)), run(small))
+
+
+def moved(params):
+    return jax.tree.map(lambda x: x + 0.05 * jnp.sin(jnp.arange(x.size, dtype=jnp.float32)).reshape(x.shape), params)
+
+
+@pytest.mark.parametrize("stack", [False, True])
+def test_merged_is_adapted(small, texts, stack):
+    base, part = stacked(small) if stack else small, low_rank(2, alpha=3.0)
+    params = moved(part.init(base, jax.random.key(1)))
+    run = jax.jit(lambda model: token_log_probs(model, *texts, 5))
+    merged = part.merge(base, params)
+    assert jax.tree.structure(merged) == jax.tree.structure(base)
+    np.testing.assert_allclose(run(merged), run(part.join(base, params)), atol=1e-5)
+    assert np.abs(run(merged) - run(base)).max() > 0.01
+
+
+def test_of_low_rank_only_b_moves_at_first(small, both):
+    part = low_rank(2)
+    params = part.init(small, jax.random.key(1))
+    _, slope = both(part)(params, small)
+    assert all(not pair.a.any() and pair.b.any() for layer in slope for pair in layer.values())
+    _, later = both(part)(moved(params), small)
+    assert all(pair.a.any() and pair.b.any() for layer in later for pair in layer.values())
+    assert parameters(params) == 2 * 2 * sum(i + o for i, o in [(12, 16), (12, 8), (12, 8), (16, 12), *[(12, 16)] * 3])
+
+
+def test_the_last_layer_has_the_gradient_of_the_whole(small, both):
+    value, (blocks, norm) = both(last_layers(1))(last_layers(1).init(small, jax.random.key(0)), small)
+    same, slope = both(full())(small, small)
+    assert value == same
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), (blocks[0], norm), (slope.blocks[1], slope.norm)
+    )
+
+
+def test_the_base_is_an_argument(small, both):
+    """A change of the base shows without a new program: it is not compiled in."""
+    part = low_rank(2)
+    params, step = part.init(small, jax.random.key(1)), both(low_rank(2))
+    first, _ = step(params, small)
+    second, _ = step(params, moved(small))
+    assert first != second
+    assert step._cache_size() == 1
+
+
+def test_what_is_not_there_is_refused(small):
+    with pytest.raises(UsageError, match="rank is 1 or more"):
+        low_rank(0)
+    with pytest.raises(UsageError, match=rf"'query': a layer's matrices are {', '.join(MATRICES)}"):
+        low_rank(4, matrices=["query"])
+    with pytest.raises(UsageError, match="'none'"):
+        low_rank(4, matrices=[])
+    with pytest.raises(UsageError, match="last 3 layers were asked for, of 2"):
+        last_layers(3).init(small, jax.random.key(0))
+
+
+def test_a_decoder_without_gates_has_none_adapted(small):
+    import dataclasses
+
+    config = dataclasses.replace(small.config, mlp="gelu", layers=1)
+    shapes = jax.eval_shape(lambda: low_rank(2).init(initial(config, jax.random.key(0)), jax.random.key(0)))
+    assert sorted(shapes[0]) == ["down", "k", "o", "q", "up", "v"]
