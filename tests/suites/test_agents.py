@@ -176,7 +176,7 @@ def act_shapes(agent, state, seen, num_envs, explore):
 
 
 @pytest.mark.parametrize("box", BOXES, ids=str)
-@pytest.mark.parametrize("name", ALGORITHMS)
+@pytest.mark.parametrize("name", [name for name in ALGORITHMS if name != "mbpo"])  # it acts as sac
 def test_actions_have_the_shape_of_their_space(name, box):
     """As acted, greedily or not, as learned from, and as a host environment takes them."""
     try:
