@@ -35,8 +35,8 @@ OWN = {  # settings, updates
     ),
 }
 UPDATES = 400
-# Every probe, in their own tests; CPO is TRPO with another step, and a limit; MBPO and Dyna are SAC and DQN with batches
-# that their tests know.
+# Every probe, in their own tests; CPO is TRPO with another step, and a limit; MBPO and Dyna are SAC and DQN with other
+# batches, which their tests know.
 ELSEWHERE = ("ppo", "pqn", "dqn", "cpo", "mbpo", "dyna")
 LEARNERS = [name for name, entry in ALGORITHMS.items() if entry.data != "only" and name not in ELSEWHERE]
 CRITICS = ("reinforce", "a2c", "actor_critic", "trpo", "impala")  # of states: what they say can be read off
