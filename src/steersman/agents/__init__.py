@@ -29,6 +29,8 @@ _MODULES = {
     "sac": "off_policy.sac",
     "tqc": "off_policy.tqc",
     "crossq": "off_policy.crossq",
+    "mbpo": "model_based.mbpo",
+    "dyna": "model_based.dyna",
     "bc": "offline.bc",
     "iql": "offline.iql",
 }

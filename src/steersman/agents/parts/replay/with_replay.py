@@ -53,37 +53,15 @@ def with_replay(learner: BatchLearner, buffer: Buffer, *, ratio: float = 1.0) ->
     recorded data, has zeros there. UsageError, from ``init``, where acting does not record it.
     """
 
-    def stored(rollout: Rollout) -> Rollout:
-        """A rollout with what is kept of acting; what is made of its carry is the memory's business."""
-        return rollout._replace(extras={name: rollout.extras[name] for name in learner.keeps})
-
-    def kept(state: PyTree, rollout: Rollout, key: Key) -> dict[str, Any]:
-        """The extras of a first rollout that are kept; what it has not recorded, as zeros of what acting records."""
-        if not learner.keeps:
-            return {}
-        length, num_envs = rollout.reward.shape
-        obs, carry = jax.tree.map(lambda x: x[0], rollout.obs), learner.begin(num_envs)
-        _, _, acted = jax.eval_shape(partial(learner.act, explore=True), state, carry, obs, rollout.first[0], key)
-        if unknown := [name for name in learner.keeps if name not in acted]:
-            raise UsageError(
-                f"The learner keeps {unknown[0]!r}, but its act records {', '.join(sorted(acted)) or 'nothing'}. Let "
-                "act return it among its extras, or leave it out of keeps."
-            )
-        zeros = partial(jax.tree.map, lambda x: jnp.zeros((length, *x.shape), x.dtype))
-        had = rollout.extras
-        return {name: had[name] if name in had else zeros(acted[name]) for name in learner.keeps}
-
     def init(key: Key, first_rollout: Rollout) -> ReplayState:
         state = learner.init(key, first_rollout)
-        carry = learner.begin(first_rollout.reward.shape[1])  # a random policy has none, recorded data neither
-        first_rollout = first_rollout._replace(extras=kept(state, first_rollout, key), carry=carry)
-        return ReplayState(state, buffer.init(stored(first_rollout)))
+        return ReplayState(state, buffer.init(first_stored(learner, state, first_rollout, key)))
 
     def act(state: ReplayState, carry: PyTree, obs: PyTree, first: jax.Array, key: Key, *, explore: bool = True):
         return learner.act(state.learner, carry, obs, first, key, explore=explore)
 
     def update(state: ReplayState, rollout: Rollout, key: Key) -> tuple[ReplayState, Metrics]:
-        state = ReplayState(learner.observe(state.learner, rollout), buffer.add(state.memory, stored(rollout)))
+        state = ReplayState(learner.observe(state.learner, rollout), buffer.add(state.memory, stored(learner, rollout)))
 
         def step(state: ReplayState, key: Key) -> tuple[ReplayState, Metrics]:
             sample_key, learn_key = jax.random.split(key)
@@ -91,13 +69,43 @@ def with_replay(learner: BatchLearner, buffer: Buffer, *, ratio: float = 1.0) ->
             learned, priority, metrics = learner.learn(state.learner, sample, learn_key)
             return ReplayState(learned, buffer.update(state.memory, sample.index, priority)), metrics
 
-        updates = updates_of(ratio, *rollout.reward.shape)
-        if updates == 1:
-            return step(state, key)
-        state, metrics = jax.lax.scan(step, state, jax.random.split(key, updates))
-        return state, jax.tree.map(lambda x: x.mean(0), metrics)
+        return repeated(step, state, key, updates_of(ratio, *rollout.reward.shape))
 
     return Agent(init, learner.begin, act, update)
+
+
+def stored(learner: BatchLearner, rollout: Rollout) -> Rollout:
+    """A rollout with what is kept of acting; what is made of its carry is the memory's business."""
+    return rollout._replace(extras={name: rollout.extras[name] for name in learner.keeps})
+
+
+def first_stored(learner: BatchLearner, state: PyTree, rollout: Rollout, key: Key) -> Rollout:
+    """A first rollout likewise; what it has not recorded is zeros of what acting records. state: the learner's."""
+    length, num_envs = rollout.reward.shape
+    carry = learner.begin(num_envs)  # a random policy has none, recorded data neither
+    if not learner.keeps:
+        return rollout._replace(extras={}, carry=carry)
+    obs = jax.tree.map(lambda x: x[0], rollout.obs)
+    _, _, acted = jax.eval_shape(partial(learner.act, explore=True), state, carry, obs, rollout.first[0], key)
+    if unknown := [name for name in learner.keeps if name not in acted]:
+        raise UsageError(
+            f"The learner keeps {unknown[0]!r}, but its act records {', '.join(sorted(acted)) or 'nothing'}. Let "
+            "act return it among its extras, or leave it out of keeps."
+        )
+    zeros = partial(jax.tree.map, lambda x: jnp.zeros((length, *x.shape), x.dtype))
+    had = rollout.extras
+    kept = {name: had[name] if name in had else zeros(acted[name]) for name in learner.keeps}
+    return rollout._replace(extras=kept, carry=carry)
+
+
+def repeated(
+    step: Callable[[Any, Key], tuple[Any, Metrics]], state: Any, key: Key, updates: int
+) -> tuple[Any, Metrics]:
+    """``step(state, key)`` so often, each with a key of its own: -> (the state after them, the means of the metrics)"""
+    if updates == 1:
+        return step(state, key)
+    state, metrics = jax.lax.scan(step, state, jax.random.split(key, updates))
+    return state, jax.tree.map(lambda x: x.mean(0), metrics)
 
 
 def updates_of(ratio: float, length: int, num_envs: int) -> int:

@@ -1,0 +1,1 @@
+"""Learning inside a learned model, whatever the learner: MBPO, deep Dyna."""
