@@ -143,6 +143,64 @@ def online(result: dict[str, Any]) -> str:
     return f"## The online actor-critic beside a plain loop\n\n{text}\n\n{origin(result)}"
 
 
+def planned(result: dict[str, Any]) -> str:
+    parts, rows = ["## Planning in the true environment"], []
+    for name, r in result["tasks"].items():
+        e, s = r["evaluation"], r["settings"]
+        how = f"{r['planner']}, {s['population']} x {s['iterations']}, {s['horizon']} ahead"
+        interval = f"{e['ci95'][0]:.1f} to {e['ci95'][1]:.1f}"
+        best = "" if r["optimum"] is None else f"{r['optimum']:.1f}"
+        row = [name, how, r["terminal_value"] or "", f"**{e['mean']:.1f}**", interval, e["episodes"], best]
+        rows.append([*row, verdict(e["mean"], r["target"]), f"{r['milliseconds_per_step']:.2f}"])
+    header = ["", "planner", "terminal value", "mean return", "interval", "episodes", "optimum", "target", "ms a step"]
+    parts.append(table(header, rows))
+    if found := result.get("ilqr"):
+        gap = 100 * (found["optimum"] - found["ilqr"]) / abs(found["optimum"])
+        parts.append(
+            f"Pendulum-v1, whole episodes that iCEM played ({found['icem']:.1f}), bettered by iLQR over their 200 steps: "
+            f"**{found['ilqr']:.1f}**, {gap:.1f} % below the optimum by dynamic programming, {found['optimum']:.1f} "
+            f"({'reached' if gap <= 2 else 'MISSED'}: 2 %)."
+        )
+    if found := result.get("speed"):
+        rates = found["plans_per_second"]
+        rows = [[name, f"{statistics.median(x):,.0f}"] for name, x in rates.items()]
+        for row in rows:
+            each = found["ratios"].get(row[0])
+            row.append(
+                "" if each is None else f"**{statistics.median(each):.1f}** ({min(each):.1f} to {max(each):.1f})"
+            )
+        text = "One plan of the same cross-entropy method on the same pendulum: 30 steps, 128 sequences, 3 iterations."
+        parts.append(f"{text}\n\n{table(['', 'plans/s, median', 'steersman is faster by'], rows)}")
+    made = [*result["tasks"].values(), result.get("ilqr"), result.get("speed")]
+    parts.append("\n".join(f"- {line}" for line in dict.fromkeys(origin(r) for r in made if r)))
+    return "\n\n".join(parts)
+
+
+def pets(results: list[dict[str, Any]]) -> str:
+    rows, commands = [], []
+    for r in results:
+        first, last = r["runs"][0]["rows"][0], r["runs"][0]["rows"][-1]
+        error = r["told"].index("model/nrmse") + 1
+        promised, came = (r["told"].index(f"plan/{name}_return") + 1 for name in ("predicted", "realised"))
+        at = sum(e["mean"] >= r["target"] for e in r["each"])
+        rows.append(
+            [
+                r["environment"] + (f", {r['members']} member(s)" if r["members"] else ""),
+                f"{r['steps']:,}",
+                f"**{r['mean']:.1f}**",
+                ", ".join(f"{e['mean']:.1f}" for e in r["each"]),
+                f"{r['target']:g}: {at} of {len(r['each'])} seeds",
+                f"{first[error]:.2f} to {last[error]:.2f}",
+                f"{last[promised]:.1f}, {last[came]:.1f}",
+            ]
+        )
+        commands.append(f"- {origin(r)}")
+    header = ["PETS", "steps", "mean return", "each seed", "at the target", "model's error, first to last"]
+    text = f"The presets; {results[0]['each'][0]['episodes']} or fewer evaluation episodes of each seed."
+    said = table([*header, "promised, realised at the end"], rows)
+    return f"## Planning in a learned model\n\n{text}\n\n{said}\n\n" + "\n".join(dict.fromkeys(commands))
+
+
 def memory(result: dict[str, Any]) -> str:
     rows = []
     for name, case in result["cases"].items():
@@ -591,6 +649,9 @@ def render() -> str:
     parts += [gradients(r) for r in load("gradients.json")] + [online(r) for r in load("online.json")]
     parts += [memory(r) for r in load("memory.json")] + [memory_speed(r) for r in load("memory-speed.json")]
     parts += [constraints(r) for r in load("constraints.json")]
+    parts += [planned(r) for r in load("planning.json")]
+    if found := load("pets-*.json"):
+        parts.append(pets(found))
     parts += [compared(r) for r in load("compare-*.json")]
     parts += [resume(r) for r in load("resume.json")] + [first_run(r) for r in load("first_run.json")]
     parts += [warm_start(r) for r in load("warm-start.json")] + [checkouts(r) for r in load("checkouts.json")]

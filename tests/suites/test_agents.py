@@ -28,6 +28,9 @@ from steersman.unroll import begin, random_policy, unroll
 T, B = 8, 4
 SMALL = {  # a config takes those that it has
     "unroll_length": T,
+    "plan_horizon": 3,
+    "plan_population": 6,
+    "plan_elites": 2,
     "num_minibatches": 2,
     "num_epochs": 2,
     "hidden_sizes": (8,),
@@ -38,6 +41,7 @@ SMALL = {  # a config takes those that it has
     "num_quantiles": 3,
 }
 REPLAYED = {"memory": "window", "unroll_length": 1, "burn_in": 2, "sequence_length": 6, "replay_capacity": 768}
+MODELLED = {"members": 2, "model_hidden_sizes": (8,), "model_steps": 4, "model_check_every": 2, "model_batch_size": 8}
 RETRACED = {"n_step": 2, "n_step_correction": "retrace"}
 SPECIAL = [
     ("ppo", "CartPole-v1", {}),
@@ -53,6 +57,7 @@ SPECIAL = [
     ("impala", "CartPole-v1", {"lag": 2}),
     ("pqn", "CartPole-v1", {"scale_rewards": True}),
     ("pqn", "probe/mask", {"exploration_end": 0.5, "normalize_observations": True}),
+    ("pets", "CartPole-v1", MODELLED),
     ("dqn", "CartPole-v1", {"normalize_observations": True, "scale_rewards": True, "n_step": 3}),
     ("dqn", "probe/mask", {"prioritized": True, "noisy": True, "distribution": "categorical", "n_step": 2}),
     ("dqn", "probe/mask", {**REPLAYED, **RETRACED, "prioritized": True, "exploration_end": 0.5}),

@@ -29,6 +29,10 @@ OWN = {  # settings, updates
     "actor_critic": ({"unroll_length": 1}, 3000),
     "trpo": ({"unroll_length": 16, "num_minibatches": 2}, 150),
     "impala": ({"lag": 2}, 800),
+    "pets": (
+        {"members": 2, "model_hidden_sizes": (32,), "model_steps": 200, "plan_horizon": 2, "held_out_share": 0.1},
+        2,
+    ),
 }
 UPDATES = 400
 ELSEWHERE = ("ppo", "pqn", "dqn", "cpo")  # every probe, in their own tests; CPO is TRPO with another step, and a limit

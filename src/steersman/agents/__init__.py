@@ -31,6 +31,7 @@ _MODULES = {
     "crossq": "off_policy.crossq",
     "mbpo": "model_based.mbpo",
     "dyna": "model_based.dyna",
+    "pets": "model_based.pets",
     "bc": "offline.bc",
     "iql": "offline.iql",
 }

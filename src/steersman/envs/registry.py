@@ -146,7 +146,9 @@ def make_env(environment: Any, **kwargs: Any) -> Env:
             return env
         if environment.partition("/")[0] in (*FAMILIES, "ALE") or _gymnasium_has(environment):
             raise UsageError(
-                f"{environment} runs on the host and cannot be compiled. Use make({environment!r}, num_envs)."
+                f"{environment} runs on the host and cannot be compiled, and nobody can search in copies of its state. "
+                f"Use make({environment!r}, num_envs); a model that is learned of it can be planned in: steersman "
+                f"train pets {environment}"
             )
         if ":" not in environment:
             raise _unknown(environment)

@@ -1,1 +1,1 @@
-"""Learning inside a learned model, whatever the learner: MBPO, deep Dyna."""
+"""Agents that act or learn by a learned model: by planning in it, or by learning inside it."""

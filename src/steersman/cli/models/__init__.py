@@ -1,0 +1,1 @@
+"""What models and planners are asked by the command line."""
