@@ -17,6 +17,7 @@ COMMANDS = {  # name -> (module of steersman.cli, what it does)
     "record": ("record", "film a run's policy: mp4 or gif"),
     "collect": ("collect", "record transitions of a run's policy, to train from"),
     "saliency": ("saliency", "lay what a run's value and choices hang on over what it sees"),
+    "model": ("models.model", "how good a learned model is: numbers, pictures, a film"),
     "plan": ("models.plan", "the ceiling: what a planner gets that knows the environment"),
     "plot": ("plot", "draw learning curves of runs, with intervals over seeds"),
     "tabular": ("tabular.command", "solve or learn a finite problem: gridworlds, the classics"),
