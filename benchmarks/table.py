@@ -199,6 +199,54 @@ def pets(results: list[dict[str, Any]]) -> str:
     return f"## Planning in a learned model\n\n{text}\n\n{said}\n\n" + "\n".join(dict.fromkeys(commands))
 
 
+def heads(result: dict[str, Any]) -> str:
+    parts = ["## Inverse dynamics, distance, future return"]
+    if found := result.get("inverse"):
+        rows = []
+        for name, each in found.items():
+            nothing = "not carried out" in name
+            ok = max(each) < 0.05 if nothing else min(each) > 0.98
+            target = f"{'at most 0.05' if nothing else 'above 0.98'}: {'reached' if ok else 'MISSED'}"
+            rows.append([name, f"**{statistics.median(each):.4f}**", f"{min(each):.4f} to {max(each):.4f}", target])
+        parts.append(table(["which action was it?", "R2, held out", "over the seeds", "target"], rows))
+    if found := result.get("distance"):
+        rows = []
+        for name, r in found.items():
+            each = [x["spearman"] for x in r["each"]]
+            error, excess = (statistics.median(x[what] for x in r["each"]) for what in ("error", "excess"))
+            ends = f"{min(each):.3f} to {max(each):.3f}"
+            target = f"0.95: {'reached' if min(each) > 0.95 else 'MISSED'}"
+            middle = f"**{statistics.median(each):.3f}**"
+            rows.append(
+                [name, r["states"], f"{r['farthest']:.0f}", middle, ends, target, f"{error:.2f}", f"{excess:.2f}"]
+            )
+        header = ["how far is it?", "states", "farthest", "rank correlation with the shortest paths", "over the seeds"]
+        parts.append(table([*header, "target", "error, steps", "above a path that was seen, steps"], rows))
+    if found := result.get("planner"):
+        rows = [
+            [f"{horizon} steps", *(f"**{r[v]['at_goal']:.2f}** ({r[v]['return']:.1f})" for v in ("none", "distance"))]
+            for horizon, r in found.items()
+        ]
+        header = ["horizon of iCEM on goal/point in the plane", "no terminal value", "the learned distance"]
+        text = "Share of the last ten of 50 steps that are at the goal, over 100 episodes; the mean return in brackets."
+        parts.append(f"{text}\n\n{table(header, rows)}")
+    if found := result.get("future"):
+        rows = []
+        for name, r in found.items():
+            inside = f"{r['inside']:.0%}"
+            spread = f"{r['range'][0]:.2f} to {r['range'][1]:.2f}"
+            rows.append(
+                [name, spread, f"{r['error']:.3f}", inside, f"{r['mean_calibration']:.3f}", f"{r['calibration']:.3f}"]
+            )
+        header = ["what is still to come?", "exact V", "largest error", "V inside", "miscalibration, mean", "largest"]
+        text = (
+            "Quantiles of the random policy's return. Inside: between the second quantile and the last but one of 32, "
+            "about nine tenths. Miscalibration: the share of new returns below a quantile, less its probability."
+        )
+        parts.append(f"{text}\n\n{table(header, rows)}")
+    return "\n\n".join([*parts, origin(result)])
+
+
 def memory(result: dict[str, Any]) -> str:
     rows = []
     for name, case in result["cases"].items():
@@ -678,6 +726,7 @@ def render() -> str:
         )
         parts += [f"## Defaults beside Stable-Baselines3's\n\n{text}", *found]
     parts += [gradients(r) for r in load("gradients.json")] + [online(r) for r in load("online.json")]
+    parts += [heads(r) for r in load("heads.json")]
     parts += [memory(r) for r in load("memory.json")] + [memory_speed(r) for r in load("memory-speed.json")]
     parts += [constraints(r) for r in load("constraints.json")] + [mbpo(r) for r in load("mbpo.json")]
     parts += [planned(r) for r in load("planning.json")]

@@ -19,6 +19,7 @@ COMMANDS = {  # name -> (module of steersman.cli, what it does)
     "export": ("export", "write a run's policy for a robot: a contract, numpy, C, ONNX"),
     "deploy": ("deploy", "a control loop in real time: a policy against a simulator"),
     "saliency": ("saliency", "lay what a run's value and choices hang on over what it sees"),
+    "model": ("models.model", "how good a learned model is: numbers, pictures, a film"),
     "plan": ("models.plan", "the ceiling: what a planner gets that knows the environment"),
     "plot": ("plot", "draw learning curves of runs, with intervals over seeds"),
     "tabular": ("tabular.command", "solve or learn a finite problem: gridworlds, the classics"),

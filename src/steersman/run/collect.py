@@ -60,7 +60,7 @@ def collect(
         made = envs.make(place, fixed_size(place) or min(num_envs, steps), costs=costs)
         try:
             check_same_spaces(policy.spec, made.spec)
-            rollout = _play(policy, made, -(-steps // made.num_envs), seed, explore)
+            rollout = play(policy, made, -(-steps // made.num_envs), seed, explore)
         finally:
             close(place, made)
         size = rollout.reward.size
@@ -85,8 +85,8 @@ def collect(
     return data
 
 
-def _play(policy: Policy, made: DeviceEnvs | HostEnvs, length: int, seed: int, explore: bool) -> Rollout:
-    """-> a rollout [length, B, ...], numpy."""
+def play(policy: Policy, made: DeviceEnvs | HostEnvs, length: int, seed: int, explore: bool) -> Rollout:
+    """The policy's rollout [length, B, ...] in environments that are new, numpy."""
     agent, piece = policy.agent, min(length, PIECE)
     reset_key, key = jax.random.split(jax.random.key(seed))
 

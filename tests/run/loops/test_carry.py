@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from steersman import envs
-from steersman.run.collect import _play
+from steersman.run.collect import play
 from steersman.run.loops.device_loop import device_loop
 from steersman.run.loops.host_loop import HostLoop
 from steersman.run.loops.host_rollout import unroll_host
@@ -142,6 +142,6 @@ def test_a_rollout_carries_one_memory_however_long_it_is(place):
 def test_recordings_are_of_transitions_alone(place, monkeypatch):
     monkeypatch.setattr("steersman.run.collect.PIECE", T)
     made = envs.make(place, B)
-    rollout = _play(Policy(remembering(), (), made.spec), made, 2 * T + 1, 0, True)
+    rollout = play(Policy(remembering(), (), made.spec), made, 2 * T + 1, 0, True)
     assert rollout.carry == ()
     assert {len(x) for x in jax.tree.leaves(rollout)} == {2 * T + 1}
