@@ -11,8 +11,8 @@ from gymnasium import spaces
 from steersman.errors import UsageError
 from steersman.models.env import model_env
 from steersman.models.model import Model, Prediction
-from steersman.types import Agent, EnvSpec
-from steersman.unroll import begin, unroll
+from steersman.types import EnvSpec
+from steersman.unroll import Acting, unroll
 from steersman.vector import vectorize
 
 SPEC = EnvSpec("counting", spaces.Box(-99, 99, (1,)), spaces.Box(-1, 1, (1,)), spaces.Box(-2, 2, (1,)), 200, ("a", "b"))
@@ -32,7 +32,7 @@ MODEL = Model(lambda key, rollout: jnp.float32(1), lambda *_: None, lambda state
 def play(horizon, state=1.0, action=1.0, length=12):
     """-> the rollout of 4 members with one action"""
     envs = vectorize(model_env(MODEL, state, SPEC, STARTS, horizon), 4)
-    acting = begin(Agent(None, lambda num: (), None, None), envs, jax.random.key(0))
+    acting = Acting(*envs.reset(jax.random.key(0)), jnp.ones((4,), bool), ())
     act = lambda carry, obs, first, key: (jnp.full((4, 1), action), (), {})
     return unroll(act, envs, acting, jax.random.key(1), length)[1]
 
