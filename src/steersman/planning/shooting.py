@@ -158,10 +158,10 @@ def _search(
         drawn = (population - 1 - kept, horizon, size)
 
         def iteration(now, key):
-            mean, std, kept_, best, most = now
+            mean, std, before, best, most = now
             noise_key, score_key = jax.random.split(key)
             near = jnp.clip(mean[None] + std[None] * power_law(noise_key, drawn, noise_exponent), -bound, bound)
-            sequences = jnp.concatenate([mean[None], kept_, near])
+            sequences = jnp.concatenate([mean[None], before, near])
             scores = score(sequences, score_key)
             scores = jnp.where(jnp.isfinite(scores), scores, WORST)
             top, index = jax.lax.top_k(scores, elites)
