@@ -148,7 +148,8 @@ def with_imagination(learner: BatchLearner, buffer: Buffer, model: Model, spec: 
 
         def play(member: PyTree, key: Key) -> Rollout:
             reset_key, act_key = jax.random.split(key)
-            envs = vectorize(model_env(model, member, spec, starts, horizon(steps)), width)
+            env: Any = model_env(model, member, spec, starts, horizon(steps))
+            envs = vectorize(env, width)
             state, obs = envs.reset(reset_key)
             acting = Acting(state, obs, jnp.ones((width,), bool), learner.begin(width))
             return unroll(partial(learner.act, learned, explore=True), envs, acting, act_key, c.longest)[1]
