@@ -25,22 +25,22 @@ from steersman.envs import classic
 from steersman.models import ensemble as ensembles
 from steersman.models.data import of_rollout
 from steersman.models.held_out import tested
-from steersman.types import Agent, Key, Rollout
-from steersman.unroll import begin, random_policy, unroll
+from steersman.types import Key, Rollout
+from steersman.unroll import Acting, random_policy, unroll
 from steersman.vector import vectorize
 
 STEPS, TRIED, FITS, PULL = 2_000, 4_000, 5, 0.01
 LIKELIHOODS = {"likelihood": 0.0, "beta 0.5": 0.5}
 FLOORS = (-10.0, -8.0, "learned")
 SAID = ("nrmse", "nrmse_0", "nrmse_1", "nrmse_2", "nrmse_reward", "nll", "coverage90", "fit_steps")
-SMALL = {"model_hidden_sizes": (64, 64)}
+SMALL = (64, 64)
 
 
 def played(steps: int, seed: int) -> Rollout:
     """Random play, [steps, 1]."""
     env = classic.make("Pendulum-v1")
     envs, key = vectorize(env, 1), jax.random.key(seed)
-    acting = begin(Agent(lambda *_: None, lambda num: (), lambda *_: None, lambda *_: None), envs, key)
+    acting = Acting(*envs.reset(key), jnp.ones((1,), bool), ())
     return jax.jit(lambda: unroll(random_policy(env.spec), envs, acting, jax.random.fold_in(key, 1), steps)[1])()
 
 
@@ -107,7 +107,7 @@ def ablation(learn: Rollout, test: Rollout) -> list[dict[str, Any]]:
         print(f"{loss:<11} {floor!s:<8} {schedule:<9} {mean:.4f} worst {worst:.4f} {row}", flush=True)
 
     for schedule in ("cosine", "constant"):
-        config = ensembles.EnsembleConfig(**SMALL, model_schedule=schedule)
+        config = ensembles.EnsembleConfig(model_hidden_sizes=SMALL, model_schedule=schedule)
 
         def likelihood(trial: Trial, config: Any = config) -> dict[str, Any]:
             ensembles.Member = partial(Bounded, trial)

@@ -668,6 +668,31 @@ def hindsight(result: dict[str, Any]) -> str:
     return f"## Hindsight\n\n{text}\n\n{table(header, rows)}\n\n{origin(result)}"
 
 
+def models(result: dict[str, Any]) -> str:
+    mean = lambda xs: sum(xs) / len(xs)
+    number = lambda xs: f"{mean(xs):.3f} ({max(xs):.3f})"
+    names = ("nrmse", "nrmse_2", "nrmse_reward")
+    best = min(mean(row["nrmse"]) for row in result["ablation"])
+    rows = []
+    for r in sorted(result["ablation"], key=lambda r: mean(r["nrmse"])):
+        first = f"**{number(r['nrmse'])}**" if mean(r["nrmse"]) == best else number(r["nrmse"])
+        told = [f"{mean(r['nll']):.2f}", f"{mean(r['coverage90']):.2f}"] if r["floor"] is not None else ["", ""]
+        rows.append([r["loss"], r["floor"] or "", r["schedule"], first, *(number(r[n]) for n in names[1:]), *told])
+    header = ["loss", "log-variance floor", "step size", "all entries", "velocity", "reward", "nll", "coverage of 90 %"]
+    text = (
+        f"Pendulum-v1: {result['steps']:,} steps of a random policy to learn from, {result['tried']:,} others to be "
+        "tried on. One-step error of the mean of five members, in standard deviations of the entry's change (of the "
+        f"reward): the mean of {result['fits']} fits, the worst in brackets. Members of 64 x 64, 500 gradient steps."
+    )
+    error = result["error"]
+    defaults = ", ".join(
+        f"{name} {number(error[key])}"
+        for name, key in (("all entries", "nrmse"), ("cosine", "nrmse_0"), ("sine", "nrmse_1"), ("velocity", "nrmse_2"))
+    )
+    said = f"With the defaults, members of 128 x 128: {defaults}, reward {number(error['nrmse_reward'])}."
+    return f"## What a model is fitted by\n\n{text}\n\n{table(header, rows)}\n\n{said}\n\n{origin(result)}"
+
+
 def load(pattern: str) -> list[dict[str, Any]]:
     order = ["compiled", "seeds2", "cartpole-host", "halfcheetah", "CartPole", "Acrobot", "Pendulum", "MountainCar"]
 
@@ -715,7 +740,7 @@ def render() -> str:
         parts.append(atari(found))
     parts += [sac_update(r) for r in load("sac-update.json")]
     parts += [q_bias(r) for r in load("q-bias.json")] + [hindsight(r) for r in load("hindsight-*.json")]
-    parts += [replay(r) for r in load("replay.json")]
+    parts += [replay(r) for r in load("replay.json")] + [models(r) for r in load("models.json")]
     parts += [convolutions(r) for r in load("convolutions.json")]
     return "\n\n".join(parts) or "No results yet."
 

@@ -1,5 +1,7 @@
 """Rows in the order of time, numbers of episodes, and what is held out of fitting."""
 
+from functools import reduce
+
 import jax
 import numpy as np
 import pytest
@@ -36,7 +38,7 @@ def test_a_rollout_environment_by_environment_in_order():
 
 def test_a_memory_that_is_not_full_yet():
     buffer = uniform(20, 4)
-    data = jax.jit(of_memory)(buffer.add(buffer.init(play(0, 4)), play(4, 3)))
+    data = jax.jit(lambda: of_memory(buffer.add(buffer.init(play(0, 4)), play(4, 3))))()
     assert data.valid.shape == (20,)
     assert shown(data) == shown(of_rollout(play(0, 7)))
     np.testing.assert_array_equal(data.rows.next_obs[data.valid], data.rows.obs[data.valid] + 1)
@@ -44,10 +46,9 @@ def test_a_memory_that_is_not_full_yet():
 
 def test_a_full_memory_keeps_each_episode_apart():
     buffer = uniform(20, 4)
-    memory = buffer.init(play(0, 4))
-    for start in (4, 8, 12):
-        memory = buffer.add(memory, play(start, 4))
-    held = shown(of_memory(memory))
+    add = jax.jit(buffer.add)
+    memory = reduce(add, [play(start, 4) for start in (4, 8, 12)], jax.jit(buffer.init)(play(0, 4)))
+    held = shown(jax.jit(of_memory)(memory))
     assert sorted(x for x, _ in held) == [*range(6, 16), *range(106, 116)]
     episodes = {x // 3: {e for y, e in held if y // 3 == x // 3} for x, _ in held if x < 100}
     for one, numbers in episodes.items():  # one that lies over the seam of the ring has two numbers, none is shared

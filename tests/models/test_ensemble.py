@@ -1,6 +1,7 @@
 """Ensembles against models that are known: a finite MDP's own numbers, a linear system."""
 
 import dataclasses
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -9,9 +10,9 @@ import pytest
 from gymnasium import spaces
 
 from steersman.errors import UsageError
-from steersman.models.data import held_out
+from steersman.models import data as recorded
+from steersman.models import held_out
 from steersman.models.ensemble import EnsembleConfig, EnsembleState, ensemble
-from steersman.models.held_out import tested
 from steersman.models.model import Data
 from steersman.types import EnvSpec, Rollout
 
@@ -38,21 +39,31 @@ def linear(seed, n=1000):
     return rows_of(obs, action, obs[:, 0] + obs[:, 1], after)
 
 
+def asked(model):
+    """(state, obs [N, ...], action [N, ...]) -> what the model says of one step, each point with its own key."""
+
+    def say(state, obs, action):
+        def one(obs, action, key):
+            begin, go = jax.random.split(key)
+            return model.step(state, model.start(state, obs, begin), action, go)[1]
+
+        return jax.vmap(one)(obs, action, jax.random.split(jax.random.key(0), len(action)))
+
+    return jax.jit(say)
+
+
+def learned(model, data):
+    return jax.jit(lambda key: model.fit(model.init(key, data.rows), data, key))(jax.random.key(0))
+
+
+MODEL = ensemble(SMALL, SPEC)
+say = asked(MODEL)
+
+
 @pytest.fixture(scope="module")
 def fitted():
-    """-> (model, what it learned, metrics)"""
-    model, data = ensemble(SMALL, SPEC), linear(0)
-    return model, *jax.jit(lambda key: model.fit(model.init(key, data.rows), data, key))(jax.random.key(0))
-
-
-def said(model, state, obs, action, seed=0):
-    """[N] points, one step, each with its own key."""
-
-    def one(obs, action, key):
-        begin, go = jax.random.split(key)
-        return model.step(state, model.start(state, obs, begin), action, go)[1]
-
-    return jax.vmap(one)(obs, action, jax.random.split(jax.random.key(seed), len(obs)))
+    """-> (what was learned, metrics)"""
+    return learned(MODEL, linear(0))
 
 
 def test_a_finite_problem_in_the_limit_gives_its_own_p_r_and_ends():
@@ -66,9 +77,9 @@ def test_a_finite_problem_in_the_limit_gives_its_own_p_r_and_ends():
     spec = EnvSpec("mdp", spaces.Box(0, 1, (3,)), spaces.Discrete(2), spaces.Discrete(2))
     config = dataclasses.replace(SMALL, members=2, elites=2, probabilistic=False, predict="next", bootstrap=False)
     model = ensemble(config, spec)
-    state, _ = jax.jit(lambda key: model.fit(model.init(key, data.rows), data, key))(jax.random.key(0))
+    state, _ = learned(model, data)
     where = np.array([(s, a) for s in range(2) for a in range(2)], np.int32)
-    found = said(model, state, eye[where[:, 0]], where[:, 1])
+    found = asked(model)(state, eye[where[:, 0]], where[:, 1])
     right = p[where[:, 0], where[:, 1]]
     np.testing.assert_allclose(found.mean[:, :3], right, atol=0.06)  # 1000 draws each: a standard error of 0.015
     np.testing.assert_allclose(found.mean[:, 3], reward[where[:, 0], where[:, 1]], atol=0.03)
@@ -78,16 +89,16 @@ def test_a_finite_problem_in_the_limit_gives_its_own_p_r_and_ends():
 
 
 def test_a_linear_system_is_learned_with_its_noise(fitted, key):
-    model, state, _ = fitted
+    state, _ = fitted
     new = linear(1, 200).rows
-    found = said(model, state, new.obs, new.action)
+    found = say(state, new.obs, new.action)
     np.testing.assert_allclose(found.mean[:, 0], new.obs[:, 0] + new.action[:, 0], atol=0.15)
-    np.testing.assert_allclose(found.std[:, 0], 0.1, rtol=0.35)  # that of the world
-    assert found.std[:, 1].max() < 0.03  # where there is none
+    np.testing.assert_allclose(found.std[:, 0].mean(), 0.1, rtol=0.2)  # that of the world
+    assert found.std[:, 1].mean() < 0.03  # where there is none
     z = (found.obs[:, 0] - found.mean[:, 0]) / found.std[:, 0]
     np.testing.assert_allclose([z.mean(), z.std()], [0, 1], atol=0.25)  # drawn from what it says
     rollout = jax.tree.map(lambda x: x[:, None], new)
-    metrics = tested(model, state, rollout, key)
+    metrics = jax.jit(partial(held_out.tested, MODEL))(state, rollout, key)
     assert 0.1 / np.sqrt(1 / 3) * 0.8 < metrics["model/nrmse_0"] < 0.1 / np.sqrt(1 / 3) * 1.3  # of changes a_0 + noise
     assert metrics["model/nrmse_1"] < 0.06
     assert metrics["model/reward_r2"] > 0.99
@@ -95,19 +106,18 @@ def test_a_linear_system_is_learned_with_its_noise(fitted, key):
 
 
 def test_an_entry_that_never_varied_is_named_and_stays(fitted):
-    model, state, metrics = fitted
+    state, metrics = fitted
     assert metrics["model/constant_entries"] == 1
     assert state.scale.tolist()[2] == 0
-    obs = np.random.default_rng(2).normal(size=(5, 3)).astype(np.float32)
-    found = said(model, state, obs, np.zeros((5, 2), np.float32))
+    obs = np.random.default_rng(2).normal(size=(200, 3)).astype(np.float32)
+    found = say(state, obs, np.zeros((200, 2), np.float32))
     np.testing.assert_array_equal(found.obs[:, 2], 7)
     np.testing.assert_array_equal(found.std[:, 2], 0)
 
 
 def test_predictions_stay_within_what_was_seen_and_a_margin(fitted):
-    model, state, _ = fitted
-    far = np.array([[40.0, -40.0, 7.0]], np.float32)
-    found = said(model, state, far, np.ones((1, 2), np.float32))
+    state, _ = fitted
+    found = say(state, np.tile(np.float32([[40, -40, 7]]), (200, 1)), np.ones((200, 2), np.float32))
     rows = linear(0).rows
     seen = np.concatenate([rows.obs, rows.next_obs])
     low, high = seen.min(0), seen.max(0)
@@ -117,36 +127,37 @@ def test_predictions_stay_within_what_was_seen_and_a_margin(fitted):
 
 
 def test_elites_are_those_of_the_least_error_on_what_is_held_out(fitted):
-    model, state, _ = fitted
+    state, _ = fitted
     data = linear(0)
-    rows = jax.tree.map(lambda x: x[np.asarray(held_out(data, 0.2))], data.rows)
-    target = np.c_[rows.next_obs - rows.obs, rows.reward]
+    rows = jax.tree.map(lambda x: x[np.asarray(recorded.held_out(data, 0.2))], data.rows)
+    target, vary = np.c_[rows.next_obs - rows.obs, rows.reward], [0, 1, 3]
 
     def error(member):
-        found = said(model, state._replace(elites=jnp.array([member], jnp.int32)), rows.obs, rows.action)
+        found = say(state._replace(elites=jnp.full((2,), member, jnp.int32)), rows.obs, rows.action)
         mean = np.asarray(found.mean) - np.c_[rows.obs, np.zeros(len(rows.obs))]
         ends = np.log1p(np.exp(np.asarray(found.terminated_logit))).mean()  # nothing has ended
-        return np.square((mean - target)[:, [0, 1, 3]] / state.targets.std[[0, 1, 3]]).mean() + ends
+        return np.square((mean - target)[:, vary] / np.asarray(state.targets.std)[vary]).mean() + ends
 
     assert state.elites.tolist() == np.argsort([error(k) for k in range(3)])[:2].tolist()
 
 
 def test_a_slice_of_the_members_is_that_member(fitted):
-    model, state, _ = fitted
-    obs, action = linear(3, 6).rows.obs, linear(3, 6).rows.action
-    members = model.members(state)
+    state, _ = fitted
+    obs, action = linear(3, 200).rows.obs, linear(3, 200).rows.action
+    members = MODEL.members(state)
+    each = jax.jit(jax.vmap(say, (0, None, None)))(members, obs, action)
     assert {x.shape[0] for x in jax.tree.leaves(members)} == {2}
     for i, elite in enumerate(state.elites.tolist()):
         one = jax.tree.map(lambda x, i=i: x[i], members)
-        alone = said(model, state._replace(elites=jnp.array([elite], jnp.int32)), obs, action)
+        alone = say(state._replace(elites=jnp.full((2,), elite, jnp.int32)), obs, action)
         assert isinstance(one, EnsembleState)
-        np.testing.assert_allclose(said(model, one, obs, action).obs, alone.obs, rtol=1e-5, atol=1e-5)
-    np.testing.assert_array_equal(model.scale(members)[0], model.scale(state))
+        np.testing.assert_allclose(each.obs[i], alone.obs, rtol=1e-5, atol=1e-5)
+    np.testing.assert_array_equal(MODEL.scale(members)[0], MODEL.scale(state))
 
 
 @pytest.mark.parametrize("member_per", ["episode", "step"])
 def test_an_imagined_episode_follows_an_elite(fitted, member_per):
-    _, state, _ = fitted
+    state, _ = fitted
     model = ensemble(dataclasses.replace(SMALL, member_per=member_per), SPEC)
 
     def episode(key):
@@ -164,10 +175,10 @@ def test_an_imagined_episode_follows_an_elite(fitted, member_per):
 def test_parts_that_are_known_are_not_learned(key):
     reward, over = lambda obs, action, after: after[0] - action[1], lambda obs, action, after: after[0] > 0
     model = ensemble(SMALL, SPEC, reward=reward, terminated=over)
-    state = model.init(key, linear(0).rows)
-    assert state.targets.mean.shape == (3,)
     obs, action = linear(3, 50).rows.obs, linear(3, 50).rows.action
-    found = said(model, state, obs, action)
+    state = jax.jit(lambda: model.init(key, None))()
+    assert state.targets.mean.shape == (3,)
+    found = asked(model)(state, obs, action)
     np.testing.assert_allclose(found.reward, found.obs[:, 0] - action[:, 1], rtol=1e-5, atol=1e-6)
     np.testing.assert_array_equal(found.terminated_logit > 0, found.obs[:, 0] > 0)  # of what was drawn
     np.testing.assert_allclose(found.mean[:, 3], found.mean[:, 0] - action[:, 1], rtol=1e-5, atol=1e-6)
@@ -178,8 +189,8 @@ def test_dict_observations_keep_their_form(key):
     space = spaces.Dict(b=spaces.Box(-1, 1, (2, 2)), a=spaces.Box(0, 9, ()))
     model = ensemble(SMALL, dataclasses.replace(SPEC, observation_space=space))
     obs = {"a": jnp.float32(8.9), "b": jnp.full((2, 2), -0.9)}
-    state = model.init(key, None)
-    _, found = model.step(state, model.start(state, obs, key), jnp.zeros(2), jax.random.key(1))
+    one = jax.tree.map(lambda x: x[None], (obs, jnp.zeros(2)))
+    found = jax.tree.map(lambda x: x[0], jax.jit(lambda: asked(model)(model.init(key, None), *one))())
     assert jax.tree.map(jnp.shape, found.obs) == {"a": (), "b": (2, 2)}
     assert found.mean.shape == (6,)
     assert found.obs["a"] != 8.9

@@ -1,10 +1,12 @@
 """The prequential error against hand arithmetic, of two members that are known."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from steersman.models.held_out import tested
+from steersman.models import held_out
 from steersman.models.model import Model, Prediction
 from steersman.types import Rollout
 
@@ -25,6 +27,7 @@ MODEL = Model(
     members=lambda state: state,
     scale=lambda state: SCALE,
 )
+told = jax.jit(partial(held_out.tested, MODEL))
 
 
 def rollout(length=3, envs=2, reward=0.0):
@@ -35,7 +38,7 @@ def rollout(length=3, envs=2, reward=0.0):
 
 def test_errors_of_a_mixture_by_hand(key):
     # Means 1 and 3 beside 0: the mixture's error is 2, its variance 1^2 (or 2^2) of noise and 1 of the means' spread.
-    found = tested(MODEL, jnp.array([1.0, 3.0]), rollout(), key)
+    found = told(jnp.array([1.0, 3.0]), rollout(), key)
     np.testing.assert_allclose(found["model/nrmse_0"], 2 / 2, rtol=1e-5)
     np.testing.assert_allclose(found["model/nrmse_1"], 0.5, rtol=1e-5)  # in its own units
     np.testing.assert_allclose(found["model/nrmse_reward"], 2 / 4, rtol=1e-5)
@@ -48,18 +51,18 @@ def test_errors_of_a_mixture_by_hand(key):
 
 
 def test_what_lies_beyond_is_not_covered(key):
-    found = tested(MODEL, jnp.array([2.5, 2.5]), rollout(), key)  # 2.5 > 1.645, but 2.5 < 1.645 * 2
+    found = told(jnp.array([2.5, 2.5]), rollout(), key)  # 2.5 > 1.645, but 2.5 < 1.645 * 2
     assert found["model/coverage90"] == 0.5
 
 
 def test_a_single_row_and_a_certain_model_leave_all_finite(key):
     certain = MODEL._replace(step=lambda *args: jax.tree.map(jnp.zeros_like, say(*args)))
-    found = tested(certain, jnp.zeros(1), rollout(1, 1, reward=3.0), key)
+    found = jax.jit(partial(held_out.tested, certain))(jnp.zeros(1), rollout(1, 1, reward=3.0), key)
     assert all(np.isfinite(x) for x in found.values())
     np.testing.assert_allclose(found["model/nrmse_reward"], 3 / 4)
 
 
 def test_a_prediction_that_is_not_finite_is_named(key):
-    found = tested(MODEL, jnp.array([jnp.inf, 0.0]), rollout(), key)
+    found = told(jnp.array([jnp.inf, 0.0]), rollout(), key)
     assert not np.isfinite(found["model/nrmse_0"])
     assert np.isfinite(found["model/nrmse_1"])

@@ -46,7 +46,7 @@ def held_out(data: Data, share: float | Array) -> jax.Array:
     before so many episodes are there.
     """
     number, share = data.episode.astype(jnp.float32), jnp.asarray(share, jnp.float32)
-    return data.valid & (jnp.floor((number + 1) * share) > jnp.floor(number * share))
+    return jnp.asarray(data.valid) & (jnp.floor((number + 1) * share) > jnp.floor(number * share))
 
 
 def _numbered(opens: jax.Array) -> jax.Array:

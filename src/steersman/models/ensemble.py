@@ -38,7 +38,7 @@ from steersman.nets.layers.linear import Linear
 from steersman.nets.layers.mlp import ACTIVATIONS, MLP
 from steersman.spaces import MASK, abstract
 from steersman.theory.trees import take
-from steersman.types import Array, EnvSpec, Key, Metrics, PyTree, Rollout
+from steersman.types import EnvSpec, Key, Metrics, PyTree, Rollout
 
 LARGEST_LOG_VARIANCE = 0.5  # of targets of unit variance
 CERTAIN = 100.0  # the logit of what a given function says
@@ -260,7 +260,9 @@ def _of_member(network: Member, x: jax.Array, member: jax.Array) -> tuple[jax.Ar
     return jax.tree.map(lambda y: take(y.T, jnp.broadcast_to(member, y.shape[1:])), outputs)
 
 
-def _vectors(spec: EnvSpec) -> tuple[Callable[[PyTree], jax.Array], Callable[[jax.Array], PyTree], Array, Array]:
+def _vectors(
+    spec: EnvSpec,
+) -> tuple[Callable[[PyTree], jax.Array], Callable[[jax.Array], PyTree], jax.Array, jax.Array]:
     """-> (observation -> [D], its inverse, the least and the greatest of each entry and of the reward, [D + 1])"""
     space = spec.observation_space
     blank = abstract(space)

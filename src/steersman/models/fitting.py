@@ -41,7 +41,7 @@ class FittingConfig(Config):
     """Gradient steps of one fit, at most."""
     model_check_every: int = 50
     """Gradient steps between two looks at the episodes that are held out."""
-    model_patience: int = 5
+    model_patience: int = 10
     """Looks in a row without one percent of improvement that end a fit."""
     model_weight_decay: float = 1e-5
     """Pull of the model's parameters towards zero, as a share of the step size."""
@@ -88,10 +88,10 @@ def fit(
 ) -> tuple[PyTree, jax.Array, Metrics]:
     """-> (each member's best parameters [K, ...], their held-out loss [K], metrics)
 
-    params: [K, ...], where each member starts; they are one of the candidates, so a fit never makes a held-out loss
-    worse. rows: what ``loss`` reads, [N, ...] row by row of ``data``. score: what the members are judged by on the rows
-    that are held out, by default ``loss``; it is 0 or more. A member whose loss is not finite keeps its last good
-    parameters.
+    params: [K, ...], where each member starts. They are no candidate for the best: what is held out may know nothing
+    yet of what is new. rows: what ``loss`` reads, [N, ...] row by row of ``data``. score: what the members are judged
+    by on the rows that are held out, by default ``loss``; it is 0 or more. A member whose loss is not finite keeps its
+    last good parameters.
 
     Minibatches are drawn with replacement. With ``bootstrap`` row i of member k is drawn in proportion to a weight
     w_ki ~ Exp(1) (the Bayesian bootstrap, Rubin 1981), the same in every fit of as many rows: redrawn ones would make
@@ -108,18 +108,18 @@ def fit(
     chances = _chances(learned, members, config.bootstrap)
     last = chances.argmax(1).astype(jnp.int32)  # of the rows that are learned from
     optimiser = _optimiser(config)
-    rounds = max(1, config.model_steps // config.model_check_every)
+    length = min(config.model_check_every, config.model_steps)  # of a round
+    rounds = config.model_steps // length
     examined = jax.vmap(lambda p: score(p, exam).mean())
 
     def rate(t: jax.Array) -> Any:
-        share = t.astype(jnp.float32) / float(rounds * config.model_check_every)
-        return config.model_learning_rate * (
-            0.5 * (1 + jnp.cos(jnp.pi * share)) if config.model_schedule == "cosine" else 1.0
-        )
+        share = t.astype(jnp.float32) / float(rounds * length)
+        falling = 0.5 * (1 + jnp.cos(jnp.pi * share)) if config.model_schedule == "cosine" else 1.0
+        return config.model_learning_rate * falling
 
     def draw(key: Key) -> jax.Array:
         """The rows of each gradient step of a round, [steps, K, batch]."""
-        u = jax.random.uniform(key, (members, config.model_check_every, config.model_batch_size))
+        u = jax.random.uniform(key, (members, length, config.model_batch_size))
         index = jax.vmap(partial(jnp.searchsorted, side="right"))(chances, u * chances[:, -1:, None])
         return jnp.swapaxes(jnp.minimum(index.astype(jnp.int32), last[:, None, None]), 0, 1)
 
@@ -135,7 +135,7 @@ def fit(
         return (params, moments), value
 
     def play(now: Round) -> Round:
-        steps = now.done * config.model_check_every + jnp.arange(config.model_check_every, dtype=jnp.int32)
+        steps = now.done * length + jnp.arange(length, dtype=jnp.int32)
         drawn = draw(jax.random.fold_in(key, now.done))
         (params, moments), values = jax.lax.scan(step, (now.params, now.moments), (drawn, steps))
         found = examined(params)
@@ -153,15 +153,13 @@ def fit(
             values.mean(0),
         )
 
-    start = examined(params)
-    start = jnp.where(jnp.isfinite(start), start, jnp.inf)
-    zero = jnp.zeros((), jnp.int32)
-    begun = Round(params, jax.vmap(optimiser.init)(params), params, start, start, zero, zero, start)
+    endless, zero = jnp.full((members,), jnp.inf), jnp.zeros((), jnp.int32)
+    begun = Round(params, jax.vmap(optimiser.init)(params), params, endless, endless, zero, zero, endless)
     going = lambda now: (now.done < rounds) & (now.stale < config.model_patience)
     end = jax.lax.while_loop(going, play, begun)
     metrics = {
         "model/held_out_rows": held.sum().astype(jnp.float32),
-        "model/fit_steps": (end.done * config.model_check_every).astype(jnp.float32),
+        "model/fit_steps": (end.done * length).astype(jnp.float32),
         "model/train_loss": end.train.mean(),
         "model/held_out_loss": end.loss.mean(),
     }

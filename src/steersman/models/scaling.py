@@ -29,11 +29,11 @@ class Scaler(NamedTuple):
         return self.std > 0
 
     def normalize(self, x: Array) -> jax.Array:
-        divisor = jnp.where(self.varies, self.std, 1.0)
+        x, divisor = jnp.asarray(x), jnp.where(self.varies, self.std, 1.0)
         return jnp.where(_fit(self.varies, x), (x - _fit(self.mean, x)) / _fit(divisor, x), 0.0)
 
     def restore(self, z: Array) -> jax.Array:
-        return z * _fit(self.std, z) + _fit(self.mean, z)
+        return jnp.asarray(z) * _fit(self.std, z) + _fit(self.mean, z)
 
 
 def unscaled(size: int) -> Scaler:
