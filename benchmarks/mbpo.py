@@ -4,8 +4,8 @@
     python benchmarks/mbpo.py Hopper-v5                25,000 steps, three seeds; hours
     python benchmarks/mbpo.py Pendulum-v1 --only SAC
 
-The second SAC is the control: it has MBPO's gradient steps and no model. All have the settings of MBPO's preset, SAC those
-of them that it has. The deterministic policy of each seed plays the same 20 episodes every few hundred steps.
+The second SAC is the control: it has MBPO's gradient steps and no model. All have the settings of MBPO's preset, SAC
+those of them that it has. The deterministic policy of each seed plays the same 20 episodes every few hundred steps.
 """
 
 from __future__ import annotations

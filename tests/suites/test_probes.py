@@ -35,7 +35,9 @@ OWN = {  # settings, updates
     ),
 }
 UPDATES = 400
-ELSEWHERE = ("ppo", "pqn", "dqn", "cpo")  # every probe, in their own tests; CPO is TRPO with another step, and a limit
+# Every probe, in their own tests; CPO is TRPO with another step, and a limit; MBPO and Dyna are SAC and DQN with other
+# batches, which their tests know.
+ELSEWHERE = ("ppo", "pqn", "dqn", "cpo", "mbpo", "dyna")
 LEARNERS = [name for name, entry in ALGORITHMS.items() if entry.data != "only" and name not in ELSEWHERE]
 CRITICS = ("reinforce", "a2c", "actor_critic", "trpo", "impala")  # of states: what they say can be read off
 # The value probe that the two-step and truncation probes are simpler cases of, and a policy probe that needs the

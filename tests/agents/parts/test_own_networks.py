@@ -23,7 +23,7 @@ CART, PENDULUM = make_env("CartPole-v1").spec, make_env("Pendulum-v1").spec
 DICT = replace(CART, observation_space=spaces.Dict(a=spaces.Box(-1, 1, (2,)), b=spaces.Discrete(3)))
 ACTION_VALUES = ("dqn", "pqn")
 POLICY_VALUE = ("ppo", "a2c", "impala", "reinforce", "actor_critic", "trpo")
-PAIRS = ("ddpg", "td3", "sac", "tqc")
+PAIRS = ("ddpg", "td3", "sac", "tqc", "mbpo")
 POLICIES = ("bc", "iql")
 
 

@@ -113,8 +113,6 @@ def check_imagination(algorithm: str, config: Any) -> None:
     if branched and not c.longest <= c.imagined_steps <= c.imagined_capacity:
         room = f"at least an episode of {c.longest}, at most imagined_capacity = {c.imagined_capacity}"
         refuse("imagined_steps", f"it must be {room}", "")
-    if c.refit_every > c.replay_capacity:
-        refuse("refit_every", f"replay holds no more than replay_capacity = {c.replay_capacity}", "Raise that.")
 
 
 def with_imagination(learner: BatchLearner, buffer: Buffer, model: Model, spec: EnvSpec, config: Any) -> Agent:
@@ -122,9 +120,9 @@ def with_imagination(learner: BatchLearner, buffer: Buffer, model: Model, spec: 
     the rest.
 
     buffer: a ``memory.uniform``. config: an ImaginationConfig, ReplayConfig and RolloutConfig. After each rollout that
-    brings the count of steps since the last fit to ``refit_every``, the model is tested on all rows since then, which
+    brings the count of steps since the last fit to ``refit_every``, the model is tested on the rows since then, which
     it has not learned from; then it is fitted to replay, and imagines. Metrics are those of ``with_replay``, and of the
-    last test and fit. UsageError where the learner remembers, or its targets need costs.
+    last test and fit. UsageError where the learner remembers.
     """
     if learner.remembers:
         raise UsageError("with_imagination: the model imagines single steps, and this learner learns from sequences.")
@@ -143,14 +141,15 @@ def with_imagination(learner: BatchLearner, buffer: Buffer, model: Model, spec: 
         start_key, play_key = jax.random.split(key)
         members = model.members(fitted)
         count = jax.tree.leaves(members)[0].shape[0]
-        width = -(-c.imagined_steps // (count * c.longest))
+        width = max(1, c.imagined_steps // (count * c.longest))
         draws = jax.random.split(start_key, -(-count * width // c.batch_size))
         starts = jax.vmap(lambda key: buffer.sample(replay, key).batch.obs)(draws)
         starts = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), starts)
 
         def play(member: PyTree, key: Key) -> Rollout:
             reset_key, act_key = jax.random.split(key)
-            envs = vectorize(model_env(model, member, spec, starts, horizon(steps)), width)
+            env: Any = model_env(model, member, spec, starts, horizon(steps))
+            envs = vectorize(env, width)
             state, obs = envs.reset(reset_key)
             acting = Acting(state, obs, jnp.ones((width,), bool), learner.begin(width))
             return unroll(partial(learner.act, learned, explore=True), envs, acting, act_key, c.longest)[1]
@@ -159,11 +158,9 @@ def with_imagination(learner: BatchLearner, buffer: Buffer, model: Model, spec: 
         side_by_side = lambda x: jnp.moveaxis(x, 0, 1).reshape(c.longest, count * width, *x.shape[3:])
         return jax.tree.map(side_by_side, stored(learner, played)._replace(carry=()))
 
-    def refitted(
-        learned: PyTree, mind: Imagination, newest: int, key: Key, state: tuple
-    ) -> tuple[PyTree, Any, Metrics]:
+    def refitted(learned: PyTree, mind: Imagination, newest: int, key: Key, before: tuple) -> tuple[PyTree, Any, Any]:
         """(model, imagined, told) after a test, a fit, and what is imagined then."""
-        fitted, imagined, _ = state
+        fitted, imagined, _ = before
         keys = jax.random.split(key, 3)
         told = tested(model, fitted, newest_rows(mind.replay, newest), keys[0])
         fitted, metrics = model.fit(fitted, of_memory(mind.replay), keys[1])
@@ -174,15 +171,12 @@ def with_imagination(learner: BatchLearner, buffer: Buffer, model: Model, spec: 
     def init(key: Key, first_rollout: Rollout) -> ReplayState:
         learned = learner.init(key, first_rollout)
         replay = buffer.init(first_stored(learner, learned, first_rollout, key))
-        fitted, seen = (
-            model.init(aside(key, 1), first_rollout),
-            training.counted(jnp.zeros((), jnp.uint32), first_rollout),
-        )
-        due = jnp.full((), c.refit_every, jnp.int32)
-        imagined = ()
+        fitted, imagined = model.init(aside(key, 1), first_rollout), ()
+        seen = training.counted(jnp.zeros((), jnp.uint32), first_rollout)
         if branched:
             shapes = jax.eval_shape(rollouts, learned, fitted, replay, seen, key)
-            imagined = stream.empty(shapes, c.imagined_capacity)
+            imagined = stream.empty(shapes, max(c.imagined_capacity, shapes.reward.size))
+        due = jnp.full((), c.refit_every, jnp.int32)
         mind = Imagination(replay, fitted, imagined, {}, seen, due)
         _, _, told = jax.eval_shape(lambda: refitted(learned, mind, 1, key, (fitted, imagined, {})))
         return ReplayState(learned, mind._replace(told=jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), told)))

@@ -83,7 +83,8 @@ def test_one_step_reads_and_stores_nothing_more():
     assert not multi_step.corrects(config)
     assert multi_step.keeps(config) == ()
     assert [f"{name}: {entry.config().n_step_correction}" for name, entry in ALGORITHMS.items() if replays(entry)] == [
-        "dqn: cut", "ddpg: none", "td3: none", "sac: none", "tqc: none", "crossq: none",
+        "dqn: cut", "ddpg: none", "td3: none", "sac: none", "tqc: none", "crossq: none", "mbpo: none",
+        "dyna: cut",
     ]  # fmt: skip
 
 

@@ -126,7 +126,7 @@ def test_a_memory_is_given_the_carry_and_what_is_kept():
 @pytest.mark.parametrize("name", [name for name in ALGORITHMS if ALGORITHMS[name].data == "start"])
 def test_environment_steps_are_counted_with_those_of_the_random_policy(name):
     box = spaces.Box(-1.0, 1.0, (2,))
-    action = spaces.Discrete(2) if name == "dqn" else box
+    action = spaces.Discrete(2) if name in ("dqn", "dyna") else box
     spec, entry = EnvSpec("test", box, action, action), ALGORITHMS[name]
     settings = {"hidden_sizes": (), "batch_size": 2, "replay_capacity": 64, "update_ratio": 1 / (T * B)}
     config = entry.config(**settings, learning_starts=1000, normalize_observations=True, scale_rewards=False)
