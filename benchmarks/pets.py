@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import common
+import numpy as np
 
 import steersman
 from steersman import envs
@@ -32,7 +33,7 @@ def trained(environment: str, seeds: range, settings: dict[str, Any]) -> dict[st
     result = steersman.train("pets", environment, seed=seeds.start, seeds=len(seeds), **settings)
     found = result.summary["evaluations"] or [result.summary["evaluation"]]
     each = [{"seed": s, **{k: e[k] for k in KEPT}} for s, e in zip(seeds, found, strict=True)]
-    rows = [[row["steps"], *(row[name] for name in TOLD)] for row in result.history if TOLD[0] in row]
+    rows = [[row["steps"], *(float(np.mean(row[name])) for name in TOLD)] for row in result.history if TOLD[0] in row]
     timed = {k: result.summary[k] for k in ("steps", "steps_per_second", "compile_seconds")}
     return {"each": each, "rows": rows, **timed, "wall_seconds": time.perf_counter() - began}
 

@@ -157,7 +157,7 @@ def planned(result: dict[str, Any]) -> str:
     if found := result.get("ilqr"):
         gap = 100 * (found["optimum"] - found["ilqr"]) / abs(found["optimum"])
         parts.append(
-            f"Pendulum-v1, whole episodes that iCEM played ({found['icem']:.1f}), bettered by iLQR over their 200 steps: "
+            f"Pendulum-v1, episodes that iCEM played ({found['icem']:.1f}), bettered by iLQR over their 200 steps: "
             f"**{found['ilqr']:.1f}**, {gap:.1f} % below the optimum by dynamic programming, {found['optimum']:.1f} "
             f"({'reached' if gap <= 2 else 'MISSED'}: 2 %)."
         )
@@ -166,9 +166,7 @@ def planned(result: dict[str, Any]) -> str:
         rows = [[name, f"{statistics.median(x):,.0f}"] for name, x in rates.items()]
         for row in rows:
             each = found["ratios"].get(row[0])
-            row.append(
-                "" if each is None else f"**{statistics.median(each):.1f}** ({min(each):.1f} to {max(each):.1f})"
-            )
+            row.append(f"**{statistics.median(each):.1f}** ({min(each):.1f} to {max(each):.1f})" if each else "")
         text = "One plan of the same cross-entropy method on the same pendulum: 30 steps, 128 sequences, 3 iterations."
         parts.append(f"{text}\n\n{table(['', 'plans/s, median', 'steersman is faster by'], rows)}")
     made = [*result["tasks"].values(), result.get("ilqr"), result.get("speed")]

@@ -81,8 +81,8 @@ SPECIAL = [
 ]
 PLACES = ("CartPole-v1", "Pendulum-v1")  # of an algorithm without a case of its own: the first that it serves
 # They act, store and are driven as sac is (dyna as dqn, iql as bc); their own is ``learn``, which the tests with one
-# compiled loop reach.
-LIKE_ANOTHER = ("ddpg", "td3", "tqc", "crossq", "mbpo", "dyna", "iql")
+# compiled loop reach. PETS plans, which compiles for long: how it acts is in its own tests.
+LIKE_ANOTHER = ("ddpg", "td3", "tqc", "crossq", "mbpo", "dyna", "iql", "pets")
 
 # Two programs of theirs differ in the last bits: XLA contracts the products and sums of layer normalisation as it fuses
 # them.

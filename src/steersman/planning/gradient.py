@@ -30,7 +30,7 @@ def gradient_ascent(
     horizon: int,
     population: int,
     iterations: int,
-    learning_rate: float | Array = 0.1,
+    learning_rate: float | jax.Array = 0.1,
     noise_exponent: float | Array = 2.0,
     std: float | Array = 0.5,
 ) -> Planner:

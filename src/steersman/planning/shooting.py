@@ -17,7 +17,7 @@ For an environment, the true one or a learned one, ``scores.score_of`` makes it.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -48,7 +48,7 @@ def random_shooting(
     std: float | Array = 1.0,
 ) -> Planner:
     """The best of ``population`` sequences that are drawn once, and of the last step's mean. The baseline."""
-    options = {"noise_exponent": noise_exponent, "std": std}
+    options: Any = {"noise_exponent": noise_exponent, "std": std}
     return _search(action_space, horizon, population, 1, elites=1, **options)
 
 
@@ -74,7 +74,7 @@ def cem(
     iteration count below 1, a population below 2, elites that are not in 1 to population, and as ``action_size`` does.
     Rubinstein and Kroese (2004); Chua et al. (2018).
     """
-    options = {"noise_exponent": noise_exponent, "std": std, "min_std": min_std, "momentum": momentum}
+    options: Any = {"noise_exponent": noise_exponent, "std": std, "min_std": min_std, "momentum": momentum}
     return _search(action_space, horizon, population, iterations, elites, **options)
 
 
@@ -99,7 +99,7 @@ def icem(
     """
     if not 0 <= keep <= 1:
         raise UsageError(f"keep is the share of the elites that is kept, in [0, 1]; got {keep}.")
-    options = {"noise_exponent": noise_exponent, "std": std, "min_std": min_std, "momentum": momentum}
+    options: Any = {"noise_exponent": noise_exponent, "std": std, "min_std": min_std, "momentum": momentum}
     return _search(action_space, horizon, population, iterations, elites, kept=math.ceil(keep * elites), **options)
 
 
@@ -122,7 +122,7 @@ def mppi(
     temperature: in units of the return. Raises UsageError as ``cem`` does. Williams et al. (2017); with elites, as
     Hansen et al. (2022).
     """
-    options = {"noise_exponent": noise_exponent, "std": std, "min_std": min_std, "temperature": temperature}
+    options: Any = {"noise_exponent": noise_exponent, "std": std, "min_std": min_std, "temperature": temperature}
     return _search(action_space, horizon, population, iterations, elites, **options)
 
 
@@ -158,10 +158,10 @@ def _search(
         drawn = (population - 1 - kept, horizon, size)
 
         def iteration(now, key):
-            mean, std, kept_, best, most = now
+            mean, std, before, best, most = now
             noise_key, score_key = jax.random.split(key)
             near = jnp.clip(mean[None] + std[None] * power_law(noise_key, drawn, noise_exponent), -bound, bound)
-            sequences = jnp.concatenate([mean[None], kept_, near])
+            sequences = jnp.concatenate([mean[None], before, near])
             scores = score(sequences, score_key)
             scores = jnp.where(jnp.isfinite(scores), scores, WORST)
             top, index = jax.lax.top_k(scores, elites)

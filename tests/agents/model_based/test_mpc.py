@@ -60,6 +60,16 @@ def test_acting_begins_anew_where_an_episode_opens():
     assert (action > 0.3).all()  # the slope is positive on average
 
 
+def test_equal_observations_are_answered_alike_in_evaluation():
+    agent = mpc(PlanConfig(**SMALL), SPEC, slopes())
+    state = agent.init(jax.random.key(0), None)
+    act = lambda explore: agent.act(
+        state, agent.begin(4), jnp.zeros((4, 1)), jnp.ones(4, bool), jax.random.key(1), explore=explore
+    )
+    assert len(np.unique(act(True)[0])) > 1
+    assert len(np.unique(act(False)[0])) == 1
+
+
 def rollout_of(reward, terminated, truncated, promises):
     rows = jnp.asarray(reward)[:, None]
     flag = lambda x: (

@@ -98,7 +98,7 @@ def score_in(
 
     def of_member(member: PyTree, sequences: jax.Array, key: Key) -> jax.Array:
         reset_key, key = jax.random.split(key)
-        env = model_env(model, member, spec, starts, sequences.shape[1])
+        env: Any = model_env(model, member, spec, starts, sequences.shape[1])
         begun, _ = env.reset(reset_key)
         return score_of(env, begun, gamma=gamma, value=value, particles=particles)(sequences, key)
 

@@ -171,4 +171,5 @@ def _value(given: str | Value | None) -> tuple[str | None, Value | None]:
     function = load_object(given, "the terminal value")
     if not callable(function):
         raise UsageError(f"{given} is a {type(function).__name__}; a terminal value is a function obs -> number.")
-    return given, function
+    value: Any = function
+    return given, value
