@@ -1,6 +1,5 @@
 """Inverse dynamics, distance and future return, against answers that are known."""
 
-from dataclasses import replace
 from statistics import NormalDist
 
 import jax
@@ -38,25 +37,24 @@ def rollout(obs, action, next_obs, reward=None, terminated=None, first=None):
 # --- inverse dynamics ---
 
 
-@pytest.mark.parametrize("acts", [True, False])
-def test_an_action_that_does_something_is_found_and_one_that_does_nothing_is_guessed(acts):
+def test_an_action_that_does_something_is_found_and_one_that_does_nothing_is_guessed():
     rng = np.random.default_rng(0)
     obs = rng.normal(size=(60, 10, 2)).astype(np.float32)
-    action = rng.uniform(-1, 1, (60, 10, 1)).astype(np.float32)
-    after = obs + np.array([0.0, 0.1], np.float32) * (action if acts else rng.normal(size=action.shape)) + 0.3 * obs
-    here = spec(spaces.Box(-9, 9, (2,)), spaces.Box(-1, 1, (1,)))
+    action, stranger = rng.uniform(-1, 1, (2, 60, 10, 1)).astype(np.float32)
+    after = 1.3 * obs + np.array([0.0, 0.1], np.float32) * action
     config = InverseConfig(hidden_sizes=(32,), model_steps=400, model_batch_size=64, model_learning_rate=1e-2)
-    model = inverse(config, here)
-    data = rollout(obs, action, after.astype(np.float32))
-    M, metrics = jax.jit(model.fit)(model.init(jax.random.key(0), data), of_rollout(data), jax.random.key(1))
-    told = model.action(M, jnp.array([1.0, 0.5]), jnp.array([1.3, 0.65 + 0.1 * 0.7]))
-    if acts:
-        assert metrics["inverse/r2"] > 0.98
-        assert abs(float(told.mode()[0]) - 0.7) < 0.1
-        assert float(told.entropy()) < -1
-    else:
-        assert -0.1 < metrics["inverse/r2"] < 0.05
-        assert abs(float(told.log_std[0]) - np.log(np.sqrt(1 / 3))) < 0.2  # of a uniform number in [-1, 1]
+    model = inverse(config, spec(spaces.Box(-9, 9, (2,)), spaces.Box(-1, 1, (1,))))
+    fit = jax.jit(lambda data: model.fit(model.init(jax.random.key(0), data), of_rollout(data), jax.random.key(1)))
+    where = jnp.array([1.0, 0.5]), jnp.array([1.3, 0.65 + 0.1 * 0.7])
+
+    M, metrics = fit(rollout(obs, action, after))
+    assert metrics["inverse/r2"] > 0.98
+    assert abs(float(model.action(M, *where).mode()[0]) - 0.7) < 0.1
+    assert float(model.action(M, *where).entropy()) < -1
+
+    M, metrics = fit(rollout(obs, stranger, after))
+    assert -0.15 < metrics["inverse/r2"] < 0.05
+    assert abs(float(model.action(M, *where).log_std[0]) - np.log(np.sqrt(1 / 3))) < 0.25  # uniform in [-1, 1]
 
 
 def test_of_categories_the_frequencies_are_what_is_left_where_actions_do_nothing():
@@ -93,7 +91,7 @@ def line():
 
 def test_the_distance_on_a_line_is_the_number_of_steps(line):
     data, here = line
-    model = distance(DistanceConfig(longest=20, **QUICK | {"updates": 800}), here, reached=lambda s, g: s == g)
+    model = distance(DistanceConfig(longest=20, **QUICK | {"updates": 800}), here, reached=same)
     M, metrics = jax.jit(model.fit)(model.init(jax.random.key(0), data), of_rollout(data), jax.random.key(1))
     s, g = np.meshgrid(np.arange(8), np.arange(8))
     pairs = (x.reshape(-1).astype(np.int32) for x in (s, g))
@@ -105,26 +103,16 @@ def test_the_distance_on_a_line_is_the_number_of_steps(line):
 
 
 def test_what_ended_elsewhere_never_arrives():
-    """From 0 one step leads to 1, where the episode ends, or to 2."""
+    """From 0 one step leads to 1, where the episode ends, or to 2, each half of the time."""
     after = np.tile(np.array([[1, 2]], np.int32), (1, 20))
     obs, action = np.zeros_like(after), after - 1
     data = rollout(obs, action, after, terminated=after == 1)
-    model = distance(
-        DistanceConfig(longest=10, future_share=0.0, **QUICK),
-        spec(spaces.Discrete(3), spaces.Discrete(2)),
-        reached=lambda s, g: s == g,
-    )
+    config = DistanceConfig(longest=10, future_share=0.0, expectile=0.5, **QUICK)
+    model = distance(config, spec(spaces.Discrete(3), spaces.Discrete(2)), reached=same)
     M = model.init(jax.random.key(0), data)
     assert float(model.steps(M, 0, 2)) < 2  # it begins below
-    fitted, _ = jax.jit(model.fit)(M, of_rollout(data), jax.random.key(1))
-    assert float(model.steps(fitted, 0, 1)) == pytest.approx(1, abs=0.6)
-    mean = distance(DistanceConfig(longest=10, future_share=0.0, expectile=0.5, **QUICK), here_of(), reached=same)
-    fitted, _ = jax.jit(mean.fit)(mean.init(jax.random.key(0), data), of_rollout(data), jax.random.key(1))
-    assert float(mean.steps(fitted, 0, 2)) == pytest.approx((1 + 10) / 2, abs=0.7)  # half of the time it ends instead
-
-
-def here_of():
-    return spec(spaces.Discrete(3), spaces.Discrete(2))
+    M, _ = jax.jit(model.fit)(M, of_rollout(data), jax.random.key(1))
+    assert float(model.steps(M, 0, 2)) == pytest.approx((1 + 10) / 2, abs=0.7)
 
 
 def same(s, g):
@@ -205,11 +193,3 @@ def test_rows_of_a_mask_are_drawn_and_no_others():
     drawn = np.asarray(temporal.drawer(mask, 300)(jax.random.key(0)))
     assert set(drawn.tolist()) == {1, 3, 4}
     assert np.bincount(drawn)[[1, 3, 4]].min() > 70
-
-
-def test_several_seeds_fit_as_one_would(line, same_bits):
-    data, here = line
-    model = future(replace(FutureConfig(), **QUICK | {"updates": 5}), here)
-    keys = jax.random.split(jax.random.key(0), 2)
-    one = lambda key: model.fit(model.init(key, data), of_rollout(data), key)[0].network.head.bias
-    same_bits(jax.jit(jax.vmap(one))(keys)[1], jax.jit(one)(keys[1]))

@@ -48,7 +48,7 @@ def rollouts(found: Quality, names: Sequence[str]) -> Any:
         axes.plot(t, drawn[:, 0, :, d].T, color=blue, linewidth=0.6, alpha=0.7)
         axes.plot(t, came[:, d], color="black", linewidth=1.6)
         tidy(axes, title=plain_text(names[d]))
-        axes.set_xlim(1 if len(t) > 1 else 0, len(t))
+        _ahead(axes, len(t))
     for axes in figure.axes[len(shown) :]:
         axes.set_visible(False)
     for axes in figure.axes[max(0, len(shown) - columns) : len(shown)]:
@@ -81,18 +81,18 @@ def horizon(found: Quality) -> Any:
     axes = figure.subplots()
     t = np.arange(1, found.error.shape[1] + 1)
     lines = (("the model", found.error), ("persistence", found.persistence), ("linear", found.linear))
-    ends, top = [], 0.0
+    ends, top = [], 1e-6
     for i, (name, error) in enumerate(lines):
         colour, _ = style(i)
         middle = np.median(error, axis=0)
         axes.plot(t, middle, color=colour, linewidth=1.8 if i == 0 else 1.2, marker="o" if len(t) == 1 else None)
         ends.append((name, t[-1], middle[-1], colour))
-        top = max(top, *(middle if i < 2 else ()))
+        top = max(top, float(middle.max())) if i < 2 else top  # a linear model may leave for infinity
     low, high = np.percentile(found.error, (10, 90), axis=0)
     axes.fill_between(t, low, high, color=style(0)[0], alpha=0.2, linewidth=0)
-    limit = 1.1 * max(top, float(high.max()), 1e-6)  # a linear model may leave for infinity
+    limit = 1.1 * max(top, float(high.max()))
     axes.set_ylim(0, limit)
-    axes.set_xlim(1 if len(t) > 1 else 0, t[-1])
+    _ahead(axes, len(t))
     tidy(axes, "steps ahead", "error (standard deviations)")
     about = f"median over {len(found.error)} stretches; of the model, 10 to 90% of them"
     axes.set_title(about, loc="left", fontsize="small", color="0.35")
@@ -100,10 +100,16 @@ def horizon(found: Quality) -> Any:
     return figure
 
 
+def _ahead(axes: Any, steps: int) -> None:
+    """The axis of steps ahead: whole ones, from the first to the last."""
+    axes.set_xlim(1 if steps > 1 else 0, steps)
+    axes.xaxis.get_major_locator().set_params(integer=True)
+
+
 def calibration(found: Quality, names: Sequence[str]) -> Any:
     """Left: how often what came lies within an interval, by the probability that the model gives it. Right: PITs."""
     figure = blank(8.4, 3.9)
-    left, right = figure.subplots(1, 2, width_ratios=[1.15, 1.0])
+    left, right = figure.subplots(1, 2)
     varies = np.flatnonzero(found.varies).tolist()
     left.plot([0, 1], [0, 1], color=GREY, linewidth=1.0, linestyle=(0, (4, 3)))
     few = len(varies) <= 7
@@ -111,7 +117,7 @@ def calibration(found: Quality, names: Sequence[str]) -> Any:
         colour = style(i)[0] if few else style(0)[0]
         shown = {"label": plain_text(names[d])} if few else {}
         left.plot(NOMINAL, found.coverage[:, d], color=colour, linewidth=1.3, alpha=1.0 if few else 0.4, **shown)
-    left.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
+    left.set(xlim=(0, 1), ylim=(0, 1))
     tidy(left, "probability of the interval", "share of what came inside")
     left.text(0.03, 0.94, "too wide", color=GREY, fontsize="small", transform=left.transAxes)
     left.text(0.97, 0.03, "too narrow", color=GREY, fontsize="small", ha="right", transform=left.transAxes)
@@ -123,7 +129,9 @@ def calibration(found: Quality, names: Sequence[str]) -> Any:
     right.bar(edges[:-1], heights, width=1 / BINS, align="edge", color=style(0)[0], alpha=0.75, edgecolor="white")
     right.axhline(1.0, color=GREY, linewidth=1.0, linestyle=(0, (4, 3)))
     right.set_xlim(0, 1)
-    tidy(right, "where what came lies in the prediction (PIT)", "density, 1 everywhere if right")
+    tidy(right, "place in the predicted distribution (PIT)", "density, 1 if all is right")
+    for axes in (left, right):
+        axes.set_box_aspect(1)
     return figure
 
 
@@ -166,6 +174,8 @@ def promises(columns: Mapping[str, np.ndarray]) -> Any | None:
         axes.plot(steps[seen], values[seen], color=style(i)[0], linewidth=1.5, marker="o", markersize=3)
         if seen.any():
             ends.append((said, steps[seen][-1], values[seen][-1], style(i)[0]))
+    if ends:
+        axes.set_xlim(0, max(x for _, x, _, _ in ends))
     tidy(axes, "environment steps", "return over a plan's horizon")
     in_steps(axes.xaxis)
     label_ends(axes, ends)
