@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import steersman
-from steersman.cli import deploy
+from steersman.cli.deploy import command
 from steersman.cli.main import run as cli
 from steersman.deploy import golden
 from steersman.deploy.control_loop import ControlLoop
@@ -40,7 +40,7 @@ def test_it_acts_on_a_simulator(folder, tmp_path, capsys, monkeypatch):
     """On a clock that only sleeping moves: a test shall not hang on how busy the machine is."""
     now = [0.0]
     clock = {"clock": lambda: now[0], "sleep": lambda seconds: now.__setitem__(0, now[0] + seconds)}
-    monkeypatch.setattr(deploy, "ControlLoop", partial(ControlLoop, **clock))
+    monkeypatch.setattr(command, "ControlLoop", partial(ControlLoop, **clock))
     line = ["deploy", str(folder), "--env", "CartPole-v1", "--hz", "100", "--seconds", "0.5", "--hold", "1", "--json"]
     assert (
         cli([*line, "--latency", "0.01", "--noise", "0.01", "--drop", "0.1", "--record", str(tmp_path / "seen")]) == 0

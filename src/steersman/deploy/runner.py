@@ -32,7 +32,7 @@ UFUNCS: dict[str, Any] = {
     **{"exp": np.exp, "expm1": np.expm1, "log": np.log, "log1p": np.log1p, "sin": np.sin, "cos": np.cos},
     **{"tanh": np.tanh, "matmul": np.dot},
 }
-REDUCTIONS = {"sum": np.add.reduce, "largest": np.maximum.reduce, "smallest": np.minimum.reduce}
+REDUCTIONS: dict[str, Any] = {"sum": np.add.reduce, "largest": np.maximum.reduce, "smallest": np.minimum.reduce}
 
 
 class PolicyError(ValueError):
@@ -245,7 +245,7 @@ def operation(
         steps += [partial(np.multiply, x[0], half, out), partial(np.tanh, out, out)]
         steps += [partial(np.multiply, out, half, out), partial(np.add, out, half, out)]
     elif name in REDUCTIONS:
-        steps.append(partial(REDUCTIONS[name], x[0], tuple(options["axes"]), None, out))
+        steps.append(partial(REDUCTIONS[name], x[0], axis=tuple(options["axes"]), out=out))
     elif name == "argmax":
         found = np.zeros(shape, np.intp)
         steps += [partial(np.argmax, x[0], options["axis"], found), partial(np.copyto, out, found, casting="unsafe")]

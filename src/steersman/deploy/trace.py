@@ -111,7 +111,7 @@ class Translation:
     def run(self, closed: Any, inputs: Sequence[Any]) -> list[Any]:
         jaxpr, consts = (closed.jaxpr, closed.consts) if isinstance(closed, ClosedJaxpr) else (closed, ())
         known: dict[Any, Any] = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *inputs], strict=True))
-        read = lambda v: np.asarray(v.val, v.aval.dtype) if isinstance(v, Literal) else known[v]
+        read = lambda v: np.asarray(v.val, getattr(v.aval, "dtype", None)) if isinstance(v, Literal) else known[v]
         for eqn in jaxpr.eqns:
             known |= zip(eqn.outvars, self.equation(eqn, [read(v) for v in eqn.invars]), strict=True)
         return [read(v) for v in jaxpr.outvars]

@@ -40,6 +40,7 @@ class Policy:
         self._first: np.ndarray | None = None  # which members begin an episode; None: all, however many come
         self._native = spec.native_observation_space or spec.observation_space
         self._leaves = leaves_of(self._native, spec.observation_space)
+        self._is_vector = not self._leaves[0].path and np.dtype(self._leaves[0].dtype) == np.float32
         self._to_native = spaces.native_map(spec.native_action_space)
 
     @property
@@ -143,6 +144,9 @@ class Policy:
     def _batched(self, obs: PyTree) -> tuple[PyTree, bool]:
         """The observation in its inside form, with a leading axis, and whether it was one; by the rules of training."""
         native, leaves = self._native, self._leaves
+        as_is = self._is_vector and type(obs) is np.ndarray and obs.dtype == np.float32 and obs.shape == leaves[0].shape
+        if as_is and np.count_nonzero(np.isfinite(obs)) == obs.size:  # all that is asked below, at a glance
+            return obs[None].copy(), True
         try:
             values = read(obs, leaves, None)
         except Misfit as misfit:

@@ -1,0 +1,1 @@
+"""Policies that leave: exported, and in a control loop."""
