@@ -60,7 +60,10 @@ def from_gguf(metadata: Mapping[str, Any]) -> Tokenizer:
     if has("pre") not in split:
         raise UsageError(f"The GGUF's tokenizer cuts text as {has('pre')!r} does; read are {', '.join(split)}.")
     merges = [tuple(merge.split(" ", 1)) for merge in has("merges")]
-    made = package.Tokenizer(package.models.BPE(vocab={t: i for i, t in enumerate(tokens)}, merges=merges))
+    try:
+        made = package.Tokenizer(package.models.BPE(vocab={t: i for i, t in enumerate(tokens)}, merges=merges))
+    except Exception as error:  # the package raises a bare Exception
+        raise UsageError(f"The GGUF's tokenizer is damaged: {error}. Fetch the file again.") from error
     made.pre_tokenizer, made.decoder = split[has("pre")](), package.decoders.ByteLevel()
     if has("pre") == "qwen2":
         made.normalizer = package.normalizers.NFC()
@@ -89,7 +92,7 @@ def _wrapped(made: Any, ends: Iterable[int | str], template: str | None) -> Toke
     if None in stop:
         raise UsageError(f"The tokenizer has no token {[e for e in ends if made.token_to_id(str(e)) is None]}.")
     ids, bare = (made.encode("a", add_special_tokens=around).ids for around in (True, False))
-    before = next(i for i in range(len(ids)) if ids[i : i + len(bare)] == bare)
+    before = next((i for i in range(len(ids)) if ids[i : i + len(bare)] == bare), 0)
     source = made.to_str()
     made.encode_special_tokens = True  # those that are typed are text
 
