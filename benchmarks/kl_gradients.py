@@ -19,7 +19,7 @@ from jax.flatten_util import ravel_pytree
 
 from steersman.language.config import DecoderConfig
 from steersman.language.decoder import Decoder, initial, token_log_probs
-from steersman.theory.preferences import k1, k2, k3
+from steersman.theory.alignment.preferences import k1, k2, k3
 
 CONFIG = DecoderConfig(vocab_size=5, width=32, layers=2, heads=4, kv_heads=2, head_size=8, hidden_size=64, context=16)
 LONGEST, PROMPTS = 4, np.array([[1, 2], [3, 1], [4, 4]], np.int32)

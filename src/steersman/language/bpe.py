@@ -21,7 +21,7 @@ _USER_DEFINED = 4
 
 def _package() -> Any:
     try:
-        import tokenizers
+        import tokenizers  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise UsageError(f"A model's tokenizer needs the package tokenizers: {to_install('lm')}.") from error
     return tokenizers
@@ -46,7 +46,10 @@ def from_gguf(metadata: Mapping[str, Any]) -> Tokenizer:
     Raises UsageError, by name, for another kind.
     """
     package = _package()
-    has = lambda name: metadata.get(f"tokenizer.ggml.{name}")
+
+    def has(name: str) -> Any:
+        return metadata.get(f"tokenizer.ggml.{name}")
+
     if has("model") != "gpt2" or not has("tokens") or not has("merges"):
         raise UsageError(f"The GGUF's tokenizer is of the kind {has('model')!r}; read is gpt2, byte-level BPE.")
     tokens, types = has("tokens"), has("token_type") or [1] * len(has("tokens"))

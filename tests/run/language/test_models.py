@@ -93,7 +93,7 @@ def test_a_gguf_by_its_path(tmp_path):
     model = load_model(DATA / "gguf" / "tiny.gguf")
     assert model.decoder.config.layers == 1
     assert model.tokenizer.stop == (0,)
-    assert model.tokenizer.encode("t1<e>1") == [1, 2, 2]  # digits stay alone; typed, "<e>" is three letters that it has not
+    assert model.tokenizer.encode("t1<e>1") == [1, 2, 2]  # digits alone; "<e>" has no letter of its
     (tmp_path / "empty.gguf").touch()
     with pytest.raises(UsageError, match="is empty"):
         load_model(tmp_path / "empty.gguf")

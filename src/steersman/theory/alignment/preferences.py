@@ -62,7 +62,7 @@ def implicit_reward(log_ratio: Array, beta: Scalar) -> jax.Array:
 
     Rafailov et al. (2023), eq. 5.
     """
-    return beta * jnp.asarray(log_ratio)
+    return jnp.asarray(log_ratio) * beta
 
 
 def dpo_loss(chosen: Array, rejected: Array, beta: Scalar, smoothing: Scalar = 0.0) -> jax.Array:
@@ -76,8 +76,8 @@ def dpo_loss(chosen: Array, rejected: Array, beta: Scalar, smoothing: Scalar = 0
     0.3133
     """
     chosen, rejected = aligned(chosen=chosen, rejected=rejected)
-    h = beta * (chosen - rejected)
-    return (1.0 - smoothing) * jax.nn.softplus(-h) + smoothing * jax.nn.softplus(h)
+    h, wrong = (chosen - rejected) * beta, jnp.asarray(smoothing, jnp.float32)
+    return (1.0 - wrong) * jax.nn.softplus(-h) + wrong * jax.nn.softplus(h)
 
 
 def ipo_loss(chosen: Array, rejected: Array, tau: Scalar) -> jax.Array:
