@@ -101,8 +101,8 @@ def quantised() -> None:
     writer.add_vocab_size(V)
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("smollm")
-    writer.add_token_list([f"t{i}" for i in range(V)])
-    writer.add_token_types([1] * V)
+    writer.add_token_list(["<e>", "t", "1", "t1", *(f"u{i}" for i in range(4, V))])
+    writer.add_token_types([3] + [1] * (V - 1))
     writer.add_token_merges(["t 1"])
     writer.add_eos_token_id(0)
     head = width // heads

@@ -126,6 +126,69 @@ def gradients(result: dict[str, Any]) -> str:
     return f"## The policy gradient, rung by rung\n\n{text}\n\n{table(header, rows)}\n\n{origin(result)}"
 
 
+def kl_gradients(result: dict[str, Any]) -> str:
+    rows = [
+        [name, f"**{r['relative_error']:.2g}**", f"{r['size']:.2f}", f"{r['cosine']:.3f}" if r["size"] > 1e-3 else ""]
+        for name, r in result["forms"].items()
+    ]
+    header = ["where the KL term is put", "relative error", "size of its gradient", "cosine"]
+    text = (
+        "The expected gradient of each form, against that of KL(pi || ref) over whole answers: all answers of up to "
+        "four tokens out of five to three prompts, enumerated, a decoder of two layers, one pair of random policies."
+    )
+    return f"## The gradient of a KL term\n\n{text}\n\n{table(header, rows)}\n\n{origin(result)}"
+
+
+def language_parity(result: dict[str, Any]) -> str:
+    z, greedy, ids = result["logits"], result["greedy"], result["ids"]
+    drawn = max(result["sampled_again"].values())
+    rows = [
+        [
+            "largest difference of a logit, of 20 prompts",
+            f"{z['largest_difference']:.2g}, the largest is {z['largest']:.0f}",
+        ],
+        ["greedy answers of up to 64 tokens, equal", f"{greedy['equal']} of {greedy['of']}"],
+        *([f"token ids of lines, {who}", f"{n} of {ids['of']}"] for who, n in ids.items() if who != "of"),
+        ["log-prob while drawing and computed again, four temperatures", f"{drawn:.1g} at most"],
+        ["memory after loading, at its peak", f"{result['peak_gigabytes_after_loading']:.2f} GB"],
+    ]
+    versions = ", ".join(f"{k} {v}" for k, v in result["peer_versions"].items())
+    text = (
+        f"SmolLM2-135M-Instruct out of one GGUF, here and in {versions}. From a GGUF transformers cuts text as GPT-2 "
+        "does, where the file says digits first: the lines that differ have spaces before a digit."
+    )
+    return f"## A language model beside transformers\n\n{text}\n\n{table(['', ''], rows)}\n\n{origin(result)}"
+
+
+def language_speed(result: dict[str, Any]) -> str:
+    ours, theirs = (result["tokens_per_cpu_second"][who] for who in ("steersman", "torch"))
+    targets = {"decode 8": 1.3, "decode 32": 1.15, "train full": 1.0}
+    rows = [
+        [
+            name,
+            f"{value:.0f}",
+            *(
+                (f"{theirs[name]:.0f}", f"**{value / theirs[name]:.2f}**", verdict(value / theirs[name], targets[name]))
+                if name in theirs
+                else ("", "", "")
+            ),
+        ]
+        for name, value in ours.items()
+        if not name.startswith("matrix")
+    ]
+    lora = result["lora_over_full"]
+    versions = ", ".join(f"{k} {v}" for k, v in result["peer_versions"].items())
+    text = (
+        f"SmolLM2-135M in float32, tokens per CPU-second of one thread, median of {len(result['rounds']['torch'])} "
+        f"rounds in turn; decode N: N rows at once; training: a gradient of 2 x 64 tokens, without the optimiser. LoRA "
+        f"over full: {lora:.2f} (1.3: {'reached' if lora >= 1.3 else 'MISSED'}). Matrix products ran at "
+        f"{ours['matrix GFLOP/s']:.0f} GFLOP/s: a decoded token of 0.27 GFLOP would take all of that at "
+        f"{ours['matrix GFLOP/s'] / 0.27:.0f} tokens/s. Beside {versions}."
+    )
+    header = ["", "steersman", "torch", "ratio", "target"]
+    return f"## Speed of a language model\n\n{text}\n\n{table(header, rows)}\n\n{origin(result)}"
+
+
 def online(result: dict[str, Any]) -> str:
     rows = [
         [
@@ -754,6 +817,9 @@ def render() -> str:
         parts += [f"## Defaults beside Stable-Baselines3's\n\n{text}", *found]
     parts += [gradients(r) for r in load("gradients.json")] + [online(r) for r in load("online.json")]
     parts += [heads(r) for r in load("heads.json")]
+    parts += [kl_gradients(r) for r in load("kl-gradients.json")]
+    parts += [language_parity(r) for r in load("language-parity.json")]
+    parts += [language_speed(r) for r in load("language-speed.json")]
     parts += [memory(r) for r in load("memory.json")] + [memory_speed(r) for r in load("memory-speed.json")]
     parts += [constraints(r) for r in load("constraints.json")] + [mbpo(r) for r in load("mbpo.json")]
     parts += [planned(r) for r in load("planning.json")]

@@ -31,8 +31,9 @@ def golden():
 @pytest.fixture(scope="session")
 def small():
     """A decoder of 2 layers, grouped heads and norms of queries, its weights large enough to tell things apart."""
-    decoder = initial(SMALL, jax.random.key(3), scale=0.5)
-    return jax.tree.map(lambda x: x + 0.1 * jnp.cos(jnp.arange(x.size, dtype=jnp.float32)).reshape(x.shape), decoder)
+    wave = lambda x: 0.1 * jnp.cos(jnp.arange(x.size, dtype=jnp.float32)).reshape(x.shape)
+    made = lambda: jax.tree.map(lambda x: x + wave(x), initial(SMALL, jax.random.key(3), scale=0.5))
+    return jax.jit(made)()
 
 
 @pytest.fixture(scope="session")

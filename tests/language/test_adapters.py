@@ -1,5 +1,8 @@
 """Adapters: nothing at the start, what is trained and what is not, and merging."""
 
+import dataclasses
+from functools import cache
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,12 +12,15 @@ from steersman.errors import UsageError
 from steersman.language.adapters import MATRICES, full, last_layers, low_rank, parameters
 from steersman.language.decoder import initial, stacked, token_log_probs
 
+RANK_2 = low_rank(2)
+
 
 @pytest.fixture(scope="module")
 def both(texts):
-    """Loss and gradient of what is trained, the base an argument."""
+    """Loss and gradient of what is trained, the base an argument; a program for each part, once."""
     tokens, mask = texts
 
+    @cache
     def make(part):
         loss = lambda params, base: -token_log_probs(part.join(base, params), tokens, mask, 5).mean()
         return jax.jit(jax.value_and_grad(loss))
@@ -22,10 +28,14 @@ def both(texts):
     return make
 
 
-@pytest.mark.parametrize("part", [full(), last_layers(1), low_rank(2)], ids=["full", "last", "low rank"])
-def test_at_the_start_it_is_the_base_to_the_bit(small, texts, part):
+@pytest.fixture(scope="module")
+def run(texts):
+    return jax.jit(lambda model: token_log_probs(model, *texts, 5))
+
+
+@pytest.mark.parametrize("part", [full(), last_layers(1), RANK_2], ids=["full", "last", "low rank"])
+def test_at_the_start_it_is_the_base_to_the_bit(small, run, part):
     params = part.init(small, jax.random.key(1))
-    run = jax.jit(lambda model: token_log_probs(model, *texts, 5))
     np.testing.assert_array_equal(run(part.join(small, params)), run(small))
 
 
@@ -34,10 +44,9 @@ def moved(params):
 
 
 @pytest.mark.parametrize("stack", [False, True])
-def test_merged_is_adapted(small, texts, stack):
+def test_merged_is_adapted(small, run, stack):
     base, part = stacked(small) if stack else small, low_rank(2, alpha=3.0)
     params = moved(part.init(base, jax.random.key(1)))
-    run = jax.jit(lambda model: token_log_probs(model, *texts, 5))
     merged = part.merge(base, params)
     assert jax.tree.structure(merged) == jax.tree.structure(base)
     np.testing.assert_allclose(run(merged), run(part.join(base, params)), atol=1e-5)
@@ -45,7 +54,7 @@ def test_merged_is_adapted(small, texts, stack):
 
 
 def test_of_low_rank_only_b_moves_at_first(small, both):
-    part = low_rank(2)
+    part = RANK_2
     params = part.init(small, jax.random.key(1))
     _, slope = both(part)(params, small)
     assert all(not pair.a.any() and pair.b.any() for layer in slope for pair in layer.values())
@@ -55,7 +64,8 @@ def test_of_low_rank_only_b_moves_at_first(small, both):
 
 
 def test_the_last_layer_has_the_gradient_of_the_whole(small, both):
-    value, (blocks, norm) = both(last_layers(1))(last_layers(1).init(small, jax.random.key(0)), small)
+    part = last_layers(1)
+    value, (blocks, norm) = both(part)(part.init(small, jax.random.key(0)), small)
     same, slope = both(full())(small, small)
     assert value == same
     jax.tree.map(
@@ -65,8 +75,7 @@ def test_the_last_layer_has_the_gradient_of_the_whole(small, both):
 
 def test_the_base_is_an_argument(small, both):
     """A change of the base shows without a new program: it is not compiled in."""
-    part = low_rank(2)
-    params, step = part.init(small, jax.random.key(1)), both(low_rank(2))
+    params, step = RANK_2.init(small, jax.random.key(1)), both(RANK_2)
     first, _ = step(params, small)
     second, _ = step(params, moved(small))
     assert first != second
@@ -85,8 +94,6 @@ def test_what_is_not_there_is_refused(small):
 
 
 def test_a_decoder_without_gates_has_none_adapted(small):
-    import dataclasses
-
     config = dataclasses.replace(small.config, mlp="gelu", layers=1)
     shapes = jax.eval_shape(lambda: low_rank(2).init(initial(config, jax.random.key(0)), jax.random.key(0)))
     assert sorted(shapes[0]) == ["down", "k", "o", "q", "up", "v"]

@@ -52,7 +52,7 @@ def test_a_file_of_all_types_has_transformers_logits(raw, golden, data):
     right = np.load(data / "gguf" / "logits.npy")
     z = jax.jit(lambda m, *text: logits(m, hidden(m, *text)))(decoder, tokens, mask)
     np.testing.assert_allclose(np.asarray(z)[mask], right[mask], atol=1e-5)
-    assert header.metadata["tokenizer.ggml.tokens"][:2] == ["t0", "t1"]
+    assert header.metadata["tokenizer.ggml.tokens"][:4] == ["<e>", "t", "1", "t1"]
 
 
 def test_rows_of_queries_are_put_in_order(raw):

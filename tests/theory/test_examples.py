@@ -10,17 +10,8 @@ import numpy as np
 import pytest
 
 NAMES = ["returns", "values", "surrogates", "distributions", "distributional", "exploration", "statistics"]
-NAMES += [
-    "comparison",
-    "constraints",
-    "estimators",
-    "groups",
-    "natural",
-    "preferences",
-    "trees",
-    "beliefs.filters",
-    "beliefs.particles",
-]
+NAMES += ["comparison", "constraints", "estimators", "natural", "trees", "beliefs.filters", "beliefs.particles"]
+NAMES += ["alignment.preferences", "alignment.groups"]
 
 
 @pytest.mark.parametrize("name", NAMES)

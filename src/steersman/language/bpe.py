@@ -21,7 +21,7 @@ _USER_DEFINED = 4
 
 def _package() -> Any:
     try:
-        import tokenizers
+        import tokenizers  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise UsageError(f"A model's tokenizer needs the package tokenizers: {to_install('lm')}.") from error
     return tokenizers
@@ -46,7 +46,10 @@ def from_gguf(metadata: Mapping[str, Any]) -> Tokenizer:
     Raises UsageError, by name, for another kind.
     """
     package = _package()
-    has = lambda name: metadata.get(f"tokenizer.ggml.{name}")
+
+    def has(name: str) -> Any:
+        return metadata.get(f"tokenizer.ggml.{name}")
+
     if has("model") != "gpt2" or not has("tokens") or not has("merges"):
         raise UsageError(f"The GGUF's tokenizer is of the kind {has('model')!r}; read is gpt2, byte-level BPE.")
     tokens, types = has("tokens"), has("token_type") or [1] * len(has("tokens"))
@@ -60,7 +63,10 @@ def from_gguf(metadata: Mapping[str, Any]) -> Tokenizer:
     if has("pre") not in split:
         raise UsageError(f"The GGUF's tokenizer cuts text as {has('pre')!r} does; read are {', '.join(split)}.")
     merges = [tuple(merge.split(" ", 1)) for merge in has("merges")]
-    made = package.Tokenizer(package.models.BPE(vocab={t: i for i, t in enumerate(tokens)}, merges=merges))
+    try:
+        made = package.Tokenizer(package.models.BPE(vocab={t: i for i, t in enumerate(tokens)}, merges=merges))
+    except Exception as error:  # the package raises a bare Exception
+        raise UsageError(f"The GGUF's tokenizer is damaged: {error}. Fetch the file again.") from error
     made.pre_tokenizer, made.decoder = split[has("pre")](), package.decoders.ByteLevel()
     if has("pre") == "qwen2":
         made.normalizer = package.normalizers.NFC()
@@ -89,7 +95,7 @@ def _wrapped(made: Any, ends: Iterable[int | str], template: str | None) -> Toke
     if None in stop:
         raise UsageError(f"The tokenizer has no token {[e for e in ends if made.token_to_id(str(e)) is None]}.")
     ids, bare = (made.encode("a", add_special_tokens=around).ids for around in (True, False))
-    before = next(i for i in range(len(ids)) if ids[i : i + len(bare)] == bare)
+    before = next((i for i in range(len(ids)) if ids[i : i + len(bare)] == bare), 0)
     source = made.to_str()
     made.encode_special_tokens = True  # those that are typed are text
 

@@ -9,7 +9,8 @@ import pytest
 
 from steersman import shards
 from steersman.errors import UsageError
-from steersman.theory import estimators, groups
+from steersman.theory import estimators
+from steersman.theory.alignment import groups
 
 REWARD = jnp.array([1.0, 2.0, 6.0, 0.5, 0.5, 0.5])
 

@@ -10,26 +10,26 @@ optimum is known, ``gibbs``; turned around, it makes a policy its own reward (``
 log_ratio is log pi(y) - log ref(y) of a *whole* answer, summed over its tokens, unless a function says otherwise.
 Losses are per sample ``[...]``, to be minimised.
 
-**The KL term, and where it is put.** Of samples y ~ pi, with d = log pi - log ref, three estimators (Schulman,
-"Approximating KL divergence") have the same mean, KL(pi || ref), and as a *loss* three different gradients:
+**The KL term, and where it is put.** Of samples y ~ pi, with d = log pi - log ref, there are three estimators of
+KL(pi || ref) (Schulman, "Approximating KL divergence"), and as a *loss* they have, on average, three gradients:
 
-    k1 = d           as a loss: 0 on average. A reward d that is subtracted, no gradient through it: exact
-    k2 = d^2 / 2     as a loss: exact for one choice, or where d is summed over the whole answer first
-    k3 = e^-d - 1 + d    as a loss: that of the *other* divergence, KL(ref || pi)
+    k1 = d               0. Subtracted from the reward, with no gradient through it: that of KL(pi || ref)
+    k2 = d^2 / 2         that of KL(pi || ref), where d is of the whole answer
+    k3 = e^-d - 1 + d    that of the *other* divergence, KL(ref || pi), likewise
 
-Per token, neither k2 nor k3 as a loss, nor k3 times the ratio pi / pi_old, whose gradient is k2's, is exact: a token
-also moves the divergence of the tokens after it. Over all answers of four tokens out of five, enumerated, for one pair
-of random networks, against the gradient of KL(pi || ref) (``benchmarks/kl_gradients.py``; the sizes are of this pair,
-that they are not 0 is general):
+Per token, neither k2 nor k3 as a loss is exact, nor k3 times the ratio pi / pi_old, whose gradient is that of k2: a
+token also moves the divergence of the tokens after it. Over all answers of up to four tokens out of five, enumerated,
+for one pair of random networks, against the gradient of KL(pi || ref) (``benchmarks/kl_gradients.py``; the sizes are of
+this pair, that they are not 0 is general):
 
     form                                             relative error    cosine
-    k1 in the reward, summed over the answer         {K1_SUM}
-    k1 in the reward, from each token on             {K1_TOGO}
-    k2 of the whole answer, as a loss                {K2_SUM}
-    k2 of each token, as a loss                      {K2_TOKEN}
-    k3 times the ratio, of each token                {K3_RATIO}
-    k3 of each token, as a loss                      {K3_TOKEN}
-    k1 of each token, as a loss                      {K1_TOKEN}
+    k1 in the reward, summed over the answer         8e-7                1.000
+    k1 in the reward, from each token on             8e-7                1.000
+    k2 of the whole answer, as a loss                8e-7                1.000
+    k2 of each token, as a loss                      0.66                0.797
+    k3 times the ratio, of each token                0.66                0.797
+    k3 of each token, as a loss                      0.87                0.515
+    k1 of each token, as a loss                      1.00                no gradient
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def implicit_reward(log_ratio: Array, beta: Scalar) -> jax.Array:
 
     Rafailov et al. (2023), eq. 5.
     """
-    return beta * jnp.asarray(log_ratio)
+    return jnp.asarray(log_ratio) * beta
 
 
 def dpo_loss(chosen: Array, rejected: Array, beta: Scalar, smoothing: Scalar = 0.0) -> jax.Array:
@@ -76,8 +76,8 @@ def dpo_loss(chosen: Array, rejected: Array, beta: Scalar, smoothing: Scalar = 0
     0.3133
     """
     chosen, rejected = aligned(chosen=chosen, rejected=rejected)
-    h = beta * (chosen - rejected)
-    return (1.0 - smoothing) * jax.nn.softplus(-h) + smoothing * jax.nn.softplus(h)
+    h, wrong = (chosen - rejected) * beta, jnp.asarray(smoothing, jnp.float32)
+    return (1.0 - wrong) * jax.nn.softplus(-h) + wrong * jax.nn.softplus(h)
 
 
 def ipo_loss(chosen: Array, rejected: Array, tau: Scalar) -> jax.Array:

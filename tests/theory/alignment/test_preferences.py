@@ -9,8 +9,8 @@ import pytest
 import scipy.optimize as opt
 
 from steersman.errors import UsageError
-from steersman.theory import preferences
-from steersman.theory.preferences import k1, k2, k3
+from steersman.theory.alignment import preferences
+from steersman.theory.alignment.preferences import k1, k2, k3
 
 BETA = 0.25
 REF = np.log(np.array([0.4, 0.3, 0.15, 0.1, 0.05], np.float32))

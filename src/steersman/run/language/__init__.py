@@ -1,0 +1,1 @@
+"""Language models on disk: found by name, read, written."""
