@@ -785,7 +785,9 @@ def models(result: dict[str, Any]) -> str:
         for name, key in (("all entries", "nrmse"), ("cosine", "nrmse_0"), ("sine", "nrmse_1"), ("velocity", "nrmse_2"))
     )
     said = f"With the defaults, members of 128 x 128: {defaults}, reward {number(error['nrmse_reward'])}."
-    return f"## What a model is fitted by\n\n{text}\n\n{table(header, rows)}\n\n{said}\n\n{origin(result)}"
+    return f"## What a model is fitted by\n\n{text}\n\n{table(header, rows)}\n\n{said}\n\n" + "\n\n".join(
+        origin({"provenance": result[name]}) for name in ("provenance", "error_provenance") if name in result
+    )
 
 
 def load(pattern: str) -> list[dict[str, Any]]:
