@@ -94,7 +94,7 @@ def play(made: Any) -> Callable[[Golden], dict[str, np.ndarray]] | None:
             out = dict(zip(gives, session.run(gives, feed | carry), strict=True))
             carry = {name: out[name + AFTER] for name in carry}
             for name, values in rows.items():
-                values.append(out[name])
+                values.append(np.asarray(out[name]))
         return {name: np.stack(values) for name, values in rows.items()}
 
     return run

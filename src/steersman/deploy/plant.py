@@ -43,7 +43,9 @@ class Plant:
         if isinstance(self._made, DeviceEnvs):
             self._state, obs = jax.jit(self._made.reset)(jax.random.key(seed))
             action = spaces.abstract(self.spec.action_space, (1,))
-            self._step = jax.jit(self._made.step).lower(self._state, action).compile()  # before time counts
+            self._step = jax.jit(self._made.step).lower(self._state, action).compile()
+            rest = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), action)
+            jax.block_until_ready(self._step(self._state, rest))  # the first of its kind takes long: before time counts
         else:
             obs = self._made.reset(seed)
         self._coming.append((0, Reading(self._seen(obs))))
@@ -68,6 +70,7 @@ class Plant:
         batch = jax.tree.map(lambda x: np.asarray(x)[None], inside)
         if isinstance(self._made, DeviceEnvs):
             self._state, step = self._step(self._state, batch)
+            step = jax.device_get(step)
         else:
             step = self._made.step(batch)
         self._turn += 1

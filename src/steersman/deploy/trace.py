@@ -133,6 +133,8 @@ class Translation:
             out = eqn.primitive.bind(*map(jnp.asarray, fixed), **params)  # keys and their like, which stay JAX's
             return list(out) if eqn.primitive.multiple_results else [out]
         numbers = [self.number(x) for x in inputs]
+        if name in ("div", "pow") and avals[0].dtype != np.float32:
+            name = f"{name} of whole numbers"
         if name in SAME_NAME:
             return [build.elementwise(SAME_NAME[name], numbers, *_as(avals[0]))]
         if name in RULES:

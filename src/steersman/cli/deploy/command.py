@@ -77,7 +77,7 @@ def run(arguments: list[str]) -> int:
         plant.close()
     told = {**report.summary(), "delay_turns": plant.delay, "returns": plant.returns}
     if recording is not None and chosen.record is not None:
-        told["recorded"] = len(recording.save(chosen.record))
+        told["recorded"] = len(recording.save(chosen.record)) if len(recording) else 0
     if chosen.json:
         print_json(told)
         return 0
@@ -91,5 +91,5 @@ def run(arguments: list[str]) -> int:
         mean = sum(plant.returns) / len(plant.returns)
         print(f"  {len(plant.returns)} episodes, mean return {mean:.2f}")
     if "recorded" in told:
-        print(f"  {told['recorded']:,} transitions in {chosen.record}")
+        print(f"  {told['recorded']:,} transitions in {chosen.record}" if told["recorded"] else "  nothing to record")
     return 0
