@@ -37,12 +37,11 @@ from steersman.run.loops.host_rollout import unroll_host
 from steersman.tabular.planning.dynamic_programming import evaluate
 from steersman.tabular.problems.builders import from_text
 from steersman.tabular.problems.classics import dyna_maze, gridworld_5x5, russell_norvig
-from steersman.types import Agent, Rollout
-from steersman.unroll import Acting, begin, random_policy, unroll
+from steersman.types import HostEnvs, Rollout
+from steersman.unroll import Acting, random_policy, unroll
 from steersman.vector import vectorize
 
 SEEDS = 3
-NOBODY = Agent(lambda *_: None, lambda num: (), lambda *_: None, lambda *_: None)
 ROOMS = """
 #############
 #S    #     #
@@ -63,11 +62,18 @@ ROOMS = """
 def played(env: Any, copies: int, steps: int, seed: int) -> Rollout:
     """Random play in a compiled environment, [steps, copies]."""
     made, key = vectorize(env, copies), jax.random.key(seed)
-    return jax.jit(lambda: unroll(random_policy(env.spec), made, begin(NOBODY, made, key), key, steps)[1])()
+
+    def play() -> Rollout:
+        acting = Acting(*made.reset(key), jnp.ones((copies,), bool), ())
+        return unroll(random_policy(env.spec), made, acting, jax.random.fold_in(key, 1), steps)[1]
+
+    return jax.jit(play)()
 
 
 def played_on_host(name: str, copies: int, steps: int, seed: int) -> tuple[Any, Rollout]:
-    made, policy = envs.make(name, copies), random_policy(envs.make(name, 1).spec)
+    made = envs.make(name, copies)
+    assert isinstance(made, HostEnvs)
+    policy = random_policy(made.spec)
     try:
         acting = Acting((), made.reset(seed), np.ones(copies, bool), ())
         play = unroll_host(lambda state, *seen: policy(*seen), made, steps)
@@ -89,11 +95,10 @@ def of_inverse() -> dict[str, Any]:
     found = {}
     for name, (spec, rollout) in cases.items():
         model = inverse(InverseConfig(), spec)
-        data = of_rollout(rollout)
         fit = jax.jit(
-            lambda key, model=model, data=data, rollout=rollout: model.fit(model.init(key, rollout), data, key)
+            lambda rollout, key, model=model: model.fit(model.init(key, rollout), of_rollout(rollout), key)[1]
         )
-        found[name] = [float(fit(jax.random.key(seed))[1]["inverse/r2"]) for seed in range(SEEDS)]
+        found[name] = [float(fit(rollout, jax.random.key(seed))["inverse/r2"]) for seed in range(SEEDS)]
         print(name, found[name], flush=True)
     return found
 
@@ -113,13 +118,13 @@ def of_distance() -> dict[str, Any]:
         asked = np.isfinite(exact[s, g]) & ~mdp.terminal[s] & seen[s] & seen[g]
 
         @jax.jit
-        def all_pairs(key, model=model, data=data, rollout=rollout, s=s, g=g):
-            M, metrics = model.fit(model.init(key, rollout), data, key)
+        def all_pairs(rollout, key, model=model, s=s, g=g):
+            M, metrics = model.fit(model.init(key, rollout), of_rollout(rollout), key)
             return jax.vmap(lambda s, g: model.steps(M, s, g))(s, g), metrics
 
         rows = []
         for seed in range(SEEDS):
-            d, metrics = all_pairs(jax.random.key(seed))
+            d, metrics = all_pairs(rollout, jax.random.key(seed))
             d, true = np.asarray(d)[asked], exact[s, g][asked]
             error = float(np.abs(d - true).mean())
             rows.append({"spearman": spearman(d, true), "error": error, "excess": float(metrics["distance/excess"])})
@@ -133,7 +138,7 @@ def of_planner() -> dict[str, Any]:
     rollout = played(env, 200, 100, 0)
     model = distance(DistanceConfig(longest=50), env.spec, reached=reached)
     key = jax.random.key(0)
-    M, _ = jax.jit(lambda key: model.fit(model.init(key, rollout), of_rollout(rollout), key))(key)
+    M, _ = jax.jit(model.fit)(model.init(key, rollout), of_rollout(rollout), key)
     values = {"none": None, "distance": lambda obs: -model.steps(M, obs, obs["desired_goal"])}
     found: dict[str, Any] = {}
     for horizon in (5, 10):
@@ -170,11 +175,11 @@ def of_future() -> dict[str, Any]:
             model = future(replace(FutureConfig(), gamma=mdp.gamma, target=target), mdp.spec)
 
             @jax.jit
-            def table(key, model=model, rollout=rollout, mdp=mdp):
+            def table(rollout, key, model=model, mdp=mdp):
                 M, _ = model.fit(model.init(key, rollout), of_rollout(rollout), key)
                 return jax.vmap(lambda s: model.quantiles(M, s))(jnp.arange(mdp.num_states, dtype=jnp.int32))
 
-            theta = np.asarray(table(jax.random.key(0)))
+            theta = np.asarray(table(rollout, jax.random.key(0)))
             low, high = theta[:, 1], theta[:, -2]
             share = 0.5 * ((paid[:, None] < theta[at]) + (paid[:, None] <= theta[at]))[whole].mean(0)
             tau = (2 * np.arange(len(share)) + 1) / (2 * len(share))

@@ -111,11 +111,11 @@ def distance(config: DistanceConfig, spec: EnvSpec, *, reached: Reached) -> Dist
     >>> model = distance(DistanceConfig(), dyna_maze().spec, reached=lambda state, goal: state == goal)
     """
     space, what = spec.observation_space, "A model of distance"
-    has_goals = isinstance(space, spaces.Dict) and {ACHIEVED, DESIRED} <= space.spaces.keys()
-    seen = lambda obs: {name: x for name, x in obs.items() if name != DESIRED} if has_goals else obs
-    achieved = lambda obs: obs[ACHIEVED] if has_goals else obs
-    flat_state, size = temporal.vectors(spaces.Dict(seen(space.spaces)) if has_goals else space, what)
-    flat_goal, goal_size = temporal.vectors(space[ACHIEVED] if has_goals else space, what)
+    parts = space.spaces if isinstance(space, spaces.Dict) and {ACHIEVED, DESIRED} <= space.spaces.keys() else None
+    seen = lambda obs: obs if parts is None else {name: x for name, x in obs.items() if name != DESIRED}
+    achieved = lambda obs: obs if parts is None else obs[ACHIEVED]
+    flat_state, size = temporal.vectors(space if parts is None else spaces.Dict(seen(parts)), what)
+    flat_goal, goal_size = temporal.vectors(space if parts is None else parts[ACHIEVED], what)
 
     def init(key: Key, first_rollout: Rollout) -> DistanceState:
         network = DistanceNetwork(size, goal_size, config, key=key)

@@ -114,7 +114,7 @@ def imagined(model: Model, state: PyTree, start: PyTree, action: PyTree, key: Ke
     )
 
 
-def one_step(model: Model, state: PyTree, rows: Rollout, key: Key) -> tuple[jax.Array, jax.Array, jax.Array]:
+def one_step(model: Model, state: PyTree, rows: Rollout, key: Key) -> tuple[Array, Array, Array]:
     """-> (means [E, N, D + 1], standard deviations, the logits of termination [E, N])"""
 
     def one(member: PyTree, obs: PyTree, action: PyTree, key: Key):
@@ -163,7 +163,7 @@ def quality(
     drawn = np.asarray(roll(state, found.start, found.action, roll_key))
     valid = np.asarray(data.valid)
     rows = jax.tree.map(lambda x: x[valid], rows)
-    came = np.append(flat(rows.next_obs, 1), rows.reward[:, None], axis=1)
+    came = np.append(flat(rows.next_obs, 1), np.asarray(rows.reward)[:, None], axis=1)
     unit = came.std(0)
     unit = np.where(unit > 1e-6, unit, 1.0)
     rms = lambda path: np.sqrt(np.square((path - found.came[..., :-1]) / unit[:-1]).mean(-1))  # [S, H]
@@ -183,7 +183,7 @@ def quality(
         error=rms(drawn.mean((0, 1))[..., :-1]),
         persistence=rms(np.broadcast_to(found.first[:, None, :-1], found.came[..., :-1].shape)),
         linear=rms(linear_rollouts(rows, space, found)),
-        one_step=OneStep(mean, std, (0.5 + 0.5 * np.tanh(0.5 * logit)).mean(0), came, rows.terminated),
+        one_step=OneStep(mean, std, (0.5 + 0.5 * np.tanh(0.5 * logit)).mean(0), came, np.asarray(rows.terminated)),
         pit=rates,
         coverage=np.stack([(np.abs(2 * rates - 1) <= q).mean(0) for q in NOMINAL]),
         disagreement=over(spread),

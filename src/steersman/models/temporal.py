@@ -22,7 +22,7 @@ from steersman.nets.encoders import Encoder
 from steersman.nets.layers.mlp import ACTIVATIONS
 from steersman.spaces import abstract
 from steersman.theory import trees
-from steersman.types import Key, PyTree
+from steersman.types import Array, Key, PyTree
 
 Loss = Callable[[PyTree, PyTree, Key], jax.Array]  # (parameters, their slow copy, key) -> a scalar
 Draw = Callable[[Key], jax.Array]  # -> int32 [n], rows
@@ -74,9 +74,9 @@ def descended(config: TemporalConfig, loss: Loss, params: PyTree, key: Key) -> t
     return params, losses[-max(config.updates // 10, 1) :].mean()
 
 
-def drawer(mask: jax.Array, size: int) -> Draw:
+def drawer(mask: Array, size: int) -> Draw:
     """key -> int32 [size]: rows where the mask [N] is true, with replacement."""
-    count = jnp.cumsum(mask, dtype=jnp.int32)
+    count = jnp.cumsum(jnp.asarray(mask), dtype=jnp.int32)
 
     def draw(key: Key) -> jax.Array:
         nth = jax.random.randint(key, (size,), 0, jnp.maximum(count[-1], 1), jnp.int32)
