@@ -17,7 +17,7 @@ from steersman.run.loops.data_loop import data_loop
 from steersman.run.loops.devices import check_memory
 from steersman.run.loops.loop import Loop
 from steersman.run.parts.setup import Setup, seeds_of
-from steersman.run.settings import RunConfig
+from steersman.run.settings import RunConfig, values_of
 from steersman.types import Agent, Algorithm, EnvSpec, Rollout
 
 
@@ -75,4 +75,11 @@ def first_rollout(run: RunConfig, config: Any, spec: EnvSpec, data: Dataset | No
             f"replay_capacity = {config.replay_capacity:,} does not hold the {len(data):,} transitions of "
             f"{run.from_data} and the ends of their episodes. Set it to {data.room:,} or more."
         )
-    return data.rollout(run.num_envs)
+    rollout, length = data.rollout(run.num_envs), config.unroll_length
+    memory, steps = values_of(config).get("memory", "none"), len(rollout.reward)
+    if memory != "none" and steps < length:
+        raise UsageError(
+            f"memory = {memory!r} learns from whole unrolls, of unroll_length = {length} steps; {run.from_data} has "
+            f"{steps} for each of num_envs = {run.num_envs}. Lower num_envs or unroll_length."
+        )
+    return rollout
