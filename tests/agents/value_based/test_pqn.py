@@ -158,9 +158,9 @@ def test_exploration_follows_its_schedule():
     np.testing.assert_allclose([e for e, _ in seen], [1.0, 0.8, 0.6, 0.4, 0.2, 0.2], atol=1e-6)
     np.testing.assert_allclose([r for _, r in seen], 1e-2 * (1 - np.arange(6) / 8), atol=1e-8)
     many, first = np.broadcast_to(obs[0, :1], (4000, 3)), np.ones(4000, bool)
-    action, _, _ = agent.act(state, (), many, first, jax.random.key(1), explore=True)
-    greedy = int(agent.act(state, (), many[:1], first[:1], jax.random.key(1), explore=False)[0][0])
-    assert np.mean(np.asarray(action) == greedy) == pytest.approx(1 - 0.2 + 0.2 / 3, abs=0.03)
+    act = jax.jit(lambda key: [agent.act(state, (), many, first, key, explore=e)[0] for e in (True, False)])
+    action, greedy = act(jax.random.key(1))
+    assert np.mean(np.asarray(action) == greedy[0]) == pytest.approx(1 - 0.2 + 0.2 / 3, abs=0.03)
 
 
 @pytest.mark.parametrize(
@@ -174,13 +174,19 @@ def test_exploration_follows_its_schedule():
     ids=str,
 )
 def test_serves_every_observation(observation):
+    """By shapes: nothing is computed."""
     spec = spec_of(observation)
     config = PQNConfig(unroll_length=8, num_epochs=1, num_minibatches=2, hidden_sizes=(8,), normalize_observations=True)
     agent = pqn(config, spec)
     rollout = zero_rollout(spec)
-    state = jax.jit(agent.init)(jax.random.key(0), rollout)
-    state, metrics = jax.jit(agent.update)(state, rollout, jax.random.key(2))
-    assert np.isfinite(metrics["loss"])
+
+    def learn(key):
+        state = agent.init(key, rollout)
+        return state, agent.update(state, rollout, key)
+
+    before, (after, metrics) = jax.eval_shape(learn, jax.random.key(0))
+    assert before == after
+    assert metrics["loss"].shape == ()
 
 
 def test_never_takes_an_illegal_action_and_never_bootstraps_from_one():
