@@ -70,6 +70,28 @@ def test_sequences_are_what_was_seen(first, unrolls, prioritized):
     np.testing.assert_array_equal(drawn.index == NOWHERE, step + S > newest)
 
 
+def test_stacks_of_frames_are_put_together_again():
+    """Each frame is held once; a stack holds none of another episode's."""
+
+    def stacked(start, length):
+        t = np.arange(start, start + length)
+        stack = lambda t: np.stack([np.maximum(t - back, opens) for back in (2, 1, 0)], -1)[:, None, None, None]
+        opens, environment = t - t % 5, 100 * np.arange(B)[:, None, None, None]
+        seen, after = (np.broadcast_to(stack(x) + environment, (length, B, 2, 2, 3)) for x in (t, t + 1))
+        return rows(start, length)._replace(obs=seen.astype(np.uint8), next_obs=after.astype(np.uint8))
+
+    buffer = buffer_of(capacity=32 * B, frame_stack=3)
+    memory = buffer.init(stacked(0, 9))
+    for start in (9, 13, 17):
+        memory = buffer.add(memory, stacked(start, P))
+    assert memory.stream.frames.frame.shape[1:] == (B, 2, 2)
+    drawn = jax.tree.map(np.asarray, buffer.sample(memory, jax.random.key(0)))
+    batch, every = drawn.batch, stacked(0, 21)
+    at = np.minimum(batch.obs[0, :, 0, 0, -1] % 100 + np.arange(S)[:, None], 20), batch.obs[:, :, 0, 0, -1] // 100
+    np.testing.assert_array_equal(batch.obs, every.obs[at])
+    np.testing.assert_array_equal(batch.next_obs, every.next_obs[at])
+
+
 def test_without_the_stored_carry_memory_begins_anew():
     buffer = buffer_of(stored_carry=False)
     memory, _ = filled(buffer, 4, 4)

@@ -2,6 +2,7 @@
 
 import re
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -42,27 +43,28 @@ def spec(observation=BOX, action=None):
 
 
 NETWORKS = [
-    ActorCritic(spec(), hidden_sizes=(8,), key=jax.random.key(0)),
-    ActorCritic(spec(), hidden_sizes=(8, 8), share_trunk=True, activation="relu", key=jax.random.key(0)),
-    ActorCritic(spec(action=spaces.Box(-1, 1, (2,))), hidden_sizes=(), key=jax.random.key(0)),
-    ActorCritic(spec(spaces.Box(0, 255, (36, 36, 1), np.uint8)), hidden_sizes=(), key=jax.random.key(0)),
-    ActionValue(Critic(spec(action=spaces.MultiDiscrete([2, 3])), hidden_sizes=(8,), key=jax.random.key(0))),
-    Table.zeros(jax.random.key(0), spec(spaces.Discrete(3))),
-    ActorCritic(spec(), hidden_sizes=(8,), layer_norm=True, key=jax.random.key(0)),
-    QNetwork(spec(spaces.Box(0, 1, (10, 10, 4))), hidden_sizes=(), key=jax.random.key(0)),
-    QNetwork(spec(spaces.Box(0, 255, (16, 16, 3), np.uint8)), encoder="impala", key=jax.random.key(0)),
-    Actor(spec(action=spaces.Box(-1, 1, (2,))), hidden_sizes=(8,), key=jax.random.key(0)),
-    ensemble(
-        lambda key: Critic(spec(action=spaces.Box(-1, 1, (2,))), hidden_sizes=(8,), key=key), jax.random.key(0), 2
-    ),
-    NormedMLP(3, (8,), 1, key=jax.random.key(0)),
+    lambda key: ActorCritic(spec(), hidden_sizes=(8,), key=key),
+    lambda key: ActorCritic(spec(), hidden_sizes=(8, 8), share_trunk=True, activation="relu", key=key),
+    lambda key: ActorCritic(spec(action=spaces.Box(-1, 1, (2,))), hidden_sizes=(), key=key),
+    lambda key: ActorCritic(spec(spaces.Box(0, 255, (36, 36, 1), np.uint8)), hidden_sizes=(), key=key),
+    lambda key: ActionValue(Critic(spec(action=spaces.MultiDiscrete([2, 3])), hidden_sizes=(8,), key=key)),
+    lambda key: Table.zeros(key, spec(spaces.Discrete(3))),
+    lambda key: ActorCritic(spec(), hidden_sizes=(8,), layer_norm=True, key=key),
+    lambda key: QNetwork(spec(spaces.Box(0, 1, (10, 10, 4))), hidden_sizes=(), key=key),
+    lambda key: QNetwork(spec(spaces.Box(0, 255, (16, 16, 3), np.uint8)), encoder="impala", key=key),
+    lambda key: Actor(spec(action=spaces.Box(-1, 1, (2,))), hidden_sizes=(8,), key=key),
+    lambda key: ensemble(lambda key: Critic(spec(action=spaces.Box(-1, 1, (2,))), hidden_sizes=(8,), key=key), key, 2),
+    lambda key: NormedMLP(3, (8,), 1, key=key),
 ]
 
 
-@pytest.mark.parametrize("network", NETWORKS, ids=range(len(NETWORKS)))
-def test_every_leaf_is_an_inexact_array(network):
+@pytest.mark.parametrize("make", NETWORKS, ids=range(len(NETWORKS)))
+def test_every_leaf_is_an_inexact_array(make):
     """The rule that makes plain jit, vmap, grad and optax enough."""
-    assert all(isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jnp.inexact) for x in jax.tree.leaves(network))
+    network = eqx.filter_eval_shape(make, jax.random.key(0))  # what is no array stays what it is
+    arrays = [isinstance(x, jax.ShapeDtypeStruct) for x in jax.tree.leaves(network)]
+    assert all(arrays)
+    assert all(jnp.issubdtype(x.dtype, jnp.inexact) for x in jax.tree.leaves(network))
     assert hash(jax.tree.structure(network)) is not None  # static parts can be a jit cache's key
 
 
@@ -99,13 +101,17 @@ def test_mlp_by_hand():
 
 
 def test_the_first_policy_is_near_uniform_and_the_first_mean_near_zero():
-    key = jax.random.key(0)
-    obs = jax.random.normal(key, (64, 3))
-    policy, value = jax.vmap(ActorCritic(spec(), key=key))(obs)
-    assert float(policy.entropy().min()) > 0.69
-    assert float(jnp.abs(value).max()) > 0.1
-    policy, _ = jax.vmap(ActorCritic(spec(action=spaces.Box(-1, 1, (2,))), log_std_init=-1.0, key=key))(obs)
-    assert float(jnp.abs(policy.loc).max()) < 0.1
+    @jax.jit
+    def seen(key):
+        obs = jax.random.normal(key, (64, 3))
+        choice, value = jax.vmap(ActorCritic(spec(), key=key))(obs)
+        network = ActorCritic(spec(action=spaces.Box(-1, 1, (2,))), log_std_init=-1.0, key=key)
+        return choice.entropy(), value, jax.vmap(network)(obs)[0]
+
+    entropy, value, policy = seen(jax.random.key(0))
+    assert entropy.min() > 0.69
+    assert np.abs(value).max() > 0.1
+    assert np.abs(policy.loc).max() < 0.1
     np.testing.assert_allclose(policy.log_std, -1.0)
 
 
@@ -119,9 +125,12 @@ def test_the_first_policy_is_near_uniform_and_the_first_mean_near_zero():
     ],
 )
 def test_policy_head_gives_the_right_distribution(action, kind):
-    policy = PolicyHead(5, action, key=jax.random.key(0))(jnp.ones(5))
-    assert isinstance(policy, kind)
-    assert np.asarray(policy.sample(jax.random.key(1))).shape == action.shape
+    def drawn(key):
+        policy = PolicyHead(5, action, key=key)(jnp.ones(5))
+        assert isinstance(policy, kind)
+        return policy.sample(key)
+
+    assert jax.eval_shape(drawn, jax.random.key(0)).shape == action.shape
 
 
 def test_state_dependent_std_starts_where_asked_and_stays_in_range():
@@ -202,10 +211,16 @@ def test_the_setting_reaches_every_network(key):
 
 
 def test_channels_last_equals_channels_first():
-    image = jax.random.randint(jax.random.key(0), (36, 40, 3), 0, 256).astype(jnp.uint8)
-    last, first = (conv.nature(s, key=jax.random.key(1)) for s in ((36, 40, 3), (3, 36, 40)))
-    np.testing.assert_allclose(last(image), first(jnp.moveaxis(image, -1, 0)), rtol=1e-5, atol=1e-6)
-    assert last(image).shape == (512,)
+    image = np.random.default_rng(0).integers(0, 256, (36, 40, 3), np.uint8)
+
+    @jax.jit
+    def seen(key, image):
+        last, first = (conv.nature(s, key=key) for s in ((36, 40, 3), (3, 36, 40)))
+        return last(image), first(jnp.moveaxis(image, -1, 0))
+
+    last, first = seen(jax.random.key(1), image)
+    np.testing.assert_allclose(last, first, rtol=1e-5, atol=1e-6)
+    assert last.shape == (512,)
 
 
 @pytest.mark.parametrize(
@@ -222,14 +237,11 @@ def test_channels_last_equals_channels_first():
 )
 def test_a_convolution_by_products_is_xlas(shape, size, stride, same):
     """Value and both gradients; the form used on CPU against the one used elsewhere."""
-    x = jax.random.normal(jax.random.key(0), shape)
-    weight = jax.random.normal(jax.random.key(1), (size, size, shape[-1], 5)) / size
-    ours, theirs = (
-        jax.value_and_grad(lambda x, w, form=form: jnp.sin(form(x, w, stride=stride, same=same)).sum(), (0, 1))(
-            x, weight
-        )
-        for form in (conv._by_products, conv._by_xla)
-    )
+    rng = np.random.default_rng(0)
+    x, weight = (rng.normal(size=s).astype(np.float32) for s in (shape, (size, size, shape[-1], 5)))
+    summed = lambda form: lambda x, w: jnp.sin(form(x, w, stride=stride, same=same)).sum()
+    both = [jax.value_and_grad(summed(form), (0, 1)) for form in (conv._by_products, conv._by_xla)]
+    ours, theirs = jax.jit(lambda *given: [one(*given) for one in both])(x, weight / np.float32(size))
     for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
 
@@ -250,12 +262,12 @@ def test_layer_norm_by_hand():
 
 
 def test_impala_is_fifteen_convolutions_and_a_dense_layer():
-    network = conv.ImpalaCNN((84, 84, 4), key=jax.random.key(0))
+    network = jax.eval_shape(lambda key: conv.ImpalaCNN((84, 84, 4), key=key), jax.random.key(0))
     weights = [x for x in jax.tree.leaves(network) if x.ndim == 4]
     assert len(weights) == 15
     assert network.dense.linear.weight.shape == (256, 11 * 11 * 32)
-    small = conv.ImpalaCNN((16, 16, 3), layer_norm=True, key=jax.random.key(0))
-    assert small(jnp.ones((16, 16, 3), jnp.uint8)).shape == (256,)
+    small = lambda key: conv.ImpalaCNN((16, 16, 3), layer_norm=True, key=key)(jnp.ones((16, 16, 3), jnp.uint8))
+    assert jax.eval_shape(small, jax.random.key(0)).shape == (256,)
 
 
 def test_which_encoder_reads_what():
@@ -263,9 +275,9 @@ def test_which_encoder_reads_what():
     assert [encoder_for(s) for s in (image, grid, BOX)] == ["nature", "minatar", "flatten"]
     assert encoder_for(spaces.Box(0, 255, (210, 160, 3), np.uint8)) == "nature"
     for kind, size in (("nature", 512), ("impala", 256), ("flatten", 4 * 84 * 84)):
-        assert Encoder(image, kind, key=jax.random.key(0)).out_size == size
-    mixed = Encoder(spaces.Dict(a=image, b=BOX, c=spaces.Discrete(2)), "impala", key=jax.random.key(0))
-    assert mixed.out_size == 256 + 3 + 2
+        assert jax.eval_shape(lambda key, kind=kind: Encoder(image, kind, key=key), jax.random.key(0)).out_size == size
+    mixed = spaces.Dict(a=image, b=BOX, c=spaces.Discrete(2))
+    assert jax.eval_shape(lambda key: Encoder(mixed, "impala", key=key), jax.random.key(0)).out_size == 256 + 3 + 2
     with pytest.raises(UsageError, match="reads images"):
         Encoder(BOX, "nature", key=jax.random.key(0))
     with pytest.raises(UsageError, match="too small"):
@@ -275,8 +287,8 @@ def test_which_encoder_reads_what():
 
 
 def test_shared_trunk_shares():
-    shared = ActorCritic(spec(), share_trunk=True, key=jax.random.key(0))
-    apart = ActorCritic(spec(), key=jax.random.key(0))
+    shared = jax.eval_shape(lambda key: ActorCritic(spec(), share_trunk=True, key=key), jax.random.key(0))
+    apart = jax.eval_shape(lambda key: ActorCritic(spec(), key=key), jax.random.key(0))
     count = lambda m: sum(x.size for x in jax.tree.leaves(m))
     assert count(apart) - count(shared) == (3 * 64 + 64) + (64 * 64 + 64)
 
@@ -292,9 +304,13 @@ def test_action_value_depends_on_observation_and_action():
         (spaces.MultiDiscrete([2, 2]), [[0, 1], [1, 0]]),
     )
     for action, some in actions:
-        q = ActionValue(Critic(spec(action=action), hidden_sizes=(8,), key=jax.random.key(0)))
-        found = [float(q(o, jnp.asarray(a))) for o in (-jnp.ones(3), jnp.ones(3)) for a in some]
-        assert len(set(found)) == 4
+        some = jnp.asarray(some)
+
+        def values(key, action=action, some=some):
+            q = ActionValue(Critic(spec(action=action), hidden_sizes=(8,), key=key))
+            return jnp.stack([q(o, a) for o in (-jnp.ones(3), jnp.ones(3)) for a in some])
+
+        assert len(set(jax.jit(values)(jax.random.key(0)).tolist())) == 4
 
 
 def test_table_by_hand():

@@ -60,18 +60,19 @@ def spec(action):
 
 
 def test_streams_of_the_librarys_networks():
-    obs = jax.random.randint(jax.random.key(0), (12, 12, 3), 0, 256).astype(jnp.uint8)
-    q = QNetwork(spec(spaces.Discrete(4)), key=jax.random.key(1))
-    value, advantage = q.streams(obs)
-    np.testing.assert_allclose(value + advantage, q(obs), rtol=1e-5)
-    np.testing.assert_allclose(advantage.sum(), 0, atol=1e-5)
-    critic = ActorCritic(spec(spaces.Discrete(4)), key=jax.random.key(1))
-    value, advantage = critic.streams(obs)
-    np.testing.assert_allclose(value, critic(obs)[1])
-    np.testing.assert_allclose(jax.nn.softmax(advantage), critic(obs)[0].probabilities(), rtol=1e-5)
-    for network in (q, critic):
-        assert isinstance(network, HasStreams)
-        maps = saliency(network.streams, obs)
-        assert all(np.isfinite(m).all() and float(m.max()) > 0 for m in maps)
+    obs = np.random.default_rng(0).integers(0, 256, (12, 12, 3), np.uint8)
+
+    @jax.jit
+    def seen(key, obs):
+        networks = [kind(spec(spaces.Discrete(4)), key=key) for kind in (QNetwork, ActorCritic)]
+        assert all(isinstance(network, HasStreams) for network in networks)
+        return [(network.streams(obs), network(obs), saliency(network.streams, obs)) for network in networks]
+
+    (streams, q, of_q), ((value, advantage), (policy, v), of_critic) = seen(jax.random.key(1), obs)
+    np.testing.assert_allclose(streams[0] + streams[1], q, rtol=1e-5)
+    np.testing.assert_allclose(streams[1].sum(), 0, atol=1e-5)
+    np.testing.assert_allclose(value, v, rtol=1e-6)
+    np.testing.assert_allclose(jax.nn.softmax(advantage), policy.probabilities(), rtol=1e-5)
+    assert all(np.isfinite(m).all() and float(m.max()) > 0 for m in (*of_q, *of_critic))
     with pytest.raises(UsageError, match="Streams are of actions one can count"):
-        ActorCritic(spec(spaces.Box(-1, 1, (2,))), key=jax.random.key(1)).streams(obs)
+        jax.eval_shape(lambda key: ActorCritic(spec(spaces.Box(-1, 1, (2,))), key=key).streams(obs), jax.random.key(1))

@@ -18,9 +18,20 @@ from steersman.run.events import Compiling, Done, Saved, Stop, Trained
 STEPS = 640
 
 
-@pytest.fixture(params=["CartPole-v1", "gymnasium/CartPole-v1"])
+PLACES = ["CartPole-v1", "gymnasium/CartPole-v1"]
+
+
+@pytest.fixture(scope="module", params=PLACES)
 def place(request):
     return request.param
+
+
+@pytest.fixture(scope="module")
+def plain(place, small, tmp_path_factory):
+    """The folder of a run without callbacks."""
+    out = tmp_path_factory.mktemp("plain") / "run"
+    steersman.train("ppo", place, out=out, steps=STEPS, checkpoint_every=320, **small)
+    return out
 
 
 def final(run):
@@ -31,7 +42,7 @@ def rows_of(run):
     return logs.read_metrics(run / "metrics.jsonl")
 
 
-def test_looking_and_logging_changes_nothing(small, place, tmp_path):
+def test_looking_and_logging_changes_nothing(small, place, plain, tmp_path):
     seen = []
 
     def look(event):
@@ -43,11 +54,10 @@ def test_looking_and_logging_changes_nothing(small, place, tmp_path):
             seen.append(event)
 
     settings = {**small, "steps": STEPS, "checkpoint_every": 320}
-    steersman.train("ppo", place, out=tmp_path / "plain", **settings)
     result = steersman.train("ppo", place, out=tmp_path / "seen", callbacks=[look], **settings)
-    assert final(tmp_path / "seen") == final(tmp_path / "plain")
+    assert final(tmp_path / "seen") == final(plain)
     rows = rows_of(tmp_path / "seen")
-    assert [row["steps"] for row in rows] == [row["steps"] for row in rows_of(tmp_path / "plain")]
+    assert [row["steps"] for row in rows] == [row["steps"] for row in rows_of(plain)]
     assert [row.get("action") for row in rows] == [None] + [7.0] * (len(rows) - 1)  # in the row after
     assert [event.row["steps"] for event in seen if event.row is not None] == [row["steps"] for row in rows]
     np.testing.assert_equal(rows, result.history)
@@ -111,7 +121,7 @@ def test_saving_needs_a_folder(small):
         )
 
 
-@pytest.mark.parametrize("how", ["returned", "called"])
+@pytest.mark.parametrize(("place", "how"), list(zip(PLACES, ["returned", "called"], strict=True)), indirect=["place"])
 def test_stopped_early_is_done_and_can_be_trained_for_longer(small, place, tmp_path, how):
     out, seen = tmp_path / "run", []
 
@@ -145,7 +155,7 @@ def test_stopped_early_is_done_and_can_be_trained_for_longer(small, place, tmp_p
     assert "stopped" not in longer.summary
 
 
-def test_a_callback_that_raises_is_named_and_the_run_is_saved(small, place, tmp_path):
+def test_a_callback_that_raises_is_named_and_the_run_is_saved(small, place, plain, tmp_path):
     class Clumsy:
         def __call__(self, event):
             if isinstance(event, Trained) and event.steps >= 400:
@@ -162,9 +172,8 @@ def test_a_callback_that_raises_is_named_and_the_run_is_saved(small, place, tmp_
     assert at >= 400 if place == "CartPole-v1" else at == 324
     assert f"saved at {at:,} steps" in str(e.value)
     steersman.resume(out)
-    steersman.train("ppo", place, out=tmp_path / "whole", **settings)
-    assert final(out) == final(tmp_path / "whole")
-    assert [row["steps"] for row in rows_of(out)] == [row["steps"] for row in rows_of(tmp_path / "whole")]
+    assert final(out) == final(plain)
+    assert [row["steps"] for row in rows_of(out)] == [row["steps"] for row in rows_of(plain)]
 
 
 # Ready ones

@@ -14,6 +14,7 @@ from steersman.agents.policy_gradient.a2c import A2CConfig, a2c
 from steersman.errors import UsageError
 from steersman.nets.actor_critic import ActorCritic
 from steersman.run import plugins
+from steersman.run.compare.entries import read_entries
 from steersman.run.disk.run_folder import open_run
 from steersman.run.settings import preset_for, presets, split
 from steersman.types import Algorithm
@@ -84,18 +85,22 @@ def test_a_name_is_imported_from_the_working_directory(own, tmp_path):
 
 
 def test_a_comparison_takes_it(own, tmp_path):
-    entries = [f"{own}:ALGORITHM", f"small={own}:ALGORITHM:gamma=0.9", f"ppo:network={own}:network,num_minibatches=1"]
+    entries = [f"{own}:ALGORITHM", f"ppo:network={own}:network,num_minibatches=1"]
     asked = {"seeds": 1, "preset": False, "out": tmp_path / "compared", **SMALL}
     result = steersman.compare(entries, "CartPole-v1", **asked)
-    assert list(result.outcomes) == ["mine", "small", "ppo num_minibatches=1"]
-    assert result.outcomes["small"].algorithm == "mine"
-    assert result.outcomes["small"].settings["gamma"] == 0.9
+    assert list(result.outcomes) == ["mine", "ppo num_minibatches=1"]
+    assert result.outcomes["mine"].algorithm == "mine"
     with pytest.raises(UsageError, match=f"of your own.*give the entry again, mine={own}:ALGORITHM"):
         steersman.compare(out=tmp_path / "compared")
     again = steersman.compare(entries, "CartPole-v1", **asked)
     assert again.summary() == result.summary()
-    one = steersman.compare({"x": MINE, "y": {"algorithm": MINE, "gamma": 0.9}}, "CartPole-v1", seeds=1, **SMALL)
-    assert list(one.outcomes) == ["x", "y"]
+
+
+def test_an_entry_with_settings(own):
+    entries = read_entries([f"small={own}:ALGORITHM:gamma=0.9"])
+    entries += read_entries({"x": MINE, "y": {"algorithm": MINE, "gamma": 0.9}})
+    given = [(entry.label, entry.algorithm.name, entry.given) for entry in entries]
+    assert given == [("small", "mine", {"gamma": 0.9}), ("x", "mine", {}), ("y", "mine", {"gamma": 0.9})]
 
 
 def test_an_installed_one_is_found_by_its_name(own, monkeypatch):

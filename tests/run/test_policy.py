@@ -28,7 +28,7 @@ def policy_for(observation, action, **settings):
     spec = EnvSpec("Place", inside, canonical, action, native_observation_space=observation)
     agent = entry.factory(entry.config(hidden_sizes=(8,), **settings), spec)
     rollout = jax.tree.map(lambda s: np.zeros(s.shape, s.dtype), transitions_like(spec, (2, 1)))
-    return Policy(agent, agent.init(jax.random.key(0), rollout), spec)
+    return Policy(agent, jax.jit(agent.init)(jax.random.key(0), rollout), spec)
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -33,7 +34,7 @@ def settings(small):
 def rows_of_two_updates():
     """Rows that do not end where checkpoints are: a row in progress has to survive."""
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("steersman.run.prepare.Setup.log_updates", 2)
+        patched.setattr("steersman.run.parts.setup.Setup.log_updates", 2)
         yield
 
 
@@ -124,7 +125,7 @@ def test_killed_and_resumed(whole, tmp_path, settings):
     code = f"""
 import os, signal, steersman
 from steersman.run.events import Trained
-from steersman.run.prepare import Setup
+from steersman.run.parts.setup import Setup
 Setup.log_updates = 2
 def kill(event):
     if isinstance(event, Trained) and event.steps >= 700:
@@ -134,6 +135,27 @@ steersman.train("ppo", {place!r}, out={str(out)!r}, callbacks=[kill], **{setting
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert not (out / "summary.json").exists()
+    steersman.resume(out)
+    assert_same_run(out, reference.run)
+
+
+REPLAY = {"unroll_length": 8, "update_ratio": 0.125, "batch_size": 8, "replay_capacity": 1000, "learning_starts": 64}
+NOT_SACS = ("num_minibatches", "num_epochs", "unroll_length")
+
+
+@pytest.mark.exact
+@pytest.mark.parametrize("algorithm", ["ppo", "sac"])
+def test_under_a_limit(algorithm, tmp_path, settings):
+    """Multipliers, what moves them and episodes in progress go on too."""
+    settings = {**settings, "steps": 640, "cost_limit": 1.0}
+    if algorithm == "sac":
+        settings = {k: v for k, v in settings.items() if k not in NOT_SACS} | REPLAY
+    place, out = "safe/cartpole,limit=0.02", tmp_path / "run"
+    reference = steersman.train(algorithm, place, out=tmp_path / "whole", **settings)
+    stop = Stopping(signal.SIGINT, 320)
+    stopped = steersman.train(algorithm, place, out=out, callbacks=[stop], **settings)
+    assert stopped.interrupted
+    assert stopped.history[-1]["multiplier"] > 0
     steersman.resume(out)
     assert_same_run(out, reference.run)
 
@@ -196,6 +218,11 @@ def test_stopped_before_the_first_checkpoint(whole, tmp_path, settings):
     assert_same_run(out, reference.run)
 
 
+# What the disk does is the same for both loops: from here on the compiled one alone.
+compiled = pytest.mark.parametrize("whole", PLACES[:1], indirect=True)
+
+
+@compiled
 def test_a_damaged_checkpoint_costs_what_came_after_the_one_before(whole, tmp_path, settings):
     reference, place = whole
     out = tmp_path / "run"
@@ -209,6 +236,7 @@ def test_a_damaged_checkpoint_costs_what_came_after_the_one_before(whole, tmp_pa
     assert at > before
 
 
+@compiled
 def test_a_full_disk_keeps_the_last_checkpoint(whole, tmp_path, settings, monkeypatch):
     reference, place = whole
     out, write = tmp_path / "run", tensors._chunks
@@ -235,7 +263,7 @@ def contents(run):
     return {path.name: path.read_bytes() for path in run.rglob("*") if path.is_file() and path.name != ".lock"}
 
 
-@pytest.mark.parametrize("steps", [None, STEPS])
+@pytest.mark.parametrize(("whole", "steps"), list(zip(PLACES, [None, STEPS], strict=True)), indirect=["whole"])
 def test_a_run_that_is_done_is_left_as_it_is(whole, steps):
     reference, _ = whole
     before, seen = contents(reference.run), []
@@ -250,25 +278,18 @@ def test_a_run_that_is_done_is_left_as_it_is(whole, steps):
     assert not again.interrupted
 
 
-def test_a_new_budget(tmp_path, settings):
-    out = tmp_path / "run"
-    steersman.train("ppo", "gymnasium/CartPole-v1", out=out, **(settings | {"steps": 320}))
+def test_a_new_budget(whole, tmp_path, monkeypatch):
+    """A finished run goes on; nothing is played to learn what a state looks like."""
+    out = shutil.copytree(whole[0].run, tmp_path / "run")
     first = logs.read_metrics(out / "metrics.jsonl")
-    longer = steersman.resume(out, steps=6.4e2)
-    assert longer.summary["steps"] == 640
-    assert run_folder.open_run(out).config["run"]["steps"] == 640
+    for loop in ("compiled.CompiledLoop", "host_loop.HostLoop"):
+        monkeypatch.delattr(f"steersman.run.loops.{loop}.start")
+    longer = steersman.resume(out, steps=1.6e3)
+    assert longer.summary["steps"] == 1600
+    assert run_folder.open_run(out).config["run"]["steps"] == 1600
     np.testing.assert_equal(longer.history[: len(first)], first)
     assert longer.history[-1]["steps"] == longer.summary["steps"]
     assert longer.summary["wall_seconds"] > first[-1]["seconds"]
-
-
-@pytest.mark.parametrize("place", PLACES)
-def test_nothing_is_played_to_learn_what_a_state_looks_like(place, tmp_path, settings, monkeypatch):
-    out = tmp_path / "run"
-    steersman.train("ppo", place, out=out, **(settings | {"steps": 320}))
-    for loop in ("compiled.CompiledLoop", "host_loop.HostLoop"):
-        monkeypatch.delattr(f"steersman.run.loops.{loop}.start")
-    assert steersman.resume(out, steps=640).summary["steps"] == 640
 
 
 def test_an_evaluation_that_was_interrupted_is_done_later(tmp_path, settings):
@@ -299,6 +320,7 @@ def test_an_evaluation_that_was_interrupted_is_done_later(tmp_path, settings):
     assert later.evaluation.episodes == 4
 
 
+@compiled
 def test_what_resume_refuses(whole, tmp_path):
     reference, _ = whole
     with pytest.raises(UsageError, match="steps = 0"):

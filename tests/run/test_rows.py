@@ -212,7 +212,7 @@ def changing(monkeypatch):
         self.changes.append([at, 3, 1 if self.by_clock else self.changes[0][2]])
         return True
 
-    monkeypatch.setattr("steersman.run.prepare.Setup.log_updates", 12)
+    monkeypatch.setattr("steersman.run.parts.setup.Setup.log_updates", 12)
     monkeypatch.setattr(Cadence, "measured", measured)
 
 

@@ -126,10 +126,8 @@ def test_plans_that_are_none():
 
 
 def test_more_devices_than_there_are(small):
-    settings = {**small, "steps": 64, "devices": 99}
-    plan = planned("ppo", "CartPole-v1", settings, preset=settings.pop("preset"))
     with pytest.warns(RunWarning, match=rf"devices = 99, but JAX has {len(jax.devices())}: no more"):
-        prepare(plan).close()
+        prepared("CartPole-v1", {**small, "steps": 64, "devices": 99})
 
 
 def test_the_config_says_all(trained, small):
@@ -215,27 +213,45 @@ def test_workers_are_chosen_by_the_run_and_change_nothing(small, monkeypatch, tm
     assert here.evaluation == chosen.evaluation
 
 
+@pytest.fixture(scope="module")
+def dots(small):
+    """A run on a host environment, outside the main thread. -> (the result, what happened)"""
+    seen, results = [], []
+    train = lambda: results.append(steersman.train("ppo", Dots, steps=100, callbacks=[seen.append], **small))
+    thread = threading.Thread(target=train)
+    thread.start()
+    thread.join()
+    return results[0], seen
+
+
 def test_a_budget_says_what_is_warm_up(small):
-    seen = []
     settings = {**small, "steps": 100, "scale_rewards": True}
-    steersman.train("ppo", Dots, callbacks=[seen.append], **settings)
-    assert "128 steps (100 rounded up to whole rollouts; 32 of them warm-up)" in seen[0].description
+    described = lambda more: prepared(Dots, settings | more).describe()
+    assert "128 steps (100 rounded up to whole rollouts; 32 of them warm-up)" in described({})
+    assert "68 steps (65 rounded up to whole rollouts)" in described({"steps": 65, "scale_rewards": False})
     with pytest.raises(UsageError, match="steps = 32 ends in the warm-up"):
         steersman.train("ppo", Dots, **{**settings, "steps": 32})
     assert Dots.open == 0
 
 
-def test_host_environments_are_closed(small):
-    result = steersman.train("ppo", Dots, steps=64, **small)
+def prepared(place, settings):
+    """A run's parts, its environments closed again."""
+    settings = dict(settings)
+    setup = prepare(planned("ppo", place, settings, preset=settings.pop("preset")))
+    setup.close()
+    return setup
+
+
+def test_host_environments_are_closed(dots):
+    result, _ = dots
     assert result.evaluation.mean == 5.0
     assert Dots.open == 0
     assert result.evaluate(3).mean == 5.0
     assert Dots.open == 0
 
 
-def test_what_happens_is_reported_in_order(small):
-    seen = []
-    result = steersman.train("ppo", Dots, steps=100, callbacks=[seen.append], **small)
+def test_what_happens_is_reported_in_order(dots):
+    result, seen = dots
     kinds = [type(event) for event in seen]
     assert kinds == [Compiling, Compiled, *[Trained] * 3, Evaluating, Evaluated, Done]
     assert "Dots (host): 4 environments, 100 steps" in seen[0].description
@@ -247,21 +263,6 @@ def test_what_happens_is_reported_in_order(small):
     assert seen[-3].episodes == 4
     assert seen[-2].evaluation == result.evaluation
     assert (seen[-1].summary, seen[-1].history) == (result.summary, result.history)
-
-
-def test_a_budget_that_is_not_met_exactly_is_said(small):
-    seen = []
-    result = steersman.train("ppo", Dots, steps=65, callbacks=[seen.append], **small)
-    assert result.summary["steps"] == 68
-    assert "68 steps (65 rounded up to whole rollouts)" in seen[0].description
-
-
-def test_it_runs_outside_the_main_thread(small):
-    results = []
-    thread = threading.Thread(target=lambda: results.append(steersman.train("ppo", Dots, steps=36, **small)))
-    thread.start()
-    thread.join()
-    assert results[0].summary["steps"] == 36
 
 
 # Environments and networks of one's own

@@ -13,9 +13,9 @@ from steersman.episodes import ALWAYS, NEWEST, Episodes, Newest
 from steersman.errors import TrainingFault, UsageError
 from steersman.run.disk import checkpoint, logs, run_folder
 from steersman.run.loops.loop import Totals
+from steersman.run.parts.setup import Setup
 from steersman.run.policies.limits import Limits
 from steersman.run.policies.periodic import Spent
-from steersman.run.prepare import Setup
 
 _OF_SUCCESS = ("episode_success", "success_100")
 _ORDER = {name: i for i, name in enumerate(ALWAYS)}

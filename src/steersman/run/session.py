@@ -15,12 +15,12 @@ from steersman.errors import UsageError, raised_at
 from steersman.run.disk import checkpoint, run_folder
 from steersman.run.events import Assessed, Callback, Event, Saved, Stop, name_of
 from steersman.run.loops.cadence import Cadence
+from steersman.run.parts.setup import Setup
 from steersman.run.plan import Plan
 from steersman.run.policies import best
 from steersman.run.policies.best import Best
 from steersman.run.policies.periodic import without_memory
 from steersman.run.policy import Policy
-from steersman.run.prepare import Setup
 from steersman.run.progress import Progress, Row, save
 from steersman.run.signals import Interruption
 

@@ -31,12 +31,14 @@ from steersman.run.events import (
     Trained,
 )
 from steersman.run.loops.devices import use_all_cores
+from steersman.run.parts.recorded import check_same_data
+from steersman.run.parts.setup import Setup, config_json
 from steersman.run.plan import Plan, planned
 from steersman.run.policies.best import Best, cut
 from steersman.run.policies.limits import outcome
 from steersman.run.policies.warm_start import InitFrom
 from steersman.run.policy import Policy, agent_states, check_same_spaces, saved_agent
-from steersman.run.prepare import Setup, check_same_data, config_json, prepare
+from steersman.run.prepare import prepare
 from steersman.run.progress import check_finite, history_of, restore, updates_done
 from steersman.run.session import Session, tell_all
 from steersman.run.settings import environment_of, reopened, split

@@ -42,7 +42,7 @@ def rollout(**parts):
 @pytest.fixture(scope="module")
 def begun():
     learner = cost_learner("SAC", CONFIG, SPEC, linear)
-    return learner, learner.init(jax.random.key(0), rollout())
+    return learner, jax.jit(learner.init)(jax.random.key(0), rollout())
 
 
 @pytest.fixture(scope="module")

@@ -339,7 +339,8 @@ def test_acting_with_and_without_noise():
 def test_pictures_are_read_by_the_encoder_that_is_asked_for(name):
     spec, entry = spec_of(UNIT, spaces.Box(0, 255, (36, 36, 1), np.uint8)), ALGORITHMS[name]
     rollout = transitions_like(spec, (1, 1))
-    for encoder, features in {"auto": 512, "nature": 512, "impala": 256, "minatar": 128, "flatten": 36 * 36}.items():
+    every = {"auto": 512, "nature": 512, "impala": 256, "minatar": 128, "flatten": 36 * 36}
+    for encoder, features in every.items() if name == "sac" else [("minatar", 128)]:
         agent = entry.factory(entry.config(**TINY, encoder=encoder), spec)
         state = jax.eval_shape(agent.init, jax.random.key(0), rollout).learner
         for net in (state.actor.params, state.critics.params):
@@ -353,9 +354,9 @@ def test_pictures_are_read_by_the_encoder_that_is_asked_for(name):
         blind()
 
 
-@pytest.mark.parametrize("name", ["sac", "td3", "crossq"])
+@pytest.mark.parametrize("name", ["sac", "crossq"])
 def test_learns_from_pictures(name):
-    """SAC of a stack of frames, each kept once, the others of a grid of floats; every part of the actor moves."""
+    """SAC of a stack of frames, each kept once, CrossQ of a grid of floats; every part of the actor moves."""
     frames, grid = spaces.Box(0, 255, (8, 8, 4), np.uint8), spaces.Box(0, 1, (6, 6, 2))
     spec, rng = spec_of(UNIT, frames if name == "sac" else grid), np.random.default_rng(0)
     settings = {"encoder": "minatar", "hidden_sizes": (8,), "batch_size": 3, "replay_capacity": 16, **AS_THEY_ARE}

@@ -70,7 +70,7 @@ def test_the_q_form_by_hand():
 def agent_and_state(**settings):
     config = ActorCriticConfig(**{"gamma": 0.9, "learning_rate": RATE, "anneal_learning_rate": False} | settings)
     agent = actor_critic(config, SPEC, network=table)
-    return config, agent, agent.init(jax.random.key(0), rollout_of([0], [0], [0.0], [0], [False], [True]))
+    return config, agent, jax.jit(agent.init)(jax.random.key(0), rollout_of([0], [0], [0.0], [0], [False], [True]))
 
 
 EPISODES = ([0, 1, 2, 0, 1], [1, 0, 1, 0, 1], [1.0, -2.0, 3.0, 0.5, 2.0], [1, 2, 0, 1, 2])

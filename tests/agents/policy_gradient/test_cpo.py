@@ -27,7 +27,7 @@ def program():
     a function of what episodes have cost up to now."""
     agent = cpo(CONFIG, SPEC)
     zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), transitions_like(SPEC, (T, B)))
-    state = agent.init(jax.random.key(0), zeros)
+    state = jax.jit(agent.init)(jax.random.key(0), zeros)
     policy, value = jax.vmap(jax.vmap(state.params))(zeros.obs)
     assert value.shape == (T, B, 2)
     action = policy.sample(jax.random.key(1))

@@ -23,7 +23,7 @@ def play(agent, updates):
     """The states before every update and after the last, on CartPole."""
     made = envs.make("CartPole-v1", B)
     zeros = jax.tree.map(lambda s: np.zeros(s.shape, s.dtype), transitions_like(made.spec, (T, B)))
-    state = agent.init(jax.random.key(0), zeros)
+    state = jax.jit(agent.init)(jax.random.key(0), zeros)
     acting = begin(agent, made, jax.random.key(1))
 
     @jax.jit

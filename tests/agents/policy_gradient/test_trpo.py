@@ -42,7 +42,7 @@ def program(action, line_search):
     agent = trpo(config, spec)
     rng = np.random.default_rng(0)
     zeros = jax.tree.map(lambda s: np.zeros(s.shape, s.dtype), transitions_like(spec, (T, B)))
-    state = agent.init(jax.random.key(0), zeros)
+    state = jax.jit(agent.init)(jax.random.key(0), zeros)
     noise = lambda x: x + jnp.asarray(0.3 * rng.normal(size=x.shape), jnp.float32)
     state = state._replace(params=jax.tree.map(noise, state.params))
     obs, next_obs = rng.normal(size=(2, T, B, 3)).astype(np.float32)

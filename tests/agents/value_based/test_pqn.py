@@ -45,33 +45,30 @@ def learn(name, config=LEARNER, updates=200, **env):
     return agent, jax.tree.map(np.asarray, state.agent), totals, made
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["probe/observation", "probe/two-steps", "probe/truncation", "probe/truncation-ring"],
-)
-def test_learns_the_value(name):
+def test_learns_the_value():
+    """Of the probe that the others of values are simpler cases of."""
+    name = "probe/truncation-ring"
     _, state, _, _ = learn(name)
     known = known_values(name, LEARNER.gamma)
     q = jax.vmap(state.params)(known.obs)
     np.testing.assert_allclose(q.max(-1), known.value, atol=0.06 * max(1.0, np.abs(known.value).max()))
 
 
-@pytest.mark.parametrize("name", ["probe/action-observation", "probe/mask"])
-def test_learns_to_act(name):
+def test_learns_to_act():
+    name = "probe/mask"
     agent, state, _, made = learn(name)
     known = known_values(name, LEARNER.gamma)
     evaluation = device_evaluator(agent, made(64))(state, 1)
     assert evaluation.mean == pytest.approx(known.mean_return, abs=0.1)
 
 
-@pytest.mark.parametrize(("hidden_sizes", "limit"), [((), 10), ((32,), None)], ids=["table", "network"])
-def test_exact_action_values_of_a_random_problem(hidden_sizes, limit):
+def test_exact_action_values_of_a_random_problem():
     """One-step targets and a uniformly random behaviour: Q-learning, whose answer is Q* whatever is played."""
-    mdp = dataclasses.replace(random_mdp(5, 3, gamma=0.8, seed=3, terminals=1), max_episode_steps=limit)
+    mdp = dataclasses.replace(random_mdp(5, 3, gamma=0.8, seed=3, terminals=1), max_episode_steps=10)
     exact = mdp.lookahead(value_iteration(mdp, tol=1e-10).value)
     config = PQNConfig(
-        unroll_length=16, num_epochs=1, num_minibatches=4, learning_rate=0.02 if not hidden_sizes else 3e-3,
-        gamma=mdp.gamma, q_lambda=0.0, exploration_end=1.0, hidden_sizes=hidden_sizes, **AS_THEY_ARE,
+        unroll_length=16, num_epochs=1, num_minibatches=4, learning_rate=0.02,
+        gamma=mdp.gamma, q_lambda=0.0, exploration_end=1.0, hidden_sizes=(), **AS_THEY_ARE,
     )  # fmt: skip
     agent = pqn(config, mdp.spec, budget=400 * 16 * 64)
     make = lambda num_envs: vectorize(mdp, num_envs)
@@ -129,7 +126,7 @@ def test_one_update_by_hand():
     rollout = rollout._replace(
         obs=obs, next_obs=after, action=action, reward=reward, terminated=terminated, truncated=truncated
     )
-    state = agent.init(jax.random.key(0), rollout)
+    state = jax.jit(agent.init)(jax.random.key(0), rollout)
     q = np.asarray(jax.vmap(state.params)(np.eye(2, dtype=np.float32)))
     g1 = 2 + 0.5 * q[1].max()  # bootstraps from its true successor, place 1
     g0 = 1 + 0.5 * g1
@@ -161,9 +158,9 @@ def test_exploration_follows_its_schedule():
     np.testing.assert_allclose([e for e, _ in seen], [1.0, 0.8, 0.6, 0.4, 0.2, 0.2], atol=1e-6)
     np.testing.assert_allclose([r for _, r in seen], 1e-2 * (1 - np.arange(6) / 8), atol=1e-8)
     many, first = np.broadcast_to(obs[0, :1], (4000, 3)), np.ones(4000, bool)
-    action, _, _ = agent.act(state, (), many, first, jax.random.key(1), explore=True)
-    greedy = int(agent.act(state, (), many[:1], first[:1], jax.random.key(1), explore=False)[0][0])
-    assert np.mean(np.asarray(action) == greedy) == pytest.approx(1 - 0.2 + 0.2 / 3, abs=0.03)
+    act = jax.jit(lambda key: [agent.act(state, (), many, first, key, explore=e)[0] for e in (True, False)])
+    action, greedy = act(jax.random.key(1))
+    assert np.mean(np.asarray(action) == greedy[0]) == pytest.approx(1 - 0.2 + 0.2 / 3, abs=0.03)
 
 
 @pytest.mark.parametrize(
@@ -177,13 +174,19 @@ def test_exploration_follows_its_schedule():
     ids=str,
 )
 def test_serves_every_observation(observation):
+    """By shapes: nothing is computed."""
     spec = spec_of(observation)
     config = PQNConfig(unroll_length=8, num_epochs=1, num_minibatches=2, hidden_sizes=(8,), normalize_observations=True)
     agent = pqn(config, spec)
     rollout = zero_rollout(spec)
-    state = agent.init(jax.random.key(0), rollout)
-    state, metrics = jax.jit(agent.update)(state, rollout, jax.random.key(2))
-    assert np.isfinite(metrics["loss"])
+
+    def learn(key):
+        state = agent.init(key, rollout)
+        return state, agent.update(state, rollout, key)
+
+    before, (after, metrics) = jax.eval_shape(learn, jax.random.key(0))
+    assert before == after
+    assert metrics["loss"].shape == ()
 
 
 def test_never_takes_an_illegal_action_and_never_bootstraps_from_one():
@@ -191,7 +194,7 @@ def test_never_takes_an_illegal_action_and_never_bootstraps_from_one():
     agent = pqn(dataclasses.replace(LEARNER, exploration_start=0.5), made.spec, budget=200 * 16 * 16)
     _, obs = made.reset(jax.random.key(0))
     rollout = Rollout(*[jax.tree.map(lambda x: x[None], obs)] * 9)
-    state = agent.init(jax.random.key(0), rollout)
+    state = jax.jit(agent.init)(jax.random.key(0), rollout)
     for explore in (True, False):
         action, _, _ = agent.act(state, (), obs, np.ones(256, bool), jax.random.key(1), explore=explore)
         assert (np.take_along_axis(np.asarray(obs["action_mask"]), np.asarray(action)[:, None], axis=1) == 1).all()

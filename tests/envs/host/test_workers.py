@@ -116,7 +116,7 @@ def assert_same(one, other):
         assert_array_equal(one, other)
 
 
-@pytest.mark.parametrize(("workers", "place", "costs"), [(1, Everything, 0), (2, Costly, 2), (5, Costly, 2)])
+@pytest.mark.parametrize(("workers", "place", "costs"), [(2, Costly, 2), (5, Everything, 0)])
 def test_same_bits_for_any_number_of_workers(workers, place, costs):
     actions = np.random.default_rng(0).integers(0, 3, (60, 5)).astype(np.int32)
     here, there = make(place, 5), make(place, 5, workers=workers)

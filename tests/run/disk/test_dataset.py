@@ -104,8 +104,9 @@ def test_the_command_says_what_it_wrote(run, tmp_path, capsys):
 # --- into replay ---
 
 
-@pytest.mark.parametrize("place", ["CartPole-v1", "gymnasium/CartPole-v1"])
-def test_replay_starts_as_the_data_and_resume_is_exact_without_it(recorded, run, place, tmp_path):
+def test_replay_starts_as_the_data_and_resume_is_exact_without_it(recorded, run, tmp_path):
+    """On compiled environments; resumed on the host with a replay memory: tests/run/show/test_replay_runs.py."""
+    place = "CartPole-v1"
     data = tmp_path / "data"
     data.symlink_to(run.parent / "data")
     settings = {"steps": 160, "checkpoint_every": 40, "from_data": data, **REPLAY, **SMALL}
@@ -139,6 +140,22 @@ def test_replay_starts_as_the_data_and_resume_is_exact_without_it(recorded, run,
     assert int(whole.policies[0].state.learner.steps) == 160
     saved = json.loads((tmp_path / "whole" / "config.json").read_text())["config"]
     assert saved["learning_starts"] == 1000  # the setting is as it was
+
+
+def test_a_memory_starts_from_the_data(recorded, run):
+    """In whole unrolls, the oldest rows left out; what acted then has left nothing to go on from."""
+    settings = {**REPLAY, "hidden_sizes": (8,), "steps": 80, "from_data": run.parent / "data", "memory": "gru"}
+    settings |= {"memory_size": 4, "burn_in": 2, "sequence_length": 6}
+    made = lambda **more: prepare(planned("dqn", "CartPole-v1", settings | more, preset=False))
+    setup = made()
+    rollout = recorded.rollout(2)._replace(carry=setup.agent.begin(2))
+    memory = jax.jit(setup.agent.init)(jax.random.key(0), rollout).memory
+    assert int(memory.stream.count) == 100
+    np.testing.assert_array_equal(memory.stream.steps.action[:100], rollout.action[1:])
+    assert not memory.known.any()
+    setup.close()
+    with pytest.raises(UsageError, match=r"memory = 'gru' .* unroll_length = 200 steps; .* has 101 for each of num"):
+        made(unroll_length=200)
 
 
 def test_offline_agents_count_gradient_steps_and_resume(recorded, run, tmp_path):

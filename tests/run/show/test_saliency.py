@@ -80,7 +80,7 @@ def policy_of(algorithm, spec, network=None, **settings):
     entry = ALGORITHMS[algorithm]
     agent = entry.factory(entry.config(**settings), spec, network=network)
     zeros = jax.tree.map(lambda s: np.zeros(s.shape, s.dtype), transitions_like(spec, (1, 1)))
-    return Policy(agent, agent.init(jax.random.key(0), zeros), spec)
+    return Policy(agent, jax.jit(agent.init)(jax.random.key(0), zeros), spec)
 
 
 def test_a_dueling_network_is_read_stream_by_stream():

@@ -119,7 +119,8 @@ def test_a_memory_is_given_the_carry_and_what_is_kept():
     np.testing.assert_array_equal(shown["extras"]["twice"], second.extras["twice"])
     for buffer in (uniform(200, 4), uniform(24, 4), prioritized(200, 4)):  # those of single transitions leave it out
         first = first._replace(extras={})
-        with_it, without = (buffer.add(buffer.init(r), r) for r in (first, first._replace(carry=())))
+        added = jax.jit(lambda r, buffer=buffer: buffer.add(buffer.init(r), r))
+        with_it, without = (added(r) for r in (first, first._replace(carry=())))
         jax.tree.map(np.testing.assert_array_equal, with_it, without)
 
 
