@@ -812,9 +812,9 @@ def render() -> str:
             "other four were run with earlier candidates too, and Hopper, Pusher, Pendulum, LunarLanderContinuous"
             " and Swimmer went over to what is chosen on once they had fallen behind. SAC's were chosen on Pendulum, "
             "where a first choice had failed; kiln had been run once with that. The six that were fixed first were "
-            "written down and committed before any agent had been trained on them, and nothing was changed after. A2C's "
-            "(by PPO's lesson), TD3's and DQN's were not looked at before they were set. The gap is ours over a random policy's return as a "
-            "multiple of the peer's, 99 at most."
+            "written down and committed before any agent had been trained on them; nothing was changed after. A2C's "
+            "(by PPO's lesson), TD3's and DQN's were not looked at before they were set. The gap is ours over a random "
+            "policy's return as a multiple of the peer's, 99 at most."
         )
         parts += [f"## Defaults beside Stable-Baselines3's\n\n{text}", *found]
     parts += [gradients(r) for r in load("gradients.json")] + [online(r) for r in load("online.json")]
