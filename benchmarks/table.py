@@ -777,7 +777,8 @@ def models(result: dict[str, Any]) -> str:
     text = (
         f"Pendulum-v1: {result['steps']:,} steps of a random policy to learn from, {result['tried']:,} others to be "
         "tried on. One-step error of the mean of five members, in standard deviations of the entry's change (of the "
-        f"reward): the mean of {result['fits']} fits, the worst in brackets. Members of 64 x 64, 500 gradient steps."
+        f"reward): the mean of {result['fits']} fits, the worst in brackets. Members of 64 x 64, 500 gradient steps, "
+        "over which a cosine's add up to half as far."
     )
     error = result["error"]
     defaults = ", ".join(
