@@ -104,7 +104,7 @@ def ablation(learn: Rollout, test: Rollout) -> list[dict[str, Any]]:
         row = {"loss": loss, "floor": floor, "schedule": schedule} | {k: v.tolist() for k, v in found.items()}
         rows.append(row)
         mean, worst = sum(row["nrmse"]) / FITS, max(row["nrmse"])
-        print(f"{loss:<11} {floor!s:<8} {schedule:<9} {mean:.4f} worst {worst:.4f} {row}", flush=True)
+        print(f"{loss:<11} {floor!s:<8} {schedule:<9} {mean:.4f} worst {worst:.4f}", flush=True)
 
     for schedule in ("cosine", "constant"):
         config = ensembles.EnsembleConfig(model_hidden_sizes=SMALL, model_schedule=schedule)
@@ -131,7 +131,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="folder of the results; default benchmarks/results")
     args = parser.parse_args()
     result = (common.load("models", args.out) or {}) | {"steps": STEPS, "tried": TRIED, "fits": FITS}
-    result["provenance"] = common.provenance()
+    result[f"{args.only}_provenance" if args.only else "provenance"] = common.provenance()
     learn, test = played(STEPS, 0), played(TRIED, 1)
     if args.only != "error":
         result["ablation"] = ablation(learn, test)

@@ -632,7 +632,8 @@ def models(result: dict[str, Any]) -> str:
     text = (
         f"Pendulum-v1: {result['steps']:,} steps of a random policy to learn from, {result['tried']:,} others to be "
         "tried on. One-step error of the mean of five members, in standard deviations of the entry's change (of the "
-        f"reward): the mean of {result['fits']} fits, the worst in brackets. Members of 64 x 64, 500 gradient steps."
+        f"reward): the mean of {result['fits']} fits, the worst in brackets. Members of 64 x 64, 500 gradient steps, "
+        "over which a cosine's add up to half as far."
     )
     error = result["error"]
     defaults = ", ".join(
@@ -640,7 +641,9 @@ def models(result: dict[str, Any]) -> str:
         for name, key in (("all entries", "nrmse"), ("cosine", "nrmse_0"), ("sine", "nrmse_1"), ("velocity", "nrmse_2"))
     )
     said = f"With the defaults, members of 128 x 128: {defaults}, reward {number(error['nrmse_reward'])}."
-    return f"## What a model is fitted by\n\n{text}\n\n{table(header, rows)}\n\n{said}\n\n{origin(result)}"
+    return f"## What a model is fitted by\n\n{text}\n\n{table(header, rows)}\n\n{said}\n\n" + "\n\n".join(
+        origin({"provenance": result[name]}) for name in ("provenance", "error_provenance") if name in result
+    )
 
 
 def load(pattern: str) -> list[dict[str, Any]]:

@@ -18,7 +18,9 @@ from steersman.types import EnvSpec, Rollout
 
 BOX = spaces.Box(-1, 1, (2,))
 SPEC = EnvSpec("linear", spaces.Box(-50, 50, (3,)), BOX, BOX)
-SMALL = EnsembleConfig(members=3, elites=2, model_hidden_sizes=(32,), model_learning_rate=1e-2, model_steps=400)
+SMALL = EnsembleConfig(
+    members=3, elites=2, model_hidden_sizes=(32,), model_learning_rate=1e-2, model_steps=400, model_schedule="cosine"
+)
 
 
 def rows_of(obs, action, reward, next_obs, terminated=None, episodes=20):

@@ -15,7 +15,7 @@ N, STEEP = 100, np.array([2.0, -1.0], np.float32)
 X = np.random.default_rng(0).normal(size=(N, 2)).astype(np.float32)
 CLIFF = 10.0  # beyond it nothing is a number
 CONFIG = FittingConfig(
-    model_steps=300, model_check_every=25, model_batch_size=32, model_learning_rate=0.1, model_patience=5
+    model_steps=300, model_check_every=25, model_batch_size=32, model_learning_rate=0.1, model_schedule="cosine"
 )
 
 
@@ -101,7 +101,7 @@ def test_members_weigh_the_rows_each_in_its_own_way_and_always_the_same():
 
 
 def test_a_fit_of_fewer_steps_than_lie_between_two_looks(key):
-    short = FittingConfig(model_steps=3, model_learning_rate=0.1, model_schedule="constant")
+    short = FittingConfig(model_steps=3, model_learning_rate=0.1)
     w, _, metrics = jax.jit(partial(fit, short, error))(0 * START, rows(), data(), key)
     assert metrics["model/fit_steps"] == 3
     np.testing.assert_allclose(w, [[0.3, -0.3]] * 2, atol=0.01)  # Adam's first steps are of one size

@@ -33,7 +33,7 @@ class FittingConfig(Config):
 
     model_learning_rate: float = 1e-3
     """The model's step size, at the start of each fit."""
-    model_schedule: str = "cosine"
+    model_schedule: str = "constant"
     """The model's step size over a fit: constant, or cosine, which falls to zero at model_steps."""
     model_batch_size: int = 256
     """Transitions in one gradient step of the model."""
@@ -41,7 +41,7 @@ class FittingConfig(Config):
     """Gradient steps of one fit, at most."""
     model_check_every: int = 50
     """Gradient steps between two looks at the episodes that are held out."""
-    model_patience: int = 10
+    model_patience: int = 5
     """Looks in a row without one percent of improvement that end a fit."""
     model_weight_decay: float = 1e-5
     """Pull of the model's parameters towards zero, as a share of the step size."""
