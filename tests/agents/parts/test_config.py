@@ -25,6 +25,8 @@ SEVERAL = {
     "num_critics": "DDPG, between OffPolicyConfig and TD3, has one critic; IQL is offline",
     "sequence_length": "on-policy a part of a rollout, from replay of what is stored, with a burn-in",
     "policy_delay": "DDPG, between OffPolicyConfig and TD3, has none",
+    "replay_capacity": "PETS keeps what its model learns from, and draws no batches for a policy",
+    "learning_starts": "as replay_capacity",
 }
 KINDS = {"n_step": {"int", "int | None"}}  # annotations, where there are several
 
@@ -56,7 +58,7 @@ def test_every_setting_is_described_and_has_a_name_of_its_own(name):
 
 REACHED = {"encoder", "channels", "activation", "layer_norm", "hidden_sizes", "normalize_observations", "scale_rewards"}
 REACHED |= {"learning_rate", "max_grad_norm", "anneal_learning_rate"}
-WITHOUT = {"bc": {"scale_rewards"}}  # it sees no reward
+WITHOUT = {"bc": {"scale_rewards"}, "pets": REACHED}  # it sees no reward; it has no policy
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -102,6 +104,7 @@ def test_what_is_out_of_range_is_refused_by_name(name):
 def test_every_number_has_a_rule():
     """But for those that may be anything."""
     free = {"log_std_init", "target_entropy", "v_min", "v_max", "num_atoms"}  # the last: checked where it is used
+    free |= {"plan_risk", "plan_noise_exponent", "log_variance_floor"}  # the last likewise
     for config in CONFIGS.values():
         ruled = {field for _, _, field in rules_of(config)}
         numbers = {f.name for f in dataclasses.fields(config) if annotation(f).split(" ")[0] in ("int", "float")}
