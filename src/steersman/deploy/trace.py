@@ -117,6 +117,8 @@ class Translation:
         return [read(v) for v in jaxpr.outvars]
 
     def number(self, x: Any) -> int:
+        if isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jax.dtypes.prng_key):  # a search in a model draws
+            return self.build.op(f"{UNKNOWN}random numbers", [], np.float32, ())
         return x if isinstance(x, int) else self.build.constant(x)
 
     def equation(self, eqn: Any, inputs: list[Any]) -> list[Any]:
