@@ -40,6 +40,10 @@ class InverseConfig(fitting.FittingConfig):
     """Of the hidden layers: tanh, relu, elu, silu or gelu."""
     model_steps: int = 3_000
     """Gradient steps of one fit, at most."""
+    model_schedule: str = "cosine"
+    """The model's step size over a fit: constant, or cosine, which falls to zero at model_steps."""
+    model_patience: int = 20
+    """Looks in a row without one percent of improvement that end a fit."""
     bootstrap: bool = False
     """Weigh the transitions by random numbers."""
 
