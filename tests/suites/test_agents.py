@@ -3,8 +3,8 @@
 The design is pairwise and not a product. Every algorithm is a case once, and again only with what its own code treats
 in another way (memory, a limit, replay of sequences); settings that are code of several (normalisation, n steps, masks)
 are spread over the cases. What an algorithm does as its family's first does is checked of that one alone: acting,
-storing, being driven (``LIKE_ANOTHER``). Shapes of actions go round the algorithms, so that each family meets all of
-them; rollouts of one step are of those that learn so.
+storing, being driven (``LIKE_ANOTHER``). Every algorithm meets every shape of actions, by shapes alone; rollouts of one
+step are of those that learn so.
 """
 
 import copy
@@ -171,7 +171,6 @@ def assert_same_bits(a, b):
 
 
 BOXES = [spaces.Box(-2.0, 3.0, shape) for shape in ((), (2, 3), (1, 3), (3, 1))]
-BOXED = [(name, BOXES[i % len(BOXES)]) for i, name in enumerate(ALGORITHMS)]
 
 
 def on_box(name, box, num_envs):
@@ -189,7 +188,8 @@ def act_shapes(agent, state, seen, num_envs, explore):
     return action, extras
 
 
-@pytest.mark.parametrize(("name", "box"), BOXED, ids=str)
+@pytest.mark.parametrize("box", BOXES, ids=str)
+@pytest.mark.parametrize("name", ALGORITHMS)
 def test_actions_have_the_shape_of_their_space(name, box):
     """As acted, greedily or not, as learned from, and as a host environment takes them."""
     try:

@@ -190,6 +190,8 @@ def path_of(obs, action, reward, terminated, truncated, next_obs, log_prob=-1.09
 WALKS = {  # of three steps, corrected -> (settings, how far off)
     "none": ({"n_step_correction": "none"}, 0.02),
     "cut": ({"n_step_correction": "cut", "double": True}, 0.01),
+    "cut, categorical": ({"n_step_correction": "cut", **C51, "num_atoms": 6}, 0.1),
+    "cut, quantile": ({"n_step_correction": "cut", "distribution": "quantile", "num_atoms": 3}, 0.02),
     "tree backup": ({"n_step_correction": "cut", "target": "expected_sarsa", **EXPLORING, "loss": "squared"}, 0.02),
     "retrace": ({"n_step_correction": "retrace", "target": "sarsa", **EXPLORING, "loss": "squared"}, 0.15),
 }
@@ -197,7 +199,7 @@ WALKS = {  # of three steps, corrected -> (settings, how far off)
 
 @pytest.mark.parametrize("name", WALKS)
 def test_three_steps_of_random_play_learn_what_one_step_learns(name):
-    """Where they are corrected; uncorrected, they learn to follow two random actions. Of distributions: see below."""
+    """Where they are corrected; uncorrected, they learn to follow two random actions."""
     settings, tolerance = WALKS[name]
     mdp, config = small_mdp(), dataclasses.replace(TABLE, n_step=3, **settings)
     walks = all_walks(mdp, 3)

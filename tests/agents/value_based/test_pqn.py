@@ -174,19 +174,12 @@ def test_exploration_follows_its_schedule():
     ids=str,
 )
 def test_serves_every_observation(observation):
-    """By shapes: nothing is computed."""
     spec = spec_of(observation)
     config = PQNConfig(unroll_length=8, num_epochs=1, num_minibatches=2, hidden_sizes=(8,), normalize_observations=True)
     agent = pqn(config, spec)
     rollout = zero_rollout(spec)
-
-    def learn(key):
-        state = agent.init(key, rollout)
-        return state, agent.update(state, rollout, key)
-
-    before, (after, metrics) = jax.eval_shape(learn, jax.random.key(0))
-    assert before == after
-    assert metrics["loss"].shape == ()
+    metrics = jax.jit(lambda key: agent.update(agent.init(key, rollout), rollout, key)[1])(jax.random.key(0))
+    assert np.isfinite(metrics["loss"])
 
 
 def test_never_takes_an_illegal_action_and_never_bootstraps_from_one():
