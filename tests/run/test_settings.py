@@ -84,7 +84,8 @@ def test_what_is_refused(given, says):
 
 def test_presets_are_settings_and_twins_share_them():
     for name, algorithm in ALGORITHMS.items():
-        assert presets(name) or name == "cpo"  # it has none without a limit, and that is the user's
+        # cpo has none without a limit, which is the user's; for dyna none was found that holds over seeds
+        assert presets(name) or name in ("cpo", "dyna")
         for environment, settings in presets(name).items():
             run, config = split(algorithm, settings)
             algorithm.check(config, run.num_envs)
