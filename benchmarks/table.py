@@ -334,7 +334,8 @@ def memory(result: dict[str, Any]) -> str:
     text = (
         "PPO where nothing else is said, 500 episodes of each seed's deterministic policy (the tiger's 5,000). *Not "
         "stored*: every sequence begins with an empty carry, not with that of acting. *Plain gates*: as cells are "
-        "usually initialised. R2D2 is DQN with a memory. The tiger's returns are discounted; its optimum is 19.37."
+        "usually initialised. R2D2 is DQN with a memory. The tiger's returns are discounted; its optimum is 19.37"
+        + (f", and QMDP's policy is worth {result['qmdp']:.2f}." if "qmdp" in result else ".")
     )
     return f"## What memories learn\n\n{text}\n\n{table(header, rows)}\n\n{origin(result)}"
 
