@@ -15,6 +15,7 @@ from gymnasium import spaces
 from steersman.envs.transfer.settings import PHYSICS, Ranges, with_factors
 from steersman.envs.wrappers import PureEnv
 from steersman.errors import EnvironmentFault, UsageError, nearest
+from steersman.spaces import abstract
 from steersman.types import Env, Key, PyTree, TimeStep
 
 _DRAWN, _PUSHED = 0x9401, 0x9402  # keys of our own: the environment draws the same with and without us
@@ -77,7 +78,8 @@ def randomized(env: Env | Parametrised, ranges: Ranges, *, shown: bool = False) 
         return Randomized(inner, state.factors), what._replace(obs=obs, final_obs=obs)
 
     try:
-        jax.eval_shape(lambda: reset(jax.random.key(0)))
+        key, action = jax.random.key(0), abstract(env.spec.action_space)
+        jax.eval_shape(lambda action: step(reset(key)[0], action, key)[1], action)  # before any program is made
     except (*_CONCRETE, EnvironmentFault) as error:
         if isinstance(error, EnvironmentFault) and not isinstance(error.__cause__, _CONCRETE):
             raise

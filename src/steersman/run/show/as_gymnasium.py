@@ -22,14 +22,19 @@ GRID_FPS = 10.0
 def stage(name: str) -> gymnasium.Env | None:
     """The environment of that name, to film; None where it has neither a renderer nor observations to draw."""
     if FAMILIES[name.partition("/")[0]].kind == "host":
-        made = envs.make(name, 1, render_mode="rgb_array")
-        assert isinstance(made, HostEnvs)
-        return HostStage(made)
+        return host_stage(name)
     made = envs.make(name, 1)
     assert isinstance(made, DeviceEnvs)
     draw = DRAWINGS.get(name.partition(",")[0])
     seen = len(made.spec.observation_space.shape or ()) in (2, 3)
     return DeviceStage(made, draw) if seen or draw is not None else None
+
+
+def host_stage(name: str) -> HostStage:
+    """A host environment of that name, to film."""
+    made = envs.make(name, 1, render_mode="rgb_array")
+    assert isinstance(made, HostEnvs)
+    return HostStage(made)
 
 
 class HostStage(gymnasium.Env):
