@@ -189,9 +189,9 @@ def remembered(spec: EnvSpec, length: int) -> Effect:
     """See the last ``length`` observations, the newest last, and the actions that led to each.
 
     A vector or a count (one-hot) becomes one vector of [observation, action, 1 where an action was taken], ``length``
-    times: the state of a Markov process of that order. In a Dict every Box of numbers is joined along its last axis,
-    but the factors of ``randomize``; the actions are an entry of their own, ``previous_actions``. An episode begins
-    with its first observation ``length`` times and zeros for the actions.
+    times: the state of a Markov process of that order. In a Dict every Box of numbers with an axis is joined along
+    the last, but the factors of ``randomize``; the actions are an entry of their own, ``previous_actions``. An episode
+    begins with its first observation ``length`` times and zeros for the actions.
 
     Raises UsageError for other spaces and where the name is taken. For images: ``envs.wrappers.frame_stack``.
     """

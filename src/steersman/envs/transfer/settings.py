@@ -19,13 +19,11 @@ PHYSICS = "physics"  # the entry of an observation that says the drawn factors
 
 @dataclass(frozen=True)
 class Transfer:
-    """Settings that any environment takes beside its own, after its name or as arguments of ``envs.make``.
+    """Settings that any environment takes beside its own, after its name or as arguments of ``envs.make``, by ``read``.
 
     Steps are those of the policy, actions are canonical (in [-1, 1]), and all that is random is decided by the seed.
     Text is for the command line: ``0:3`` for (0, 3), ``imu:0.1+joints:0.02`` for {"imu": 0.1, "joints": 0.02},
     ``mass:0.5:2+friction:0.3:1.5`` for {"mass": (0.5, 2), "friction": (0.3, 1.5)}.
-
-    Raises UsageError, as ``read`` does, for what is out of its range.
     """
 
     action_delay: tuple[int, int] = (0, 0)
@@ -66,7 +64,7 @@ def split(arguments: Mapping[str, Any]) -> tuple[Transfer | None, dict[str, Any]
 
 
 def read(**given: Any) -> Transfer:
-    """The settings that arguments, of Python or of the command line, say.
+    """The settings that arguments, of Python or of the command line, say; UsageError for what is out of its range.
 
     >>> read(action_delay="0:3", observation_noise=0.1).action_delay
     (0, 3)

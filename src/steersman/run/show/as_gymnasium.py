@@ -11,6 +11,8 @@ import numpy as np
 
 from steersman import envs, spaces
 from steersman.envs.families import FAMILIES
+from steersman.envs.transfer.around import Surrounded
+from steersman.envs.transfer.physics import Randomized
 from steersman.run.show.drawings import DRAWINGS
 from steersman.run.show.frames import picture_of
 from steersman.types import DeviceEnvs, EnvSpec, HostEnvs, PyTree
@@ -95,7 +97,10 @@ class DeviceStage(gymnasium.Env):
         if self._draw is None:
             return picture_of(self._seen)
         state, obs = self._shown
-        return self._draw(_first(state.env), obs)
+        inside = state.env
+        while isinstance(inside, Surrounded | Randomized):
+            inside = inside.env
+        return self._draw(_first(inside), obs)
 
 
 def _canonical(spec: EnvSpec, action: Any) -> PyTree:
