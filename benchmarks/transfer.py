@@ -1,16 +1,17 @@
 """What training for transfer is worth: latency that a policy was trained for, physics that it was trained for, the
 control loop's own times.
 
-    taskset -c 1 python benchmarks/transfer.py            the first two; some ten minutes
-    taskset -c 1 python benchmarks/transfer.py --quick    a fraction of the steps; nothing is saved
-    taskset -c 1 python benchmarks/transfer.py --loop     the third: a minute each at 50 and 200 Hz
+    taskset -c 1 python benchmarks/transfer.py pendulum    latency and physics; some ten minutes
+    taskset -c 1 python benchmarks/transfer.py cartpole    latency; some two minutes
+    taskset -c 1 python benchmarks/transfer.py loop        the control loop, a minute each at 50 and 200 Hz
+    ... --quick                                            a fraction of the steps; nothing is saved
 
-Latency: PPO on Pendulum-v1 by its preset, three seeds, once as it is and once with ``action_delay=0:3``. Each policy
-then acts through the control loop of ``steersman deploy`` (the clock alone is made up, so that it does not wait) on a
-simulator whose observations come late. A step is 50 ms, and what is late comes in whole steps: 20 ms are one.
+Latency: PPO by its preset, three seeds, once as it is and once with ``action_delay=0:3``. Each policy then acts through
+the control loop of ``steersman deploy`` (the clock alone is made up, so that it does not wait) on a simulator whose
+observations come late, by whole steps. A step of CartPole is 20 ms, one of Pendulum 50, so that 20 ms are one step too.
 
-Physics: the same with ``randomize=mass:0.5:2+length:0.6:1.5`` against none, over a grid of both, as a picture. The
-robust policy of the second kind also sees its last observations and actions, by which it can tell what it moves.
+Physics: Pendulum with ``randomize=mass:0.5:2+length:0.6:1.5`` against none, over a grid of both, as a picture; and with
+the last observations and actions seen as well, by which a policy could tell what it moves.
 
 The loop: what ``steersman deploy RUN --env Pendulum-v1 --hz 50 --seconds 60`` reports, and the same at 200 Hz.
 """
@@ -21,23 +22,31 @@ import argparse
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import common
 import numpy as np
 
 import steersman
 
-TASK, PERIOD, SEEDS = "Pendulum-v1", 0.05, 3
-DELAYS = "action_delay=0:3"
-RANGES, HISTORY = "randomize=mass:0.5:2+length:0.6:1.5", "observation_history=5"
-TRAINED = {
-    "plain": TASK,
-    "delays": f"{TASK},{DELAYS}",
-    "physics": f"{TASK},{RANGES}",
-    "physics, history": f"{TASK},{RANGES},{HISTORY}",
+
+class Task(NamedTuple):
+    environment: str
+    period: float  # seconds of a step
+    limit: int  # steps of an episode
+    steps: int  # to train for
+    random: float  # a random policy's return
+    latencies: tuple[float, ...]  # seconds
+    trained: dict[str, str]  # what is put after the environment's name
+
+
+RANGES, HISTORY, SEEDS = "randomize=mass:0.5:2+length:0.6:1.5", "observation_history=5", 3
+DELAYS = {"plain": "", "delays": ",action_delay=0:3"}
+PHYSICS = {"physics": f",{RANGES}", "physics, history": f",{RANGES},{HISTORY}"}
+TASKS = {
+    "pendulum": Task("Pendulum-v1", 0.05, 200, 600_000, -1208, (0.0, 0.02, 0.1, 0.15, 0.2), DELAYS | PHYSICS),
+    "cartpole": Task("CartPole-v1", 0.02, 500, 200_000, 22, (0.0, 0.02, 0.04, 0.06, 0.08), DELAYS),
 }
-LATENCIES = (0.0, 0.02, 0.1, 0.15, 0.2)  # seconds
 MASSES, LENGTHS = np.geomspace(0.4, 2.5, 11), np.geomspace(0.5, 1.8, 11)
 IMAGE = common.ROOT / "docs" / "img" / "transfer.png"
 
@@ -55,25 +64,25 @@ class Clock:
         self.now += seconds
 
 
-def train(folder: Path, name: str, scale: float) -> float:
-    began = time.perf_counter()
-    steps = {"steps": int(600_000 * scale)} if scale < 1 else {}
-    quiet: Any = {"evaluate_every": 0, "evaluation_episodes": 1}
-    steersman.train("ppo", TRAINED[name], out=folder / name, seeds=SEEDS, seed=1, **steps, **quiet)
-    return time.perf_counter() - began
+def train(folder: Path, task: Task, name: str, scale: float) -> None:
+    began, environment = time.perf_counter(), task.environment + task.trained[name]
+    how: Any = {"seeds": SEEDS, "seed": 1, "evaluate_every": 0, "evaluation_episodes": 1}
+    steersman.train("ppo", environment, out=folder / name, steps=int(task.steps * scale), **how)
+    print(environment, f"trained in {time.perf_counter() - began:.0f} s", flush=True)
 
 
-def late(run: Path, seed: int, latency: float, episodes: int) -> list[float]:
+def late(run: Path, task: Task, seed: int, latency: float, episodes: int) -> list[float]:
     """Returns of whole episodes through the control loop, with observations so late."""
     from steersman.deploy.control_loop import ControlLoop
     from steersman.deploy.loading import load
     from steersman.deploy.plant import Plant
 
-    policy, clock = load(run, backend="numpy", seed_index=seed), Clock()
-    plant = Plant(TASK, hz=1 / PERIOD, latency=latency, seed=100 + seed)
-    loop = ControlLoop(policy, plant.read, plant.write, hz=1 / PERIOD, hold=1.0, clock=clock, sleep=clock.sleep)
-    loop.run(turns=200 * episodes)
-    return plant.returns
+    policy, clock, hz = load(run, backend="numpy", seed_index=seed), Clock(), 1 / task.period
+    plant = Plant(task.environment, hz=hz, latency=latency, seed=100 + seed)
+    loop = ControlLoop(policy, plant.read, plant.write, hz=hz, hold=1.0, clock=clock, sleep=clock.sleep)
+    while len(plant.returns) < episodes:
+        loop.run(turns=task.limit)
+    return plant.returns[:episodes]
 
 
 def grid(run: Path, seed: int, environment: str, members: int) -> np.ndarray:
@@ -116,25 +125,18 @@ def draw(grids: dict[str, np.ndarray]) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    plain = grids["plain"]
-    panels = [("plain", plain, None)]
-    for name in ("physics", "physics, history"):
-        panels += [(name, grids[name], None), (f"{name} - plain", grids[name] - plain, "gain")]
-    titles = {"plain": "trained at mass 1, length 1", "physics": "trained on random physics"}
-    titles |= {"physics, history": "the same, seeing its last 5 steps"}
-    figure, axes = plt.subplots(1, 5, figsize=(17, 3.9), layout="constrained", sharey=True)
-    low = min(float(x.min()) for x in grids.values())
-    most = max(float(np.abs(x).max()) for _, x, kind in panels if kind)
+    plain, robust = grids["plain"], grids["physics"]
+    panels = {"trained at mass 1, length 1": plain, "trained on random physics": robust}
+    panels["what random physics brings"] = robust - plain
+    figure, axes = plt.subplots(1, 3, figsize=(11, 3.9), layout="constrained", sharey=True)
+    low, most = float(min(plain.min(), robust.min())), float(np.abs(robust - plain).max())
     edges = [np.sqrt(x[:-1] * x[1:]) for x in (LENGTHS, MASSES)]
     edges = [np.concatenate([[e[0] ** 2 / e[1]], e, [e[-1] ** 2 / e[-2]]]) for e in edges]
-    for axis, (name, values, kind) in zip(axes, panels, strict=True):
-        how: Any = (
-            {"cmap": "RdBu", "vmin": -most, "vmax": most} if kind else {"cmap": "viridis", "vmin": low, "vmax": 0}
-        )
-        drawn = axis.pcolormesh(*edges, values, **how)
-        axis.set(xscale="log", yscale="log", xlabel="length, m")
-        base = name.removesuffix(" - plain")
-        axis.set_title(f"{'less the first: ' if kind else ''}{titles[base]}", fontsize=9)
+    for axis, (title, values) in zip(axes, panels.items(), strict=True):
+        change: Any = {"cmap": "RdBu", "vmin": -most, "vmax": most}
+        returns: Any = {"cmap": "viridis", "vmin": low, "vmax": 0}
+        drawn = axis.pcolormesh(*edges, values, **(change if axis is axes[-1] else returns))
+        axis.set(xscale="log", yscale="log", xlabel="length, m", title=title)
         axis.add_patch(plt.Rectangle((0.6, 0.5), 0.9, 1.5, fill=False, linestyle="--", color="black", linewidth=1))
         axis.plot(1, 1, "kx")
         axis.set_xticks([0.5, 1, 1.5], ["0.5", "1", "1.5"])
@@ -142,26 +144,26 @@ def draw(grids: dict[str, np.ndarray]) -> None:
         axis.minorticks_off()
         figure.colorbar(drawn, ax=axis)
     axes[0].set_ylabel("mass, kg")
-    figure.suptitle(
-        "Return on Pendulum-v1 by mass and length, mean of three seeds. Dashed: what was trained on", fontsize=11
-    )
-    figure.savefig(IMAGE, dpi=110)
+    figure.suptitle("Return on Pendulum-v1, mean of three seeds. Cross: trained at. Dashed: trained over", fontsize=11)
+    figure.savefig(IMAGE, dpi=100)
 
 
-def latencies(folder: Path, names: tuple[str, ...], episodes: int, random: float) -> dict[str, Any]:
+def latencies(folder: Path, task: Task, episodes: int) -> dict[str, Any]:
     rows = {}
-    for name in names:
-        table = [[float(np.mean(late(folder / name, s, x, episodes))) for x in LATENCIES] for s in range(SEEDS)]
-        kept = [[(r - random) / (row[0] - random) for r in row] for row in table]
+    for name in DELAYS:
+        returns = lambda seed, latency: late(folder / name, task, seed, latency, episodes)  # noqa: B023
+        table = [[float(np.mean(returns(seed, x))) for x in task.latencies] for seed in range(SEEDS)]
+        kept = [[(r - task.random) / (row[0] - task.random) for r in row] for row in table]
         rows[name] = {"returns": table, "kept": kept}
-        print(name, *(f"{x * 1000:.0f} ms: {np.mean([r[i] for r in table]):.0f}" for i, x in enumerate(LATENCIES)))
+        means = zip(task.latencies, np.mean(table, 0), strict=True)
+        print(name, *(f"{x * 1000:.0f} ms: {mean:.0f}" for x, mean in means), flush=True)
     return rows
 
 
 def physics(folder: Path, members: int, picture: bool) -> dict[str, Any]:
     grids, each = {}, {}
     for name in ("plain", "physics", "physics, history"):
-        environment = f"{TASK},{HISTORY}" if "history" in name else TASK
+        environment = f"Pendulum-v1,{HISTORY}" if "history" in name else "Pendulum-v1"
         by_seed = np.stack([grid(folder / name, s, environment, members) for s in range(SEEDS)])
         grids[name], each[name] = by_seed.mean(0), by_seed
     if picture:
@@ -185,7 +187,7 @@ def loop(folder: Path, seconds: float) -> dict[str, Any]:
     """A minute in real time at each rate, by the command itself."""
     run, told = folder / "plain", {}
     for hz in (50, 200):
-        arguments = ["deploy", str(run), "--env", TASK, "--hz", str(hz), "--seconds", str(seconds), "--json"]
+        arguments = ["deploy", str(run), "--env", "Pendulum-v1", "--hz", str(hz), "--seconds", str(seconds), "--json"]
         told[str(hz)] = common.run_json([*common.STEERSMAN, *arguments])
         told[str(hz)].pop("returns")
         print(hz, told[str(hz)], flush=True)
@@ -194,25 +196,26 @@ def loop(folder: Path, seconds: float) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("part", choices=(*TASKS, "loop"))
     parser.add_argument("--quick", action="store_true", help="a twentieth of the steps; nothing is saved")
-    parser.add_argument("--loop", action="store_true", help="the control loop's times alone")
     args = parser.parse_args()
     result: dict[str, Any] = {"provenance": common.provenance()}
+    scale, episodes = (0.05, 2) if args.quick else (1.0, 20)
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        if args.loop:
-            train(folder, "plain", 0.2)
+        if args.part == "loop":
+            train(folder, TASKS["pendulum"], "plain", 0.2)
             result["loop"] = loop(folder, 5.0 if args.quick else 60.0)
         else:
-            scale, episodes = (0.05, 2) if args.quick else (1.0, 20)
-            for name in TRAINED:
-                print(name, f"trained in {train(folder, name, scale):.0f} s", flush=True)
-            random = -1208.0  # a random policy's return, of benchmarks/defaults.py
-            result["latencies"] = list(LATENCIES)
-            result["late"] = latencies(folder, ("plain", "delays"), episodes, random)
-            result["physics"] = physics(folder, 4 * episodes, not args.quick)
+            task = TASKS[args.part]
+            for name in task.trained:
+                train(folder, task, name, scale)
+            result |= {"environment": task.environment, "period": task.period, "latencies": list(task.latencies)}
+            result["late"] = latencies(folder, task, episodes)
+            if args.part == "pendulum":
+                result["physics"] = physics(folder, 4 * episodes, not args.quick)
     if not args.quick:
-        common.save("control-loop" if args.loop else "transfer", result)
+        common.save("control-loop" if args.part == "loop" else f"transfer-{args.part}", result)
 
 
 if __name__ == "__main__":
