@@ -146,13 +146,8 @@ def _transferred(
     if (parametrised := _parametrised(environment, kwargs)) is not None:
         return _vectorize(simulated(parametrised, settings), num_envs, how, lambda env: surrounded(env, settings))
     if settings.simulated:
-        label = label_of(environment)
-        if label.partition("/")[0] in ("atari", "envpool") or not isinstance(environment, str | Callable):
-            raise UsageError(
-                f"{label}: randomize and push change simulators, and those of Atari, of EnvPool and of environments "
-                "that are made already cannot be. Compiled environments and MuJoCo's of Gymnasium can, by name or by a "
-                "function that makes one."
-            )
+        if isinstance(environment, str) and environment.partition("/")[0] in ("atari", "envpool"):
+            raise _out_of_reach(environment)
         how = {**how, "simulator": settings}
     made = _make(environment, num_envs, kwargs, how)
     if not isinstance(made, tuple):
@@ -160,10 +155,18 @@ def _transferred(
     raise UsageError(f"{label_of(environment)} is vectorised already. Give the environment that it is made of.")
 
 
+def _out_of_reach(label: str) -> UsageError:
+    return UsageError(
+        f"{label}: randomize and push change simulators, and those of Atari, of EnvPool and of environments that are "
+        "made already cannot be. Compiled environments and MuJoCo's of Gymnasium can, by name or by a function that "
+        "makes one."
+    )
+
+
 def _parametrised(environment: Any, kwargs: dict[str, Any]) -> Parametrised | None:
     """The compiled environment of a name without arguments or an object, to be made anew; None for one on the host."""
     from steersman.envs.transfer.physics import Parametrised, parametrised
-    from steersman.types import EnvSpec
+    from steersman.types import DeviceEnvs, EnvSpec, HostEnvs
 
     label, thing = label_of(environment), environment
     if isinstance(environment, str):
@@ -176,8 +179,10 @@ def _parametrised(environment: Any, kwargs: dict[str, Any]) -> Parametrised | No
                 return None
         thing = load_object(environment, "the environment")
     made = made_of(thing, kwargs, label)
-    if not isinstance(getattr(made, "spec", None), EnvSpec) or isinstance(made, tuple):
-        if made is not thing:
+    if isinstance(made, DeviceEnvs | HostEnvs):
+        return None
+    if not isinstance(getattr(made, "spec", None), EnvSpec):
+        if made is not thing:  # it was made to see what it is
             made.close()
         return None
     if made is thing or not callable(thing):
@@ -349,6 +354,8 @@ def _from_object(
         if made.num_envs != num_envs:
             raise UsageError(f"{label} was made with num_envs={made.num_envs}; asked for are {num_envs}.")
         _check_made(made.spec, how["costs"])
+        if "simulator" in how:
+            raise _out_of_reach(label)
         return made
     if not isinstance(made, gymnasium.Env | gymnasium.vector.VectorEnv):
         return _vectorize(made, num_envs, how)

@@ -242,6 +242,9 @@ def test_what_is_made_already():
         envs.make(batch, 2, action_delay=1)
     host = envs.make(Echo, 1)
     assert transferred(host, action_delay=1).reset(0).shape == (1, 2)
+    assert envs.make(host, 1, observation_history=2).reset(0).shape == (1, 8)
+    with pytest.raises(UsageError, match="that are made already cannot be"):
+        envs.make(host, 1, push=1)
     with pytest.raises(UsageError, match="reset"):
         transferred(host, action_delay=1).step(np.ones((1, 1), np.float32))
     with pytest.raises(UsageError, match="change the simulators, which are made already"):
