@@ -172,10 +172,10 @@ def _inputs_used(closed: Any) -> list[bool]:
 
 
 def check_same_spaces(policy: EnvSpec, environment: EnvSpec) -> None:
-    """Raise UsageError unless a policy trained on one environment fits another."""
+    """Raise UsageError unless a policy trained on one environment fits another, whose sensors may be less noisy."""
     for what in ("observation_space", "native_action_space"):
         ours, theirs = getattr(policy, what), getattr(environment, what)
-        if spaces.space_to_json(ours) != spaces.space_to_json(theirs):
+        if not spaces.alike(ours, theirs):
             raise UsageError(
                 f"The policy was trained on {policy.id}, whose {what.removeprefix('native_')} is {ours}; "
                 f"{environment.id} has {theirs}."

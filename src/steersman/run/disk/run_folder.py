@@ -151,8 +151,9 @@ def _refuse_occupied(path: Path) -> None:
 
 def to_resume(run: Run) -> str:
     """The command that goes on with a run, with what is the user's own named again."""
+    environment = run.config["environment"]
     named = {
-        "environment": run.config["environment"] if ":" in run.config["environment"] else None,
+        "environment": environment if ":" in environment.partition(",")[0] else None,
         "algorithm": run.config["run"].get("foreign"),
         "network": run.config["run"].get("network"),
     }
