@@ -148,7 +148,7 @@ class Policy:
         """The observation in its inside form, with a leading axis, and whether it was one; by the rules of training."""
         native, leaves, unseen = self._native, self._leaves, self.spec.unseen
         if unseen and isinstance(obs, Mapping):
-            obs = {name: part for name, part in obs.items() if name not in unseen}
+            obs = {name: part for name, part in obs.items() if name not in unseen} or obs  # to say what came
         as_is = self._is_vector and type(obs) is np.ndarray and obs.dtype == np.float32 and obs.shape == leaves[0].shape
         if as_is and np.count_nonzero(np.isfinite(obs)) == obs.size:  # all that is asked below, at a glance
             return obs[None].copy(), True
