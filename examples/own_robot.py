@@ -18,7 +18,7 @@ MJCF = Path(__file__).with_name("own_robot.xml")
 
 
 class Arm(gymnasium.Env):
-    """state: cos and sin of the joints, their speeds (rad/s), the way from load to target (m). Actions: torques (N m)."""
+    """state: cos and sin of the joints, their speeds (rad/s), the way from load to target (m). Actions in N m."""
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 50}  # noqa: RUF012
     any_number = lambda size: spaces.Box(-np.inf, np.inf, (size,), np.float32)

@@ -75,8 +75,8 @@ class EnvSpec:
     ``action_mask``, shape ``(A,)``, 1 = allowed, gives the legal actions of a Discrete space; the mask is never fed to
     a network. ``cost_names`` are the costs of ``TimeStep.costs`` in their order; UsageError where two are the same. A
     goal environment (``achieved_goal``, ``desired_goal``) says its reward as a pure function of the two: what hindsight
-    replay needs. ``unseen``, of a policy that sees some entries of a Dict only: those that training had beside them, and
-    its ``observation_space`` has not.
+    replay needs. ``unseen``, of a policy that sees some entries of a Dict only: those that training had beside them,
+    and its ``observation_space`` has not.
     """
 
     id: str

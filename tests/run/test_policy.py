@@ -14,7 +14,7 @@ from steersman.agents import ALGORITHMS
 from steersman.errors import UsageError
 from steersman.run.disk import checkpoint, files, run_folder
 from steersman.run.disk.spec_json import spec_from_json, spec_to_json, transitions_like
-from steersman.run.policy import Policy, check_same_spaces, policy_of
+from steersman.run.policy import check_same_spaces, policy_of
 from steersman.spaces import canonical_action_space, inside_space
 from steersman.types import EnvSpec
 

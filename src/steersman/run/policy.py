@@ -30,9 +30,9 @@ class Policy:
     """Sees and acts in the environment's own units. The normalisers that it was trained with are part of it.
 
     ``policy(obs)`` takes one observation or a batch of them and returns one action or a batch, the most likely one
-    (``explore=True`` samples). Of a Dict it asks for what the policy sees; ``spec.unseen`` is looked past. A policy with
-    memory keeps its ``carry`` from call to call: ``reset()`` before each episode, or ``reset([2, 5])`` where these
-    members of a batch begin one.
+    (``explore=True`` samples). Of a Dict it asks for what the policy sees, and looks past the rest. One with memory
+    keeps its ``carry`` from call to call: ``reset()`` before each episode, or ``reset([2, 5])`` where these members of
+    a batch begin one.
     """
 
     def __init__(self, agent: Agent, state: PyTree, spec: EnvSpec, *, seed: int = 0):
