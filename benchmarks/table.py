@@ -774,8 +774,9 @@ def asymmetric(result: dict[str, Any]) -> str:
     ]
     text = (
         f"PPO on {result['environment']}, {result['steps']:,} steps, {result['seeds']} seeds, settings of "
-        "Pendulum-v1's preset. Policy and critic see angle and speed (symmetric), the critic mass and length too (asymmetric), or "
-        "both do (informed). Final: 100 episodes of each seed's policy; on the way: the mean of the evaluations."
+        "Pendulum-v1's preset. Policy and critic see angle and speed (symmetric), the critic mass and length too "
+        "(asymmetric), or both do (informed). Final: 100 episodes of each seed's policy; on the way: the mean of the "
+        "evaluations."
     )
     listed = "\n".join(f"- {line}" for line in said)
     return (
