@@ -121,7 +121,8 @@ def test_own_robot(tmp_path):
     assert 0.1 <= obs["privileged_state"][0] <= 0.5
     angles = np.arctan2(obs["state"][2:4], obs["state"][:2]).cumsum()
     tip = np.array([0.25, 0.2]) @ np.stack([np.cos(angles), np.sin(angles)], 1)
-    np.testing.assert_allclose(obs["state"][6:], env.unwrapped.target.pos[:2] - tip, atol=1e-5)
+    drawn = env.unwrapped.data.site("target").xpos[:2]
+    np.testing.assert_allclose(obs["state"][6:], drawn - tip, atol=1e-5)
     obs, reward, *_, info = env.step(env.action_space.high)
     assert -np.linalg.norm(obs["state"][6:]) == pytest.approx(reward)
     assert info == {"cost": 0.0, "is_success": False}
