@@ -822,6 +822,28 @@ def hindsight(result: dict[str, Any]) -> str:
     return f"## Hindsight\n\n{text}\n\n{table(header, rows)}\n\n{origin(result)}"
 
 
+def asymmetric(result: dict[str, Any]) -> str:
+    mean = lambda x: f"**{statistics.mean(x):.0f}** ({', '.join(f'{v:.0f}' for v in sorted(x))})"
+    rows = [[f"{r['row']}, gamma {r['gamma']:g}", mean(r["final"]), mean(r["on_the_way"])] for r in result["rows"]]
+    named = {"final": "final", "on_the_way": "on the way"}
+    said = [
+        f"gamma {d['gamma']:g}, {named[d['of']]}: {d['difference']:+.0f}, 95% interval {d['interval'][0]:+.0f} to "
+        f"{d['interval'][1]:+.0f}; P(better) {d['better'][0]:.2f} ({d['better'][1]:.2f} to {d['better'][2]:.2f})"
+        for d in result["differences"]
+    ]
+    text = (
+        f"PPO on {result['environment']}, {result['steps']:,} steps, {result['seeds']} seeds, settings of "
+        "Pendulum-v1's preset. Policy and critic see angle and speed (symmetric), the critic mass and length too "
+        "(asymmetric), or both do (informed). Final: 100 episodes of each seed's policy; on the way: the mean of the "
+        "evaluations."
+    )
+    listed = "\n".join(f"- {line}" for line in said)
+    return (
+        f"## Critics that see more\n\n{text}\n\n{table(['', 'final', 'on the way'], rows)}\n\n"
+        f"Asymmetric less symmetric:\n\n{listed}\n\n{origin(result)}"
+    )
+
+
 def models(result: dict[str, Any]) -> str:
     mean = lambda xs: sum(xs) / len(xs)
     number = lambda xs: f"{mean(xs):.3f} ({max(xs):.3f})"
@@ -883,6 +905,7 @@ def render() -> str:
     parts += [language_parity(r) for r in load("language-parity.json")]
     parts += [language_speed(r) for r in load("language-speed.json")]
     parts += [memory(r) for r in load("memory.json")] + [memory_speed(r) for r in load("memory-speed.json")]
+    parts += [asymmetric(r) for r in load("asymmetric.json")]
     parts += [constraints(r) for r in load("constraints.json")] + [mbpo(r) for r in load("mbpo.json")]
     parts += [planned(r) for r in load("planning.json")]
     if found := load("pets-*.json"):

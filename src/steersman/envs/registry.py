@@ -3,7 +3,8 @@
 - ``CartPole-v1``: a compiled twin where there is one (``classic``), else Gymnasium's environment of that id;
 - ``CartPoleNoVel-v1``: a twin whose velocities are masked (``partial.velocities``);
 - ``gymnasium/CartPole-v1``, ``gymnax/...``, ``atari/...``, ``envpool/...``, ``popgym/...``, ``goal/...``,
-  ``memory/chain-20``, ``pomdp/tiger``, ``pomdp/path/file.POMDP``, ``safe/point-goal``, ``probe/...``: by family;
+  ``hidden/pendulum``, ``memory/chain-20``, ``pomdp/tiger``, ``pomdp/path/file.POMDP``, ``safe/point-goal``,
+  ``probe/...``: by family;
 - ``package.module:factory``, ``path/file.py:factory``: your own, a function or class that gives a ``gymnasium.Env`` or
   a steersman ``Env``;
 - ``package:Namespace/Name-v0``: an id of Gymnasium's that exists once ``package`` is imported.
@@ -327,6 +328,12 @@ def _compiled(name: str, kwargs: dict[str, Any]) -> Env | None:
         if name not in GOALS:
             raise UsageError(f"Unknown goal environment {name}. {nearest(name, GOALS)}")
         return call(GOALS[name], kwargs, name)
+    if head == "hidden" and rest:
+        from steersman.envs.partial.hidden import HIDDEN
+
+        if name not in HIDDEN:
+            raise UsageError(f"Unknown environment {name}. {nearest(name, HIDDEN)}")
+        return call(HIDDEN[name], kwargs, name)
     if head == "memory" and rest:
         from steersman.envs.partial.memory_tasks import task
 
