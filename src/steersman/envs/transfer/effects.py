@@ -278,9 +278,8 @@ def _deviations(spec: EnvSpec, deviation: Amounts, setting: str) -> tuple[dict[s
     for name, amount in given.items():
         if name not in known:
             has = ", ".join(known) if "" not in known else f"{space}, without entries: give one number"
-            raise UsageError(
-                f"{setting}: {spec.id} has no entry of numbers {name!r}. {nearest(name, known)} It has {has}."
-            )
+            said = f"{setting}: {spec.id} has no entry of numbers {name!r}. It has {has}. {nearest(name, known)}"
+            raise UsageError(said.rstrip())
         shape = known[name].shape
         if np.ndim(amount) and np.shape(amount) != shape:
             raise UsageError(f"{setting} of {name or spec.id}: a number, or {shape} of them; got {np.shape(amount)}.")
