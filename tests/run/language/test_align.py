@@ -110,12 +110,22 @@ def test_a_run_that_was_interrupted_ends_where_it_would_have(done, stopped_after
 
 def test_a_run_that_died_goes_on_from_its_checkpoint(done, stopped_after, tmp_path):
     def die(event):
-        raise RuntimeError("gone")
+        raise SystemExit  # as a kill: nothing is saved any more
 
-    with pytest.raises(UsageError, match="ended the run with RuntimeError: gone"):
+    with pytest.raises(SystemExit):
         stopped_after(tmp_path / "r", 5, die)
     assert [row["steps"] for row in read_metrics(tmp_path / "r" / "metrics.jsonl")][-1] == 5
     same(done, resume(tmp_path / "r"))
+
+
+def test_a_callback_that_raises_is_named_and_the_run_saved(done, stopped_after, tmp_path):
+    def fail(event):
+        raise RuntimeError("gone")
+
+    with pytest.raises(
+        UsageError, match="RuntimeError: gone.*It is saved at 1 updates; go on with: steersman align --res"
+    ):
+        stopped_after(tmp_path / "r", 1, fail)
 
 
 def test_a_run_that_is_done_is_left(done, files, stopped_after, tmp_path):
