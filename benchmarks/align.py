@@ -126,7 +126,7 @@ if __name__ == "__main__":
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
     if args.pairs + args.asked > len(FORMS) * len(THINGS):
         raise UsageError(f"There are {len(FORMS) * len(THINGS)} prompts for --pairs and --asked together.")
-    result: dict[str, Any] = {"provenance": common.provenance(), "model": "SmolLM2-135M-Instruct"}
+    result: dict[str, Any] = {"provenance": common.provenance(), "model": Path(args.model).name}
     with tempfile.TemporaryDirectory() as place:
         result["sft"] = sft(args.model, args.sft_updates, Path(place))
         common.save(args.name, result)

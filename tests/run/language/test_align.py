@@ -14,7 +14,9 @@ from steersman.run.events import Learned
 from steersman.run.language import align as aligning
 from steersman.run.language import models
 from steersman.run.language.align import align, resume
+from steersman.run.language.data import Data
 from steersman.run.language.runs import open_model
+from steersman.run.language.settings import AlignConfig
 from steersman.run.policy import load as load_policy
 
 TIMES = ("seconds", "tokens_per_second")
@@ -73,10 +75,17 @@ def test_a_run_folder_holds_all_of_it(done, files):
 
 def kept(files):
     """The rows that are learned from, by their place in the file."""
-    from steersman.run.language.data import Data
-    from steersman.run.language.settings import AlignConfig
-
     return aligning.split(Data(list(range(14)), [], True), AlignConfig(held_out=0.15))[0]
+
+
+def test_pieces_of_a_text_are_not_on_both_sides():
+    data = Data([f"{line}{piece}" for line in range(10) for piece in "ab"], [], True, [i // 2 for i in range(20)])
+    learned, held = aligning.split(data, AlignConfig(held_out=0.3))
+    assert sorted(learned + held) == data.rows
+    assert len(held) == 6
+    assert not {row[0] for row in learned} & {row[0] for row in held}
+    alone = aligning.split(Data(list("abcd"), [], True, [1] * 4), AlignConfig(held_out=0.5))
+    assert [len(part) for part in alone] == [2, 2]
 
 
 @pytest.fixture
