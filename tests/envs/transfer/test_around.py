@@ -145,7 +145,7 @@ def test_noise_by_entry():
             transferred(env, observation_noise={given: 1.0})
     with pytest.raises(UsageError, match=r"of eye: a number, or \(1,\) of them; got \(2,\)"):
         transferred(env, observation_bias={"eye": [1.0, 1.0]})
-    with pytest.raises(UsageError, match="without entries: give one number"):
+    with pytest.raises(UsageError, match="no entries at all: give one number"):
         transferred(echo(), observation_noise={"eye": 1.0})
     with pytest.raises(UsageError, match="there are no numbers that observation_noise could be added to"):
         transferred(ObservedEnv(tiger()), observation_noise=1.0)
