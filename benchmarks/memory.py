@@ -119,7 +119,7 @@ CASES = {
     "CartPoleNoVel-v1": Case("CartPoleNoVel-v1", 300_000, ("gru", "window", "none"), BALANCE, 475.0),
     "CartPoleNoVel-v1 at 100k": Case("CartPoleNoVel-v1", 100_000, ("gru", "lstm"), BALANCE),
     "PendulumNoVel-v1": Case(PENDULUM, 300_000, ("gru", "window", "none"), SWING, -300.0),
-    "PendulumNoVel-v1, SAC": Case(PENDULUM, 50_000, ("gru", "none"), SOFT, -300.0, algorithm="sac"),
+    "PendulumNoVel-v1, SAC": Case(PENDULUM, 30_000, ("gru", "none"), SOFT, -300.0, algorithm="sac"),
     "chain-20, R2D2": Case(CHAIN, 100_000, ("gru",), R2D2, 0.95, 0.0, "dqn"),
     "chain-20, R2D2, not stored": Case(CHAIN, 100_000, ("gru",), R2D2 | {"stored_carry": False}, None, 0.0, "dqn"),
     "chain-20, R2D2, no burn-in": Case(CHAIN, 100_000, ("gru",), R2D2 | {"burn_in": 0}, None, 0.0, "dqn"),
