@@ -1,7 +1,7 @@
 """SmolLM2 aligned for real: perplexity of a manual before and after SFT, and a known reward before and after DPO.
 
 python benchmarks/align.py                       both, with the settings of an hour on two cores
-python benchmarks/align.py --sft-updates 12 --dpo-updates 8 --pairs 32 --asked 32 --best-of 4      in minutes
+python benchmarks/align.py --sft-updates 8 --dpo-updates 6 --pairs 24 --asked 24 --best-of 4 --rows 4    in minutes
 
 SFT: paragraphs of Python's own manual, a fifth of them held out; what it forgets is the loss on another text, our
 licence. DPO: pairs of the model's own answers, labelled by a reward that is known; wins are on prompts that no pair is
@@ -36,16 +36,7 @@ THINGS = """rain; music; bread; a bicycle; the moon; sleep; a library; glass; ch
 honey; wool; a mountain; ink; a river; silver; a garden; thunder; paper; a violin; ice; a candle; coffee; a map; wind;
 gold; a whale; sand; a mirror; cheese; a train; cotton; the sea; a kite; pepper; a lighthouse; clay; an island; soap;
 a forest; copper; a drum; fog; a needle; sugar; a castle""".replace("\n", " ").split("; ")
-SFT = {
-    "lora": 8,
-    "learning_rate": 5e-4,
-    "batch_size": 8,
-    "max_length": 64,
-    "samples": 2,
-    "max_new": 24,
-    "evaluations": 0,
-}
-DPO = {"lora": 8, "learning_rate": 5e-4, "batch_size": 8, "beta": 0.1, "samples": 2, "max_new": 24, "evaluations": 0}
+NEW = 24  # the most tokens of an answer
 
 
 def reward(answer: str) -> float:
@@ -63,10 +54,10 @@ def paragraphs(text: str) -> list[dict[str, str]]:
     return [{"text": part} for part in parts if 120 < len(part) < 220 and part.isascii()]
 
 
-def sft(model: str, updates: int, folder: Path) -> dict[str, Any]:
+def sft(model: str, settings: dict[str, Any], folder: Path) -> dict[str, Any]:
     manual = written(folder / "manual.jsonl", paragraphs("\n\n".join(topics.values())))
     other = written(folder / "licence.jsonl", paragraphs((common.ROOT / "LICENSE").read_text()))
-    settings = SFT | {"updates": updates, "held_out": 0.04}
+    settings |= {"max_length": 64, "held_out": 0.04}
     start = measure(model, other, max_length=64, unusable="drop")
     done = align("sft", model, manual, out=folder / "sft", **settings)
     end = measure(folder / "sft", other, max_length=64, unusable="drop")
@@ -80,10 +71,10 @@ def sft(model: str, updates: int, folder: Path) -> dict[str, Any]:
 
 
 def said(speaker: Assistant, prompts: list[str], seed: int) -> list[str]:
-    return [one.text for one in speaker.many(prompts, max_new=24, temperature=1.0, seed=seed)]
+    return [one.text for one in speaker.many(prompts, max_new=NEW, temperature=1.0, seed=seed)]
 
 
-def dpo(model: str, updates: int, pairs: int, asked: int, best_of: int, folder: Path) -> dict[str, Any]:
+def dpo(model: str, settings: dict[str, Any], pairs: int, asked: int, best_of: int, folder: Path) -> dict[str, Any]:
     prompts = [form.format(thing) for thing in THINGS for form in FORMS]
     learned, held = prompts[:-asked][:pairs], prompts[-asked:]
     start = assistant(model)
@@ -92,7 +83,7 @@ def dpo(model: str, updates: int, pairs: int, asked: int, best_of: int, folder: 
         worse, better = sorted(two, key=reward)
         if reward(better) > reward(worse):
             rows.append({"prompt": prompt, "chosen": better, "rejected": worse})
-    settings = DPO | {"updates": updates, "held_out": 0.0}
+    settings |= {"beta": 0.1, "held_out": 0.0}
     done = align("dpo", model, written(folder / "pairs.jsonl", rows), out=folder / "dpo", **settings)
     many = np.array([[reward(text) for text in said(start, held, 100 + i)] for i in range(best_of)])
     before, after = many[0], np.array([reward(text) for text in said(assistant(folder / "dpo"), held, 100)])
@@ -121,14 +112,20 @@ if __name__ == "__main__":
     parser.add_argument("--pairs", type=int, default=200)
     parser.add_argument("--asked", type=int, default=200)
     parser.add_argument("--best-of", type=int, default=8)
+    parser.add_argument("--rows", type=int, default=8, help="texts, or pairs, in one update")
+    parser.add_argument("--learning-rate", type=float, default=5e-4)
     parser.add_argument("--name", default="align")
     args = parser.parse_args()
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    both = {"lora": 8, "learning_rate": args.learning_rate, "batch_size": args.rows}
+    both |= {"samples": 2, "max_new": NEW, "evaluations": 0}
     if args.pairs + args.asked > len(FORMS) * len(THINGS):
         raise UsageError(f"There are {len(FORMS) * len(THINGS)} prompts for --pairs and --asked together.")
     result: dict[str, Any] = {"provenance": common.provenance(), "model": Path(args.model).name}
     with tempfile.TemporaryDirectory() as place:
-        result["sft"] = sft(args.model, args.sft_updates, Path(place))
+        result["sft"] = sft(args.model, both | {"updates": args.sft_updates}, Path(place))
         common.save(args.name, result)
-        result["dpo"] = dpo(args.model, args.dpo_updates, args.pairs, args.asked, args.best_of, Path(place))
+        result["dpo"] = dpo(
+            args.model, both | {"updates": args.dpo_updates}, args.pairs, args.asked, args.best_of, Path(place)
+        )
     common.save(args.name, result)

@@ -104,8 +104,9 @@ def stopped_after(files):
 
 def same(done, again):
     jax.tree.map(np.testing.assert_array_equal, done.learner, again.learner)
-    rows = [[{k: v for k, v in row.items() if k not in TIMES} for row in one.history] for one in (done, again)]
-    assert rows[0] == rows[1]
+    for read in (lambda one: one.history, lambda one: read_metrics(one.run / "metrics.jsonl")):
+        rows = [[{k: v for k, v in row.items() if k not in TIMES} for row in read(one)] for one in (done, again)]
+        assert rows[0] == rows[1]
     assert (done.run / "samples.jsonl").read_text() == (again.run / "samples.jsonl").read_text()
 
 
@@ -124,6 +125,16 @@ def test_a_run_that_died_goes_on_from_its_checkpoint(done, stopped_after, tmp_pa
     with pytest.raises(SystemExit):
         stopped_after(tmp_path / "r", 5, die)
     assert [row["steps"] for row in read_metrics(tmp_path / "r" / "metrics.jsonl")][-1] == 5
+    same(done, resume(tmp_path / "r"))
+
+
+def test_a_run_of_which_nothing_was_saved_begins_anew(done, stopped_after, tmp_path):
+    def die(event):
+        raise SystemExit
+
+    with pytest.raises(SystemExit):
+        stopped_after(tmp_path / "r", 1, die)
+    assert not list((tmp_path / "r" / "checkpoints").iterdir())
     same(done, resume(tmp_path / "r"))
 
 

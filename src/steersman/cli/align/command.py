@@ -48,9 +48,9 @@ ALL = "Every setting of a training on texts; what is not given keeps the default
 class Output:
     """What is trained on what, and where results go."""
 
-    model: Annotated[str, tyro.conf.Positional]
+    model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
     """A folder, a file .gguf, smollm2, tiny, or a run."""
-    data: Annotated[str, tyro.conf.Positional]
+    data: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")]
     """JSON lines, or parquet."""
     out: Path | None = None
     """The run folder; none: a new one in runs/."""

@@ -104,9 +104,9 @@ class Alignment:
         self.progress, self.history = Progress(), []
         self.stopped: dict[str, str] | None = None
         self._calling, self._logged = "", {}
-        self._began, self._saved = time.perf_counter(), time.perf_counter()
-        self._saved_at = -1
-        self.sink = None if run is None else logs.JsonLines(run.metrics)
+        self._began = self.saved = time.perf_counter()
+        self.saved_at = -1  # updates behind the newest checkpoint of this sitting
+        self.sink: logs.Sink | None = None
 
     def tell(self, event: Event) -> None:
         for callback in self.callbacks:
@@ -161,12 +161,12 @@ class Alignment:
             return None
         p = self.progress
         path = checkpoint.step_path(self.run.checkpoints, p.updates)
-        if self._saved_at != p.updates:
+        if self.saved_at != p.updates:
             header = {"steps": p.updates, "tokens": p.tokens, "sums": p.sums, "count": p.count}
             header |= {"wall": self.seconds, "training": p.training, "compile": self.compile_seconds}
             checkpoint.save(path, {"agent": self.learner}, header)
             checkpoint.prune(self.run.checkpoints, self.job.run.keep_checkpoints)
-            self._saved_at, self._saved = p.updates, time.perf_counter()
+            self.saved_at, self.saved = p.updates, time.perf_counter()
             self.tell(Saved(self, path, p.updates))
         return path
 
@@ -213,7 +213,11 @@ def fit(
         session = Alignment(job, run, callbacks, signals)
         session.tell(Compiling(session, job.description + _going_on(newest), job.total, job.notes))
         try:
-            if newest is not None and newest.path is not None:
+            header = {} if newest is None or newest.path is None else newest.content.header
+            if run is not None:
+                cut_back(run, int(header.get("steps", -1)))
+                session.sink = logs.JsonLines(run.metrics)  # after that, which may put another file in its place
+            if newest is not None and header:
                 _restore(session, newest)
             else:
                 session.learner = job.programs.init(job.run.seed)
@@ -260,7 +264,7 @@ def _train(session: Alignment) -> None:
         if asked or at % rows == 0:
             row = session.row(session.look() if asked else {})
         session.tell(Learned(session, at, job.total, fed.tokens / seconds, metrics, row))
-        if asked or time.perf_counter() - session._saved > CHECKPOINT_SECONDS:
+        if asked or time.perf_counter() - session.saved > CHECKPOINT_SECONDS:
             session.write()
     if session.ending and progress.updates < job.total:
         session.tell(Stopping(session, session.ending))
@@ -301,10 +305,9 @@ def _restore(session: Alignment, newest: checkpoint.Latest) -> None:
     named = {name: header[name] for name in ("tokens", "wall", "training", "compile", "sums", "count")}
     rest = {"row_tokens": header["tokens"], "row_training": header["training"]}
     session.progress = Progress(updates=steps, **named, **rest)
-    session._saved_at = steps
+    session.saved_at = steps
     checkpoint.set_aside(run.checkpoints, steps)
     (run.path / "summary.json").unlink(missing_ok=True)
-    cut_back(run, steps)
     session.history = logs.read_metrics(run.metrics)
 
 
