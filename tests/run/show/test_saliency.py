@@ -16,8 +16,8 @@ from steersman.envs.wrappers import PureEnv
 from steersman.errors import UsageError
 from steersman.nets.encoders import Encoder
 from steersman.nets.layers.mlp import MLP
-from steersman.run.disk.spec_json import transitions_like
 from steersman.run import policy as policies
+from steersman.run.disk.spec_json import transitions_like
 from steersman.run.show import saliency as drawn
 from steersman.types import EnvSpec, TimeStep
 
