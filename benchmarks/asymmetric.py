@@ -40,7 +40,7 @@ def row(name: str, batch: str, steps: int, most: int) -> dict[str, Any]:
     gamma, first, seeds = BATCHES[batch]
     seeds = min(seeds, most)
     settings: dict[str, Any] = presets("ppo")["Pendulum-v1"] | SEES[name] | {"steps": steps, "gamma": gamma}
-    evaluations = {"evaluation_episodes": 100, "evaluate_every": steps // 12, "evaluate_episodes": 50}
+    evaluations: dict[str, Any] = {"evaluation_episodes": 100, "evaluate_every": steps // 12, "evaluate_episodes": 50}
     result = steersman.train("ppo", ENVIRONMENT, seed=first, seeds=seeds, preset=False, **settings, **evaluations)
     assert result.evaluation is not None
     curve = [(x["steps"], x["evaluation_return"]) for x in result.history if "evaluation_return" in x]
