@@ -617,8 +617,8 @@ def control_loop(result: dict[str, Any]) -> str:
         rows.append([hz, f"{r['turns']:,}", f"**{r['missed']}** ({share:.2%})", *times])
     header = ["Hz", "turns", "deadlines missed", "began late, ms: median, 99 %, most", "a turn took, ms: median, 99 %"]
     text = (
-        "A minute each of `steersman deploy` with the numpy backend, Pendulum-v1 simulated in the same turn, on a "
-        "shared machine that was busy: the load is said below."
+        "A minute each of `steersman deploy` with the numpy backend, Pendulum-v1 simulated in the same turn, on a core "
+        "shared with other jobs, at a lower priority than theirs: the load is said below."
     )
     return f"## The control loop\n\n{text}\n\n{table(header, rows)}\n\n{origin(result)}"
 
