@@ -34,7 +34,7 @@ USAGE = f"""usage: steersman align METHOD MODEL DATA [--SETTING VALUE ...]
   METHOD          {", ".join(METHODS)}
   MODEL           a folder of Hugging Face's, a file .gguf, smollm2, tiny, or a run
   DATA            JSON lines, or parquet: text | messages | prompt with answer (sft),
-                  prompt with chosen with rejected (reward, dpo)
+                  prompt with chosen and rejected (reward, dpo)
   --lora 8        train adapters of this rank, in place of all weights
   --epochs N      how often the data is gone through
   --out DIR       the run folder (default: a new one in runs/)

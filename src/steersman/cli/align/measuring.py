@@ -17,9 +17,9 @@ class Evaluate:
     """Measure a run, or a model, on the texts of a file: the loss and perplexity of what is learned of them; of pairs,
     how often the preferred answer is the likelier one, or the one of more reward; prompts alone are answered."""
 
-    model: Annotated[str, tyro.conf.Positional]
+    model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN|MODEL")]
     """A run, or a model by its name."""
-    data: Annotated[Path, tyro.conf.Positional]
+    data: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")]
     """JSON lines, or parquet."""
     batch_size: int = 8
     """Texts side by side."""
