@@ -254,8 +254,8 @@ def _read(path: str | Path, reader: Reader, encode: Callable[[Row], list[Any]], 
             raise UsageError(f"{row.where}: {error}") from None
     if bad and unusable == "refuse":
         raise UsageError(
-            f"{path}: of {len(rows)} rows these cannot be learned from: {bad}. Mend them, raise --max-length where they "
-            "are too long, or leave them out: --unusable drop."
+            f"{path}: of {len(rows)} rows these cannot be learned from: {bad}. Mend them, raise --max-length where "
+            "they are too long, or leave them out: --unusable drop."
         )
     if not found:
         raise UsageError(
