@@ -80,14 +80,15 @@ def _seeing(spec: EnvSpec, setting: str, asked: Sequence[str], *, mask: bool) ->
     if not asked:
         return spec
     whole, native = spec.observation_space, spec.native_observation_space
-    given = f"{setting} = {', '.join(asked)!r}"
+    text = _text(asked)
+    given = f"{setting} = {text!r}"
     if not isinstance(whole, spaces.Dict):
         raise UsageError(
             f"{given}, but {spec.id} observes {' '.join(str(whole).split())}, which has no entries to choose from. "
             f"Give it a Dict observation, or leave {setting} out."
         )
     has = _names(spec)
-    names = _chosen(asked, has)
+    names = _chosen(text, has)
     if MASK in names or (not mask and any(_holds_mask(whole[name]) for name in names if name in has)):
         raise UsageError(
             f"{given}: {MASK} says which actions are legal; the policy obeys it in any case, and no value sees it. "
@@ -108,11 +109,14 @@ def _seeing(spec: EnvSpec, setting: str, asked: Sequence[str], *, mask: bool) ->
     )
 
 
-def _chosen(asked: Sequence[str], has: Sequence[str]) -> list[str]:
-    """The names of a group, as they are written: ``a,b``, or ``all but a,b``."""
-    text = ",".join(asked).strip()
-    if ",".join(asked[:2]) == "all,but":  # three words of a command line
-        text = ALL_BUT + ",".join(asked[2:])
+def _text(asked: Sequence[str]) -> str:
+    """A group as it is written: ``a,b``, or ``all but a,b``, which on a command line may be three words."""
+    words = ",".join(asked[2:]) if tuple(asked[:2]) == ("all", "but") else None
+    return ",".join(asked).strip() if words is None else ALL_BUT + words
+
+
+def _chosen(text: str, has: Sequence[str]) -> list[str]:
+    """The names of a group."""
     names = [name.strip() for name in text.removeprefix(ALL_BUT).split(",")]
     names = list(dict.fromkeys(filter(None, names)))
     if not text.startswith(ALL_BUT):

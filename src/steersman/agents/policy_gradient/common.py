@@ -123,7 +123,7 @@ def network_maker(
             "False, or let policy_sees and value_sees be the same."
         )
     named = lambda group, memory: () if remembers and not apart else [memory] if apart else entries(group, spec)
-    sees = {"policy_sees": named(seen.policy, "policy"), "value_sees": named(seen.value, "value")}
+    sees: Any = {"policy_sees": named(seen.policy, "policy"), "value_sees": named(seen.value, "value")}
 
     def own(spec: EnvSpec, settings: Mapping[str, Any], key: Key) -> ActorCritic:
         return ActorCritic(

@@ -44,7 +44,7 @@ def pendulum(spread: float = 2.0, max_episode_steps: int = 200) -> Env:
         raise UsageError(f"hidden/pendulum: spread = {spread}; it is a factor of 1 or more.")
     most = np.float32(np.log(spread))
     high = np.array([1, 1, MAX_SPEED], np.float32)
-    seen = {"physics": spaces.Box(-most, most, (2,)), "state": spaces.Box(-high, high)}
+    seen: dict[str, spaces.Space] = {"physics": spaces.Box(-most, most, (2,)), "state": spaces.Box(-high, high)}
     torques = spaces.Box(-MAX_TORQUE, MAX_TORQUE, (1,))
     spec = EnvSpec("hidden/pendulum", spaces.Dict(seen), canonical_action_space(torques), torques)
     native = native_map(torques)
