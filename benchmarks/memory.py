@@ -3,6 +3,7 @@
     python benchmarks/memory.py                    every case that is not there yet
     python benchmarks/memory.py chain-20 --only gru tcn
     python benchmarks/memory.py delays             the return of each memory over the delay, and its picture
+    python benchmarks/memory.py qmdp               what QMDP's policy is worth on the tiger, exactly
 
 PPO where a case names no other algorithm, no presets, five seeds side by side in one program (on host environments one
 after another), each played by 500 episodes of its deterministic policy (the tiger 5,000). ``stored`` tells whether
@@ -24,6 +25,9 @@ import numpy as np
 import steersman
 from steersman.agents.parts import remembering
 from steersman.agents.policy_gradient import ppo
+from steersman.tabular.planning.pomdp_planning import qmdp
+from steersman.tabular.pomdp import POMDP
+from steersman.tabular.problems.pomdp_classics import tiger
 
 SEEDS = 5
 PLAIN = {"normalize_observations": False, "scale_rewards": False}
@@ -43,7 +47,37 @@ CONTROL = {"num_envs": 16, "entropy_coefficient": 0.0, "normalize_observations":
 SWING = CONTROL | {"gamma": 0.95, "num_epochs": 10, "scale_rewards": True}
 BALANCE = CONTROL | {"unroll_length": 128, "num_epochs": 10, "gamma": 0.98, "gae_lambda": 0.9, "anneal_clip": True}
 R2D2 = {"num_envs": 8, "hidden_sizes": (64,), "learning_rate": 1e-3, "double": True, "exploration_fraction": 0.3}
-SOFT = {"num_envs": 1, "hidden_sizes": (64,), "gamma": 0.95, "learning_rate": 1e-3, "learning_starts": 1_000}
+# DQN's preset for CartPole-v1, but of 16 sequences a batch and narrower
+R2D2_BALANCE = {
+    "num_envs": 4,
+    "unroll_length": 8,
+    "update_ratio": 0.5,
+    "learning_rate": 1e-3,
+    "anneal_learning_rate": True,
+    "batch_size": 16,
+    "gamma": 0.997,
+    "double": True,
+    "n_step": 3,
+    "n_step_correction": "none",
+    "target_period": 1,
+    "tau": 0.01,
+    "exploration_fraction": 0.16,
+    "exploration_end": 0.1,
+    "max_grad_norm": 1.0,
+    "hidden_sizes": (64,),
+    "layer_norm": True,
+    **PLAIN,
+}
+SOFT = {
+    "num_envs": 1,
+    "unroll_length": 2,
+    "update_ratio": 0.5,
+    "batch_size": 16,  # sequences
+    "hidden_sizes": (64,),
+    "gamma": 0.95,
+    "learning_rate": 1e-3,
+    "learning_starts": 1_000,
+}
 TIGER = {
     "gamma": 0.95,
     "memory_size": 32,
@@ -85,12 +119,12 @@ CASES = {
     "CartPoleNoVel-v1": Case("CartPoleNoVel-v1", 300_000, ("gru", "window", "none"), BALANCE, 475.0),
     "CartPoleNoVel-v1 at 100k": Case("CartPoleNoVel-v1", 100_000, ("gru", "lstm"), BALANCE),
     "PendulumNoVel-v1": Case(PENDULUM, 300_000, ("gru", "window", "none"), SWING, -300.0),
-    "PendulumNoVel-v1, SAC": Case(PENDULUM, 50_000, ("gru", "none"), SOFT, -300.0, algorithm="sac"),
+    "PendulumNoVel-v1, SAC": Case(PENDULUM, 30_000, ("gru", "none"), SOFT, -300.0, algorithm="sac"),
     "chain-20, R2D2": Case(CHAIN, 100_000, ("gru",), R2D2, 0.95, 0.0, "dqn"),
     "chain-20, R2D2, not stored": Case(CHAIN, 100_000, ("gru",), R2D2 | {"stored_carry": False}, None, 0.0, "dqn"),
     "chain-20, R2D2, no burn-in": Case(CHAIN, 100_000, ("gru",), R2D2 | {"burn_in": 0}, None, 0.0, "dqn"),
     "chain-20, R2D2, burn-in of 20": Case(CHAIN, 100_000, ("gru",), R2D2 | {"burn_in": 20}, None, 0.0, "dqn"),
-    "CartPoleNoVel-v1, R2D2": Case("CartPoleNoVel-v1", 200_000, ("gru",), R2D2, 475.0, algorithm="dqn"),
+    "CartPoleNoVel-v1, R2D2": Case("CartPoleNoVel-v1", 80_000, ("gru",), R2D2_BALANCE, 475.0, algorithm="dqn"),
     "tiger": Case("pomdp/tiger", 1_000_000, ("gru",), TIGER, 17.0, number="discounted_return"),
     "tiger, on the belief": Case(
         "pomdp/tiger,belief=true", 1_000_000, ("none",), TIGER, 18.5, number="discounted_return"
@@ -157,6 +191,28 @@ def delays(only: list[str]) -> None:
     picture(saved["rows"])
 
 
+def worth_of_qmdp(pomdp: POMDP) -> float:
+    """The discounted return of acting by argmax_a b . Q(., a) from the start: the linear system over all the beliefs
+    that this policy comes to."""
+    q, m = qmdp(pomdp), pomdp.mdp
+    beliefs, number, rows, rewards = [m.start], {tuple(m.start.round(9)): 0}, [], []
+    while len(rows) < len(beliefs):
+        belief = beliefs[len(rows)]
+        action = int(np.argmax(belief @ q))
+        chances = pomdp.predict(belief, action) @ pomdp.observation[action]
+        row = {}
+        for o in np.flatnonzero(chances > 1e-12):
+            after, chance = pomdp.update(belief, action, int(o))
+            at = number.setdefault(tuple(after.round(9)), len(beliefs))
+            if at == len(beliefs):
+                beliefs.append(after)
+            row[at] = row.get(at, 0.0) + chance
+        rows.append(row)
+        rewards.append(pomdp.reward(belief)[action])
+    moves = np.array([[row.get(j, 0.0) for j in range(len(beliefs))] for row in rows])
+    return float(np.linalg.solve(np.eye(len(beliefs)) - m.gamma * moves, np.array(rewards))[0])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("cases", nargs="*", help="names of cases, or delays")
@@ -166,6 +222,10 @@ def main() -> None:
         delays(args.only)
         return
     saved = common.load("memory") or {"cases": {}}
+    if args.cases == ["qmdp"]:
+        print(found := worth_of_qmdp(tiger()))
+        common.save("memory", {**saved, "qmdp": found, "provenance": common.provenance()})
+        return
     for name in args.cases or CASES:
         case = CASES[name]
         shown = {k: v for k, v in case._asdict().items() if k != "memories"} | {"settings": dict(case.settings)}
@@ -175,7 +235,7 @@ def main() -> None:
             if (args.only and memory not in args.only) or any(row["memory"] == memory for row in kept["rows"]):
                 continue
             kept["rows"].append(measured(case, memory))
-            common.save("memory", {"cases": saved["cases"], "provenance": common.provenance()})
+            common.save("memory", {**saved, "provenance": common.provenance()})
             print(name, kept["rows"][-1], flush=True)
 
 

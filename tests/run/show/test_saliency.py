@@ -16,8 +16,8 @@ from steersman.envs.wrappers import PureEnv
 from steersman.errors import UsageError
 from steersman.nets.encoders import Encoder
 from steersman.nets.layers.mlp import MLP
+from steersman.run import policy as policies
 from steersman.run.disk.spec_json import transitions_like
-from steersman.run.policy import Policy
 from steersman.run.show import saliency as drawn
 from steersman.types import EnvSpec, TimeStep
 
@@ -78,9 +78,10 @@ class Dueling(eqx.Module):
 def policy_of(algorithm, spec, network=None, **settings):
     """An untrained one."""
     entry = ALGORITHMS[algorithm]
-    agent = entry.factory(entry.config(**settings), spec, network=network)
+    config = entry.config(**settings)
+    agent = entry.factory(config, spec, network=network)
     zeros = jax.tree.map(lambda s: np.zeros(s.shape, s.dtype), transitions_like(spec, (1, 1)))
-    return Policy(agent, jax.jit(agent.init)(jax.random.key(0), zeros), spec)
+    return policies.policy_of(agent, config, jax.jit(agent.init)(jax.random.key(0), zeros), spec)
 
 
 def test_a_dueling_network_is_read_stream_by_stream():
@@ -153,3 +154,13 @@ def test_what_cannot_be_drawn():
         drawn.lens(policy_of("pqn", envs.make("CartPole-v1", 1).spec, hidden_sizes=(4,)))
     with pytest.raises(UsageError, match="does not say its streams"):
         drawn.streams_of((jnp.ones(3), eqx.nn.Linear(2, 2, key=jax.random.key(0))))
+
+
+def test_what_the_value_sees_has_to_be_there():
+    actions, seen = spaces.Discrete(3), spaces.Dict(hidden=spaces.Box(-1, 1, (2,)), picture=SPACE)
+    spec = EnvSpec("catch", seen, actions, actions, SIZE)
+    look = drawn.lens(policy_of("ppo", spec, encoder="flatten", policy_sees=("picture",)), samples=1, noise=0.0)
+    picture = np.ones(SPACE.shape, np.float32)
+    assert look({"hidden": np.zeros(2, np.float32), "picture": picture}).value.shape == (SIZE, SIZE)
+    with pytest.raises(UsageError, match="the value too, which sees hidden"):
+        look({"picture": picture})
