@@ -197,7 +197,7 @@ def observed(config: OnPolicyConfig, decoder: Decoder, sampled: Sampled) -> Obse
     told["entropy"] = told["entropy"] / told["length"]  # of a token
     if config.group == 1:
         del told["equal_groups"]
-    return Observed(reward - config.missing_end_penalty * ~ended, reference, kl, told)
+    return Observed(reward - jnp.where(ended, 0.0, config.missing_end_penalty), reference, kl, told)
 
 
 def rows_of(
