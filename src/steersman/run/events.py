@@ -2,6 +2,8 @@
 
     Compiling -> Compiled -> Trained, Assessed, Saved ... -> (Stopping) -> Evaluating -> Evaluated -> Done
 
+A language model is trained with Compiling -> Learned, Saved ... -> (Stopping) -> Done.
+
 A listener is a function of one event: the progress bar, the loggers, the picture of the curve, and the callbacks that a
 user gives. It may look at the policy, log a number, save, or stop the run. All of it happens between two calls of
 compiled programs; a listener that only looks changes nothing.
@@ -111,6 +113,17 @@ class Trained(Event):
     row: Mapping[str, Any] | None  # of the log, where one ended here: a number each, or [seeds]
     costs_100: tuple[float, ...] = ()  # of each cost, as return_100
     cost_limits: tuple[float, ...] = ()  # of each, where they are limited
+
+
+@dataclass(frozen=True)
+class Learned(Event):
+    """An update of a language model is done, or, at the start, none yet."""
+
+    steps: int  # updates so far
+    total: int
+    tokens_per_second: float  # of this update
+    metrics: Mapping[str, float]  # of this update
+    row: Mapping[str, Any] | None  # of the log, where one ended here
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from steersman.errors import UsageError, nearest
 if TYPE_CHECKING:
     from steersman.agents.language.common import Method
 
-METHODS = {"rloo": "rloo", "grpo": "grpo", "ppo": "ppo"}
+METHODS = {"sft": "sft", "reward": "reward_model", "dpo": "dpo", "rloo": "rloo", "grpo": "grpo", "ppo": "ppo"}  # name -> module
 
 
 def method(name: str) -> Method:

@@ -151,6 +151,8 @@ def _refuse_occupied(path: Path) -> None:
 
 def to_resume(run: Run) -> str:
     """The command that goes on with a run, with what is the user's own named again."""
+    if "language" in run.config["spec"]:
+        return f"steersman align --resume {run.path}"
     named = {
         "environment": run.config["environment"] if ":" in run.config["environment"] else None,
         "algorithm": run.config["run"].get("foreign"),
@@ -169,7 +171,7 @@ def _how_to_resume(path: Path) -> str:
 
 # What a run, and what is made of it, is kept in.
 _OURS = ("config.json", "metrics.jsonl", "summary.json", "initial.safetensors", "checkpoints", "best*", ".lock")
-_OURS = (*_OURS, "tensorboard", "wandb", "wandb-id", "curve.*", "video.*", "saliency.*")
+_OURS = (*_OURS, "samples.jsonl", "tensorboard", "wandb", "wandb-id", "curve.*", "video.*", "saliency.*")
 
 
 def remove(path: str | Path) -> None:

@@ -1,0 +1,252 @@
+"""Aligning a language model, from names to a result: ``align`` begins a run, ``resume`` goes on with one."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from steersman.agents.language import method as method_of
+from steersman.agents.language.common import Learner, Method
+from steersman.errors import UsageError, nearest
+from steersman.language.adapters import parameters
+from steersman.run.disk import checkpoint, compile_cache, run_folder
+from steersman.run.disk.files import lock
+from steersman.run.events import FINISHED, AlreadyDone, Callback
+from steersman.run.language import memory
+from steersman.run.language.answering import answers
+from steersman.run.language.batches import Batches, size_of
+from steersman.run.language.data import READERS, Data, Encoded, Pair, Reader
+from steersman.run.language.models import LanguageModel
+from steersman.run.language.programs import Programs
+from steersman.run.language.runs import file_sha256, model_sha256, named, open_model, opened, shapes
+from steersman.run.language.settings import LONGEST, MOST_HELD_OUT, AlignConfig
+from steersman.run.language.training import Aligned, Fed, Job, fit
+from steersman.run.session import tell_all
+
+
+class AlignPlan(NamedTuple):
+    """What is to be done, with settings that are checked."""
+
+    method: Method
+    model: str
+    data: str
+    config: Any
+    run: AlignConfig
+
+
+def align(
+    method: str,
+    model: str | Path,
+    data: str | Path,
+    *,
+    out: str | Path | None = None,
+    replace: bool = False,
+    callbacks: Sequence[Callback] = (),
+    **settings: Any,
+) -> Aligned:
+    """Align a language model.
+
+    method: sft, reward or dpo. model: a name, as ``load_model`` takes it, or a run folder, whose result it starts from.
+    data: JSON lines or parquet (``run.language.data``). settings: fields of the method's config and of ``AlignConfig``,
+    by name. out: the run folder; without one nothing is written. replace: put the run in the place of the one that
+    ``out`` holds.
+
+    Raises UsageError: a setting, name, file or row is wrong, or the memory would not do; nothing has been trained or
+    written then. TrainingFault: a loss became NaN.
+
+    >>> done = align("sft", "smollm2", "texts.jsonl", lora=8, out="runs/sft")  # doctest: +SKIP
+    >>> done.summary["after"]["held_out_perplexity"]  # doctest: +SKIP
+    23.1
+    """
+    plan = planned(method, model, data, settings)
+    compile_cache.enable()
+    job = prepare(plan)
+    with ExitStack() as stack:
+        run = None
+        if out is not None:
+            if replace:
+                run_folder.remove(out)
+            run = run_folder.create(out, config_json(plan, job))
+            stack.enter_context(lock(run.path))
+        return fit(job, run, callbacks)
+
+
+def resume(out: str | Path, *, callbacks: Sequence[Callback] = ()) -> Aligned:
+    """Go on with a run where its newest whole checkpoint is; it ends bit for bit where it would have without the stop.
+
+    Raises UsageError as ``align`` does, and where model or data are not what the run began with.
+    """
+    compile_cache.enable()
+    one = opened(out)
+    about, saved = one.about, one.run.config
+    known = {field.name for field in dataclasses.fields(AlignConfig)}
+    run = AlignConfig(**{name: value for name, value in saved["run"].items() if name in known})
+    plan = AlignPlan(one.method, about["model"], about["data"], one.config, run)
+    if file_sha256(about["data"]) != about["data_sha256"]:
+        raise UsageError(
+            f"{out} learns from {about['data']}, which holds other texts than when it began. Put them back."
+        )
+    with lock(one.run.path):
+        newest = checkpoint.latest(one.run.checkpoints, checkpoint.read)
+        run_folder.warn(one.run.warning, newest.note)
+        job = prepare(plan, one.base)
+        summary = run_folder.read_summary(one.run) or {}
+        if summary.get("status") in FINISHED and newest.path is not None:
+            tell_all(callbacks, AlreadyDone(summary))
+            learner = newest.content.state({"agent": shapes(job.trainer, job.model)})["agent"]
+            model = lambda: LanguageModel(job.programs.model(learner), one.base.tokenizer)
+            return Aligned(learner, model, [], summary, one.run.path, False)
+        return fit(job, one.run, callbacks, newest)
+
+
+def planned(method: str, model: str | Path, data: str | Path, settings: Mapping[str, Any]) -> AlignPlan:
+    """A plan of settings by name; raises UsageError for one that is none, or out of its range."""
+    what = method_of(method)
+    own, run = ({field.name for field in dataclasses.fields(kind)} for kind in (what.config, AlignConfig))
+    for name in settings:
+        if name not in own | run:
+            raise UsageError(f"{method} has no setting {name!r}. {nearest(name, own | run)}".rstrip())
+    config = what.config(**{name: value for name, value in settings.items() if name in own})
+    return AlignPlan(
+        what, named(model), named(data), config, AlignConfig(**{n: v for n, v in settings.items() if n in run})
+    )
+
+
+def prepare(plan: AlignPlan, model: LanguageModel | None = None) -> Job:
+    """The parts of a training on texts or pairs, made and checked. model: the base, where it is in memory already."""
+    method, config, run = plan.method, plan.config, plan.run
+    model = open_model(plan.model) if model is None else model
+    context = model.decoder.config.context
+    reader = Reader(model.tokenizer, min(run.max_length or LONGEST, context), run.plain)
+    if run.max_length is not None and run.max_length > context:
+        raise UsageError(f"max_length = {run.max_length}; the model's context is {context}. Lower it.")
+    data = READERS[method.learns_from](plan.data, reader, run.unusable)
+    learned, held = split(data, run)
+    batches = Batches(learned, config.batch_size, model.tokenizer.pad, run.seed)
+    total = run.updates or max(1, math.ceil(run.epochs * batches.per_epoch))
+    trainer = method.trainer(config, total)
+    rows = config.batch_size // config.accumulate * (2 if method.learns_from == "pairs" else 1)
+    parts = memory.estimate(model.decoder, trainer, config, rows, batches.lengths()[-1], samples=bool(run.samples))
+    memory.check(parts)
+    programs = Programs(trainer, model.decoder, run.devices)
+    if config.batch_size % (config.accumulate * run.devices):
+        raise UsageError(
+            f"A batch_size of {config.batch_size} does not go over devices = {run.devices} in accumulate = "
+            f"{config.accumulate} parts each."
+        )
+
+    def feed(learner: Learner, index: int) -> Fed:
+        batch = batches(index)
+        texts = batch if method.learns_from == "texts" else batch.chosen
+        more = 0 if method.learns_from == "texts" else int(batch.rejected.mask.sum())
+        return Fed(batch, int(texts.mask.sum()) + more, {"epoch": (index + 1) / batches.per_epoch})
+
+    speaks = 0 if method.name == "reward" else run.samples
+    trained = parameters(shapes(trainer, model).params)
+    about = f"{method.name} of {plan.model} on {plan.data}: {_counted(learned, held)}, {total:,} updates of up to "
+    about += f"{config.batch_size} rows, {trained:,} of {parameters(model.decoder):,} parameters trained"
+    lengths = [size_of(row) for row in learned]
+    notes = (
+        *data.notes,
+        f"rows of {min(lengths)} to {max(lengths)} tokens, one text each (none are packed together)",
+        f"memory {memory.said(parts)}",
+    )
+    digests = {
+        "model": plan.model,
+        "model_sha256": model_sha256(plan.model, model),
+        "data": plan.data,
+        "data_sha256": file_sha256(plan.data),
+        "plain": data.plain,
+        "total": total,
+    }
+    return Job(
+        method, config, run, model, trainer, programs, total, feed, evaluating(programs, held, config, model, method),
+        sampling(programs, prompts_of(held or learned, speaks), model, run), about, notes, digests,
+    )  # fmt: skip
+
+
+def _counted(learned: Sequence[Any], held: Sequence[Any]) -> str:
+    what = "pairs" if isinstance(learned[0], Pair) else "texts"
+    return f"{len(learned):,} {what}" + (f" and {len(held):,} held out" if held else "")
+
+
+def split(data: Data, run: AlignConfig) -> tuple[list[Any], list[Any]]:
+    """-> (rows to learn from, rows held out), chosen by the seed. At least one row is learned from."""
+    count = min(MOST_HELD_OUT, round(run.held_out * len(data.rows)), len(data.rows) - 1)
+    order = np.random.default_rng([run.seed, 2**31]).permutation(len(data.rows))
+    aside = set(order[:count].tolist())
+    return [r for i, r in enumerate(data.rows) if i not in aside], [data.rows[i] for i in sorted(aside)]
+
+
+def evaluating(
+    programs: Programs, held: Sequence[Any], config: Any, model: LanguageModel, method: Method
+) -> Callable[[Learner], dict[str, float]]:
+    """The function that says what a learner makes of rows that it does not learn from, as ``held_out_...``."""
+    if not held:
+        return lambda learner: {}
+    batches = Batches(held, config.batch_size, model.tokenizer.pad, shuffled=False)
+
+    def evaluate(learner: Learner) -> dict[str, float]:
+        found = means([programs.evaluate(learner, batches(i)) for i in range(batches.per_epoch)])
+        if method.learns_from == "texts":
+            found["perplexity"] = float(np.exp(found["loss"]))
+        return {f"held_out_{name}": value for name, value in found.items() if name != "count"}
+
+    return evaluate
+
+
+def means(each: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Means over batches, each weighed by its ``count``; and their count.
+
+    >>> means([{"loss": 1.0, "count": 3.0}, {"loss": 5.0, "count": 1.0}])
+    {'loss': 2.0, 'count': 4.0}
+    """
+    count = sum(float(one["count"]) for one in each)
+    names = [name for name in each[0] if name != "count"]
+    return {name: sum(float(one[name]) * float(one["count"]) for one in each) / count for name in names} | {
+        "count": count
+    }
+
+
+def prompts_of(rows: Sequence[Any], count: int) -> list[list[int]]:
+    """The beginnings of some rows, up to what is learned; of texts, of which all is, their first sixteenth or so."""
+    found = []
+    for row in rows[:count]:
+        one: Encoded = row.chosen if isinstance(row, Pair) else row
+        before = int(np.argmax(one.learned)) or min(16, len(one.tokens) // 2)
+        found.append(one.tokens[:before].tolist())
+    return found
+
+
+def sampling(
+    programs: Programs, prompts: Sequence[list[int]], model: LanguageModel, run: AlignConfig
+) -> Callable[[Learner], list[dict[str, Any]]]:
+    """The function that lets a learner answer some prompts, greedily; of a reward model none are."""
+    decoder, tokenizer = model
+    new = min(run.max_new, decoder.config.context - max(map(len, prompts), default=0))
+    if not prompts or new < 1:
+        return lambda learner: []
+
+    def sample(learner: Learner) -> list[dict[str, Any]]:
+        said = answers(programs.model(learner), tokenizer, prompts, max_new=new)
+        texts = [tokenizer.decode(prompt) for prompt in prompts]
+        return [{"prompt": p, "text": s.text, "ended": s.ended} for p, s in zip(texts, said, strict=True)]
+
+    return sample
+
+
+def config_json(plan: AlignPlan, job: Job) -> dict[str, Any]:
+    """What ``config.json`` holds of a run."""
+    return {
+        "algorithm": plan.method.name,
+        "environment": plan.model,
+        "config": dataclasses.asdict(plan.config),
+        "run": dataclasses.asdict(plan.run) | {"steps": job.total},
+        "spec": {"language": job.about},
+    }

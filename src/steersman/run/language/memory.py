@@ -1,0 +1,55 @@
+"""How much memory a training will take, before it takes any: a sum that can be read."""
+
+from __future__ import annotations
+
+import jax
+
+from steersman.agents.language.common import LanguageConfig, Trainer
+from steersman.language.config import DecoderConfig
+from steersman.language.decoder import Decoder
+from steersman.memory import nbytes
+from steersman.run.loops.devices import check_memory, in_units
+
+
+def estimate(
+    decoder: Decoder, trainer: Trainer, config: LanguageConfig, rows: int, length: int, *, samples: bool = True
+) -> dict[str, int]:
+    """Bytes by what takes them, of batches of ``rows`` texts of ``length`` tokens that are gone through at once.
+
+    Weights and moments are counted, what the backward pass keeps is estimated: within about a third of what XLA takes.
+    """
+    learner = jax.eval_shape(trainer.init, decoder, jax.eval_shape(lambda: jax.random.key(0)))
+    trained = nbytes(learner.params)
+    c, tokens = decoder.config, rows * length
+    chunk = min(config.chunk or tokens, tokens)
+    parts = {
+        "weights": nbytes(decoder),
+        "trained": trained,
+        "gradients": (2 if config.accumulate > 1 else 1) * trained,
+        "moments": nbytes(learner.moments),
+        "activations": 4 * tokens * _kept(c, length, config.remat),
+        "logits": 3 * 4 * chunk * c.vocab_size,
+    }
+    return parts | ({"merged, for samples": nbytes(decoder)} if samples else {})
+
+
+def _kept(config: DecoderConfig, length: int, remat: bool) -> int:
+    """Numbers that the backward pass wants of each token."""
+    wide, keys = config.heads * config.head_size, config.kv_heads * config.head_size
+    layer = 6 * config.width + 3 * wide + 4 * keys + 4 * config.hidden_size + 3 * config.heads * length
+    return config.layers * config.width + layer if remat else config.layers * layer
+
+
+def said(parts: dict[str, int]) -> str:
+    """The sum, and what it is of.
+
+    >>> said({"weights": 2_000_000, "moments": 1_500_000})
+    'about 3.5 MB: weights 2.0 MB, moments 1.5 MB'
+    """
+    return f"about {in_units(sum(parts.values()))}: {', '.join(f'{k} {in_units(v)}' for k, v in parts.items())}"
+
+
+def check(parts: dict[str, int]) -> None:
+    """Raise UsageError, with the sum, where it cannot fit."""
+    remedy = "Train adapters (--lora 8), raise --accumulate, lower --max-length, or compute layers again (--remat)."
+    check_memory(sum(parts.values()), f"This training, {said(parts)}, ", remedy)
