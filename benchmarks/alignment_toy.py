@@ -34,7 +34,7 @@ from steersman.theory.alignment.preferences import k2, k3
 BETA, UPDATES, SEEDS, GROUP = 0.25, 800, 5, 8
 ALL = known.answers(5, known.LONGEST, known.END)
 SHARED: dict[str, Any] = dict(
-    learning_rate=2e-3, warmup=0.0, beta=BETA, group=GROUP, batch_size=16, max_new=known.LONGEST, chunk=0
+    learning_rate=2e-3, warmup=0.0, beta=BETA, group=GROUP, batch_size=16, chunk=0
 )
 
 
@@ -76,7 +76,7 @@ def trained(case: Case, reference: Any, updates: int, seeds: int) -> tuple[Any, 
         prompt = jnp.repeat(prompt, config.group, axis=0)
         answers = generate(
             policy(config, reference, learner.params), prompt, jnp.ones_like(prompt, bool),
-            jax.random.split(drawn, config.answers), max_new=config.max_new, stop=(known.END,),
+            jax.random.split(drawn, config.answers), max_new=known.LONGEST, stop=(known.END,),
         )  # fmt: skip
         reward = known.probe_reward(prompt, answers.tokens, answers.mask)
         return learn.update(learner, reference, Sampled(answers, reward), shuffled)

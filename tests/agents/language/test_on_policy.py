@@ -23,13 +23,14 @@ from steersman.theory.alignment.preferences import value_near
 
 NAMES = [name for name in METHODS if method(name).learns_from == "prompts"]
 WORLD = DecoderConfig(vocab_size=3, width=8, layers=1, heads=2, kv_heads=1, head_size=4, hidden_size=12, context=8)
-ALL = known.answers(3, 2)
+LONGEST = 2
+ALL = known.answers(3, LONGEST)
 BETA = 0.3
 PROMPT = np.array([1, 2], np.int32)
 # Of a policy to which all tokens are alike the answers 0, and two tokens long, in proportion to their probabilities.
 EACH = np.repeat(np.arange(len(ALL.tokens)), np.where(ALL.mask.sum(1) == 1, 3, 1))
 EARNED = np.linspace(-1.0, 1.5, len(ALL.tokens)).astype(np.float32) ** 2
-SETTINGS = {"warmup": 0.0, "decay": "none", "beta": BETA, "max_grad_norm": None, "max_new": 2, "chunk": 0}
+SETTINGS = {"warmup": 0.0, "decay": "none", "beta": BETA, "max_grad_norm": None, "chunk": 0}
 WHOLE = SETTINGS | {"batch_size": 1, "group": len(EACH)}
 UNBIASED = {"advantage_scale": "none", "reduction": "constant"}
 
@@ -104,7 +105,7 @@ def test_rloo_has_the_gradient_of_what_is_written_down(proportions, reference, e
 @pytest.mark.parametrize("kl", ["reward", "k2"])
 def test_so_has_grpo_where_the_divergence_is_of_whole_answers(proportions, reference, exact, kl):
     got = slope("grpo", *proportions, reference, kl=kl, **UNBIASED)
-    assert apart(got * WHOLE["max_new"], exact) < 1e-4  # a constant of the whole run
+    assert apart(got * LONGEST, exact) < 1e-4  # a constant of the whole run
 
 
 def test_so_has_ppo_but_for_the_scale_of_its_advantages(proportions, reference, exact):
@@ -120,7 +121,7 @@ def test_losses_of_tokens_have_another_and_it_is_theirs(proportions, reference, 
     }
     for kl, term in each.items():
         own = gradient(proportions[0], reference, mean(lambda lp, d: -away * lp.sum(-1) + BETA * term(d).sum(-1)))  # noqa: B023
-        got = slope("grpo", *proportions, reference, kl=kl, **UNBIASED) * WHOLE["max_new"]
+        got = slope("grpo", *proportions, reference, kl=kl, **UNBIASED) * LONGEST
         assert apart(got, own) < 1e-4, kl
         assert apart(got, exact) > 0.02, kl
 
@@ -132,7 +133,7 @@ def test_the_variants_by_hand(proportions, reference):
     n = len(EACH)
     weights = {
         "grpo": away / std / length / n,
-        "dr-grpo": away / n / WHOLE["max_new"],
+        "dr-grpo": away / n / LONGEST,
         "dapo": away / std / length.sum(),
         "gspo": away / std / length**2 / n * length,  # the mean over tokens of a mean over tokens, of each token
     }
@@ -165,7 +166,7 @@ def test_advantages_of_tokens_by_hand():
 
 # On answers that are drawn.
 
-DRAWN = SETTINGS | {"batch_size": 4, "group": 2, "max_new": 4, "temperature": 0.8, "learning_rate": 1e-2, "lora": 2}
+DRAWN = SETTINGS | {"batch_size": 4, "group": 2, "temperature": 0.8, "learning_rate": 1e-2, "lora": 2}
 
 
 @pytest.fixture(scope="module")

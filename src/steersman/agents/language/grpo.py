@@ -96,6 +96,11 @@ class GRPOConfig(GroupedConfig, ReusedConfig):
         given = {name: getattr(self, name) for name in Switches._fields}
         return VARIANTS[self.variant]._replace(**{k: v for k, v in given.items() if v not in ("variant", None)})
 
+    @property
+    def said(self) -> str:
+        how = ", ".join(f"{name} {value}" for name, value in self.switches._asdict().items())
+        return f"{super().said}; {self.variant}: {how}, kl {self.kl}"
+
 
 def grpo(config: GRPOConfig, updates: int) -> Trainer:
     """The trainer; ``updates`` are those of the whole run, over which the step size falls."""

@@ -37,8 +37,8 @@ class OnPolicyConfig(LanguageConfig):
     """Prompts in one update, each answered ``group`` times."""
     group: int = 8
     """Answers to one prompt (K)."""
-    max_new: int = 64
-    """The most tokens of an answer (C)."""
+    reward: tuple[str, ...] = ()
+    """What answers earn: a sum of terms, each a name or WEIGHT*NAME."""
     temperature: float = 1.0
     """Of the distribution that is drawn from and learned: logits are divided by it."""
     beta: float = 0.05
@@ -48,10 +48,10 @@ class OnPolicyConfig(LanguageConfig):
     kl_horizon: int = 10_000
     """Answers that beta takes to react (kl_target)."""
     missing_end_penalty: float = 0.0
-    """Taken off the reward of an answer that was cut off at max_new."""
+    """Taken off the reward of an answer that was cut off."""
 
     rules = Rules(
-        at_least_one=("group", "max_new", "kl_horizon"),
+        at_least_one=("group", "kl_horizon"),
         positive=("temperature", "kl_target"),
         non_negative=("beta", "missing_end_penalty"),
     )
@@ -68,6 +68,12 @@ class OnPolicyConfig(LanguageConfig):
     def answers(self) -> int:
         """B, of all devices."""
         return self.batch_size * self.group
+
+    @property
+    def said(self) -> str:
+        """What is done, for people."""
+        earned = " + ".join(self.reward) or "nothing"
+        return f"{self.group} answers each, which earn {earned} - {self.beta:g} KL"
 
     @property
     def passes(self) -> int:
