@@ -5,6 +5,8 @@
     policy = steersman.load("runs/cartpole")
     action = policy(obs)
 
+    steersman.align("sft", "smollm2", "texts.jsonl", lora=8, out="runs/texts")
+
 The lower level: ``steersman.agents`` (an agent is four pure functions), ``steersman.envs`` (``make``),
 ``steersman.vector`` (``vectorize``), ``steersman.unroll``, ``steersman.run`` (loops, ``evaluate``),
 ``steersman.theory`` (the equations).
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from steersman.run.compare.picture import plot
     from steersman.run.compare.results import Comparison
     from steersman.run.disk.dataset import Dataset, read_dataset
+    from steersman.run.language.align import align
     from steersman.run.policy import Policy
     from steersman.run.train import Result, resume, train
 
@@ -35,6 +38,7 @@ __all__ = [
     "Result",
     "TrainingFault",
     "UsageError",
+    "align",
     "collect",
     "compare",
     "load",
@@ -49,6 +53,7 @@ _HOME = {
     "TrainingFault": "errors",
     "UsageError": "errors",
     "Comparison": "run.compare.results",
+    "align": "run.language.align",
     "collect": "run.collect",
     "compare": "run.compare.compare",
     "Dataset": "run.disk.dataset",

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from steersman.agents.language import METHODS
 from steersman.errors import UsageError, nearest
 
 if TYPE_CHECKING:
@@ -56,6 +57,8 @@ ALGORITHMS: Mapping[str, Algorithm] = _Listed()
 
 def algorithm(name: str, *others: str) -> Algorithm:
     """The algorithm of that name, or UsageError with the nearest names; others: names that are known elsewhere."""
+    if name in METHODS:
+        raise UsageError(f"{name} is of language models: steersman align {name} MODEL DATA")
     if name not in ALGORITHMS:
         known = sorted([*ALGORITHMS, *others])
         offer = nearest(name, known)

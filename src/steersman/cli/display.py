@@ -218,7 +218,7 @@ class TrainingDisplay:
                     steps=f"{short(event.steps)}/{short(event.total)}",
                     speed=f"{short(event.steps_per_second)} steps/s",
                     score=f"return {number(event.return_100, 1)}{costs}{self.assessed}",
-                    left=_left(self.progress.tasks[0].time_remaining),
+                    left=left(self.progress.tasks[0].time_remaining),
                 )
             case Assessed():
                 self.assessed = f", evaluated {number(float(event.returns.mean()), 1)}"
@@ -285,7 +285,7 @@ def _costs(costs: Sequence[float], limits: Sequence[float] = ()) -> str:
     return f", cost{'s' if len(costs) > 1 else ''} {each}" if each else ""
 
 
-def _left(seconds: float | None) -> str:
+def left(seconds: float | None) -> str:
     if seconds is None:
         return ""
     minutes, seconds = divmod(round(seconds), 60)

@@ -34,17 +34,39 @@ def parse(
     base: settings that take the place of defaults. The values are plain; whether they are in range is for the configs.
     """
     defaults = {name: field.default for name, field in known_settings(algorithm).items()} | typed(algorithm, base)
-    panels = [_panel(algorithm.config, *group, defaults) for group in groups(algorithm.config)]
-    panels.append(_panel(RunConfig, RunConfig, [f.name for f in dataclasses.fields(RunConfig)], defaults))
+    first, values = composed(output, (algorithm.config, RunConfig), defaults, flags, prog, 0)
+    return first, {name: values[name] for name in defaults}, defaults
+
+
+def composed(
+    output: type[T],
+    configs: tuple[type, type],
+    defaults: Mapping[str, Any],
+    flags: Sequence[str],
+    prog: str,
+    words: int,
+    about: str = ALL,
+) -> tuple[T, dict[str, Any]]:
+    """-> (what the flags say of ``output``, the values of settings by name).
+
+    configs: a method's, grouped in the help by the classes that it is composed of, and the run's. words: how many
+    belong to no flag.
+    """
+    config, run = configs
+    panels = [_panel(config, *group, defaults) for group in groups(config)]
+    panels.append(_panel(run, run, [f.name for f in dataclasses.fields(run)], defaults))
     kinds = [output, *panels]
     titles = unique([re.sub(r"(?<=[a-z])(?=[A-Z])", "_", kind.__name__).lower() for kind in kinds])
-    fields: list[Any] = [(t, k, dataclasses.field(default=k())) for t, k in zip(titles, kinds, strict=True)]
-    every = dataclasses.make_dataclass("Train", fields, frozen=True, namespace={"__doc__": ALL})
-    hints = get_type_hints(output) | get_type_hints(RunConfig) | get_type_hints(algorithm.config)
-    chosen = tyro.cli(every, args=plain(flags, hints, 0, prog), prog=prog, config=(tyro.conf.OmitArgPrefixes,))
+    needs = [f for f in dataclasses.fields(output) if f.default is f.default_factory is dataclasses.MISSING]
+    fields: list[Any] = [
+        (t, k) if needs and k is output else (t, k, dataclasses.field(default=k()))
+        for t, k in zip(titles, kinds, strict=True)
+    ]
+    every = dataclasses.make_dataclass("Train", fields, frozen=True, namespace={"__doc__": about})
+    hints = get_type_hints(output) | get_type_hints(run) | get_type_hints(config)
+    chosen = tyro.cli(every, args=plain(flags, hints, words, prog), prog=prog, config=(tyro.conf.OmitArgPrefixes,))
     first, *rest = (getattr(chosen, title) for title in titles)
-    values = {name: value for part in rest for name, value in vars(part).items()}
-    return first, {name: values[name] for name in defaults}, defaults
+    return first, {name: value for part in rest for name, value in vars(part).items()}
 
 
 def parsed(kind: type[T], arguments: Sequence[str], prog: str) -> T:

@@ -21,6 +21,7 @@ COMMANDS = {  # name -> (module of steersman.cli, what it does)
     "saliency": ("saliency", "lay what a run's value and choices hang on over what it sees"),
     "model": ("models.model", "how good a learned model is: numbers, pictures, a film"),
     "plan": ("models.plan", "the ceiling: what a planner gets that knows the environment"),
+    "align": ("align.command", "language models: fine-tune, learn from preferences, generate, merge"),
     "plot": ("plot", "draw learning curves of runs, with intervals over seeds"),
     "tabular": ("tabular.command", "solve or learn a finite problem: gridworlds, the classics"),
     "list": ("listing", "the algorithms, the environments, the presets"),

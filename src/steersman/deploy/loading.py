@@ -31,7 +31,8 @@ def load(run: str | Path, *, backend: str = "jax", **which: Any) -> Any:
 
     backend: ``jax``, the trained agent, for batches and for sampling too; ``numpy``, its greedy action for one
     observation at a time, some ten times sooner. A folder of ``steersman export`` is loaded by numpy, and JAX is not
-    imported. Nothing of the environment is needed. Raises UsageError where the folder is not a run or is damaged.
+    imported. Nothing of the environment is needed. The run of a language model gives one to talk to, policy("prompt"),
+    or its reward model. Raises UsageError where the folder is not a run or is damaged.
 
     >>> policy = load("runs/cartpole")  # doctest: +SKIP
     >>> policy(np.zeros(4))  # doctest: +SKIP
@@ -46,6 +47,15 @@ def load(run: str | Path, *, backend: str = "jax", **which: Any) -> Any:
             return runner.Policy(run)
         except runner.PolicyError as error:
             raise UsageError(str(error)) from None
+    from steersman.run.disk.run_folder import read_config
+
+    config = Path(run) / "config.json"
+    if config.is_file() and "language" in read_config(config)["spec"]:
+        from steersman.run.language.runs import load as load_language
+
+        if which or backend != "jax":
+            raise UsageError(f"{run} is of a language model: there is one in it, for JAX. Give nothing but the folder.")
+        return load_language(run)
     from steersman.run.policy import load as load_run
 
     policy = load_run(run, **which)

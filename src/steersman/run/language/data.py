@@ -128,7 +128,7 @@ class Reader:
         if not isinstance(text, str):
             raise UsageError(f"text is to be a text; it is a {type(text).__name__}.")
         if not text:
-            raise Cannot("have nothing in them that is learned")
+            raise Cannot("with nothing that is learned")
         tokens = np.asarray([*self.tokenizer.opening, *self.tokenizer.encode(text), self.tokenizer.stop[0]], np.int32)
         count = -(-len(tokens) // self.max_length)  # of about equal lengths: none of one token, which teaches nothing
         return [Encoded(piece, np.ones(len(piece), bool)) for piece in np.array_split(tokens, count)]
@@ -153,7 +153,7 @@ class Reader:
     def _fitting(self, tokens: Any, learned: np.ndarray) -> Encoded:
         end = int(np.flatnonzero(learned)[-1]) + 1  # what a template writes after it teaches nothing
         if end > self.max_length:
-            raise Cannot(f"are longer than max_length = {self.max_length}", f"{end} tokens")
+            raise Cannot(f"longer than max_length = {self.max_length}", f"{end} tokens")
         return Encoded(np.asarray(tokens[:end], np.int32), np.asarray(learned[:end], bool))
 
 
@@ -177,7 +177,7 @@ def read_texts(path: str | Path, reader: Reader, unusable: str = "refuse") -> Da
     data = _read(path, reader, encode, unusable)
     if cut:
         data.notes.append(
-            f"{len(cut)} texts longer than max_length = {reader.max_length} tokens are cut into {sum(cut)} pieces"
+            f"texts longer than max_length = {reader.max_length} tokens are cut: {len(cut)} into {sum(cut)} pieces"
         )
     data.plain = reader.plain or kinds == {"text"}
     return data
@@ -190,7 +190,7 @@ def read_pairs(path: str | Path, reader: Reader, unusable: str = "refuse") -> Da
         _kind(row, [("prompt", "chosen", "rejected")])
         prompt, *answers = (row.content[name] for name in ("prompt", "chosen", "rejected"))
         if answers[0] == answers[1]:
-            raise Cannot("have equal answers, chosen and rejected")
+            raise Cannot("with equal answers, chosen and rejected")
         return [Pair(*(reader.answered(prompt, answer) for answer in answers))]
 
     return _read(path, reader, encode, unusable)
@@ -205,7 +205,7 @@ def read_prompts(path: str | Path, reader: Reader, unusable: str = "refuse") -> 
         tokens = reader.prompt(content)
         if len(tokens) > reader.max_length:
             # The end is where the assistant's turn opens: a prompt is not cut.
-            raise Cannot(f"are prompts longer than {reader.max_length} tokens", f"{len(tokens)} tokens")
+            raise Cannot(f"with prompts longer than {reader.max_length} tokens", f"{len(tokens)} tokens")
         return [Prompt(tokens, content, row.content.get("answer"), dict(row.content))]
 
     return _read(path, reader, encode, unusable)
@@ -249,10 +249,10 @@ def _read(path: str | Path, reader: Reader, encode: Callable[[Row], list[Any]], 
             raise UsageError(f"{row.where}: {error}") from None
     if bad and unusable == "refuse":
         raise UsageError(
-            f"{path}: of {len(rows)} rows {bad}. Mend them, raise --max-length where they are too long, or leave them "
-            "out: --unusable drop."
+            f"{path}: of {len(rows)} rows cannot be learned from {bad}. Mend them, raise --max-length where they are "
+            "too long, or leave them out: --unusable drop."
         )
     if not found:
-        raise UsageError(f"{path}: of {len(rows)} rows {bad}. Nothing is left to learn from.")
-    notes = [f"left out: of {len(rows)} rows {bad}"] if bad else []
+        raise UsageError(f"{path}: of {len(rows)} rows cannot be learned from {bad}. Nothing is left to learn from.")
+    notes = [f"left out of {len(rows)} rows: {bad}"] if bad else []
     return Data(found, notes, reader.plain)

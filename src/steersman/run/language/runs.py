@@ -95,10 +95,17 @@ def merged(one: Opened) -> LanguageModel:
 def load(path: str | Path) -> Assistant | RewardModel:
     """What a run folder learned: to talk to, or of a reward model, to be asked what an answer is worth."""
     one = opened(path)
-    plain = bool(one.about["plain"])
     if one.method.name == "reward":
-        return RewardModel(*one.base, params_of(one), one.config, plain=plain)
-    return Assistant(*merged(one), plain=plain)
+        return RewardModel(*one.base, params_of(one), one.config, plain=bool(one.about["plain"]))
+    return Assistant(*merged(one), plain=bool(one.about["plain"]))
+
+
+def assistant(name: str | Path, plain: bool = False) -> Assistant:
+    """A run's, or that of a model of another name. plain: prompts stand as they are, also where a run's did not."""
+    if not is_run(name):
+        return Assistant(*load_model(name), plain=plain)
+    one = opened(name)
+    return Assistant(*merged(one), plain=plain or bool(one.about["plain"]))
 
 
 def model_sha256(name: str, model: LanguageModel) -> str:

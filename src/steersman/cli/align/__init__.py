@@ -1,0 +1,1 @@
+"""Language models from the terminal: trained, asked, measured, merged."""

@@ -1,0 +1,58 @@
+"""``steersman align evaluate RUN|MODEL DATA``: how good a language model, or a reward model, is on texts of a file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from steersman.cli.display import number, print_json, print_table
+from steersman.cli.flags import parsed
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Measure a run, or a model, on the texts of a file: the loss and perplexity of what is learned of them; of pairs,
+    how often the preferred answer is the likelier one, or the one of more reward; prompts alone are answered."""
+
+    model: Annotated[str, tyro.conf.Positional]
+    """A run, or a model by its name."""
+    data: Annotated[Path, tyro.conf.Positional]
+    """JSON lines, or parquet."""
+    batch_size: int = 8
+    """Texts side by side."""
+    max_length: int | None = None
+    """The most tokens of a text; none: what the model holds, at most 1024."""
+    max_new: int = 128
+    """The most tokens of an answer, of prompts alone."""
+    temperature: float = 0.0
+    """Of answers; 0: the likeliest token each time."""
+    seed: int = 0
+    """Of their draws."""
+    plain: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Take prompts as they stand."""
+    unusable: str = "refuse"
+    """What becomes of rows that are too long: refuse, or drop, which is said."""
+    to: Path | None = None
+    """Write answers here, as JSON lines."""
+    json: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Print one JSON object."""
+
+
+def run(arguments: list[str]) -> int:
+    """-> exit code."""
+    chosen = vars(parsed(Evaluate, arguments, "steersman align evaluate"))
+    as_json, model, data = (chosen.pop(name) for name in ("json", "model", "data"))
+    from steersman.run.language.measuring import measure
+
+    found = measure(model, data, **chosen)
+    if as_json:
+        print_json(found)
+        return 0
+    notes = found.pop("notes")
+    rows = [(name.replace("_", " "), number(value, 3) if isinstance(value, int | float) else str(value))
+            for name, value in found.items() if not isinstance(value, list)]  # fmt: skip
+    print_table(f"{model} on {data}", rows + [("", note) for note in notes])
+    return 0
