@@ -86,9 +86,9 @@ def test_the_token_mdp_has_the_same_advantages(answers, small):
         return r_t, v_tm1, advantage
 
     reward, v_tm1, expected = jax.jit(jax.vmap(play))(answers.prompt, answers.prompt_mask, TOKENS)
-    h = d.hidden(small, *answers.text)[:, 2:-1].sum(-1)  # before each token
+    h = jax.jit(lambda model: d.hidden(model, *answers.text)[:, 2:-1].sum(-1))(small)  # before each token
     np.testing.assert_allclose(h[MASK], v_tm1[MASK], atol=1e-5)
-    got = advantages(answers, reward, h, 0.9, 0.8)
+    got = jax.jit(advantages)(answers, reward, h, 0.9, 0.8)
     np.testing.assert_allclose(got[MASK], expected[MASK], atol=1e-5)
     assert not got[~MASK].any()
     assert np.abs(expected[MASK]).min() > 1e-3

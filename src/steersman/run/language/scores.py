@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from steersman.envs.importing import load_object, offer
-from steersman.errors import UsageError, to_install
+from steersman.errors import UsageError, nearest, to_install
 from steersman.language.rewards import PLAIN, WITH_ARGUMENT, Part, Row, Score, own_score, scored, weighted_name
 from steersman.run.language.answering import RewardModel
 from steersman.run.language.runs import is_run, load
@@ -39,7 +39,12 @@ def score_of(name: str) -> Score:
         if near:
             raise UsageError(f"There is no reward {name!r}. {near}")
         return own_score(name)  # which says what there is
-    found = load_object(name, "the reward")
+    try:
+        found = load_object(name, "the reward")
+    except UsageError:
+        if nearest(base, [*PLAIN, *WITH_ARGUMENT]):
+            return own_score(name)  # a slip of the pen, rather
+        raise
     if not callable(found):
         raise UsageError(
             f"The reward {name} is a {type(found).__name__}; it is to be a function (prompts, answers, rows) -> numbers."
