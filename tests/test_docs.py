@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 
 from steersman.agents import ALGORITHMS
+from steersman.agents.language import METHODS
+from steersman.cli.align.command import VERBS
 from steersman.cli.main import COMMANDS, run
 from steersman.run.settings import presets
 
@@ -113,6 +115,9 @@ def flags_of(command: str) -> set[str]:
         asked += [["train", name, "CartPole-v1", "--help"] for name in ALGORITHMS]
     if command == "tabular":
         asked += [["tabular", verb, "--help"] for verb in ("solve", "learn", "draw")]
+    if command == "align":
+        asked += [["align", "--resume", "DIR", "--help"]]
+        asked += [["align", verb, "--help"] for verb in (*METHODS, *VERBS)]
     with redirect_stdout(io.StringIO()) as out:
         assert [run(arguments) for arguments in asked] == [0] * len(asked)
     return set(re.findall(r"--[a-z][a-z-]*", out.getvalue()))
@@ -152,6 +157,7 @@ def test_all_commands_are_documented():
 
 def test_what_is_there_is_in_the_readme():
     assert all(f"`{name}`" in README for name in ALGORITHMS)
+    assert all(name in README for name in METHODS)
     extras = set(PROJECT["optional-dependencies"]) - {"test", "lint", "docs"}
     assert all(f"`{extra}`" in README for extra in extras)
     changes = (ROOT / "CHANGELOG.md").read_text()

@@ -186,3 +186,14 @@ def test_belief_pendulum(capsys):
     assert env.spec.max_episode_steps == 200
     seen = jax.eval_shape(lambda key: envs.vectorize(env, 2).reset(key)[1], jax.random.key(0))
     assert seen.shape == (2, 6)
+
+
+def test_align_smollm2(tmp_path, capsys):
+    example = load("align_smollm2")
+    assert len(example.paragraphs()) > 400
+    assert example.reward("It is sweet.") > example.reward("It is") > example.reward(" ".join(["It is"] * 20))
+    few = {"count": 4, "lora": 1, "updates": 1, "max_length": 64, "samples": 0, "evaluations": 0, "batch_size": 2}
+    example.main("tiny", str(tmp_path), **few)
+    told = capsys.readouterr().out
+    assert told.count("before") == told.count("after") == 2
+    assert "tiny: " in told
