@@ -3,9 +3,9 @@
     python benchmarks/align_tasks.py            three seeds of each; some ten minutes of one core
     python benchmarks/align_tasks.py --seeds 1
 
-A decoder of a quarter of a million weights learns from 400 batches of answered prompts (``steersman align sft``), and is
-then aligned on prompts alone, by the same commands that people use. Its accuracy is that of the likeliest answer to 500
-prompts that neither has seen, beside that of answers drawn at temperature 1.
+A decoder of a quarter of a million weights learns from batches of answered prompts (``steersman align sft``), and is then
+aligned on prompts alone, by the same commands that people use. Its accuracy is that of the likeliest answer to 500 prompts
+that neither has seen, beside that of answers drawn at temperature 1.
 """
 
 from __future__ import annotations
@@ -29,11 +29,27 @@ DIGITS = 6
 FROM_SCRATCH = DecoderConfig(
     vocab_size=97, width=80, layers=3, heads=4, kv_heads=4, head_size=20, hidden_size=208, context=32
 )  # in the place of ``tiny``, whose tokenizer it has: 0.24 million weights
-SFT: dict[str, Any] = dict(updates=400, batch_size=64, learning_rate=3e-3, held_out=0.0, evaluations=0, samples=0)
-ONLINE: dict[str, Any] = dict(
-    updates=150, batch_size=32, group=8, max_new=DIGITS + 2, beta=0.0, learning_rate=1e-3, warmup=0.0, held_out=0.05,
-    evaluations=5, samples=2, reward=("sorted",),
-)  # fmt: skip
+SFT: dict[str, Any] = {
+    "updates": 400,
+    "batch_size": 64,
+    "learning_rate": 3e-3,
+    "held_out": 0.0,
+    "evaluations": 0,
+    "samples": 0,
+}
+ONLINE: dict[str, Any] = {
+    "updates": 150,
+    "batch_size": 32,
+    "group": 8,
+    "max_new": DIGITS + 2,
+    "beta": 0.01,
+    "learning_rate": 1e-3,
+    "warmup": 0.0,
+    "held_out": 0.05,
+    "evaluations": 5,
+    "samples": 2,
+    "reward": ("sorted",),
+}
 METHODS: dict[str, dict[str, Any]] = {"rloo": {}, "grpo": {}, "ppo": {"num_epochs": 2}}
 
 
@@ -44,7 +60,11 @@ def texts(folder: Path, seed: int = 0) -> None:
     drawn = [drawn[i] for i in rng.permutation(len(drawn))]
     said = lambda digits: {"prompt": f"{digits}>", "answer": "".join(sorted(digits))}
     asked = lambda digits: {"prompt": f"{digits}>"}
-    for name, rows, of in (("sft", drawn[500:4500], said), ("rl", drawn[4500:8500], asked), ("held", drawn[:500], asked)):
+    for name, rows, of in (
+        ("sft", drawn[500:4500], said),
+        ("rl", drawn[4500:8500], asked),
+        ("held", drawn[:500], asked),
+    ):
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(of(row)) + "\n" for row in rows))
 
 
@@ -80,7 +100,10 @@ def measured(folder: Path, seeds: int) -> dict[str, Any]:
                 "largest gap of log-probs": max(row.get("log_prob_gap", 0.0) for row in done.history),
             }
             results.setdefault(name, []).append(found)
-            print(f"{name:4s} seed {seed}  {found['accuracy']:.3f}  drawn {found['accuracy of drawn answers']:.3f}", end="")
+            print(
+                f"{name:4s} seed {seed}  {found['accuracy']:.3f}  drawn {found['accuracy of drawn answers']:.3f}",
+                end="",
+            )
             print(f"  {took:.0f} s", flush=True)
     return results
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import sys
 import time
-from functools import partial
 from typing import Any, NamedTuple
 
 import common
@@ -33,9 +32,14 @@ from steersman.theory.alignment.preferences import k2, k3
 
 BETA, UPDATES, SEEDS, GROUP = 0.25, 800, 5, 8
 ALL = known.answers(5, known.LONGEST, known.END)
-SHARED: dict[str, Any] = dict(
-    learning_rate=2e-3, warmup=0.0, beta=BETA, group=GROUP, batch_size=16, chunk=0
-)
+SHARED: dict[str, Any] = {
+    "learning_rate": 2e-3,
+    "warmup": 0.0,
+    "beta": BETA,
+    "group": GROUP,
+    "batch_size": 16,
+    "chunk": 0,
+}
 
 
 class Case(NamedTuple):
@@ -102,7 +106,7 @@ def optimum(case: Case, log_ref: np.ndarray, reward: jax.Array, updates: int = 4
     weight = 1.0 / length if case.reduction == "sequence" else np.ones(len(length))
     mask, weight = jnp.asarray(ALL.mask), jnp.asarray(weight, jnp.float32)
     grid = np.zeros((len(known.PROMPTS), len(prefixes), 5), np.float32)
-    for prefix, i in prefixes.items():  # the reference's own logits: summed probabilities of what goes on so
+    for i in prefixes.values():  # the reference's own logits: summed probabilities of what goes on so
         for token in range(5):
             goes = (at == i) & (ALL.tokens == token) & ALL.mask
             grid[:, i, token] = np.log(np.maximum(np.exp(log_ref) @ goes.any(1), 1e-30))

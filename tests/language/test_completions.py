@@ -66,13 +66,15 @@ class TokenMDP:
         at = 3 + state.said
         after = Text(state.tokens.at[at].set(action), state.mask.at[at].set(True), state.said + 1)
         over = (action == END) | (after.said == self.longest)
-        reward = jnp.where(over, after.tokens[3:].sum().astype(jnp.float32) / 10, 0.0) - 0.1 * action.astype(jnp.float32)
+        reward = jnp.where(over, after.tokens[3:].sum().astype(jnp.float32) / 10, 0.0) - 0.1 * action.astype(
+            jnp.float32
+        )
         no = jnp.zeros((), bool)
         return after, TimeStep(after, reward, over, no, after, jnp.zeros((0,)), {})
 
 
 def test_the_token_mdp_has_the_same_advantages(answers, small):
-    """Played step by step: rewards, ends and values from an environment that sees whole texts and no batch of answers."""
+    """Played step by step: rewards, ends and values from an environment that sees whole texts, no batch of answers."""
     env, key = TokenMDP(4), jax.random.key(0)
     value = lambda text: d.hidden(small, text.tokens[None], text.mask[None])[0, 2 + text.said].sum()
 

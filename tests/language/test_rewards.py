@@ -47,7 +47,9 @@ def test_by_hand(name, answer, value, more):
 
 
 def test_a_sum_has_weights_and_tells_its_terms():
-    parts = [Part(name, weight, own_score(name)) for weight, name in map(rewards.weighted_name, ("json", "-0.5*length:2"))]
+    parts = [
+        Part(name, weight, own_score(name)) for weight, name in map(rewards.weighted_name, ("json", "-0.5*length:2"))
+    ]
     total, terms = scored(parts, ["", ""], ["1 ", "x y"], [{}, {}])
     np.testing.assert_allclose(total, [1 - 0.25, -0.5])
     np.testing.assert_array_equal(terms["length:2"], [0.5, 1.0])

@@ -74,6 +74,4 @@ def from_rollout(rollout: Rollout) -> tuple[Completions, jax.Array]:
     """-> (the answers, the reward of each token [B, C]): what ``as_rollout`` was made of."""
     extras = {name: jnp.asarray(x).T for name, x in rollout.extras.items()}
     tokens, reward = jnp.asarray(rollout.action).T, jnp.asarray(rollout.reward).T
-    return Completions(
-        *rollout.carry, tokens, extras["mask"], extras["log_prob"], extras["ended"].any(-1)
-    ), reward
+    return Completions(*rollout.carry, tokens, extras["mask"], extras["log_prob"], extras["ended"].any(-1)), reward

@@ -91,21 +91,25 @@ PROBE = DecoderConfig(vocab_size=5, width=32, layers=2, heads=4, kv_heads=2, hea
 
 
 def probe_reference(key: Key) -> Decoder:
-    """19,000 random weights, large enough that the five tokens are far from alike: all matrices N(0, 0.35^2), of what is
-    added to the stream half of it. Of the key 0 the optimum for beta = 1/4 is J = 0.9145, E[r] 1.458 at a KL of 2.174.
+    """19,000 random weights, large enough that the five tokens are far from alike: all matrices N(0, 0.35^2), of what
+    is added to the stream half of it. Of the key 0 the optimum for beta = 1/4 is J = 0.9145, E[r] 1.458 at a KL of
+    2.174.
     """
     keys = iter(jax.random.split(key, 16))
     decoder = stacked(initial(PROBE, key))
     names = ("q", "k", "v", "o", "up", "down", "gate")
     where = lambda d: [*(getattr(d.blocks, name).kernel for name in names), d.embedding]
     drawn = [0.35 * jax.random.normal(next(keys), x.shape) for x in where(decoder)]
-    thin = [x / np.sqrt(2 * PROBE.layers).item() if name in ("o", "down") else x for name, x in zip(names, drawn, strict=False)]
+    thin = [
+        x / np.sqrt(2 * PROBE.layers).item() if name in ("o", "down") else x
+        for name, x in zip(names, drawn, strict=False)
+    ]
     return unstacked(eqx.tree_at(where, decoder, [*thin, drawn[-1]]))
 
 
 def probe_reward(prompt: Array, tokens: Array, mask: Array) -> jax.Array:
-    """What answers earn, float32 [B], up to 2: the share of neighbours that rise, 1/2 for an end after one token or more,
-    1/2 for having the prompt's first token in it."""
+    """What answers earn, float32 [B], up to 2: the share of neighbours that rise, 1/2 for an end after one token or
+    more, 1/2 for having the prompt's first token in it."""
     said = jnp.asarray(tokens) > 0
     pairs = said[:, 1:] & said[:, :-1]
     rises = jnp.sum((tokens[:, 1:] > tokens[:, :-1]) & pairs, -1) / jnp.maximum(pairs.sum(-1), 1)

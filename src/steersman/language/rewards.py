@@ -210,8 +210,8 @@ def group_shown(prompt: str, answers: Sequence[str], reward: Sequence[float]) ->
 def _known(row: Row) -> Any:
     if "answer" not in row:
         raise UsageError(
-            f"This reward compares with the column answer, and a row has {', '.join(row) or 'none'}. Add it to the data: "
-            '{"prompt": "2+2=", "answer": "4"}.'
+            f"This reward compares with the column answer, and a row has {', '.join(row) or 'none'}. Add it to the "
+            'data: {"prompt": "2+2=", "answer": "4"}.'
         )
     return row["answer"]
 

@@ -36,9 +36,7 @@ def policy_gradient_loss(log_prob: Array, advantage: Array) -> jax.Array:
     return -log_prob * advantage
 
 
-def ppo_clip_loss(
-    log_ratio: Array, advantage: Array, clip: Scalar, clip_high: Scalar | None = None
-) -> jax.Array:
+def ppo_clip_loss(log_ratio: Array, advantage: Array, clip: Scalar, clip_high: Scalar | None = None) -> jax.Array:
     """-min(ratio A, clip(ratio, 1 - eps, 1 + eps) A), ratio = exp(log_ratio).
 
     The minimum is over the two *products*: over the ratios, then times A, would be wrong for A < 0. clip is eps > 0,

@@ -1,4 +1,4 @@
-"""RLOO, GRPO and PPO on answers drawn, and on all answers in their true proportions: then a step's gradient is exact."""
+"""RLOO, GRPO and PPO on answers drawn, and on all answers in their proportions: a step's gradient is then exact."""
 
 import dataclasses
 from functools import cache, partial
@@ -159,7 +159,9 @@ def test_advantages_of_tokens_by_hand():
     mask = np.array([[1, 1, 0]], bool)
     none = np.zeros((1, 3), np.float32)
     c = Completions(np.array([[1]]), np.array([[True]]), none.astype(np.int32), mask, none, np.array([True]))
-    got = jax.jit(advantages)(c, np.array([[1.0, 2.0, 9.0]], np.float32), np.array([[0.5, 1.5, 9.0]], np.float32), 0.9, 0.5)
+    got = jax.jit(advantages)(
+        c, np.array([[1.0, 2.0, 9.0]], np.float32), np.array([[0.5, 1.5, 9.0]], np.float32), 0.9, 0.5
+    )
     last = 2.0 - 1.5
     np.testing.assert_allclose(got, [[1.0 + 0.9 * 1.5 - 0.5 + 0.9 * 0.5 * last, last, 0.0]], rtol=1e-6)
 
@@ -218,7 +220,9 @@ def test_parts_shards_and_what_stands_behind_an_end_change_nothing(name, drawn, 
 
     def one(batch):
         with sharded_over("s"):
-            return made.update.__wrapped__(made.init.__wrapped__(reference, jax.random.key(0)), reference, batch, jax.random.key(1))
+            return made.update.__wrapped__(
+                made.init.__wrapped__(reference, jax.random.key(0)), reference, batch, jax.random.key(1)
+            )
 
     cut = jax.tree.map(lambda x: jnp.asarray(x).reshape(2, 4, *x.shape[1:]), drawn)
     close(jax.tree.map(lambda x: x[0], jax.jit(jax.vmap(one, axis_name="s"))(cut)), whole)

@@ -3,7 +3,7 @@
     advantage_scale   group      (r - mean) / std of the group: every prompt weighs alike, and beta is another for each
                       none       r - mean
                       batch      (r - mean) / std of the batch
-    reduction         sequence   the mean over an answer's tokens, then over answers: long wrong answers cost less a token
+    reduction         sequence   the mean over an answer's tokens, then over answers: a long wrong one costs less
                       token      the mean over all tokens
                       constant   the sum over all tokens / (B C)
     ratio             token      pi / pi_old of each token
@@ -17,9 +17,9 @@
     gspo       group             sequence    sequence   3e-4, 4e-4      Zheng et al. (2025), arXiv:2507.18071
 
 kl says where beta KL(pi || ref) goes: ``reward`` subtracts it from an answer's reward, which has the gradient of J =
-E[r] - beta KL, as has ``k2``, a loss of the whole answer's log-ratio. ``k3``, a loss of each token, is as published, and its
-gradient is that of another divergence; ``k3_ratio``, times pi / pi_old, leaves out what a token does to those after it
-(``theory.alignment.preferences``). Of DAPO are here its clip and its mean, not its choice of prompts.
+E[r] - beta KL, as has ``k2``, a loss of the whole answer's log-ratio. ``k3``, a loss of each token, is as published, and
+its gradient is that of another divergence; ``k3_ratio``, times pi / pi_old, leaves out what a token does to those after
+it (``theory.alignment.preferences``). Of DAPO are here its clip and its mean, not its choice of prompts.
 """
 
 from __future__ import annotations

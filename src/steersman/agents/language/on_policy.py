@@ -153,7 +153,7 @@ def policy(config: LanguageConfig, decoder: Decoder, params: PyTree) -> Decoder:
 
 
 def before(model: Decoder, c: Completions) -> jax.Array:
-    """The hidden vectors *before* each token of the answers, [B, C, D]: they know the prompt and the tokens up to it."""
+    """The hidden vectors *before* each token of the answers, [B, C, D]: of the prompt and the tokens up to it."""
     return hidden(model, *c.text)[:, c.prompt.shape[1] - 1 : -1]
 
 

@@ -3,13 +3,14 @@ arXiv:1909.08593; Ouyang et al. 2022, arXiv:2203.02155).
 
 One update, from answers drawn by pi_old:
 
-1. The reward of a token is -beta log pi_old / ref, and the last one's has r(y) on top. An answer ends there, also where it
-   was cut off.
+1. The reward of a token is -beta log pi_old / ref, and the last one's has r(y) on top. An answer ends there, also where
+   it was cut off.
 2. V, a linear head on the trunk, of a token's place *before* the token; advantages by GAE over tokens
    (``theory.returns``), standardised over all tokens of the batch.
 3. ``num_epochs`` passes of Adam's steps on the mean over tokens of
    L = ppo_clip_loss(pi / pi_old, A) + c_v (V - G)^2 / 2.
-4. beta, where it has a target, moves in proportion to how far the divergence is from it (``proportional_kl_coefficient``).
+4. beta, where it has a target, moves in proportion to how far the divergence is from it
+   (``preferences.proportional_kl_coefficient``).
 """
 
 from __future__ import annotations

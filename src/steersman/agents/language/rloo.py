@@ -3,9 +3,9 @@
     A_i = R_i - mean of the other R_j,   R = r(y) - beta log pi(y) / ref(y)
     loss = - mean_i A_i log pi(y_i)
 
-The divergence is in the reward, summed over the answer: the one place where its gradient is that of J = E[r] - beta
-KL(pi || ref), exactly and on average over samples (``theory.alignment.preferences``). One step on each batch: the gradient
-is unbiased, with no ratio and nothing clipped. No value network.
+The divergence is in the reward, summed over the answer, where its gradient is that of J = E[r] - beta KL(pi || ref),
+exactly, on average over samples (``theory.alignment.preferences``). One step on each batch: the gradient is unbiased,
+with no ratio and nothing clipped. No value network.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""``steersman align sft|reward|dpo|rloo|grpo|ppo MODEL DATA``, ``align --resume RUN``; ``align generate|evaluate|merge``."""
+"""``steersman align METHOD MODEL DATA``, ``align --resume RUN``; ``align generate|evaluate|merge``."""
 
 from __future__ import annotations
 

@@ -21,10 +21,10 @@ from steersman.run.disk.files import lock
 from steersman.run.events import FINISHED, AlreadyDone, Callback
 from steersman.run.language import memory
 from steersman.run.language.answering import answers
+from steersman.run.language.answers.online import Answering, PromptBatches
 from steersman.run.language.batches import Batches, size_of
 from steersman.run.language.data import READERS, Data, Encoded, Pair, Prompt, Reader
 from steersman.run.language.models import LanguageModel
-from steersman.run.language.online import Answering, PromptBatches
 from steersman.run.language.programs import Programs
 from steersman.run.language.runs import file_sha256, model_sha256, named, open_model, opened, shapes
 from steersman.run.language.settings import LONGEST, MOST_HELD_OUT, AlignConfig
@@ -54,10 +54,10 @@ def align(
 ) -> Aligned:
     """Align a language model.
 
-    method: sft, reward, dpo, rloo, grpo or ppo. model: a name, as ``load_model`` takes it, or a run folder, whose result it starts from.
-    data: JSON lines or parquet (``run.language.data``). settings: fields of the method's config and of ``AlignConfig``,
-    by name. out: the run folder; without one nothing is written. replace: put the run in the place of the one that
-    ``out`` holds.
+    method: sft, reward, dpo, rloo, grpo or ppo. model: a name, as ``load_model`` takes it, or a run folder, whose result
+    it starts from. data: JSON lines or parquet (``run.language.data``). settings: fields of the method's config and of
+    ``AlignConfig``, by name. out: the run folder; without one nothing is written. replace: put the run in the place of
+    the one that ``out`` holds.
 
     Raises UsageError: a setting, name, file or row is wrong, or the memory would not do; nothing has been trained or
     written then. TrainingFault: a loss became NaN.
@@ -153,7 +153,10 @@ def prepare(plan: AlignPlan, model: LanguageModel | None = None) -> Job:
 
     if asks:
         answering = Answering(config, run, model, [*learned, *held], programs)
-        evaluate, sample = partial(answering.evaluate, held), partial(answering.sample, (held or learned)[: run.samples])
+        evaluate, sample = (
+            partial(answering.evaluate, held),
+            partial(answering.sample, (held or learned)[: run.samples]),
+        )
     else:
         speaks = 0 if method.name == "reward" else run.samples
         evaluate = evaluating(programs, held, config, model, method)
@@ -170,9 +173,10 @@ def prepare(plan: AlignPlan, model: LanguageModel | None = None) -> Job:
 
     trained = parameters(shapes(trainer, model).params)
     about = f"{method.name} of {plan.model} on {plan.data}: {_counted(learned, held)}, {total:,} updates of up to "
-    about += f"{config.answers if asks else config.batch_size} {'answers' if asks else 'rows'}, {trained:,} of {parameters(model.decoder):,} parameters trained"
+    about += f"{config.answers} answers, " if asks else f"{config.batch_size} rows, "
+    about += f"{trained:,} of {parameters(model.decoder):,} parameters trained"
     lengths = [size_of(row) for row in learned]
-    each = f"{config.said}" if asks else "one text each (none are packed together)"
+    each = config.said if asks else "one text each (none are packed together)"
     notes = (
         *data.notes,
         f"{'prompts' if asks else 'rows'} of {min(lengths)} to {max(lengths)} tokens, {each}",
@@ -186,9 +190,7 @@ def prepare(plan: AlignPlan, model: LanguageModel | None = None) -> Job:
         "plain": data.plain,
         "total": total,
     }
-    return Job(
-        method, config, run, model, trainer, programs, total, feed, evaluate, sample, about, notes, digests
-    )
+    return Job(method, config, run, model, trainer, programs, total, feed, evaluate, sample, about, notes, digests)
 
 
 def _counted(learned: Sequence[Any], held: Sequence[Any]) -> str:

@@ -18,14 +18,14 @@ from steersman.language.generation import Sampling
 from steersman.run.disk.files import replacing
 from steersman.run.language.align import means
 from steersman.run.language.answering import Assistant, answers
+from steersman.run.language.answers.judging import judge
+from steersman.run.language.answers.scores import Reward
 from steersman.run.language.batches import Batches
 from steersman.run.language.data import READERS, Reader
-from steersman.run.language.judging import judge
 from steersman.run.language.models import LanguageModel
 from steersman.run.language.programs import Programs
 from steersman.run.language.reading import read_rows
 from steersman.run.language.runs import assistant, is_run, merged, opened, params_of
-from steersman.run.language.scores import Reward
 from steersman.run.language.settings import LONGEST
 from steersman.theory.statistics import wilson_interval
 
@@ -52,8 +52,8 @@ def measure(
 
     Of texts, messages, or prompts with answers: loss and perplexity of the tokens that are learned. Of pairs: accuracy
     with its 95 % interval, by rewards of a reward model, by likelihood of another; of a run also by how both have
-    changed since its start. Of prompts alone: the answers, written ``to`` a file. With a ``reward``, of prompts of either
-    kind: what ``samples`` answers to each earn (``judging.judge``). Raises UsageError.
+    changed since its start. Of prompts alone: the answers, written ``to`` a file. With a ``reward``, of prompts of
+    either kind: what ``samples`` answers to each earn (``judging.judge``). Raises UsageError.
     """
     columns = set(read_rows(data)[0].content)
     kind = "pairs" if {"chosen", "rejected"} <= columns else "texts"

@@ -13,9 +13,9 @@ from steersman.language.decoder import Decoder, token_log_probs
 from steersman.language.generation import Sampling
 from steersman.language.tokenizer import left_padded
 from steersman.run.language.answering import ROWS, answers
+from steersman.run.language.answers.scores import Reward, prompt_text
 from steersman.run.language.data import Prompt
 from steersman.run.language.models import LanguageModel
-from steersman.run.language.scores import Reward, prompt_text
 from steersman.theory.alignment.best_of import best_of, best_of_kl, pass_at
 from steersman.theory.statistics import bootstrap_interval, wilson_interval
 
@@ -34,8 +34,8 @@ def judge(
     passing: float = 1.0,
     reference: Decoder | None = None,
 ) -> dict[str, Any]:
-    """What ``samples`` answers to each prompt earn, by name, with 95 % intervals over prompts: the bootstrap's, or of one
-    answer each that passes or not, Wilson's.
+    """What ``samples`` answers to each prompt earn, by name, with 95 % intervals over prompts: the bootstrap's, or of
+    one answer each that passes or not, Wilson's.
 
     An answer passes that earns ``passing`` or more. pass_at_k and best_of_k are for k up to ``samples``, doubling, and
     best_of_k_kl is the most that choosing so diverges from the model. reference: what the answers' divergence is
@@ -44,13 +44,15 @@ def judge(
     """
     if samples < 1 or (samples > 1 and temperature == 0):
         raise UsageError(
-            f"samples = {samples} at temperature {temperature:g}: 1 or more, and several want a temperature above 0, or "
-            "they are all the same. Give --temperature 1."
+            f"samples = {samples} at temperature {temperature:g}: 1 or more, and several want a temperature above 0, "
+            "or they are all the same. Give --temperature 1."
         )
     asked = [row for row in prompts for _ in range(samples)]
     encoded = [row.tokens for row in asked]
     said = answers(*model, encoded, max_new=max_new, sampling=Sampling(temperature), seed=seed)
-    total, terms = reward([prompt_text(row.content) for row in asked], [s.text for s in said], [row.row for row in asked])
+    total, terms = reward(
+        [prompt_text(row.content) for row in asked], [s.text for s in said], [row.row for row in asked]
+    )
     earned = total.astype(np.float64).reshape(len(prompts), samples)
     found = _with_interval("reward", earned.mean(1))
     found |= {f"reward_{name}": float(term.mean()) for name, term in terms.items() if len(terms) > 1}
@@ -83,7 +85,12 @@ def _rate(name: str, passed: np.ndarray) -> dict[str, float]:
 
 
 def _log_ratios(
-    model: LanguageModel, reference: Decoder, prompts: Sequence[Sequence[int]], said: Sequence[Any], max_new: int, t: float
+    model: LanguageModel,
+    reference: Decoder,
+    prompts: Sequence[Sequence[int]],
+    said: Sequence[Any],
+    max_new: int,
+    t: float,
 ) -> np.ndarray:
     """log pi(y) - log ref(y) of each answer, float [N]; its mean over answers drawn from pi is the divergence."""
     pad, length = model.tokenizer.pad, max(map(len, prompts))

@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from functools import partial
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import jax
@@ -24,10 +25,10 @@ from steersman.language.decoder import Decoder
 from steersman.language.generation import Sampling, generate
 from steersman.language.rewards import group_shown
 from steersman.language.tokenizer import left_padded
+from steersman.run.language.answers.scores import Reward, prompt_text
 from steersman.run.language.data import Prompt
 from steersman.run.language.models import LanguageModel
 from steersman.run.language.programs import Programs
-from steersman.run.language.scores import Reward, prompt_text
 from steersman.run.language.settings import AlignConfig
 from steersman.run.language.training import Fed
 from steersman.run.loops.devices import AXIS, mesh_of
@@ -115,7 +116,9 @@ class Answering:
             return answer(params, decoder, *batch)
         whole, cut = PartitionSpec(), PartitionSpec(AXIS)
         specs = (whole, whole, *(cut for _ in batch))
-        shared = jax.shard_map(answer, mesh=mesh_of(self.programs.devices), in_specs=specs, out_specs=cut, check_vma=False)
+        shared = jax.shard_map(
+            answer, mesh=mesh_of(self.programs.devices), in_specs=specs, out_specs=cut, check_vma=False
+        )
         return shared(params, decoder, *batch)
 
     def feed(self, learner: OnPolicyLearner, asked: Sequence[Prompt], index: int) -> Fed:
@@ -137,8 +140,8 @@ class Answering:
         if self.alike == ALIKE == index + 1:
             shown = group_shown(prompt, judged.texts[: groups.shape[1]], groups[0].tolist())
             raise UsageError(
-                f"In the first {ALIKE} batches all answers to a prompt earned the same: there is nothing to learn from. "
-                "Train on texts first (steersman align sft), give easier prompts, a higher --temperature or a larger "
+                f"In the first {ALIKE} batches all answers to a prompt earned the same: there is nothing to learn "
+                "from. Train on texts first (steersman align sft), give easier prompts, a higher --temperature or a larger "
                 f"--group, or look at the reward. One group of the last batch:\n{shown}"
             )
         if self.alike == ALIKE:
@@ -156,13 +159,14 @@ class Answering:
             )
 
     def held_out(self, learner: OnPolicyLearner, rows: Sequence[Prompt]) -> list[Judged]:
-        """Answers to prompts that are not learned from, in batches of the training's shape; the same draws each time."""
+        """Answers to prompts that are not learned from, in batches of the training's shape, the same draws each time."""
         count, found = self.config.answers, []
         for begin in range(0, len(rows), count):
             some = list(rows[begin : begin + count])
             key = jax.random.fold_in(jax.random.key(self.run.seed), 2**31 - 1 - begin)
             judged = self(learner, some + [some[0]] * (count - len(some)), key)
-            found.append(jax.tree.map(lambda x: x[: len(some)], judged._replace(texts=np.asarray(judged.texts, object), seconds=())))  # noqa: B023
+            judged = judged._replace(texts=np.asarray(judged.texts, object), seconds=())
+            found.append(jax.tree.map(itemgetter(slice(len(some))), judged))
         return found
 
     def evaluate(self, rows: Sequence[Prompt], learner: OnPolicyLearner) -> dict[str, float]:

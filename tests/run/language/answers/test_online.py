@@ -11,14 +11,15 @@ from steersman import errors
 from steersman.errors import EnvironmentWarning, UsageError
 from steersman.language.config import DecoderConfig
 from steersman.run.events import Learned
-from steersman.run.language import models, scores
+from steersman.run.language import models
 from steersman.run.language.align import align, resume
 from steersman.run.language.answering import RewardModel
+from steersman.run.language.answers import scores
+from steersman.run.language.answers.judging import judge
+from steersman.run.language.answers.online import PromptBatches
+from steersman.run.language.answers.scores import Reward, prompt_text
 from steersman.run.language.data import Prompt
-from steersman.run.language.judging import judge
 from steersman.run.language.models import load_model
-from steersman.run.language.online import PromptBatches
-from steersman.run.language.scores import Reward, prompt_text
 
 SETTINGS = {"updates": 4, "batch_size": 2, "group": 4, "max_new": 4, "held_out": 0.2, "evaluations": 1, "samples": 1}
 SETTINGS |= {"learning_rate": 0.05, "warmup": 0.0, "lora": 2, "reward": ("mine:letters", "0.5*length:1")}

@@ -15,8 +15,8 @@ from steersman.run.language.answering import RewardModel
 from steersman.run.language.runs import is_run, load
 
 HELP = (
-    f"{', '.join([*PLAIN, *(f'{name}:{what}' for name, (_, what) in WITH_ARGUMENT.items()), 'vader'])}, the run folder of a "
-    "reward model, or a function of yours, package.module:function"
+    f"{', '.join([*PLAIN, *(f'{name}:{what}' for name, (_, what) in WITH_ARGUMENT.items()), 'vader'])}, the run folder "
+    "of a reward model, or a function of yours, package.module:function"
 )
 
 
@@ -47,7 +47,8 @@ def score_of(name: str) -> Score:
         raise
     if not callable(found):
         raise UsageError(
-            f"The reward {name} is a {type(found).__name__}; it is to be a function (prompts, answers, rows) -> numbers."
+            f"The reward {name} is a {type(found).__name__}; it is to be a function (prompts, answers, rows) -> "
+            "numbers."
         )
     return found
 
