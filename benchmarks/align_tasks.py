@@ -3,9 +3,9 @@
     python benchmarks/align_tasks.py            three seeds of each; some ten minutes of one core
     python benchmarks/align_tasks.py --seeds 1
 
-A decoder of a quarter of a million weights learns from batches of answered prompts (``steersman align sft``), and is then
-aligned on prompts alone, by the same commands that people use. Its accuracy is that of the likeliest answer to 500 prompts
-that neither has seen, beside that of answers drawn at temperature 1.
+A decoder of a quarter of a million weights learns from batches of answered prompts (``steersman align sft``), and is
+then aligned on prompts alone, by the same commands that people use. Its accuracy is that of the likeliest answer to 500
+prompts that neither has seen, beside that of answers drawn at temperature 1.
 """
 
 from __future__ import annotations

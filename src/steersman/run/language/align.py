@@ -54,10 +54,10 @@ def align(
 ) -> Aligned:
     """Align a language model.
 
-    method: sft, reward, dpo, rloo, grpo or ppo. model: a name, as ``load_model`` takes it, or a run folder, whose result
-    it starts from. data: JSON lines or parquet (``run.language.data``). settings: fields of the method's config and of
-    ``AlignConfig``, by name. out: the run folder; without one nothing is written. replace: put the run in the place of
-    the one that ``out`` holds.
+    method: sft, reward, dpo, rloo, grpo or ppo. model: a name, as ``load_model`` takes it, or a run folder, whose
+    result it starts from. data: JSON lines or parquet (``run.language.data``). settings: fields of the method's config
+    and of ``AlignConfig``, by name. out: the run folder; without one nothing is written. replace: put the run in the
+    place of the one that ``out`` holds.
 
     Raises UsageError: a setting, name, file or row is wrong, or the memory would not do; nothing has been trained or
     written then. TrainingFault: a loss became NaN.

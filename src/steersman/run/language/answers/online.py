@@ -141,8 +141,8 @@ class Answering:
             shown = group_shown(prompt, judged.texts[: groups.shape[1]], groups[0].tolist())
             raise UsageError(
                 f"In the first {ALIKE} batches all answers to a prompt earned the same: there is nothing to learn "
-                "from. Train on texts first (steersman align sft), give easier prompts, a higher --temperature or a larger "
-                f"--group, or look at the reward. One group of the last batch:\n{shown}"
+                "from. Train on texts first (steersman align sft), give easier prompts, a higher --temperature or a "
+                f"larger --group, or look at the reward. One group of the last batch:\n{shown}"
             )
         if self.alike == ALIKE:
             warn_once(
@@ -159,7 +159,7 @@ class Answering:
             )
 
     def held_out(self, learner: OnPolicyLearner, rows: Sequence[Prompt]) -> list[Judged]:
-        """Answers to prompts that are not learned from, in batches of the training's shape, the same draws each time."""
+        """Answers to prompts that are not learned from, in batches of the training's shape, of the same draws."""
         count, found = self.config.answers, []
         for begin in range(0, len(rows), count):
             some = list(rows[begin : begin + count])
