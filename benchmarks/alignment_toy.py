@@ -65,6 +65,7 @@ CASES = {
     "grpo, k3": of_grpo(kl="k3"),
     "grpo, k3_ratio": of_grpo(kl="k3_ratio"),
     "grpo, divided by the group's deviation": of_grpo(advantage_scale="group"),
+    "the same, k2": of_grpo(advantage_scale="group", kl="k2"),
     "grpo as published: variant grpo, k3": of_grpo(variant="grpo", kl="k3"),
 }
 

@@ -16,10 +16,10 @@
     dapo       group             token       token      0.2, 0.28       Yu et al. (2025), arXiv:2503.14476
     gspo       group             sequence    sequence   3e-4, 4e-4      Zheng et al. (2025), arXiv:2507.18071
 
-kl says where beta KL(pi || ref) goes. ``reward`` subtracts it from an answer's reward, which has the gradient of J =
-E[r] - beta KL, as has ``k2``, a loss of the whole answer's log-ratio. ``k3``, a loss of each token, is as published, and
-has the gradient of another divergence; ``k3_ratio``, times pi / pi_old, leaves out what a token does to those after it
-(``theory.alignment.preferences``). Of DAPO these are its clip and its mean, not its choice of prompts.
+kl says where beta KL(pi || ref) goes. ``reward`` subtracts it from an answer's reward, which has the gradient of
+J = E[r] - beta KL, as has ``k2``, a loss of the whole answer's log-ratio. ``k3``, a loss of each token, is as
+published, and has the gradient of another divergence; ``k3_ratio``, times pi / pi_old, leaves out what a token does to
+those after it (``theory.alignment.preferences``). Of DAPO these are its clip and its mean, not its choice of prompts.
 """
 
 from __future__ import annotations
