@@ -238,6 +238,8 @@ def test_minibatches_of_one_update(drawn, reference):
 def test_the_penalty_of_answers_without_an_end(drawn, reference):
     config, _ = trainer("rloo", **DRAWN, missing_end_penalty=0.5)
     seen = jax.jit(partial(observed, config))(reference, drawn)
+    told = trainer("rloo", **DRAWN)[1].evaluate(None, reference, drawn)
+    assert (float(told["reward"]), float(told["count"])) == (pytest.approx(drawn.reward.mean()), 8)
     np.testing.assert_allclose(seen.reward, drawn.reward - 0.5 * ~np.asarray(drawn.completions.ended), rtol=1e-6)
     assert seen.told["reward"] == pytest.approx(drawn.reward.mean())  # the log keeps the reward's own
 
