@@ -30,7 +30,7 @@ FROM_SCRATCH = DecoderConfig(
     vocab_size=97, width=80, layers=3, heads=4, kv_heads=4, head_size=20, hidden_size=208, context=32
 )  # in the place of ``tiny``, whose tokenizer it has: 0.24 million weights
 SFT: dict[str, Any] = {
-    "updates": 150,
+    "updates": 80,
     "batch_size": 64,
     "learning_rate": 3e-3,
     "held_out": 0.0,

@@ -151,9 +151,9 @@ def alignment_toy(result: dict[str, Any]) -> str:
     header = ["method", "E[r]", "KL", "J", "share of the gain", "TV to the optimum", "J of its own", "TV to that"]
     text = (
         "J = E[r] - beta KL(pi || ref), beta 1/4, over all 341 answers of up to four tokens out of five to three "
-        f"prompts: {start['value']:.3f} of the reference, {best['value']:.4f} of the optimum (E[r] {best['reward']:.3f}, KL "
-        f"{best['kl']:.3f}). 800 updates of 128 answers where nothing else is said, means of five seeds; *own* is where "
-        "the method's expected gradient comes to rest, of a table of logits."
+        f"prompts: {start['value']:.3f} of the reference, {best['value']:.4f} of the optimum (E[r] {best['reward']:.3f}, "
+        f"KL {best['kl']:.3f}). 800 updates of 128 answers, means of five seeds; *own* is where the method's expected "
+        "gradient comes to rest, of a table of logits."
     )
     return f"## An optimum that is known\n\n{text}\n\n{table(header, rows)}\n\n{origin(result)}"
 
@@ -168,8 +168,8 @@ def align_tasks(result: dict[str, Any]) -> str:
     header = ["method", "before, %", "after, %", "drawn, %", "KL", "CPU-seconds", "gap of log-probs"]
     text = (
         "Six digits are sorted: accuracy of the likeliest answer on 500 prompts that were not seen (Wilson's 95 % "
-        "interval), before and after an alignment on an exact reward, and of answers drawn at temperature 1. A row is one "
-        "seed."
+        "interval), before and after an alignment on an exact reward, and of answers drawn at temperature 1, after. A "
+        "row is a seed."
     )
     return f"## A task from scratch\n\n{text}\n\n{table(header, rows)}\n\n{origin(result)}"
 
