@@ -152,8 +152,8 @@ def alignment_toy(result: dict[str, Any]) -> str:
     text = (
         "J = E[r] - beta KL(pi || ref), beta 1/4, over all 341 answers of up to four tokens out of five to three "
         f"prompts: {start['value']:.3f} of the reference, {best['value']:.4f} of the optimum (E[r] "
-        f"{best['reward']:.3f}, KL {best['kl']:.3f}). 800 updates of 128 answers, means of five seeds; *own* is where the method's expected "
-        "gradient comes to rest, of a table of logits."
+        f"{best['reward']:.3f}, KL {best['kl']:.3f}). 800 updates of 128 answers, means of five seeds; *own* is where "
+        "the method's expected gradient comes to rest, of a table of logits."
     )
     return f"## An optimum that is known\n\n{text}\n\n{table(header, rows)}\n\n{origin(result)}"
 
