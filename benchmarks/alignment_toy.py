@@ -6,7 +6,7 @@
 Five tokens, answers of up to four, 341 to each of three prompts; a decoder of 19,000 random weights is the reference,
 and J = E[r] - beta KL(pi || ref), beta 1/4, has its optimum at pi* ~ ref exp(r / beta). 800 updates of 128 answers.
 Where a method's own optimum is another one, it is found too: by expected gradients, of a table with a row of logits for
-every prefix, and the distance of what was trained to that is said.
+every text so far, and the distance of what was trained to that is said.
 """
 
 from __future__ import annotations
@@ -95,23 +95,28 @@ def trained(case: Case, reference: Any, updates: int, seeds: int) -> tuple[Any, 
 
 
 def optimum(case: Case, log_ref: np.ndarray, reward: jax.Array, updates: int = 4000, drawn: int = 256) -> jax.Array:
-    """Where the method comes to rest that has a logit for every token behind every prefix: log-probabilities [3, N].
+    """Where the method comes to rest that has logits for every text so far that a decoder can tell from others:
+    log-probabilities [3, N].
 
     Gradients are expected ones, over all answers; of advantages that a group's deviation divides, over groups that are
     drawn, the last quarter of the policies averaged.
     """
-    prefixes = {tuple(row[:t]): 0 for row in ALL.tokens.tolist() for t in range(known.LONGEST)}
-    prefixes = {prefix: i for i, prefix in enumerate(prefixes)}
-    at = np.array([[prefixes[tuple(row[:t])] for t in range(known.LONGEST)] for row in ALL.tokens.tolist()])
+    # A text of one token again and again: rotary attention averages equal values, so the decoder cannot count it, and
+    # all of these have one row.
+    state = lambda text: text[:1] if len(set(text)) == 1 else text
+    texts = [[state((*p, *row[:t])) for row in ALL.tokens.tolist() for t in range(4)] for p in known.PROMPTS.tolist()]
+    rows = {text: i for i, text in enumerate(sorted({text for some in texts for text in some}))}
+    at = np.array([[rows[text] for text in some] for some in texts]).reshape(len(texts), -1, known.LONGEST)
     length = ALL.mask.sum(1)
     weight = 1.0 / length if case.reduction == "sequence" else np.ones(len(length))
     mask, weight = jnp.asarray(ALL.mask), jnp.asarray(weight, jnp.float32)
-    grid = np.zeros((len(known.PROMPTS), len(prefixes), 5), np.float32)
-    for i in prefixes.values():  # the reference's own logits: summed probabilities of what goes on so
+    grid = np.zeros((len(rows), 5), np.float32)  # the reference's logits: of each token, what goes on so, summed
+    for p, i in {(p, i) for p in range(len(at)) for i in at[p].ravel()}:
+        t = int((at[p] == i).any(0).argmax())
         for token in range(5):
-            goes = (at == i) & (ALL.tokens == token) & ALL.mask
-            grid[:, i, token] = np.log(np.maximum(np.exp(log_ref) @ goes.any(1), 1e-30))
-    tokens = lambda z: jnp.where(mask, jax.nn.log_softmax(z)[:, at, ALL.tokens], 0.0)  # [3, N, C]
+            goes = (at[p, :, t] == i) & (ALL.tokens[:, t] == token) & ALL.mask[:, t]
+            grid[i, token] = np.log(np.maximum(np.exp(log_ref[p]) @ goes, 1e-30))
+    tokens = lambda z: jnp.where(mask, jax.nn.log_softmax(z)[at, ALL.tokens], 0.0)  # [3, N, C]
     ref = tokens(jnp.asarray(grid))
     still = jax.lax.stop_gradient
 

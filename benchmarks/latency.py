@@ -5,13 +5,15 @@
 
 A policy of Go1's size: 171 numbers in, 12 out, two hidden layers of 64 with tanh, observations normalised, untrained.
 Every call is timed by itself, in the same process for all but SB3 (benchmarks/.venvs/sb3), the contenders in turn, five
-rounds; median and 99th percentile of all calls. C is called through ctypes, which is most of its time.
+rounds; median and 99th percentile of all calls. C is called through ctypes, which is most of its time. "load, at once"
+is ``load`` in a process that has told JAX not to hand programs to another thread (jax_cpu_enable_async_dispatch).
 """
 
 from __future__ import annotations
 
 import argparse
 import ctypes
+import json
 import os
 import subprocess
 import sys
@@ -102,23 +104,38 @@ def contenders(folder: Path) -> dict[str, Callable[[np.ndarray], Any]]:
     return found
 
 
+def timed(act: Callable[[np.ndarray], Any], calls: int) -> list[float]:
+    """Microseconds of each call, after 200 that do not count."""
+    observations = np.random.default_rng(0).standard_normal((64, SEES)).astype(np.float32)
+    times = []
+    for i in range(calls + 200):
+        obs = observations[i % 64]
+        began = time.perf_counter_ns()
+        act(obs)
+        times.append((time.perf_counter_ns() - began) / 1e3)
+    return times[200:]
+
+
+def at_once(calls: int) -> list[float]:
+    """Microseconds of each call of ``load`` where JAX runs programs in the thread that calls them."""
+    import jax
+
+    jax.config.update("jax_cpu_enable_async_dispatch", False)
+    return timed(policy(), calls)
+
+
 def measure(calls: int, rounds: int = 5) -> dict[str, dict[str, float]]:
     """Microseconds of a call: median and 99th percentile, by contender."""
-    observations = np.random.default_rng(0).standard_normal((64, SEES)).astype(np.float32)
+    observation = np.random.default_rng(0).standard_normal(SEES).astype(np.float32)
     with tempfile.TemporaryDirectory() as folder:
         found = contenders(Path(folder))
         times: dict[str, list[float]] = {name: [] for name in found}
         for _ in range(rounds):
             for name, act in found.items():
-                for i in range(calls // rounds + 200):
-                    obs = observations[i % 64]
-                    began = time.perf_counter_ns()
-                    act(obs)
-                    took = time.perf_counter_ns() - began
-                    if i >= 200:
-                        times[name].append(took / 1e3)
-        reference = found["load"](observations[0])
-        assert all(np.abs(act(observations[0]) - reference).max() < 1e-5 for act in found.values())
+                times[name] += timed(act, calls // rounds)
+        reference = found["load"](observation)
+        assert all(np.abs(act(observation) - reference).max() < 1e-5 for act in found.values())
+    times["load, at once"] = common.run_json([sys.executable, __file__, "--at-once", "--calls", str(calls)])["times"]
     if PEER.exists() or "PEERS_SB3_PYTHON" in os.environ:
         peer = os.environ.get("PEERS_SB3_PYTHON", str(PEER))
         times["Stable-Baselines3 predict"] = common.run_json([peer, "-c", SB3, str(calls)])["times"]
@@ -132,7 +149,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--calls", type=int, default=10_000, help="of each")
     parser.add_argument("--quick", action="store_true", help="a tenth of the calls; nothing is saved")
+    parser.add_argument("--at-once", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if args.at_once:
+        print(json.dumps({"times": at_once(args.calls)}))
+        return
     if os.environ.get("OMP_NUM_THREADS") != "1":  # libraries read these when they are loaded: start anew
         threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
         os.execve(sys.executable, [sys.executable, *sys.argv], {"JAX_PLATFORMS": "cpu", **os.environ, **threads})

@@ -3,6 +3,7 @@
     python benchmarks/memory.py                    every case that is not there yet
     python benchmarks/memory.py chain-20 --only gru tcn
     python benchmarks/memory.py delays             the return of each memory over the delay, and its picture
+    python benchmarks/memory.py qmdp               what QMDP's policy is worth on the tiger, exactly
 
 PPO where a case names no other algorithm, no presets, five seeds side by side in one program (on host environments one
 after another), each played by 500 episodes of its deterministic policy (the tiger 5,000). ``stored`` tells whether
@@ -24,6 +25,9 @@ import numpy as np
 import steersman
 from steersman.agents.parts import remembering
 from steersman.agents.policy_gradient import ppo
+from steersman.tabular.planning.pomdp_planning import qmdp
+from steersman.tabular.pomdp import POMDP
+from steersman.tabular.problems.pomdp_classics import tiger
 
 SEEDS = 5
 PLAIN = {"normalize_observations": False, "scale_rewards": False}
@@ -157,6 +161,28 @@ def delays(only: list[str]) -> None:
     picture(saved["rows"])
 
 
+def worth_of_qmdp(pomdp: POMDP) -> float:
+    """The discounted return of acting by argmax_a b . Q(., a) from the start: the linear system over all the beliefs
+    that this policy comes to."""
+    q, m = qmdp(pomdp), pomdp.mdp
+    beliefs, number, rows, rewards = [m.start], {tuple(m.start.round(9)): 0}, [], []
+    while len(rows) < len(beliefs):
+        belief = beliefs[len(rows)]
+        action = int(np.argmax(belief @ q))
+        chances = pomdp.predict(belief, action) @ pomdp.observation[action]
+        row = {}
+        for o in np.flatnonzero(chances > 1e-12):
+            after, chance = pomdp.update(belief, action, int(o))
+            at = number.setdefault(tuple(after.round(9)), len(beliefs))
+            if at == len(beliefs):
+                beliefs.append(after)
+            row[at] = row.get(at, 0.0) + chance
+        rows.append(row)
+        rewards.append(pomdp.reward(belief)[action])
+    moves = np.array([[row.get(j, 0.0) for j in range(len(beliefs))] for row in rows])
+    return float(np.linalg.solve(np.eye(len(beliefs)) - m.gamma * moves, np.array(rewards))[0])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("cases", nargs="*", help="names of cases, or delays")
@@ -166,6 +192,10 @@ def main() -> None:
         delays(args.only)
         return
     saved = common.load("memory") or {"cases": {}}
+    if args.cases == ["qmdp"]:
+        print(found := worth_of_qmdp(tiger()))
+        common.save("memory", {**saved, "qmdp": found, "provenance": common.provenance()})
+        return
     for name in args.cases or CASES:
         case = CASES[name]
         shown = {k: v for k, v in case._asdict().items() if k != "memories"} | {"settings": dict(case.settings)}
@@ -175,7 +205,7 @@ def main() -> None:
             if (args.only and memory not in args.only) or any(row["memory"] == memory for row in kept["rows"]):
                 continue
             kept["rows"].append(measured(case, memory))
-            common.save("memory", {"cases": saved["cases"], "provenance": common.provenance()})
+            common.save("memory", {**saved, "provenance": common.provenance()})
             print(name, kept["rows"][-1], flush=True)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import statistics
 import sys
 from collections.abc import Callable
@@ -369,7 +370,8 @@ def memory(result: dict[str, Any]) -> str:
     text = (
         "PPO where nothing else is said, 500 episodes of each seed's deterministic policy (the tiger's 5,000). *Not "
         "stored*: every sequence begins with an empty carry, not with that of acting. *Plain gates*: as cells are "
-        "usually initialised. R2D2 is DQN with a memory. The tiger's returns are discounted; its optimum is 19.37."
+        "usually initialised. R2D2 is DQN with a memory. The tiger's returns are discounted; its optimum is 19.37"
+        + (f", and QMDP's policy is worth {result['qmdp']:.2f}." if "qmdp" in result else ".")
     )
     return f"## What memories learn\n\n{text}\n\n{table(header, rows)}\n\n{origin(result)}"
 
@@ -599,6 +601,63 @@ def latency(result: dict[str, Any]) -> str:
     return f"## One call of a policy\n\n{text}\n\n{table(header, rows)}\n\n{origin(result)}"
 
 
+def transfer(results: list[dict[str, Any]]) -> str:
+    text = (
+        "PPO by its preset, three seeds, 20 episodes of each through the control loop with observations that are late, "
+        "by whole steps; four steps are more than was trained for. Kept: of what lies between a random policy and the "
+        "same policy without latency."
+    )
+    return "\n\n".join(["## For transfer", text, *map(_transfer, results)])
+
+
+def _transfer(result: dict[str, Any]) -> str:
+    mean = lambda table, i: statistics.mean(row[i] for row in table)
+    span = lambda table, i: f"{min(row[i] for row in table):.0f} to {max(row[i] for row in table):.0f}"
+    trained = {"plain": "as it is", "delays": "`action_delay=0:3`"}
+    rows = []
+    for name, row in result["late"].items():
+        for i, late in enumerate(result["latencies"]):
+            steps = math.ceil(late / result["period"] - 1e-9)
+            shares = [f"{mean(row['kept'], i):.0%}", f"{min(x[i] for x in row['kept']):.0%}"]
+            returns = [f"{mean(row['returns'], i):.0f}", span(row["returns"], i)]
+            rows.append([trained[name], f"{late * 1000:.0f} ms", steps, *returns, *shares])
+    header = ["trained", "latency", "steps", "return", "over seeds", "kept, mean", "kept, worst seed"]
+    parts = [f"### {result['environment']}, a step of {1000 * result['period']:.0f} ms", table(header, rows)]
+    if "physics" in result:
+        kinds = {"plain": "mass 1, length 1", "physics": "mass 0.5 to 2, length 0.6 to 1.5"}
+        kinds["physics, history"] = f"{kinds['physics']}; sees its last 5 steps"
+        lines = [
+            [
+                kinds[name],
+                f"{row['nominal']:.0f}",
+                f"**{row['within']:.0f}**",
+                ", ".join(f"{x:.0f}" for x in row["within, each seed"]),
+                f"{row['worst within']:.0f}",
+                f"{row['all']:.0f}",
+            ]
+            for name, row in result["physics"]["rows"].items()
+        ]
+        head = ["trained on", "at 1, 1", "mean of the range", "each seed", "worst cell of it", "whole grid"]
+        told = "Over a grid of mass and length, 80 episodes a cell and seed ([the picture](../docs/transfer.md)):"
+        parts += [told, table(head, lines)]
+    return "\n\n".join([*parts, origin(result)])
+
+
+def control_loop(result: dict[str, Any]) -> str:
+    rows = []
+    for hz, r in result["loop"].items():
+        late, took = r["late_ms"], r["turn_ms"]
+        share = r["missed"] / r["turns"]
+        times = [f"{late['p50']:.3f}, {late['p99']:.3f}, {late['max']:.1f}", f"{took['p50']:.3f}, {took['p99']:.3f}"]
+        rows.append([hz, f"{r['turns']:,}", f"**{r['missed']}** ({share:.2%})", *times])
+    header = ["Hz", "turns", "deadlines missed", "began late, ms: median, 99 %, most", "a turn took, ms: median, 99 %"]
+    text = (
+        "A minute each of `steersman deploy` with the numpy backend, Pendulum-v1 simulated in the same turn, on a "
+        "shared machine that was busy: the load is said below."
+    )
+    return f"## The control loop\n\n{text}\n\n{table(header, rows)}\n\n{origin(result)}"
+
+
 def warm_start(result: dict[str, Any]) -> str:
     middle = lambda kind, name: statistics.median(r[kind][name] for r in result["rounds"])
     rows = [
@@ -798,6 +857,28 @@ def hindsight(result: dict[str, Any]) -> str:
     return f"## Hindsight\n\n{text}\n\n{table(header, rows)}\n\n{origin(result)}"
 
 
+def asymmetric(result: dict[str, Any]) -> str:
+    mean = lambda x: f"**{statistics.mean(x):.0f}** ({', '.join(f'{v:.0f}' for v in sorted(x))})"
+    rows = [[f"{r['row']}, gamma {r['gamma']:g}", mean(r["final"]), mean(r["on_the_way"])] for r in result["rows"]]
+    named = {"final": "final", "on_the_way": "on the way"}
+    said = [
+        f"gamma {d['gamma']:g}, {named[d['of']]}: {d['difference']:+.0f}, 95% interval {d['interval'][0]:+.0f} to "
+        f"{d['interval'][1]:+.0f}; P(better) {d['better'][0]:.2f} ({d['better'][1]:.2f} to {d['better'][2]:.2f})"
+        for d in result["differences"]
+    ]
+    text = (
+        f"PPO on {result['environment']}, {result['steps']:,} steps, {result['seeds']} seeds, settings of "
+        "Pendulum-v1's preset. Policy and critic see angle and speed (symmetric), the critic mass and length too "
+        "(asymmetric), or both do (informed). Final: 100 episodes of each seed's policy; on the way: the mean of the "
+        "evaluations."
+    )
+    listed = "\n".join(f"- {line}" for line in said)
+    return (
+        f"## Critics that see more\n\n{text}\n\n{table(['', 'final', 'on the way'], rows)}\n\n"
+        f"Asymmetric less symmetric:\n\n{listed}\n\n{origin(result)}"
+    )
+
+
 def models(result: dict[str, Any]) -> str:
     mean = lambda xs: sum(xs) / len(xs)
     number = lambda xs: f"{mean(xs):.3f} ({max(xs):.3f})"
@@ -861,6 +942,7 @@ def render() -> str:
     parts += [language_parity(r) for r in load("language-parity.json")]
     parts += [language_speed(r) for r in load("language-speed.json")]
     parts += [memory(r) for r in load("memory.json")] + [memory_speed(r) for r in load("memory-speed.json")]
+    parts += [asymmetric(r) for r in load("asymmetric.json")]
     parts += [constraints(r) for r in load("constraints.json")] + [mbpo(r) for r in load("mbpo.json")]
     parts += [planned(r) for r in load("planning.json")]
     if found := load("pets-*.json"):
@@ -869,6 +951,9 @@ def render() -> str:
     parts += [resume(r) for r in load("resume.json")] + [first_run(r) for r in load("first_run.json")]
     parts += [warm_start(r) for r in load("warm-start.json")] + [checkouts(r) for r in load("checkouts.json")]
     parts += [latency(r) for r in load("latency.json")] + [ravelled(r) for r in load("ravelled.json")]
+    if found := load("transfer-*.json"):
+        parts.append(transfer(found))
+    parts += [control_loop(r) for r in load("control-loop.json")]
     parts += [planning(r) for r in load("tabular-planning.json")]
     parts += [q_learning(r) for r in load("tabular-q-learning.json")]
     if found := load("continuous-*.json"):

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from gymnasium import spaces
 
-from steersman.envs.beliefs import noisy_observation, observe_belief
+from steersman.envs.beliefs import observe_belief
 from steersman.envs.classic.pendulum import DT, Pendulum
+from steersman.envs.transfer.around import transferred
 from steersman.envs.wrappers import time_limit, transform_observation
 from steersman.theory.beliefs.filters import extended_kalman
 from steersman.types import Env, Filter
@@ -24,7 +25,8 @@ def wrapped(angle):
 
 def sensor() -> Env:
     angle = lambda obs: jnp.arctan2(obs[1], obs[0])[None]
-    return noisy_observation(transform_observation(Pendulum(), angle, spaces.Box(-np.pi, np.pi, (1,))), NOISE)
+    seen = transform_observation(Pendulum(), angle, spaces.Box(-np.pi, np.pi, (1,)))
+    return transferred(seen, observation_noise=NOISE)
 
 
 def ekf() -> Filter:
@@ -50,8 +52,8 @@ def main(steps: int = 200, episodes: int = 64) -> np.ndarray:
     def step(state, key):
         action = jax.random.uniform(key, (episodes, 1), minval=-1.0)
         state, _ = jax.vmap(env.step)(state, action, jax.random.split(key, episodes))
-        angle, velocity = state.belief.mean.T
-        return state, jnp.stack([wrapped(angle - state.env.theta), velocity - state.env.theta_dot])
+        (angle, velocity), so = state.belief.mean.T, state.env.env  # within the belief, and within the noise
+        return state, jnp.stack([wrapped(angle - so.theta), velocity - so.theta_dot])
 
     play = jax.jit(lambda: jax.lax.scan(step, jax.vmap(env.reset)(keys)[0], jax.random.split(keys[0], steps))[1])
     error = np.asarray(play())[steps // 4 :]  # [T, 2, B], once the belief has settled

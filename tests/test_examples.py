@@ -15,6 +15,7 @@ from steersman import envs
 from steersman.agents import ALGORITHMS
 from steersman.agents.policy_gradient.ppo import PPOConfig
 from steersman.cli.main import run as cli
+from steersman.errors import EnvironmentFault
 from steersman.memory import stream
 from steersman.run.disk.spec_json import transitions_like
 from steersman.run.policy import Policy
@@ -110,6 +111,25 @@ def test_an_algorithm_of_ones_own_from_the_command_line(monkeypatch, capsys, tmp
     assert f"--algorithm {name}" in capsys.readouterr().err
     assert cli(["evaluate", out, "--episodes", "2", "--algorithm", name]) == 0
     assert steersman.load(out, algorithm=name)(np.zeros(4)) in (0, 1)
+
+
+def test_own_robot(tmp_path):
+    pytest.importorskip("mujoco")
+    robot = load("own_robot")
+    env = robot.arm(heaviest=0.5)
+    obs, _ = env.reset(seed=0)
+    assert 0.1 <= obs["privileged_state"][0] <= 0.5
+    angles = np.arctan2(obs["state"][2:4], obs["state"][:2]).cumsum()
+    tip = np.array([0.25, 0.2]) @ np.stack([np.cos(angles), np.sin(angles)], 1)
+    drawn = env.unwrapped.data.site("target").xpos[:2]
+    np.testing.assert_allclose(obs["state"][6:], drawn - tip, atol=1e-5)
+    obs, reward, *_, info = env.step(env.action_space.high)
+    assert -np.linalg.norm(obs["state"][6:]) == pytest.approx(reward)
+    assert info == {"cost": 0.0, "is_success": False}
+    broken = tmp_path / "arm.xml"
+    broken.write_text(robot.MJCF.read_text().replace("damping", "dampin"))
+    with pytest.raises(EnvironmentFault, match=rf"{broken}.*attribute: 'dampin'\s*Element 'joint', line 5"):
+        envs.make(robot.arm, 1, mjcf=broken)
 
 
 def test_own_network():

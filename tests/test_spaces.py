@@ -14,6 +14,7 @@ from scipy import stats
 from steersman.errors import UsageError
 from steersman.spaces import (
     abstract,
+    alike,
     canonical_action_space,
     from_native,
     inside_space,
@@ -286,3 +287,15 @@ def test_the_random_policy_knows_its_probabilities():
     mask = np.array([[1, 0, 1], [0, 1, 0]])
     action = sample_action(spaces.Discrete(3), jax.random.key(2), 2, mask)
     np.testing.assert_allclose(random_log_prob(spaces.Discrete(3), action, mask), [-np.log(2), 0], atol=1e-6)
+
+
+def test_bounds_that_noise_took_away_make_no_other_space():
+    box, free = spaces.Box(-1.0, 1.0, (2,)), spaces.Box(-np.inf, np.inf, (2,))
+    assert alike(box, free)
+    assert alike(spaces.Dict(a=box, b=spaces.Discrete(2)), spaces.Dict(a=free, b=spaces.Discrete(2)))
+    assert alike(spaces.Tuple([box]), spaces.Tuple([free]))
+    others = [spaces.Box(-1.0, 2.0, (2,)), spaces.Box(-1.0, 1.0, (3,)), spaces.Box(-1, 1, (2,), np.float64)]
+    for other in [*others, spaces.Discrete(2), spaces.Dict(a=box)]:
+        assert not alike(box, other)
+    assert not alike(spaces.Dict(a=box), spaces.Dict(b=box))
+    assert not alike(spaces.Tuple([box]), spaces.Tuple([box, box]))

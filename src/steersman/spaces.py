@@ -173,6 +173,25 @@ def counts_fit(inside: spaces.Space, obs: PyTree) -> bool:
     return True
 
 
+def alike(one: spaces.Space, other: spaces.Space) -> bool:
+    """Whether two spaces are equal, but for bounds where one of them has none: noise takes them away.
+
+    >>> alike(spaces.Box(-1, 1, (2,)), spaces.Box(-np.inf, np.inf, (2,)))
+    True
+    """
+    match one, other:
+        case (spaces.Box(), spaces.Box()) if (one.shape, one.dtype) == (other.shape, other.dtype):
+            ends = ((one.low, other.low), (one.high, other.high))
+            return all(np.all((a == b) | np.isinf(a) | np.isinf(b)) for a, b in ends)
+        case (spaces.Dict(), spaces.Dict()):
+            same = one.spaces.keys() == other.spaces.keys()
+            return same and all(alike(part, other[name]) for name, part in one.spaces.items())
+        case (spaces.Tuple(), spaces.Tuple()):
+            same = len(one.spaces) == len(other.spaces)
+            return same and all(alike(a, b) for a, b in zip(one.spaces, other.spaces, strict=True))
+    return space_to_json(one) == space_to_json(other)
+
+
 def is_image(space: spaces.Space) -> bool:
     """Whether the entry is kept as uint8 on the inside: a uint8 Box of two or more axes."""
     return isinstance(space, spaces.Box) and space.dtype == np.uint8 and len(space.shape) >= 2

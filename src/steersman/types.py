@@ -75,7 +75,8 @@ class EnvSpec:
     ``action_mask``, shape ``(A,)``, 1 = allowed, gives the legal actions of a Discrete space; the mask is never fed to
     a network. ``cost_names`` are the costs of ``TimeStep.costs`` in their order; UsageError where two are the same. A
     goal environment (``achieved_goal``, ``desired_goal``) says its reward as a pure function of the two: what hindsight
-    replay needs.
+    replay needs. ``unseen``, of a policy that sees some entries of a Dict only: those that training had beside them,
+    and its ``observation_space`` has not.
     """
 
     id: str
@@ -86,6 +87,7 @@ class EnvSpec:
     cost_names: tuple[str, ...] = ()
     native_observation_space: spaces.Space | None = None  # None: observation_space
     goal_reward: Callable[[Array, Array], Array] | None = None  # (achieved [G], desired [G]) -> reward
+    unseen: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         twice = [name for i, name in enumerate(self.cost_names) if name in self.cost_names[:i]]

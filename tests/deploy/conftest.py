@@ -9,7 +9,7 @@ from steersman.agents.parts.replay.with_replay import ReplayState
 from steersman.deploy import golden, runner
 from steersman.deploy.contract import contract
 from steersman.deploy.trace import traced
-from steersman.run.policy import Policy, state_like
+from steersman.run.policy import policy_of, state_like
 from steersman.spaces import canonical_action_space, inside_space
 from steersman.types import EnvSpec
 
@@ -23,7 +23,8 @@ def made_for(algorithm, observation, action, network=None, **settings):
         "Place", inside_space(observation), canonical_action_space(action), action, native_observation_space=observation
     )
     small = {k: v for k, v in SMALL.items() if k in entry.config.__dataclass_fields__}
-    agent = entry.factory(entry.config(**{**small, **settings}), spec, network=network)
+    config = entry.config(**{**small, **settings})
+    agent = entry.factory(config, spec, network=network)
     state = state_like(agent, spec, 2, 1)  # shapes alone: to draw the weights here takes less time than to compile it
     state = state._replace(memory=()) if isinstance(state, ReplayState) else state
     rng = np.random.default_rng(0)
@@ -38,7 +39,7 @@ def made_for(algorithm, observation, action, network=None, **settings):
         one = x.ndim == 1 and name.endswith((".weight", ".scale"))  # of a normalisation
         return (one + scale * rng.standard_normal(x.shape)).astype(np.float32)
 
-    return Policy(agent, jax.tree_util.tree_map_with_path(rough, state), spec)
+    return policy_of(agent, config, jax.tree_util.tree_map_with_path(rough, state), spec)
 
 
 class Exported:

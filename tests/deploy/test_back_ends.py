@@ -43,6 +43,7 @@ CASES = {
     "lstm": ("ppo", MASKED, FOUR, {"memory": "lstm", "share_memory": False}),
     "lru": ("ppo", BOX, ACT, {"memory": "lru"}),
     "tcn": ("sac", BOX, ACT, {"memory": "tcn", "memory_context": 4, **MEMORY}),
+    "groups": ("ppo", MASKED, FOUR, {"memory": "gru", "share_memory": False, "policy_sees": ("n", "a")}),
     "window": ("dqn", BOX, FOUR, {"memory": "window", "memory_context": 3, **MEMORY}),
 }
 

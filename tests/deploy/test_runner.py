@@ -47,6 +47,26 @@ def test_it_needs_numpy_and_python_alone(folder):
     np.testing.assert_allclose(list(map(float, said.stdout.split())), wanted, atol=2e-5)
 
 
+def test_the_policys_group_alone_goes_in(policy_for, exported, tmp_path):
+    settings = {"memory": "gru", "share_memory": False, "policy_sees": ("near",), "value_sees": ("near", "count")}
+    made = exported(policy_for("ppo", PARTS, ACT, **settings))
+    assert [x["name"] for x in made.contract["inputs"]] == ["near"]
+    assert made.contract["unseen"] == ["count", "inner"]
+    assert [x["shape"] for x in made.contract["carry"]] == [[6], [3]]  # nothing of what the value remembers
+    near = np.ones(3)
+    first = []
+    for more in ({}, {"count": 0, "inner": {"grid": None}}):
+        made.runner.reset()
+        first.append(made.runner({"near": near, **more}))
+    np.testing.assert_array_equal(*first)
+    with pytest.raises(runner.PolicyError, match=r"has \['far'\]"):
+        made.runner({"near": near, "far": near})
+    with pytest.raises(runner.PolicyError, match="lacks"):
+        made.runner({"count": 0})
+    with pytest.raises(UsageError, match="units are given for 'count'; the policy does not see it"):
+        write(tmp_path, made.policy, robot={"units": {"count": "pieces"}})
+
+
 def test_the_contract_says_what_goes_in_and_what_comes_out(folder):
     done, _ = folder
     contract = json.loads((done.folder / "policy.json").read_text())

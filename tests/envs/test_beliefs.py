@@ -1,6 +1,5 @@
-"""Beliefs and histories as observations: they start anew with every episode, and leave the rest of the task alone."""
+"""Beliefs as observations: they start anew with every episode, and leave the rest of the task alone."""
 
-from dataclasses import replace
 from functools import cache
 from typing import NamedTuple
 
@@ -10,9 +9,10 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from steersman.envs.beliefs import history, noisy_observation, observe_belief
+from steersman.envs.beliefs import observe_belief
 from steersman.envs.classic import make
 from steersman.envs.classic.pendulum import Pendulum
+from steersman.envs.transfer.around import transferred
 from steersman.envs.wrappers import PureEnv, time_limit, transform_observation
 from steersman.errors import UsageError
 from steersman.tabular.pomdp import BeliefEnv, ObservedEnv
@@ -65,12 +65,12 @@ def play(env, num_envs=B, length=2 * LIMIT + 3):
 
 @cache
 def plain():
-    return play(noisy_observation(point(), 0.2))
+    return play(transferred(point(), observation_noise=0.2))
 
 
 @cache
 def believed(filter, num_envs=B):
-    return play(observe_belief(noisy_observation(point(), 0.2), filter), num_envs)
+    return play(observe_belief(transferred(point(), observation_noise=0.2), filter), num_envs)
 
 
 BOTH = pytest.mark.parametrize("filter", [KALMAN, CLOUD], ids=["kalman", "particles"])
@@ -138,13 +138,15 @@ def test_a_belief_beats_the_sensor_on_the_pendulum():
         return type(state)(*(jnp.stack(state) + jitter(key)))
 
     seen = lambda state, obs: -0.5 * jnp.square((obs - jnp.stack([jnp.cos(state[0]), jnp.sin(state[0])])) / 0.1).sum()
-    env = observe_belief(noisy_observation(angle, 0.1), particles(lambda key: swing.reset(key)[0], move, seen, 200))
+    env = observe_belief(
+        transferred(angle, observation_noise=0.1), particles(lambda key: swing.reset(key)[0], move, seen, 200)
+    )
     keys = jax.random.split(KEY, 8)
 
     def step(state, key):
         state = jax.vmap(env.step)(state, jax.random.uniform(key, (8, 1), minval=-1), jax.random.split(key, 8))[0]
         believed = jax.vmap(lambda b: jnp.exp(b.log_weights) @ b.state.theta_dot)(state.belief)
-        return state, believed - state.env.theta_dot
+        return state, believed - state.env.env.theta_dot
 
     error = jax.jit(lambda: jax.lax.scan(step, jax.vmap(env.reset)(keys)[0], jax.random.split(KEY, 60))[1])()
     assert np.sqrt(np.square(error[20:]).mean()) < 0.3  # rad/s; from two angles, sqrt(2) 0.1 / 0.05 = 2.8
@@ -215,68 +217,3 @@ def test_a_function_may_take_discrete_actions():
     env = observe_belief(make("CartPole-v1"), shift)
     seen = jax.eval_shape(lambda: env.step(env.reset(KEY)[0], jnp.int32(1), KEY)[1])
     assert seen.obs.shape == (4 + 10,)
-
-
-def test_noise_has_its_deviation_and_a_draw_of_its_own_each_step():
-    env = noisy_observation(point(10), [0.5, 0.0])
-    assert env.spec.observation_space == spaces.Box(-np.inf, np.inf, (2,))
-    keys = jax.random.split(KEY, 2000)
-    state, obs = jax.vmap(env.reset)(keys)
-    noise = np.asarray(obs - state.env)
-    assert noise[:, 0].std() == pytest.approx(0.5, rel=0.06)
-    assert np.abs(noise[:, 1]).max() == 0
-    state, seen = jax.vmap(env.step, (0, None, 0))(state, jnp.zeros(1), keys[::-1])
-    again = np.asarray(seen.obs - state.env)[:, 0]
-    assert again.std() == pytest.approx(0.5, rel=0.06)
-    assert abs(np.corrcoef(noise[:, 0], again)[0, 1]) < 0.08
-    np.testing.assert_array_equal(seen.obs, seen.final_obs)
-
-
-@pytest.mark.parametrize(
-    ("env", "deviation", "match"),
-    [
-        (point(), -1.0, "at least 0"),
-        (point(), [1.0] * 3, r"or \(2,\)"),
-        (point(), np.nan, "at least 0"),
-        (ObservedEnv(tiger()), 1.0, "added to a Box"),
-    ],
-)
-def test_noise_that_cannot_be(env, deviation, match):
-    with pytest.raises(UsageError, match=match):
-        noisy_observation(env, deviation)
-
-
-def test_history_by_hand():
-    """[position, velocity, push, pushed?] of the last three, the oldest first; a push past the bounds is clipped."""
-    env = history(point(), 3)
-    assert env.spec.observation_space.shape == (12,)
-    first, seen, actions = play(env)
-    bare = play(point())
-    taken = np.clip(actions, -1, 1)
-    opening = lambda obs: np.tile([*obs, 0, 0], 3)
-    np.testing.assert_allclose(first[0], opening(bare[0][0]))
-    row = lambda t, obs: np.array([*obs, *taken[t, 0], 1])
-    two = np.concatenate([opening(bare[0][0])[:4], row(0, bare[1].final_obs[0, 0]), row(1, bare[1].final_obs[1, 0])])
-    np.testing.assert_allclose(seen.final_obs[1, 0], two, rtol=1e-5)
-    over = bare[1].terminated | bare[1].truncated
-    for t, b in np.argwhere(over):
-        np.testing.assert_allclose(seen.obs[t, b], opening(bare[1].obs[t, b]))  # nothing of the last episode
-
-
-def test_history_of_discrete_spaces():
-    env = history(ObservedEnv(tiger()), 2)  # 3 observations, 3 actions, a flag
-    assert env.spec.observation_space == spaces.Box(0.0, 1.0, (14,))
-    state, obs = env.reset(KEY)
-    np.testing.assert_array_equal(obs, [0, 0, 1, 0, 0, 0, 0] * 2)
-    seen = env.step(state, jnp.int32(0), KEY)[1].obs  # action 0 is not the same as none
-    np.testing.assert_array_equal(seen[:7], obs[:7])
-    np.testing.assert_array_equal(seen[-4:], [1, 0, 0, 1])
-
-
-def test_histories_that_cannot_be():
-    with pytest.raises(UsageError, match="at least 1"):
-        history(point(), 0)
-    both = spaces.MultiBinary(2)
-    env = PureEnv(replace(point().spec, action_space=both, native_action_space=both), point().reset, point().step)
-    with pytest.raises(UsageError, match="action_space MultiBinary"):
-        history(env, 2)

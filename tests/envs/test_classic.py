@@ -107,16 +107,25 @@ ARGUMENTS = {
     "MountainCarContinuous-v0": {"goal_velocity": 0.03},
     "Pendulum-v1": {"g": 9.81},
 }
+PHYSICS = {
+    "Acrobot-v1": {"mass_1": 1.5, "mass_2": 0.7, "length": 1.2, "center_1": 0.4, "center_2": 0.6, "torque": 0.8},
+    "CartPole-v1": {"gravity": 9.0, "cart_mass": 2.0, "pole_mass": 0.3, "length": 0.4, "force": 8.0},
+    "MountainCar-v0": {"force": 0.0013, "gravity": 0.002},
+    "MountainCarContinuous-v0": {"power": 0.002},
+    "Pendulum-v1": {"mass": 2.0, "length": 0.7},
+}
 
 
 @pytest.mark.parametrize("env_id", IDS)
 def test_random_states_with_the_originals_arguments(env_id):
     rng = np.random.default_rng(1)
     states = rng.uniform(*STATES[env_id], size=(400, len(STATES[env_id][0]))).astype(F).astype(np.float64)
-    arguments = ARGUMENTS.get(env_id, {})
+    own, physics = ARGUMENTS.get(env_id, {}), PHYSICS[env_id]
+    arguments = {**own, **physics}
     rows = []
-    with gymnasium.make(env_id, **arguments) as env:
+    with gymnasium.make(env_id, **own) as env:
         raw = env.unwrapped
+        classic.set_parameters(env, env_id, **arguments)
         raw.reset(seed=0)
         for state in states:
             raw.state = state.copy()
@@ -172,9 +181,9 @@ def test_the_original_follows_the_twin_for_rendering(env_id):
 
 
 def test_unknown_arguments_and_ids_are_refused():
-    with pytest.raises(UsageError, match=r"takes g; got gravity"):
+    with pytest.raises(UsageError, match=r"takes g, mass, length, gain; got gravity"):
         classic.make("Pendulum-v1", gravity=9.8)
-    with pytest.raises(UsageError, match="takes no arguments; got g"):
+    with pytest.raises(UsageError, match="takes mass_1, .*; got g"):
         classic.make("Acrobot-v1", g=9.8)
     with pytest.raises(UsageError, match=r"no compiled twin.*CartPole-v1"):
         classic.make("CartPole-v0")

@@ -14,7 +14,7 @@ from steersman.agents import ALGORITHMS
 from steersman.errors import UsageError
 from steersman.run.disk import checkpoint, files, run_folder
 from steersman.run.disk.spec_json import spec_from_json, spec_to_json, transitions_like
-from steersman.run.policy import Policy, check_same_spaces
+from steersman.run.policy import check_same_spaces, policy_of
 from steersman.spaces import canonical_action_space, inside_space
 from steersman.types import EnvSpec
 
@@ -26,9 +26,10 @@ def policy_for(observation, action, **settings):
     entry = ALGORITHMS["ppo"]
     inside, canonical = inside_space(observation), canonical_action_space(action)
     spec = EnvSpec("Place", inside, canonical, action, native_observation_space=observation)
-    agent = entry.factory(entry.config(hidden_sizes=(8,), **settings), spec)
+    config = entry.config(hidden_sizes=(8,), **settings)
+    agent = entry.factory(config, spec)
     rollout = jax.tree.map(lambda s: np.zeros(s.shape, s.dtype), transitions_like(spec, (2, 1)))
-    return Policy(agent, jax.jit(agent.init)(jax.random.key(0), rollout), spec)
+    return policy_of(agent, config, jax.jit(agent.init)(jax.random.key(0), rollout), spec)
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +47,29 @@ def test_one_observation_gives_one_action_and_a_batch_gives_a_batch(discrete):
     assert singles == actions.tolist()
     assert set(actions.tolist()) <= {5, 6, 7}  # the environment's own numbers
     assert discrete.spec.native_action_space.contains(singles[0])
+
+
+def test_a_policy_asks_for_what_it_sees_and_looks_past_the_rest():
+    parts = spaces.Dict(hidden=OBSERVATION, n=spaces.Discrete(3, start=1), state=OBSERVATION)
+    policy = policy_for(parts, spaces.Box(-2, 2, (1,)), policy_sees=("all but hidden",))
+    rng = np.random.default_rng(0)
+    batch = {"n": np.array([1, 2, 3, 1]), "state": rng.uniform(-10, 10, (4, 3))}
+    action = policy(batch)
+    for hidden in (np.zeros((4, 3)), rng.uniform(-10, 10, (4, 3)), np.full((4, 3), np.nan)):
+        np.testing.assert_array_equal(policy({**batch, "hidden": hidden}), action)  # no bit of it
+    assert np.shape(policy({"n": 2, "state": np.zeros(3)})) == (1,)
+    with pytest.raises(UsageError, match=r"without \['n'\] \(got hidden\)"):
+        policy({"hidden": np.zeros(3)})
+    with pytest.raises(UsageError, match=r"with \['hiden'\]"):
+        policy({"hiden": np.zeros(3), "n": 2, "state": np.zeros(3)})
+    seen = spec_from_json(spec_to_json(policy.spec))
+    assert (seen.unseen, [*seen.observation_space.spaces]) == (("hidden",), ["n", "state"])
+    whole = replace(seen, observation_space=inside_space(parts), unseen=())
+    check_same_spaces(seen, whole)
+    check_same_spaces(seen, replace(seen, unseen=()))  # as on a robot
+    for other in ({"n": parts["n"]}, {**parts.spaces, "more": OBSERVATION}):
+        with pytest.raises(UsageError, match="observation_space"):
+            check_same_spaces(seen, replace(whole, observation_space=inside_space(spaces.Dict(other))))
 
 
 @pytest.fixture(scope="module")

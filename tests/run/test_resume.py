@@ -180,6 +180,18 @@ def test_seeds_on_a_host_stopped_and_resumed(tmp_path, settings):
         assert {entry.shape[0] for entry in file.entries.values()} == {2}
 
 
+@pytest.mark.exact
+@pytest.mark.parametrize("place", [f"{PLACES[0]},randomize=pole_mass:0.5:2,push=0.2", PLACES[1]])
+def test_for_transfer(place, tmp_path, settings):
+    """What waits, was drawn and is remembered goes on too."""
+    place = f"{place},action_delay=0:2,observation_noise=0.01,observation_bias=0.01,observation_history=2"
+    settings, out = {**settings, "steps": 640}, tmp_path / "run"
+    reference = steersman.train("ppo", place, out=tmp_path / "whole", **settings)
+    assert steersman.train("ppo", place, out=out, callbacks=[Stopping(signal.SIGINT, 300)], **settings).interrupted
+    steersman.resume(out)
+    assert_same_run(out, reference.run)
+
+
 def test_a_new_budget_below_what_is_done_is_refused(tmp_path, settings):
     out = tmp_path / "run"
     settings = {**settings, "steps": 320}

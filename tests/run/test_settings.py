@@ -120,3 +120,10 @@ def test_a_folder_alone_imports_nothing():
         environment_of(own, None, "r")
     with pytest.raises(UsageError, match="given as an object, Boat"):
         environment_of(thing, None, "r")
+
+
+def test_bounds_in_a_name_make_it_no_module():
+    name = "Pendulum-v1,action_delay=0:3"
+    assert environment_of({"environment": name, "run": {}}, None, "runs/x") == name
+    with pytest.raises(UsageError, match="an environment of your own"):
+        environment_of({"environment": f"mine:make,{name}", "run": {}}, None, "runs/x")

@@ -19,9 +19,11 @@ from gymnasium import spaces
 
 from steersman import envs
 from steersman.agents import ALGORITHMS
+from steersman.agents.parts.config import ObservationGroupsConfig
 from steersman.envs.host.timesteps import check_action
 from steersman.errors import UsageError
 from steersman.memory import uniform
+from steersman.nets.encoders import Encoder
 from steersman.run.disk import checkpoint
 from steersman.run.disk.spec_json import transitions_like
 from steersman.run.loops.data_loop import data_loop
@@ -208,6 +210,36 @@ def test_actions_have_the_shape_of_their_space(name, box):
         data = jax.eval_shape(uniform(2 * T * 3, 1).init, data)
     after, _ = jax.eval_shape(agent.update, state, data, jax.random.key(0))
     assert jax.tree.map(jnp.shape, after) == jax.tree.map(jnp.shape, state)
+
+
+GROUPED = [name for name, entry in ALGORITHMS.items() if issubclass(entry.config, ObservationGroupsConfig)]
+
+
+@pytest.mark.parametrize("name", GROUPED)
+def test_the_policy_and_the_value_see_their_groups(name):
+    """What networks read is fixed where they are made; no bit of an action comes of what the policy does not see."""
+    box = spaces.Box(-1, 1, (1,))
+    seen = spaces.Dict({part: spaces.Box(-1, 1, (2,)) for part in ("goal", "hidden", "state")})
+    costs = {"cost_names": ("cost",)} if name == "cpo" else {}
+    spec = EnvSpec("Place", seen, box, box, max_episode_steps=T // 2, **costs)
+    groups = {"policy_sees": ("state",), "value_sees": ("all but goal",)}
+    limit = {"cost_limit": (1.0,)} if name == "cpo" else {}
+    make = lambda: ALGORITHMS[name].factory(small_config(name, groups | limit), spec)
+    if name == "mbpo":  # its model predicts vectors alone
+        with pytest.raises(UsageError, match="Dict"):
+            make()
+        return
+    agent = make()
+    like = transitions_like(spec, (2, 3))
+    state = jax.eval_shape(agent.init, jax.random.key(0), like)
+    is_encoder = lambda x: isinstance(x, Encoder)
+    read = {x.keys for x in jax.tree.leaves(state, is_leaf=is_encoder) if is_encoder(x)} - {None}
+    assert read == {("state",), ("hidden", "state")}
+    state = jax.tree.map(lambda x: jnp.full(x.shape, 0.1, x.dtype), state)
+    obs = {part: jnp.ones((3, 2)) for part in seen.spaces}
+    act = partial(agent.act, state, agent.begin(3), first=jnp.ones(3, bool), key=jax.random.key(1), explore=True)
+    assert_same_bits(act(obs)[0], act({**obs, "hidden": jnp.full((3, 2), jnp.nan), "goal": -obs["goal"]})[0])
+    assert (np.asarray(act(obs)[0]) != np.asarray(act({**obs, "state": -obs["state"]})[0])).all()
 
 
 def test_log_prob_is_that_of_the_flat_action():

@@ -18,6 +18,7 @@ from steersman import envs
 from steersman.envs import classic, wrappers
 from steersman.envs.goals import GOALS
 from steersman.envs.partial import hiding
+from steersman.envs.partial.hidden import HIDDEN
 from steersman.envs.probe import PROBES
 from steersman.envs.safe.names import COMPILED
 from steersman.models.ensemble import EnsembleConfig, ensemble
@@ -113,7 +114,7 @@ MEMORY = ["memory/chain-5", "memory/tmaze-2", "memory/repeat-2", "memory/rocksam
 PARTIAL = [*MEMORY, "CartPoleNoVel-v1", "PendulumNoVel-v1", "pomdp/tiger,max_episode_steps=20"]
 PARTIAL += ["pomdp/hallway,belief=true"]
 SAFE = [f"safe/{name}" for name in COMPILED]
-NAMES = [*classic.TWINS, *PROBES, *GOALS, *PARTIAL, *SAFE, *CUSTOM, *HOST, *GYMNAX]
+NAMES = [*classic.TWINS, *PROBES, *GOALS, *HIDDEN, *PARTIAL, *SAFE, *CUSTOM, *HOST, *GYMNAX]
 
 ALWAYS_THE_SAME_START = {"probe/one-step", "probe/two-steps", "probe/action", "probe/truncation"}
 ALWAYS_THE_SAME_START |= {"gymnax/DeepSea-bsuite", "atari/Pong,max_frames=400"}  # Pong's first half second stands still
@@ -121,7 +122,14 @@ ALWAYS_THE_SAME_START |= {"safe/gridworld", MEMORY[-1], *PARTIAL[-2:], "CartPole
 FEW_STARTS = ("probe/", "gymnax/Breakout", "memory/", "popgym/Autoencode", "CartPole that flickers", "a model")
 ENDS_LOOK_LIKE_STARTS = {f"probe/{x}" for x in ("one-step", "observation", "action", "action-observation")}
 ENDS_LOOK_LIKE_STARTS |= {"probe/continuous-action", "probe/truncation", "probe/mask"}
-NEVER_TERMINATES = {"Pendulum-v1", "scaled Pendulum", "gymnasium/Pendulum-v1", "gymnax/PointRobot-misc", *GOALS}
+NEVER_TERMINATES = {
+    "Pendulum-v1",
+    "scaled Pendulum",
+    "gymnasium/Pendulum-v1",
+    "gymnax/PointRobot-misc",
+    *GOALS,
+    *HIDDEN,
+}
 NEVER_TERMINATES |= {"probe/truncation", "probe/truncation-ring", "atari/Pong,max_frames=400"}
 NEVER_TERMINATES |= {"PendulumNoVel-v1", "pomdp/tiger,max_episode_steps=20", "Pendulum with what came before"}
 NEVER_TERMINATES |= {"safe/pendulum", "safe/point-goal"}

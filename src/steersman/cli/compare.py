@@ -82,7 +82,7 @@ def run(arguments: list[str]) -> int:
     elif not asked.quiet:
         show(result)
     if result.interrupted and not asked.quiet:
-        again = f" --env {asked.env}" if asked.env and ":" in asked.env else ""
+        again = f" --env {asked.env}" if asked.env and ":" in asked.env.partition(",")[0] else ""
         print(f"Interrupted, and saved. Go on with: steersman compare --out {out}{again}", file=sys.stderr)
     for label, error in result.failures.items():
         print(f"steersman: {label}: {error}", file=sys.stderr)

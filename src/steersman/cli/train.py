@@ -122,7 +122,7 @@ def run(arguments: list[str]) -> int:
     rest: dict[str, Any] = {"network": output.network, "out": out, "replace": output.replace, "preset": False}
     rest |= {name: getattr(output, name) for name in ("init_from", "init_best", "init_optimiser")}
     work = lambda callbacks: train(named, environment, callbacks=callbacks, **rest, **settings)
-    own = {"environment": environment if ":" in environment else None, "network": output.network}
+    own = {"environment": environment if ":" in environment.partition(",")[0] else None, "network": output.network}
     own["algorithm"] = None if named in agents.ALGORITHMS else named
     return _finish(_shown(output, work, _notes(asked, settings, defaults)), own, output)
 

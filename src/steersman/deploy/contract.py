@@ -54,6 +54,11 @@ def contract(
         **bounds(leaf, space),
         "units": units.get(name),
     }
+    names = [*input_names(policy), *output_names(policy)]
+    for name in units:
+        if name not in names:
+            unseen = "; the policy does not see it" if name.partition("/")[0] in spec.unseen else ""
+            raise UsageError(f"units are given for {name!r}{unseen}. The contract has {', '.join(names)}.")
     inputs = zip(input_names(policy), seen, strict=True)
     outputs = zip(output_names(policy), done, strict=True)
     carry = [name for name in program.inputs if name.startswith(f"{CARRY}/")]
@@ -62,6 +67,7 @@ def contract(
         "version": VERSION,
         "environment": spec.id,
         "inputs": [part(name, leaf, native, leaf.dtype) for name, leaf in inputs],
+        "unseen": list(spec.unseen),  # of the observation: they may be there, and are looked past
         "outputs": [part(name, leaf, spec.native_action_space, leaf.native) for name, leaf in outputs],
         "normaliser": "inside: give observations as the environment has them",
         "acts": "greedy: the most likely action",

@@ -170,11 +170,14 @@ class Policy:
         return ", ".join(str(x["name"]) for x in self.contract["inputs"])
 
     def _check_keys(self, observation: Any) -> None:
-        """No entry that the contract does not know: what is not meant for the policy is not to reach it."""
+        """No entry that the contract does not know; those that it calls unseen are looked past."""
+        unseen = self.contract.get("unseen", ())
         known = {tuple(x["path"][:depth]) for x in self.contract["inputs"] for depth in range(len(x["path"]) + 1)}
         stack: list[tuple[tuple[Any, ...], Any]] = [((), observation)]
         while stack:
             path, part = stack.pop()
+            if path[:1] and path[0] in unseen:
+                continue
             if path not in known:
                 shown = "".join(f"[{key!r}]" for key in path)
                 raise PolicyError(f"The observation has {shown}, which the policy does not see; leave it out.")

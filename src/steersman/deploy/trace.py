@@ -58,9 +58,12 @@ def traced(policy: Policy) -> Program:
     results = Translation(build).of(jaxpr, [*inputs, *before, first])
     actions, after = results[: len(out[0])], results[len(out[0]) :]
     outputs = dict(zip(output_names(policy), actions, strict=True))
-    # What only passes through, as the memory of a noise that is not drawn here, is no part of the program.
-    outputs |= {f"{CARRY}/{i}": x for i, (x, old) in enumerate(zip(after, before, strict=True)) if x != old}
+    memory = {f"{CARRY}/{i}": x for i, x in enumerate(after)}
     program = build.program(outputs)
+    # Of the memory what actions come to hang on: not a noise that is not drawn here, nor what a value remembers.
+    while more := {name: memory[name] for name in program.inputs if name in memory and name not in outputs}:
+        outputs |= more
+        program = build.program(outputs)
     _check(program, policy)
     return program
 

@@ -1,24 +1,22 @@
-"""What to act on where the state is not seen: a belief about it, or the last observations and actions. Env -> Env.
+"""What to act on where the state is not seen: a belief about it. Env -> Env.
 
 The filters are those of ``theory.beliefs.filters`` and ``theory.beliefs.particles``, or one of your own. What is
-remembered is part of the environment's state: batches, resets and checkpoints treat it as they treat the rest.
+remembered is part of the environment's state: batches, resets and checkpoints treat it as they treat the rest. The last
+observations and actions are shown by ``transfer.around.transferred(env, observation_history=4)``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from gymnasium import spaces
-from numpy.typing import ArrayLike
 
-from steersman.envs.wrappers import PureEnv, _observing, frame_stack
-from steersman.errors import UsageError
+from steersman.envs.wrappers import PureEnv, _observing
 from steersman.spaces import MASK
-from steersman.types import Env, EnvSpec, Filter, Key, PyTree, TimeStep
+from steersman.types import Env, Filter, Key, PyTree, TimeStep
 
 _OWN = 0xBE11EF  # keys of our own are folded with it: the environment draws the same with and without us
 
@@ -69,66 +67,3 @@ def observe_belief(env: Env, filter: Filter) -> Env:
         return Believing(inner, belief), seen._replace(obs=obs, final_obs=obs, info=info)
 
     return PureEnv(_observing(env.spec, space), reset, step)
-
-
-def noisy_observation(env: Env, deviation: ArrayLike) -> Env:
-    """Add Gaussian noise of this standard deviation, a number or one for each entry, to every observation of a Box.
-
-    Raises UsageError for other observations, and for a deviation that is negative or of another shape.
-    """
-    space, sigma = env.spec.observation_space, np.asarray(deviation, np.float32)
-    if not isinstance(space, spaces.Box) or space.dtype != np.float32:
-        raise UsageError(f"{env.spec.id} observes {space}; noise is added to a Box of float32.")
-    if sigma.shape not in ((), space.shape) or not (np.isfinite(sigma) & (sigma >= 0)).all():
-        raise UsageError(f"deviation is a number of at least 0, or {space.shape} of them; got {deviation}.")
-
-    def blurred(obs: jax.Array, key: Key) -> jax.Array:
-        return obs + sigma * jax.random.normal(jax.random.fold_in(key, _OWN + 1), space.shape, jnp.float32)
-
-    def reset(key: Key) -> tuple[PyTree, jax.Array]:
-        state, obs = env.reset(key)
-        return state, blurred(obs, key)
-
-    def step(state: PyTree, action: PyTree, key: Key) -> tuple[PyTree, TimeStep]:
-        state, seen = env.step(state, action, key)
-        obs = blurred(seen.final_obs, key)
-        return state, seen._replace(obs=obs, final_obs=obs)
-
-    return PureEnv(_observing(env.spec, spaces.Box(-np.inf, np.inf, space.shape)), reset, step)
-
-
-def history(env: Env, length: int) -> Env:
-    """Observe the last ``length`` observations, each beside the action that led to it, as one vector, the newest last.
-
-    Each is [observation, action, 1 where an action was taken]; Discrete ones are one-hot. An episode begins with its
-    first observation ``length`` times, and zeros for the actions. It is the state of a k-th order Markov process, with
-    k = ``length``. For observations alone, and images: ``steersman.envs.wrappers.frame_stack``.
-
-    Raises UsageError for ``length`` below 1 and for spaces other than Box and Discrete.
-    """
-    (sees, low, high), (acts, least, most) = (_vector(env.spec, x) for x in ("observation_space", "action_space"))
-    bounds = (low, np.minimum(least, 0), [0]), (high, np.maximum(most, 0), [1])
-    below, above = (np.concatenate(x).astype(np.float32) for x in bounds)
-
-    def reset(key: Key) -> tuple[PyTree, jax.Array]:
-        state, obs = env.reset(key)
-        return state, jnp.concatenate([sees(obs), np.zeros(len(least) + 1, np.float32)])
-
-    def step(state: PyTree, action: PyTree, key: Key) -> tuple[PyTree, TimeStep]:
-        state, seen = env.step(state, action, key)
-        taken = jnp.clip(acts(action), least, most)
-        obs = jnp.concatenate([sees(seen.final_obs), taken, np.ones(1, np.float32)])
-        return state, seen._replace(obs=obs, final_obs=obs)
-
-    return frame_stack(PureEnv(_observing(env.spec, spaces.Box(below, above)), reset, step), length)
-
-
-def _vector(spec: EnvSpec, which: str) -> tuple[Callable[[Any], jax.Array], np.ndarray, np.ndarray]:
-    """How an entry of the space becomes a vector, and the vector's bounds."""
-    match space := getattr(spec, which):
-        case spaces.Box() if space.dtype == np.float32:
-            return jnp.ravel, space.low.ravel(), space.high.ravel()
-        case spaces.Discrete():
-            n = int(space.n)
-            return lambda x: jax.nn.one_hot(x, n, dtype=jnp.float32), np.zeros(n, np.float32), np.ones(n, np.float32)
-    raise UsageError(f"{spec.id} has the {which} {space}; a history is of Box and Discrete.")

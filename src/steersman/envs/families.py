@@ -34,6 +34,7 @@ FAMILIES = {
     "envpool": Family("host", "envpool", ("*",)),
     "probe": Family("compiled", "jax", _PROBES),
     "goal": Family("compiled", "jax", ("point",)),
+    "hidden": Family("compiled", "jax", ("pendulum",)),
     "memory": Family("compiled", "jax", ("chain-N", "tmaze-N", "repeat-K", "rocksample")),
     "pomdp": Family("compiled", "jax", ("tiger", "hallway", "PATH.POMDP")),
     "popgym": Family("host", "popgym", ("*",)),

@@ -5,15 +5,18 @@ from __future__ import annotations
 
 import ast
 import importlib
+import inspect
 import os
+import reprlib
 import sys
 import sysconfig
+from collections.abc import Callable
 from functools import reduce
 from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
-from steersman.errors import UsageError, nearest, raised_at
+from steersman.errors import EnvironmentFault, UsageError, nearest, raised_at
 
 
 def load_object(path: str, what: str) -> Any:
@@ -157,3 +160,62 @@ def _defined(source: Path) -> list[str]:
         return []
     names = [part.name for part in body if isinstance(part, ast.FunctionDef | ast.ClassDef)]
     return [name for name in names if not name.startswith("_")]
+
+
+def made_of(thing: Any, kwargs: dict[str, Any], label: str) -> Any:
+    """The environment that ``thing`` is, or gives when called (or gives a function that gives, when called)."""
+    import gymnasium
+
+    from steersman.types import DeviceEnvs, EnvSpec, HostEnvs
+
+    for _ in range(3):
+        known = isinstance(thing, gymnasium.Env | gymnasium.vector.VectorEnv | DeviceEnvs | HostEnvs)
+        if known or isinstance(getattr(thing, "spec", None), EnvSpec):  # a steersman Env is what has our EnvSpec
+            if kwargs:
+                raise UsageError(f"{label} is already made; it takes no arguments, got {', '.join(kwargs)}.")
+            return thing
+        if not callable(thing):
+            break
+        thing, kwargs = call(thing, kwargs, label), {}
+    raise UsageError(
+        f"{label} gives {type(thing).__name__}. It is to be, or to return, a gymnasium.Env or a steersman Env "
+        "(spec, reset, step; see steersman.types.Env)."
+    )
+
+
+def call(factory: Callable[..., Any], kwargs: dict[str, Any], label: str) -> Any:
+    try:
+        inspect.signature(factory).bind(**kwargs)
+    except TypeError as error:
+        raise UsageError(
+            f"{label} cannot be made with the arguments {kwargs}: {error}. {_takes(factory, label)}"
+        ) from None
+    except ValueError:  # some callables of extensions have no signature to look at
+        pass
+    try:
+        return factory(**kwargs)
+    except (UsageError, EnvironmentFault):
+        raise
+    except (Exception, SystemExit) as error:
+        raise EnvironmentFault(
+            f"{label} could not be made: {type(error).__name__}: {error}{raised_at(error)}"
+        ) from error
+
+
+def _takes(factory: Callable[..., Any], label: str) -> str:
+    """How a factory is given its arguments."""
+    kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    names = {n: p.default for n, p in inspect.signature(factory).parameters.items() if p.kind not in kinds}
+    needed = [name for name, default in names.items() if default is inspect.Parameter.empty]
+    if not names:
+        return "It takes none."
+    given = "".join(f",{name}=..." for name in needed or [*names][:1])
+    made = ", ".join(f"{name}=..." for name in needed or [*names][:1])
+    here = f"{label}{given}" if ":" in label or "/" in label else f"a function that takes none: lambda: {label}({made})"
+    return f"It takes {', '.join(names)}; give them as {here}."
+
+
+def label_of(thing: Any) -> str:
+    if isinstance(thing, str):
+        return thing
+    return getattr(thing, "__qualname__", None) or reprlib.repr(thing)

@@ -3,18 +3,19 @@
 - ``CartPole-v1``: a compiled twin where there is one (``classic``), else Gymnasium's environment of that id;
 - ``CartPoleNoVel-v1``: a twin whose velocities are masked (``partial.velocities``);
 - ``gymnasium/CartPole-v1``, ``gymnax/...``, ``atari/...``, ``envpool/...``, ``popgym/...``, ``goal/...``,
-  ``memory/chain-20``, ``pomdp/tiger``, ``pomdp/path/file.POMDP``, ``safe/point-goal``, ``probe/...``: by family;
+  ``hidden/pendulum``, ``memory/chain-20``, ``pomdp/tiger``, ``pomdp/path/file.POMDP``, ``safe/point-goal``,
+  ``probe/...``: by family;
 - ``package.module:factory``, ``path/file.py:factory``: your own, a function or class that gives a ``gymnasium.Env`` or
   a steersman ``Env``;
 - ``package:Namespace/Name-v0``: an id of Gymnasium's that exists once ``package`` is imported.
 
-A name may go on with the environment's own arguments: ``atari/Pong,sticky=0``, ``FrozenLake-v1,is_slippery=false``.
+A name may go on with the environment's own arguments: ``atari/Pong,sticky=0``, ``FrozenLake-v1,is_slippery=false``;
+and with those that any environment takes (``transfer.settings``): ``Pendulum-v1,action_delay=0:3``.
 """
 
 from __future__ import annotations
 
 import inspect
-import reprlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -23,15 +24,19 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from steersman.envs.classic import TWINS
 from steersman.envs.families import FAMILIES, split_name
-from steersman.envs.importing import is_file, load_object, offer
+from steersman.envs.importing import call, is_file, label_of, load_object, made_of, offer
 from steersman.envs.partial.velocities import NO_VELOCITY
 from steersman.envs.safe.names import VELOCITY
-from steersman.errors import EnvironmentFault, UsageError, nearest, raised_at
+from steersman.envs.transfer import settings as transfer
+from steersman.errors import UsageError, nearest
 
 if TYPE_CHECKING:
+    from steersman.envs.transfer.physics import Parametrised
+    from steersman.envs.transfer.settings import Transfer
     from steersman.types import DeviceEnvs, Env, EnvSpec, HostEnvs
 
 
+_OF_TWINS = {"safe/cartpole": "CartPole-v1", "safe/pendulum": "Pendulum-v1"}
 _SIMULATORS = {"box2d": "Box2D", "mujoco": "mujoco"}  # what Gymnasium's own environments need, by their folder
 
 
@@ -62,7 +67,7 @@ def make(
     log_info: numbers in the info of host environments that are wanted of the last step of each episode.
     costs: comparisons such as ``"x_velocity > 3.2"`` (``host.costs``), each a cost of every step, after the
         environment's own.
-    kwargs: the environment's own arguments.
+    kwargs: the environment's own arguments, and the settings of ``transfer.settings.Transfer``.
 
     Raises UsageError for unknown names (with the nearest ones), for extras that are not installed, for a factory that
     cannot be imported or gives something else, and for arguments the environment does not have.
@@ -73,13 +78,21 @@ def make(
     if isinstance(num_envs, bool) or not isinstance(num_envs, int) or num_envs < 1:
         raise UsageError(f"num_envs is a whole number of at least 1; got {num_envs!r}.")
     how: dict[str, Any] = {"workers": workers, "log_info": log_info, "costs": costs}
-    if not isinstance(environment, str):
-        return _from_object(environment, num_envs, kwargs, _label(environment), how)
-    name, arguments = split_name(environment)
-    if arguments:
-        return _named(make(name, num_envs, **how, **{**arguments, **kwargs}), environment)
-    package, _, inside = name.partition(":")
-    if inside and is_file(package):
+    if isinstance(environment, str):
+        name, arguments = split_name(environment)
+        if arguments:
+            return _named(make(name, num_envs, **how, **{**arguments, **kwargs}), environment)
+    settings, kwargs = transfer.split(kwargs)
+    if settings is not None:
+        return _transferred(environment, num_envs, settings, kwargs, how)
+    return _make(environment, num_envs, kwargs, how)
+
+
+def _make(name: Any, num_envs: int, kwargs: dict[str, Any], how: dict[str, Any]) -> DeviceEnvs | HostEnvs:
+    """``make`` of an object, or of a name without arguments. how: what ``host.gymnasium.make`` takes beside those."""
+    if not isinstance(name, str):
+        return _from_object(name, num_envs, kwargs, label_of(name), how)
+    if _is_own_file(name):
         return _own(name, num_envs, kwargs, how)
     env = _compiled(name, kwargs)
     if env is not None:
@@ -102,8 +115,7 @@ def make(
         from steersman.envs.safe.velocity import robot
 
         return _named(host.make(robot(rest, **kwargs), num_envs, **how), name)
-    elsewhere = package and inside and not inside.replace(".", "_").isidentifier()  # ale_py:ALE/Pong-v5
-    if (head in ("gymnasium", "ALE") and rest) or _gymnasium_has(name) or elsewhere:
+    if _is_gymnasiums(name):
         from steersman.envs.host import gymnasium as host
 
         id = rest if head == "gymnasium" else name
@@ -111,6 +123,82 @@ def make(
     if ":" in name:
         return _own(name, num_envs, kwargs, how)
     raise _unknown(name)
+
+
+def _is_own_file(name: str) -> bool:
+    package, _, inside = name.partition(":")
+    return bool(inside) and is_file(package)
+
+
+def _is_gymnasiums(name: str) -> bool:
+    """Whether the name is an id of Gymnasium's, or will be once its package is imported: ale_py:ALE/Pong-v5."""
+    head, _, rest = name.partition("/")
+    package, _, inside = name.partition(":")
+    elsewhere = bool(package and inside) and not inside.replace(".", "_").isidentifier()
+    return (head in ("gymnasium", "ALE") and bool(rest)) or _gymnasium_has(name) or elsewhere
+
+
+def _transferred(
+    environment: Any, num_envs: int, settings: Transfer, kwargs: dict[str, Any], how: dict[str, Any]
+) -> DeviceEnvs | HostEnvs:
+    """``make`` with settings of transfer. Costs are of what is so, not of what a policy is shown of it."""
+    from steersman.envs.transfer.around import simulated, surrounded
+
+    if (parametrised := _parametrised(environment, kwargs)) is not None:
+        return _vectorize(simulated(parametrised, settings), num_envs, how, lambda env: surrounded(env, settings))
+    if settings.simulated:
+        if isinstance(environment, str) and environment.partition("/")[0] in ("atari", "envpool"):
+            raise _out_of_reach(environment)
+        how = {**how, "simulator": settings}
+    made = _make(environment, num_envs, kwargs, how)
+    if not isinstance(made, tuple):
+        return surrounded(made, settings)
+    raise UsageError(f"{label_of(environment)} is vectorised already. Give the environment that it is made of.")
+
+
+def _out_of_reach(label: str) -> UsageError:
+    return UsageError(
+        f"{label}: randomize and push change simulators, and those of Atari, of EnvPool and of environments that are "
+        "made already cannot be. Compiled environments and MuJoCo's of Gymnasium can, by name or by a function that "
+        "makes one."
+    )
+
+
+def _parametrised(environment: Any, kwargs: dict[str, Any]) -> Parametrised | None:
+    """The compiled environment of a name without arguments or an object, to be made anew; None for one on the host."""
+    from steersman.envs.transfer.physics import Parametrised, parametrised
+    from steersman.types import DeviceEnvs, EnvSpec, HostEnvs
+
+    label, thing = label_of(environment), environment
+    if isinstance(environment, str):
+        if not _is_own_file(environment):
+            if _compiled(environment, kwargs) is not None:
+                known = _parameters(environment)
+                nominal = {**known, **{name: kwargs[name] for name in known if name in kwargs}}
+                return Parametrised(lambda **changed: _compiled(environment, {**kwargs, **changed}), nominal)  # pyright: ignore
+            if ":" not in environment or _is_gymnasiums(environment):
+                return None
+        thing = load_object(environment, "the environment")
+    made = made_of(thing, kwargs, label)
+    if isinstance(made, DeviceEnvs | HostEnvs):
+        return None
+    if not isinstance(getattr(made, "spec", None), EnvSpec):
+        if made is not thing:  # it was made to see what it is
+            made.close()
+        return None
+    if made is thing or not callable(thing):
+        return parametrised(made)
+    given = {name: p.default for name, p in inspect.signature(thing).parameters.items()} | kwargs
+    nominal = {name: value for name, value in given.items() if isinstance(value, float) and value}
+    return Parametrised(lambda **changed: made_of(thing, {**kwargs, **changed}, label), nominal)
+
+
+def _parameters(name: str) -> dict[str, float]:
+    """The physical parameters of a compiled environment of ours."""
+    from steersman.envs import classic
+
+    original = NO_VELOCITY[name].original if name in NO_VELOCITY else _OF_TWINS.get(name, name)
+    return classic.parameters(original) if original in TWINS else {}
 
 
 def _own(name: str, num_envs: int, kwargs: dict[str, Any], how: dict[str, Any]) -> DeviceEnvs | HostEnvs:
@@ -137,10 +225,16 @@ def make_env(environment: Any, **kwargs: Any) -> Env:
     """
     from steersman.types import DeviceEnvs, EnvSpec, HostEnvs
 
-    label = _label(environment)
+    label = label_of(environment)
     if isinstance(environment, str):
         environment, arguments = split_name(environment)
         kwargs = {**arguments, **kwargs}
+    settings, kwargs = transfer.split(kwargs)
+    if settings is not None and (parametrised := _parametrised(environment, kwargs)) is not None:
+        from steersman.envs.transfer.around import simulated, surrounded
+
+        return surrounded(simulated(parametrised, settings), settings)
+    if isinstance(environment, str):
         env = _compiled(environment, kwargs)
         if env is not None:
             return env
@@ -153,7 +247,7 @@ def make_env(environment: Any, **kwargs: Any) -> Env:
         if ":" not in environment:
             raise _unknown(environment)
         environment = load_object(environment, "the environment")
-    made = _made(environment, kwargs, label)
+    made = made_of(environment, kwargs, label)
     if isinstance(made, DeviceEnvs | HostEnvs) or not isinstance(getattr(made, "spec", None), EnvSpec):
         raise UsageError(f"{label} is a {type(made).__name__}, not one compiled steersman Env.")
     return made
@@ -227,25 +321,31 @@ def _compiled(name: str, kwargs: dict[str, Any]) -> Env | None:
 
         if name not in PROBES:
             raise UsageError(f"Unknown probe {name}. {nearest(name, PROBES)}")
-        return _call(PROBES[name], kwargs, name)
+        return call(PROBES[name], kwargs, name)
     if head == "goal" and rest:
         from steersman.envs.goals import GOALS
 
         if name not in GOALS:
             raise UsageError(f"Unknown goal environment {name}. {nearest(name, GOALS)}")
-        return _call(GOALS[name], kwargs, name)
+        return call(GOALS[name], kwargs, name)
+    if head == "hidden" and rest:
+        from steersman.envs.partial.hidden import HIDDEN
+
+        if name not in HIDDEN:
+            raise UsageError(f"Unknown environment {name}. {nearest(name, HIDDEN)}")
+        return call(HIDDEN[name], kwargs, name)
     if head == "memory" and rest:
         from steersman.envs.partial.memory_tasks import task
 
-        return _call(task(rest), kwargs, name)
+        return call(task(rest), kwargs, name)
     if head == "pomdp" and rest:
         from steersman.envs.partial.finite import pomdp
 
-        return _call(partial(pomdp, rest), kwargs, name)
+        return call(partial(pomdp, rest), kwargs, name)
     if head == "safe" and rest not in VELOCITY and rest:
         from steersman.envs.safe.tasks import task
 
-        return _call(task(rest), kwargs, name)
+        return call(task(rest), kwargs, name)
     return None
 
 
@@ -256,11 +356,13 @@ def _from_object(
 
     from steersman.types import DeviceEnvs, HostEnvs
 
-    made = _made(thing, kwargs, label)
+    made = made_of(thing, kwargs, label)
     if isinstance(made, DeviceEnvs | HostEnvs):
         if made.num_envs != num_envs:
             raise UsageError(f"{label} was made with num_envs={made.num_envs}; asked for are {num_envs}.")
         _check_made(made.spec, how["costs"])
+        if "simulator" in how:
+            raise _out_of_reach(label)
         return made
     if not isinstance(made, gymnasium.Env | gymnasium.vector.VectorEnv):
         return _vectorize(made, num_envs, how)
@@ -269,7 +371,7 @@ def _from_object(
     if made is thing or isinstance(made, gymnasium.vector.VectorEnv):  # the adapter says what it can do with one
         return host.make(made, num_envs, **how)
     made.close()  # it was made to see what it is; every member is made by the factory, where it will live
-    return host.make(partial(_made, thing, kwargs, label), num_envs, **how)
+    return host.make(partial(made_of, thing, kwargs, label), num_envs, **how)
 
 
 def _check_made(spec: EnvSpec, costs: Sequence[str]) -> None:
@@ -284,65 +386,14 @@ def _check_made(spec: EnvSpec, costs: Sequence[str]) -> None:
         )
 
 
-def _made(thing: Any, kwargs: dict[str, Any], label: str) -> Any:
-    """The environment that ``thing`` is, or gives when called (or gives a function that gives, when called)."""
-    import gymnasium
-
-    from steersman.types import DeviceEnvs, EnvSpec, HostEnvs
-
-    for _ in range(3):
-        known = isinstance(thing, gymnasium.Env | gymnasium.vector.VectorEnv | DeviceEnvs | HostEnvs)
-        if known or isinstance(getattr(thing, "spec", None), EnvSpec):  # a steersman Env is what has our EnvSpec
-            if kwargs:
-                raise UsageError(f"{label} is already made; it takes no arguments, got {', '.join(kwargs)}.")
-            return thing
-        if not callable(thing):
-            break
-        thing, kwargs = _call(thing, kwargs, label), {}
-    raise UsageError(
-        f"{label} gives {type(thing).__name__}. It is to be, or to return, a gymnasium.Env or a steersman Env "
-        "(spec, reset, step; see steersman.types.Env)."
-    )
-
-
-def _call(factory: Callable[..., Any], kwargs: dict[str, Any], label: str) -> Any:
-    try:
-        inspect.signature(factory).bind(**kwargs)
-    except TypeError as error:
-        raise UsageError(
-            f"{label} cannot be made with the arguments {kwargs}: {error}. {_takes(factory, label)}"
-        ) from None
-    except ValueError:  # some callables of extensions have no signature to look at
-        pass
-    try:
-        return factory(**kwargs)
-    except (UsageError, EnvironmentFault):
-        raise
-    except (Exception, SystemExit) as error:
-        raise EnvironmentFault(
-            f"{label} could not be made: {type(error).__name__}: {error}{raised_at(error)}"
-        ) from error
-
-
-def _takes(factory: Callable[..., Any], label: str) -> str:
-    """How a factory is given its arguments."""
-    kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    names = {n: p.default for n, p in inspect.signature(factory).parameters.items() if p.kind not in kinds}
-    needed = [name for name, default in names.items() if default is inspect.Parameter.empty]
-    if not names:
-        return "It takes none."
-    given = "".join(f",{name}=..." for name in needed or [*names][:1])
-    made = ", ".join(f"{name}=..." for name in needed or [*names][:1])
-    here = f"{label}{given}" if ":" in label or "/" in label else f"a function that takes none: lambda: {label}({made})"
-    return f"It takes {', '.join(names)}; give them as {here}."
-
-
-def _vectorize(env: Env, num_envs: int, how: dict[str, Any]) -> DeviceEnvs:
+def _vectorize(
+    env: Env, num_envs: int, how: dict[str, Any], around: Callable[[Env], Env] = lambda env: env
+) -> DeviceEnvs:
     from steersman.envs.costs import with_comparisons
     from steersman.vector import vectorize
 
     _no_workers(env.spec.id, how["workers"])
-    return vectorize(with_comparisons(env, how["costs"]), num_envs)
+    return vectorize(around(with_comparisons(env, how["costs"])), num_envs)
 
 
 def _no_workers(name: str, workers: int) -> None:
@@ -376,9 +427,3 @@ def _unknown(name: str) -> UsageError:
 
 def _installed(package: str) -> bool:
     return find_spec(package) is not None
-
-
-def _label(thing: Any) -> str:
-    if isinstance(thing, str):
-        return thing
-    return getattr(thing, "__qualname__", None) or reprlib.repr(thing)

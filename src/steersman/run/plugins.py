@@ -22,7 +22,7 @@ from steersman.types import Agent, Algorithm, EnvSpec
 
 GROUP = "steersman.algorithms"
 # What a field of a config may be annotated as, or | None.
-SETTINGS = ("int", "float", "bool", "str", "tuple[int, ...]", "tuple[float, ...]")
+SETTINGS = ("int", "float", "bool", "str", "tuple[int, ...]", "tuple[float, ...]", "tuple[str, ...]")
 
 
 def installed() -> dict[str, str]:

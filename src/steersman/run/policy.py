@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,8 +10,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from gymnasium.spaces import Dict
 
 from steersman import spaces
+from steersman.agents.parts.observation_groups import as_deployed
 from steersman.agents.parts.replay.with_replay import ReplayState
 from steersman.envs.host.contract import Misfit, leaves_of, read
 from steersman.envs.host.timesteps import unflatten
@@ -28,8 +30,9 @@ class Policy:
     """Sees and acts in the environment's own units. The normalisers that it was trained with are part of it.
 
     ``policy(obs)`` takes one observation or a batch of them and returns one action or a batch, the most likely one
-    (``explore=True`` samples). A policy with memory keeps its ``carry`` from call to call: ``reset()`` before each
-    episode, or ``reset([2, 5])`` where these members of a batch begin one.
+    (``explore=True`` samples). Of a Dict it asks for what the policy sees, and looks past the rest. One with memory
+    keeps its ``carry`` from call to call: ``reset()`` before each episode, or ``reset([2, 5])`` where these members of
+    a batch begin one.
     """
 
     def __init__(self, agent: Agent, state: PyTree, spec: EnvSpec, *, seed: int = 0):
@@ -143,7 +146,9 @@ class Policy:
 
     def _batched(self, obs: PyTree) -> tuple[PyTree, bool]:
         """The observation in its inside form, with a leading axis, and whether it was one; by the rules of training."""
-        native, leaves = self._native, self._leaves
+        native, leaves, unseen = self._native, self._leaves, self.spec.unseen
+        if unseen and isinstance(obs, Mapping):
+            obs = {name: part for name, part in obs.items() if name not in unseen} or obs  # to say what came
         as_is = self._is_vector and type(obs) is np.ndarray and obs.dtype == np.float32 and obs.shape == leaves[0].shape
         if as_is and np.count_nonzero(np.isfinite(obs)) == obs.size:  # all that is asked below, at a glance
             return obs[None].copy(), True
@@ -171,11 +176,20 @@ def _inputs_used(closed: Any) -> list[bool]:
     return [id(v) in live for v in closed.jaxpr.invars]
 
 
+def policy_of(agent: Agent, config: Any, state: PyTree, spec: EnvSpec) -> Policy:
+    """What an agent of these settings has learned on an environment, as it acts where only its group is seen."""
+    agent, spec = as_deployed(agent, config, spec)
+    return Policy(agent, state, spec)
+
+
 def check_same_spaces(policy: EnvSpec, environment: EnvSpec) -> None:
-    """Raise UsageError unless a policy trained on one environment fits another."""
+    """Raise UsageError unless a policy trained on one environment fits another, whose sensors may be less noisy and
+    which may lack what is unseen."""
     for what in ("observation_space", "native_action_space"):
         ours, theirs = getattr(policy, what), getattr(environment, what)
-        if spaces.space_to_json(ours) != spaces.space_to_json(theirs):
+        if policy.unseen and what == "observation_space" and isinstance(theirs, Dict):
+            theirs = Dict({name: part for name, part in theirs.spaces.items() if name not in policy.unseen})
+        if not spaces.alike(ours, theirs):
             raise UsageError(
                 f"The policy was trained on {policy.id}, whose {what.removeprefix('native_')} is {ours}; "
                 f"{environment.id} has {theirs}."
@@ -262,7 +276,7 @@ def load_seeds(
             f"{run_folder.to_resume(opened)}"
         )
     states = agent_states(newest.content, like, run_config.seeds)
-    return [Policy(agent, states(index), spec) for index in chosen]
+    return [policy_of(agent, config, states(index), spec) for index in chosen]
 
 
 def saved_agent(agent: Agent, spec: EnvSpec, run: RunConfig) -> PyTree:

@@ -134,7 +134,7 @@ class Session:
     # What listeners ask
 
     def policy(self, seed_index: int = 0) -> Policy:
-        return Policy(self.setup.agent, self.setup.loop.agents(self.state)[seed_index], self.setup.spec)
+        return self.setup.policy(self.setup.loop.agents(self.state)[seed_index])
 
     def log(self, name: str, value: Any) -> None:
         number = np.asarray(value, np.float64)

@@ -282,7 +282,7 @@ def environment_of(config: Mapping[str, Any], given: Any, run: Any) -> Any:
             f"{run} was trained on an environment given as an object, {named}. Give it again: environment=... in "
             "Python, --environment package.module:factory on the command line."
         )
-    if ":" in named:
+    if ":" in named.partition(",")[0]:
         raise UsageError(
             f"{run} was trained on an environment of your own, {named}. A run folder does not decide what is imported: "
             f"name it again, --environment {named}"

@@ -222,8 +222,8 @@ def _finished(setup: Setup, folder: run_folder.Run, saved: checkpoint.Saved, sum
     like, best = saved_agent(setup.agent, setup.spec, setup.run), Best(setup.run.seeds)
     best.read(folder.best, like)
     states = agent_states(saved, like, setup.run.seeds)
-    policies = [Policy(setup.agent, states(index), setup.spec) for index in range(setup.run.seeds)]
-    bests = [Policy(setup.agent, state, setup.spec) for state in best.on_device()]
+    policies = [setup.policy(states(index)) for index in range(setup.run.seeds)]
+    bests = [setup.policy(state) for state in best.on_device()]
     played = Evaluation.from_summary(summary["evaluation"]) if summary.get("evaluation") else None
     return Result(
         policies[0], history_of(folder), summary, played, folder.path, False, policies, bests, setup.evaluator
@@ -251,7 +251,7 @@ def _run(plan: Plan, setup: Setup, folder: run_folder.Run | None, newest: checkp
             session.listeners.append(Costless(setup.limits))
         session.tell(Compiled(session, session.steps, session.progress.compile + setup.loop.compile_seconds))
         _train(session)
-        policies = [Policy(setup.agent, s, setup.spec) for s in setup.loop.agents(session.state)]
+        policies = [setup.policy(s) for s in setup.loop.agents(session.state)]
         interrupted = signals.requested and not session.over
         played: list[Evaluation] = []
         if setup.run.evaluation_episodes and not interrupted:
@@ -278,7 +278,7 @@ def _run(plan: Plan, setup: Setup, folder: run_folder.Run | None, newest: checkp
             session.tell(Evaluated(session, evaluation))
         history = session.progress.history
         session.tell(Done(session, summary, history))
-    bests = [Policy(setup.agent, state, setup.spec) for state in session.best.on_device()]
+    bests = [setup.policy(state) for state in session.best.on_device()]
     ended = (session.folder, interrupted, policies, bests, setup.evaluator)
     return Result(policies[0], history, summary, evaluation, *ended)
 

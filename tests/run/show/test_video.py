@@ -240,6 +240,21 @@ def test_compiled_twins_are_filmed_through_the_originals(tmp_path):
         assert len(shown) == returns[0] + 1  # a reward of 1 a step, and the reset
 
 
+def test_what_is_around_an_environment_is_around_its_film():
+    pytest.importorskip("pygame")
+    with video.renderable("Pendulum-v1,mass=2,gain=0.5") as env:
+        assert env.unwrapped.m == 2
+    with video.renderable("Pendulum-v1,action_delay=1,observation_history=2") as env:
+        assert env.reset(seed=0)[0].shape == (10,)
+        assert env.render().shape == (500, 500, 3)
+    for name, says in {
+        "PendulumNoVel-v1,action_delay=1": "without its settings for transfer",
+        "Pendulum-v1,randomize=mass:0.5:2": "no simulator that randomize and push can change",
+    }.items():
+        with pytest.raises(UsageError, match=says):
+            video.renderable(name)
+
+
 def test_a_policy_with_a_mask_gets_it(tmp_path, env):
     space = spaces.Dict({"observation": Painter.observation_space, "action_mask": spaces.MultiBinary(3)})
 

@@ -17,6 +17,7 @@ from gymnasium import spaces
 from steersman import shards
 from steersman.agents.parts import config as groups
 from steersman.agents.parts import own_networks, training
+from steersman.agents.parts.observation_groups import groups_of
 from steersman.agents.parts.remembering import behind_memory, check_own
 from steersman.agents.parts.replay import multi_step
 from steersman.agents.parts.replay.sequences import Items, sequence_replay
@@ -41,6 +42,7 @@ class OffPolicyConfig(
     groups.NoiseConfig,
     groups.ReplayConfig,
     groups.RewardScalingConfig,
+    groups.ObservationGroupsConfig,
     groups.ObservationNormConfig,
     groups.ReplayedMemoryConfig,
     groups.NetworkConfig,
@@ -147,9 +149,10 @@ def networks(
         wrong = partial(_wrong_pair, spec, outputs, deterministic)
         make = own_networks.own_network(algorithm, spec, network, form, wrong)
         return lambda key: make(key)[0], lambda key: make(key)[1]
+    policy, value = groups_of(config, spec)
     return (
-        behind_memory(config, spec, lambda spec, net, key: Actor(spec, **net, deterministic=deterministic, key=key)),
-        behind_memory(config, spec, lambda spec, net, key: Critic(spec, **net, outputs=outputs, key=key)),
+        behind_memory(config, policy, lambda spec, net, key: Actor(spec, **net, deterministic=deterministic, key=key)),
+        behind_memory(config, value, lambda spec, net, key: Critic(spec, **net, outputs=outputs, key=key)),
     )
 
 

@@ -28,6 +28,7 @@ from steersman.agents.off_policy import common
 from steersman.agents.off_policy.sac import SoftConfig
 from steersman.agents.parts import training
 from steersman.agents.parts.algorithms import replayed
+from steersman.agents.parts.observation_groups import groups_of
 from steersman.agents.parts.replay import multi_step
 from steersman.agents.parts.replay.with_replay import BatchLearner
 from steersman.agents.parts.training import Trained
@@ -116,10 +117,12 @@ def crossq_learner(
     adam, noise = common.adam(config, b1=config.adam_b1), common.action_noise(config.exploration_noise, size)
     kept = multi_step.keeps(config)
 
-    def make(sizes: tuple[int, ...], extra: int, outputs: int, gain: float) -> Callable[[Key], Net]:
+    sees = groups_of(config, spec)
+
+    def make(seen: EnvSpec, sizes: tuple[int, ...], extra: int, outputs: int, gain: float) -> Callable[[Key], Net]:
         def one(key: Key) -> Net:
             encoder_key, mlp_key = jax.random.split(key)
-            encoder = Encoder(spec.observation_space, config.encoder, channels=config.channels, key=encoder_key)
+            encoder = Encoder(seen.observation_space, config.encoder, channels=config.channels, key=encoder_key)
             options: Any = {"activation": config.activation, "gain": gain, "warm_up": config.norm_warm_up}
             return Net(encoder, NormedMLP(encoder.out_size + extra, sizes, outputs, key=mlp_key, **options))
 
@@ -127,8 +130,8 @@ def crossq_learner(
 
     def init(key: Key, first_rollout: Rollout) -> CrossQState:
         actor_key, critic_key = jax.random.split(key)
-        actor = make(config.hidden_sizes, 0, outputs, POLICY_GAIN)(actor_key)
-        critics = ensemble(make(config.critic_sizes, size, 1, 1.0), critic_key, config.num_critics)
+        actor = make(sees.policy, config.hidden_sizes, 0, outputs, POLICY_GAIN)(actor_key)
+        critics = ensemble(make(sees.value, config.critic_sizes, size, 1, 1.0), critic_key, config.num_critics)
         return CrossQState(
             training.trained(adam, actor),
             training.trained(adam, critics),

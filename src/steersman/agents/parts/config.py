@@ -137,6 +137,17 @@ class ObservationNormConfig(Config):
 
 
 @dataclass(frozen=True)
+class ObservationGroupsConfig(Config):
+    """Which entries of a Dict observation are for whom (asymmetric actor-critic): NAME,NAME or 'all but NAME'. A policy
+    that is loaded or exported asks for its own alone."""
+
+    policy_sees: tuple[str, ...] = ()
+    """Entries that the policy sees, as in state or 'all but privileged_state'; none given: all."""
+    value_sees: tuple[str, ...] = ()
+    """Entries that the value, or the critics, see, as in state,privileged_state; none given: all."""
+
+
+@dataclass(frozen=True)
 class RewardScalingConfig(Config):
     """What is made of rewards."""
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from steersman.agents.parts.config import MemoryConfig
+from steersman.agents.parts.config import MemoryConfig, ObservationGroupsConfig
 from steersman.agents.parts.minibatches import shuffled_minibatches
 from steersman.errors import UsageError
 from steersman.nets.memory import remembering
@@ -18,19 +18,28 @@ from steersman.types import EnvSpec, Key, PyTree, Rollout
 Make = Callable[[EnvSpec, Mapping[str, Any], Key], Any]  # (what the network observes, NetworkConfig.network, key)
 
 
-def behind_memory(config: Any, spec: EnvSpec, make: Make, *, names: Sequence[str] = ("known",)) -> Callable[[Key], Any]:
+def behind_memory(
+    config: Any, spec: EnvSpec, make: Make, *, sees: Mapping[str, EnvSpec] | None = None
+) -> Callable[[Key], Any]:
     """key -> the network that ``make`` gives, behind the memory that a config names, or as it is.
 
-    config: a MemoryConfig and NetworkConfig. names: of the memories, one each.
+    config: a MemoryConfig and NetworkConfig. sees: what each memory sees, by its name; none: one sees all.
     """
     if config.memory == "none":
         return lambda key: make(spec, config.network, key)
-    return lambda key: remembered(spec, config.remembers, config.network, make, key, names=names)
+    return lambda key: remembered(spec, config.remembers, config.network, make, key, sees=sees)
 
 
 def check_own(config: MemoryConfig, network: Any) -> None:
-    """Raise UsageError where a user's network is given, and a memory before it too."""
-    if network is not None and config.memory != "none":
+    """Raise UsageError where a user's network is given, and with it a memory or groups of observations."""
+    if network is None:
+        return
+    if isinstance(config, ObservationGroupsConfig) and (config.policy_sees or config.value_sees):
+        raise UsageError(
+            "policy_sees and value_sees are of the agent's own networks; yours reads of the observation what it reads. "
+            "Leave them out."
+        )
+    if config.memory != "none":
         raise UsageError(
             f"memory = {config.memory!r} is put before the agent's own network; yours is used as it is. Leave memory "
             "out, and let your network be a steersman.nets.memory.remembering.Remembering."

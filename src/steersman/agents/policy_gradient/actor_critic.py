@@ -37,6 +37,7 @@ from steersman import shards
 from steersman.agents.parts import training
 from steersman.agents.parts.algorithms import on_policy
 from steersman.agents.parts.config import ActorCriticLossConfig
+from steersman.agents.parts.observation_groups import groups_of
 from steersman.agents.parts.training import Trained
 from steersman.agents.parts.wrappers import normalised
 from steersman.agents.policy_gradient import common
@@ -137,7 +138,7 @@ def actor_critic(
         keys = jax.random.split(key)
         q = None
         if config.critic == "q":
-            q = ActionValue(Critic(spec, **config.network, key=keys[1]))
+            q = ActionValue(Critic(groups_of(config, spec).value, **config.network, key=keys[1]))
         net, traces = training.trained(adam, Networks(make_network(keys[0]), q)), ()
         if config.trace_lambda is not None:
             vector, _ = ravel_pytree(net.params)

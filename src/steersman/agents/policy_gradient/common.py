@@ -21,6 +21,7 @@ from steersman.agents.parts import remembering as parts
 from steersman.agents.parts.checks import check_network
 from steersman.agents.parts.constraint import UNLIMITED, Constraint, CostLimits
 from steersman.agents.parts.minibatches import standardise
+from steersman.agents.parts.observation_groups import entries, groups_of
 from steersman.agents.parts.training import Trained
 from steersman.errors import UsageError
 from steersman.nets.actor_critic import ActorCritic, ActorCriticFactory
@@ -49,6 +50,7 @@ class PolicyConfig(groups.Config):
 class OnPolicyConfig(
     PolicyConfig,
     groups.RewardScalingConfig,
+    groups.ObservationGroupsConfig,
     groups.ObservationNormConfig,
     groups.MemoryConfig,
     groups.NetworkConfig,
@@ -112,8 +114,16 @@ def network_maker(
         methods = (*own_networks.DISTRIBUTION, "kl") if kl else own_networks.DISTRIBUTION
         wrong = partial(own_networks.actor_critic, methods, heads, spec)
         return own_networks.own_network(name, spec, network, "obs -> (distribution, value)", wrong, remembers=remembers)
-    apart = config.memory != "none" and not config.share_memory
-    sees: Any = {"policy_sees": ["policy"], "value_sees": ["value"]} if apart else {}
+    seen, remembers = groups_of(config, spec), config.memory != "none"
+    apart = remembers and not config.share_memory
+    shared = "share_trunk" if config.share_trunk else "share_memory"
+    if seen.differ and (config.share_trunk or (remembers and not apart)):
+        raise UsageError(
+            f"{shared} = True: what policy and value share would show the policy what the value sees. Set {shared} to "
+            "False, or let policy_sees and value_sees be the same."
+        )
+    named = lambda group, memory: () if remembers and not apart else [memory] if apart else entries(group, spec)
+    sees = {"policy_sees": named(seen.policy, "policy"), "value_sees": named(seen.value, "value")}
 
     def own(spec: EnvSpec, settings: Mapping[str, Any], key: Key) -> ActorCritic:
         return ActorCritic(
@@ -127,7 +137,8 @@ def network_maker(
             key=key,
         )
 
-    return parts.behind_memory(config, spec, own, names=("policy", "value") if apart else ("known",))
+    memories = {"policy": seen.policy, "value": seen.value} if apart else {"known": seen.policy}
+    return parts.behind_memory(config, spec, own, sees=memories)
 
 
 def act(state: Any, carry: PyTree, obs: PyTree, first: jax.Array, key: Key, *, explore: bool = True):

@@ -38,8 +38,20 @@ class Native(NamedTuple):
     to_state: Callable[[PyTree], np.ndarray]
 
 
+def parameters(env_id: str) -> dict[str, float]:
+    """The physical parameters of a twin and their values: arguments that the original mostly has as attributes.
+
+    >>> parameters("Pendulum-v1")
+    {'g': 10.0, 'mass': 1.0, 'length': 1.0, 'gain': 1.0}
+    """
+    twin = _twin(env_id)
+    task = getattr(_module(twin), twin.name)
+    return {field.name: field.default for field in fields(task) if isinstance(field.default, float) and field.default}
+
+
 def make(env_id: str, **kwargs: Any) -> Env:
-    """The compiled twin, with its time limit. ``kwargs`` are those of the original (``g``, ``goal_velocity`` ...).
+    """The compiled twin, with its time limit. ``kwargs`` are those of the original (``g``, ``goal_velocity`` ...), and
+    its physical ``parameters``.
 
     Raises UsageError for an id that has no twin, or an argument the task does not have.
 
@@ -53,9 +65,7 @@ def make(env_id: str, **kwargs: Any) -> Env:
     known = [field.name for field in fields(task)]
     for name in kwargs:
         if name not in known:
-            raise UsageError(
-                f"{env_id} takes {', '.join(known) if known else 'no arguments'}; got {name}. {nearest(name, known)}"
-            )
+            raise UsageError(f"{env_id} takes {', '.join(known)}; got {name}. {nearest(name, known)}")
     return time_limit(task(**kwargs), twin.max_episode_steps)
 
 
@@ -66,6 +76,14 @@ def native(env_id: str) -> Native:
     'CartPole-v1'
     """
     return Native(env_id, _module(_twin(env_id)).to_gymnasium_state)
+
+
+def set_parameters(original: gymnasium.Env, env_id: str, **kwargs: float) -> None:
+    """Give the Gymnasium original the physical parameters of the twin that is made with these arguments."""
+    twin = _twin(env_id)
+    module = _module(twin)
+    for name, value in module.to_gymnasium_attributes(getattr(module, twin.name)(**kwargs)).items():
+        setattr(original.unwrapped, name, value)
 
 
 def set_state(original: gymnasium.Env, env_id: str, state: PyTree) -> None:

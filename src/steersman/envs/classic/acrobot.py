@@ -7,7 +7,7 @@ the first edition), one Runge-Kutta step of fourth order per action.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,10 +19,7 @@ from steersman.types import EnvSpec, Key, TimeStep
 
 DT = 0.2  # s
 GRAVITY = 9.8
-LENGTH_1 = 1.0  # m
-MASS_1, MASS_2 = 1.0, 1.0  # kg
-CENTER_1, CENTER_2 = 0.5, 0.5  # m from the joint to the link's centre of mass
-INERTIA_1, INERTIA_2 = 1.0, 1.0  # kg m^2
+INERTIA = 1.0  # kg m^2, of each link
 MAX_VELOCITY_1, MAX_VELOCITY_2 = 4 * np.pi, 9 * np.pi  # rad / s
 
 _HIGH = np.array([1, 1, 1, 1, MAX_VELOCITY_1, MAX_VELOCITY_2], np.float32)
@@ -38,7 +35,14 @@ class State(NamedTuple):
 
 @dataclass(frozen=True)
 class Acrobot:
-    """Actions 0, 1, 2: torque -1, 0, 1 N m. Reward -1 for every step, 0 for the one that reaches the goal."""
+    """Actions 0, 1, 2: ``torque`` one way, none, the other. Reward -1 for every step, 0 where the goal is reached."""
+
+    mass_1: float = 1.0  # kg, of the upper link
+    mass_2: float = 1.0
+    length: float = 1.0  # m, of the upper link
+    center_1: float = 0.5  # m from the joint to the link's centre of mass
+    center_2: float = 0.5
+    torque: float = 1.0  # N m
 
     @property
     def spec(self) -> EnvSpec:
@@ -49,11 +53,11 @@ class Acrobot:
         return state, _observe(state)
 
     def step(self, state: State, action: jax.Array, key: Key) -> tuple[State, TimeStep]:
-        torque = action.astype(jnp.float32) - 1
-        k1 = _derivative(state, torque)
-        k2 = _derivative(_move(state, k1, DT / 2), torque)
-        k3 = _derivative(_move(state, k2, DT / 2), torque)
-        k4 = _derivative(_move(state, k3, DT), torque)
+        torque = (action.astype(jnp.float32) - 1) * self.torque
+        k1 = self._derivative(state, torque)
+        k2 = self._derivative(_move(state, k1, DT / 2), torque)
+        k3 = self._derivative(_move(state, k2, DT / 2), torque)
+        k4 = self._derivative(_move(state, k3, DT), torque)
         slope = State(*((a + 2 * b + 2 * c + d) / 6 for a, b, c, d in zip(k1, k2, k3, k4, strict=True)))
         theta_1, theta_2, velocity_1, velocity_2 = _move(state, slope, DT)
         state = State(
@@ -65,21 +69,21 @@ class Acrobot:
         reached = -jnp.cos(state.theta_1) - jnp.cos(state.theta_2 + state.theta_1) > 1
         return state, outcome(_observe(state), jnp.where(reached, jnp.float32(0), jnp.float32(-1)), reached)
 
-
-def _derivative(state: State, torque: jax.Array) -> State:
-    theta_1, theta_2, dot_1, dot_2 = state
-    cos_2, sin_2 = jnp.cos(theta_2), jnp.sin(theta_2)
-    d1 = MASS_1 * CENTER_1**2 + MASS_2 * (LENGTH_1**2 + CENTER_2**2 + 2 * LENGTH_1 * CENTER_2 * cos_2)
-    d1 = d1 + INERTIA_1 + INERTIA_2
-    d2 = MASS_2 * (CENTER_2**2 + LENGTH_1 * CENTER_2 * cos_2) + INERTIA_2
-    coupling = MASS_2 * LENGTH_1 * CENTER_2 * sin_2
-    phi_2 = MASS_2 * CENTER_2 * GRAVITY * jnp.sin(theta_1 + theta_2)
-    phi_1 = -coupling * dot_2**2 - 2 * coupling * dot_2 * dot_1
-    phi_1 = phi_1 + (MASS_1 * CENTER_1 + MASS_2 * LENGTH_1) * GRAVITY * jnp.sin(theta_1) + phi_2
-    acc_2 = torque + d2 / d1 * phi_1 - coupling * dot_1**2 - phi_2
-    acc_2 = acc_2 / (MASS_2 * CENTER_2**2 + INERTIA_2 - d2**2 / d1)
-    acc_1 = -(d2 * acc_2 + phi_1) / d1
-    return State(dot_1, dot_2, acc_1, acc_2)
+    def _derivative(self, state: State, torque: jax.Array) -> State:
+        theta_1, theta_2, dot_1, dot_2 = state
+        mass, length, center_1, center_2 = self.mass_2, self.length, self.center_1, self.center_2
+        cos_2, sin_2 = jnp.cos(theta_2), jnp.sin(theta_2)
+        d1 = self.mass_1 * center_1**2 + mass * (length**2 + center_2**2 + 2 * length * center_2 * cos_2)
+        d1 = d1 + INERTIA + INERTIA
+        d2 = mass * (center_2**2 + length * center_2 * cos_2) + INERTIA
+        coupling = mass * length * center_2 * sin_2
+        phi_2 = mass * center_2 * GRAVITY * jnp.sin(theta_1 + theta_2)
+        phi_1 = -coupling * dot_2**2 - 2 * coupling * dot_2 * dot_1
+        phi_1 = phi_1 + (self.mass_1 * center_1 + mass * length) * GRAVITY * jnp.sin(theta_1) + phi_2
+        acc_2 = torque + d2 / d1 * phi_1 - coupling * dot_1**2 - phi_2
+        acc_2 = acc_2 / (mass * center_2**2 + INERTIA - d2**2 / d1)
+        acc_1 = -(d2 * acc_2 + phi_1) / d1
+        return State(dot_1, dot_2, acc_1, acc_2)
 
 
 def _move(state: State, slope: State, dt: float) -> State:
@@ -95,6 +99,14 @@ def _observe(state: State) -> jax.Array:
     cos_1, sin_1 = jnp.cos(state.theta_1), jnp.sin(state.theta_1)
     cos_2, sin_2 = jnp.cos(state.theta_2), jnp.sin(state.theta_2)
     return jnp.stack([cos_1, sin_1, cos_2, sin_2, state.theta_dot_1, state.theta_dot_2])
+
+
+def to_gymnasium_attributes(task: Acrobot) -> dict[str, Any]:
+    """What the original calls the parameters."""
+    masses = {"LINK_MASS_1": task.mass_1, "LINK_MASS_2": task.mass_2}
+    centers = {"LINK_COM_POS_1": task.center_1, "LINK_COM_POS_2": task.center_2}
+    torques = [-task.torque, 0.0, task.torque]
+    return {**masses, **centers, "LINK_LENGTH_1": task.length, "AVAIL_TORQUE": torques}
 
 
 def to_gymnasium_state(state: State) -> np.ndarray:

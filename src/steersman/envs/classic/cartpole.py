@@ -18,11 +18,6 @@ from gymnasium import spaces
 from steersman.envs.classic.common import outcome
 from steersman.types import EnvSpec, Key, TimeStep
 
-GRAVITY = 9.8  # m / s^2
-MASS_CART, MASS_POLE = 1.0, 0.1  # kg
-MASS = MASS_CART + MASS_POLE
-HALF_LENGTH = 0.5  # m, of the pole
-FORCE = 10.0  # N
 DT = 0.02  # s
 X_LIMIT = 2.4  # m
 THETA_LIMIT = 12 * 2 * math.pi / 360  # rad
@@ -43,6 +38,11 @@ class CartPole:
     """Reward 1 for every step; with ``sutton_barto_reward`` 0, and -1 for the step that fails."""
 
     sutton_barto_reward: bool = False
+    gravity: float = 9.8  # m / s^2
+    cart_mass: float = 1.0  # kg
+    pole_mass: float = 0.1  # kg
+    length: float = 0.5  # m, half of the pole's
+    force: float = 10.0  # N
 
     @property
     def spec(self) -> EnvSpec:
@@ -54,17 +54,26 @@ class CartPole:
 
     def step(self, state: State, action: jax.Array, key: Key) -> tuple[State, TimeStep]:
         x, x_dot, theta, theta_dot = state
-        force = jnp.where(action == 1, jnp.float32(FORCE), jnp.float32(-FORCE))
+        strength = jnp.asarray(self.force, jnp.float32)
+        force = jnp.where(action == 1, strength, -strength)
         cos, sin = jnp.cos(theta), jnp.sin(theta)
-        push = (force + MASS_POLE * HALF_LENGTH * theta_dot**2 * sin) / MASS
-        theta_acc = (GRAVITY * sin - cos * push) / (HALF_LENGTH * (4 / 3 - MASS_POLE * cos**2 / MASS))
-        x_acc = push - MASS_POLE * HALF_LENGTH * theta_acc * cos / MASS
+        mass = self.cart_mass + self.pole_mass
+        push = (force + self.pole_mass * self.length * theta_dot**2 * sin) / mass
+        theta_acc = (self.gravity * sin - cos * push) / (self.length * (4 / 3 - self.pole_mass * cos**2 / mass))
+        x_acc = push - self.pole_mass * self.length * theta_acc * cos / mass
         x, x_dot = x + DT * x_dot, x_dot + DT * x_acc
         theta, theta_dot = theta + DT * theta_dot, theta_dot + DT * theta_acc
         failed = (jnp.abs(x) > X_LIMIT) | (jnp.abs(theta) > THETA_LIMIT)
         reward = jnp.where(failed, jnp.float32(-1), jnp.float32(0)) if self.sutton_barto_reward else jnp.ones_like(x)
         state = State(x, x_dot, theta, theta_dot)
         return state, outcome(jnp.stack(state), reward, failed)
+
+
+def to_gymnasium_attributes(task: CartPole) -> dict[str, float]:
+    """What the original calls the parameters."""
+    named = {"gravity": task.gravity, "masscart": task.cart_mass, "masspole": task.pole_mass, "length": task.length}
+    sums = {"total_mass": task.cart_mass + task.pole_mass, "polemass_length": task.pole_mass * task.length}
+    return {**named, **sums, "force_mag": task.force}
 
 
 def to_gymnasium_state(state: State) -> np.ndarray:

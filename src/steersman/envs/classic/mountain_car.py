@@ -19,7 +19,6 @@ from steersman.types import EnvSpec, Key, TimeStep
 LEFT, RIGHT = -1.2, 0.6  # the walls; only the left one is ever met
 GOAL = 0.5
 MAX_SPEED = 0.07
-FORCE, GRAVITY = 0.001, 0.0025
 
 _BOX = spaces.Box(np.array([LEFT, -MAX_SPEED], np.float32), np.array([RIGHT, MAX_SPEED], np.float32))
 SPEC = EnvSpec("MountainCar-v0", _BOX, spaces.Discrete(3), spaces.Discrete(3))
@@ -35,6 +34,8 @@ class MountainCar:
     """Actions 0, 1, 2: push left, not at all, right. Reward -1 for every step."""
 
     goal_velocity: float = 0.0
+    force: float = 0.001
+    gravity: float = 0.0025
 
     @property
     def spec(self) -> EnvSpec:
@@ -45,13 +46,18 @@ class MountainCar:
         return state, jnp.stack(state)
 
     def step(self, state: State, action: jax.Array, key: Key) -> tuple[State, TimeStep]:
-        push = (action.astype(jnp.float32) - 1) * FORCE
-        velocity = jnp.clip(state.velocity + push - GRAVITY * jnp.cos(3 * state.position), -MAX_SPEED, MAX_SPEED)
+        push = (action.astype(jnp.float32) - 1) * self.force
+        velocity = jnp.clip(state.velocity + push - self.gravity * jnp.cos(3 * state.position), -MAX_SPEED, MAX_SPEED)
         position = jnp.clip(state.position + velocity, LEFT, RIGHT)
         velocity = jnp.where((position <= LEFT) & (velocity < 0), jnp.zeros_like(velocity), velocity)
         reached = (position >= GOAL) & (velocity >= self.goal_velocity)
         state = State(position, velocity)
         return state, outcome(jnp.stack(state), -jnp.ones_like(position), reached)
+
+
+def to_gymnasium_attributes(task: MountainCar) -> dict[str, float]:
+    """What the original calls the parameters."""
+    return {"force": task.force, "gravity": task.gravity}
 
 
 def to_gymnasium_state(state: State) -> np.ndarray:

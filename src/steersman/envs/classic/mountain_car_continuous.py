@@ -21,7 +21,7 @@ from steersman.types import EnvSpec, Key, TimeStep
 LEFT, RIGHT = -1.2, 0.6
 GOAL = 0.45
 MAX_SPEED = 0.07
-POWER, GRAVITY = 0.0015, 0.0025
+GRAVITY = 0.0025
 
 _BOX = spaces.Box(np.array([LEFT, -MAX_SPEED], np.float32), np.array([RIGHT, MAX_SPEED], np.float32))
 _FORCE = spaces.Box(-1.0, 1.0, (1,))
@@ -39,6 +39,7 @@ class MountainCarContinuous:
     """Reward 100 for reaching the goal, less 0.1 force^2 at every step."""
 
     goal_velocity: float = 0.0
+    power: float = 0.0015
 
     @property
     def spec(self) -> EnvSpec:
@@ -50,7 +51,7 @@ class MountainCarContinuous:
 
     def step(self, state: State, action: jax.Array, key: Key) -> tuple[State, TimeStep]:
         force = _native(action)[0]
-        velocity = state.velocity + force * POWER - GRAVITY * jnp.cos(3 * state.position)
+        velocity = state.velocity + force * self.power - GRAVITY * jnp.cos(3 * state.position)
         velocity = jnp.clip(velocity, -MAX_SPEED, MAX_SPEED)
         position = jnp.clip(state.position + velocity, LEFT, RIGHT)
         velocity = jnp.where((position <= LEFT) & (velocity < 0), jnp.zeros_like(velocity), velocity)
@@ -58,6 +59,11 @@ class MountainCarContinuous:
         reward = jnp.where(reached, jnp.float32(100), jnp.float32(0)) - 0.1 * force**2
         state = State(position, velocity)
         return state, outcome(jnp.stack(state), reward, reached)
+
+
+def to_gymnasium_attributes(task: MountainCarContinuous) -> dict[str, float]:
+    """What the original calls the parameters."""
+    return {"power": task.power}
 
 
 def to_gymnasium_state(state: State) -> np.ndarray:

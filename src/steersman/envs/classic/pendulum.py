@@ -20,7 +20,6 @@ from steersman.types import EnvSpec, Key, TimeStep
 MAX_SPEED = 8.0  # rad / s
 MAX_TORQUE = 2.0  # N m
 DT = 0.05  # s
-MASS, LENGTH = 1.0, 1.0
 
 _HIGH = np.array([1, 1, MAX_SPEED], np.float32)
 _TORQUE = spaces.Box(-MAX_TORQUE, MAX_TORQUE, (1,))
@@ -35,9 +34,15 @@ class State(NamedTuple):
 
 @dataclass(frozen=True)
 class Pendulum:
-    """Reward -(angle^2 + 0.1 velocity^2 + 0.001 torque^2), of the state before the step. Never terminates."""
+    """Reward -(angle^2 + 0.1 velocity^2 + 0.001 torque^2), of the state before the step. Never terminates.
+
+    The torque is that which is asked for; ``gain`` times it acts.
+    """
 
     g: float = 10.0
+    mass: float = 1.0  # kg
+    length: float = 1.0  # m
+    gain: float = 1.0
 
     @property
     def spec(self) -> EnvSpec:
@@ -53,7 +58,8 @@ class Pendulum:
         theta, theta_dot = state
         angle = jnp.mod(theta + np.pi, 2 * np.pi) - np.pi
         reward = -(angle**2 + 0.1 * theta_dot**2 + 0.001 * torque**2)
-        acceleration = 3 * self.g / (2 * LENGTH) * jnp.sin(theta) + 3 / (MASS * LENGTH**2) * torque
+        acceleration = 3 * self.g / (2 * self.length) * jnp.sin(theta)
+        acceleration = acceleration + 3 * self.gain / (self.mass * self.length**2) * torque
         theta_dot = jnp.clip(theta_dot + acceleration * DT, -MAX_SPEED, MAX_SPEED)
         state = State(theta + theta_dot * DT, theta_dot)
         return state, outcome(_observe(state), reward, jnp.zeros((), bool))
@@ -61,6 +67,11 @@ class Pendulum:
 
 def _observe(state: State) -> jax.Array:
     return jnp.stack([jnp.cos(state.theta), jnp.sin(state.theta), state.theta_dot])
+
+
+def to_gymnasium_attributes(task: Pendulum) -> dict[str, float]:
+    """What the original calls the parameters; without ``gain``, which it has none of."""
+    return {"g": task.g, "m": task.mass, "l": task.length}
 
 
 def to_gymnasium_state(state: State) -> np.ndarray:

@@ -18,6 +18,8 @@ from steersman.envs.host.contract import MASK, leaves_of
 from steersman.envs.host.costs import compared, parsed
 from steersman.envs.host.members import Block, Factory, Look, Members
 from steersman.envs.host.timesteps import Bookkeeper, action_guard, flatten, member_seeds
+from steersman.envs.transfer.mujoco import changing
+from steersman.envs.transfer.settings import Transfer
 from steersman.episodes import logged_names
 from steersman.errors import UsageError
 from steersman.spaces import canonical_action_space, inside_space, native_map
@@ -34,6 +36,7 @@ def make(
     workers: int = 0,
     log_info: Sequence[str] = (),
     costs: Sequence[str] = (),
+    simulator: Transfer | None = None,
     **kwargs: Any,
 ) -> HostEnvs:
     """``num_envs`` Gymnasium environments side by side.
@@ -45,6 +48,7 @@ def make(
     log_info: numbers in the environments' infos that are wanted of the last step of each episode, beside is_success:
         then the TimeStep's info has them, [B].
     costs: comparisons (``host.costs``), each a further cost of a step.
+    simulator: how MuJoCo's is changed, ``randomize`` and ``push`` of these settings.
     kwargs: the environment's own arguments, and Gymnasium's ``render_mode`` and ``max_episode_steps``.
 
     Raises UsageError for unknown ids (with the nearest), simulators that are not installed, spaces nobody can act in or
@@ -56,8 +60,9 @@ def make(
     """
     _check_numbers(num_envs, workers)
     made = isinstance(environment, gymnasium.Env | gymnasium.vector.VectorEnv)
-    if made and (kwargs or workers):
-        given = ", ".join([*kwargs, *(["workers"] if workers else [])])
+    if made and (kwargs or workers or simulator):
+        ours = {"workers": workers, "randomize, push": simulator}
+        given = ", ".join([*kwargs, *(name for name, value in ours.items() if value)])
         raise UsageError(
             f"{given} cannot be given with an environment that is made already. Give a function that makes one."
         )
@@ -76,9 +81,12 @@ def make(
     if isinstance(environment, str | GymnasiumSpec):
         spec = gymnasium_ids.find(environment) if isinstance(environment, str) else environment
         id = f"gymnasium/{spec.id}" if spec.id in TWINS else spec.id
-        return GymnasiumEnvs([gymnasium_ids.factory(spec, kwargs)] * num_envs, id=id, **how)
+        one: Any = gymnasium_ids.factory(spec, kwargs)
+        one = one if simulator is None else changing(one, simulator)
+        return GymnasiumEnvs([one] * num_envs, id=id, **how)
     if callable(environment):
-        one: Any = partial(environment, **kwargs) if kwargs else environment
+        one = partial(environment, **kwargs) if kwargs else environment
+        one = one if simulator is None else changing(one, simulator)
         return GymnasiumEnvs([one] * num_envs, **how)
     raise UsageError(f"{environment!r} is neither a Gymnasium id nor an environment nor a function that makes one.")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -164,14 +164,15 @@ def remembered(
     make: Callable[[EnvSpec, Mapping[str, Any], Key], Any],
     key: Key,
     *,
-    names: Sequence[str] = ("known",),
+    sees: Mapping[str, EnvSpec] | None = None,
 ) -> Remembered:
     """The network that ``make(spec, network settings, key)`` gives for what memories know, behind them.
 
-    network: hidden_sizes, activation, encoder, channels, layer_norm. names: of the torsos.
+    network: hidden_sizes, activation, encoder, channels, layer_norm. sees: what each torso sees, by its name.
     """
-    keys = jax.random.split(key, len(names) + 1)
-    torsos = {name: Torso(spec, settings, network, k) for name, k in zip(names, keys[1:], strict=True)}
+    sees = {"known": spec} if sees is None else sees
+    keys = jax.random.split(key, len(sees) + 1)
+    torsos = {name: Torso(seen, settings, network, k) for (name, seen), k in zip(sees.items(), keys[1:], strict=True)}
     parts: dict[str, spaces.Space] = {
         name: spaces.Box(-np.inf, np.inf, (torso.memory.out_size,), np.float32) for name, torso in torsos.items()
     }

@@ -153,8 +153,9 @@ def to_resume(run: Run) -> str:
     """The command that goes on with a run, with what is the user's own named again."""
     if "language" in run.config["spec"]:
         return f"steersman align --resume {run.path}"
+    environment = run.config["environment"]
     named = {
-        "environment": run.config["environment"] if ":" in run.config["environment"] else None,
+        "environment": environment if ":" in environment.partition(",")[0] else None,
         "algorithm": run.config["run"].get("foreign"),
         "network": run.config["run"].get("network"),
     }

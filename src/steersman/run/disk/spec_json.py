@@ -23,6 +23,7 @@ def spec_to_json(spec: EnvSpec) -> dict[str, Any]:
         "max_episode_steps": spec.max_episode_steps,
         "cost_names": list(spec.cost_names),
         "native_observation_space": None if native is None else spaces.space_to_json(native),
+        "unseen": list(spec.unseen),
     }
 
 
@@ -42,6 +43,7 @@ def spec_from_json(content: dict[str, Any]) -> EnvSpec:
             max_episode_steps=limit,
             cost_names=tuple(map(str, costs)),
             native_observation_space=None if native is None else spaces.space_from_json(native),
+            unseen=tuple(map(str, content.get("unseen", ()))),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise UsageError(f"The spec in the run's config.json cannot be read: {error!r}. Restore the file.") from None

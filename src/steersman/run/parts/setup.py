@@ -16,8 +16,9 @@ from steersman.run.loops.loop import Loop
 from steersman.run.policies.limits import Limits, limits_of
 from steersman.run.policies.periodic import Periodic
 from steersman.run.policies.warm_start import Start
+from steersman.run.policy import Policy, policy_of
 from steersman.run.settings import RunConfig, values_of
-from steersman.types import Agent, Algorithm, EnvSpec
+from steersman.types import Agent, Algorithm, EnvSpec, PyTree
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,10 @@ class Setup:
         if first > self.run.num_envs or asked <= first:
             said.append(f"{first:,} of them warm-up")
         return f" ({'; '.join(said)})" if said else ""
+
+    def policy(self, state: PyTree) -> Policy:
+        """What one of the agents has learned."""
+        return policy_of(self.agent, self.config, state, self.spec)
 
     def evaluator(self, episodes: int, explore: bool = False) -> Evaluator:
         """An evaluator in environments of its own."""

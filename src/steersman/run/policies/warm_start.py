@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from steersman.agents.parts.config import NetworkConfig, ObservationNormConfig
+from steersman.agents.parts.config import NetworkConfig, ObservationGroupsConfig, ObservationNormConfig
 from steersman.agents.parts.warm_start import taken_over
 from steersman.errors import UsageError
 from steersman.run.disk import checkpoint, run_folder
@@ -21,7 +21,11 @@ from steersman.types import Algorithm, EnvSpec, PyTree
 FILE = "initial.safetensors"
 # What belongs to the run it was, and not to one that begins with its parameters.
 _ITS_OWN = ("seed", "seeds", "schedule_steps", "checkpoint_every", "evaluate_every", "devices")
-_SAME = (*NetworkConfig.__annotations__, *ObservationNormConfig.__annotations__)  # what parameters mean
+_SAME = tuple(
+    name
+    for group in (NetworkConfig, ObservationNormConfig, ObservationGroupsConfig)
+    for name in group.__annotations__  # what parameters mean
+)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,8 @@ import numpy as np
 
 from steersman import envs, spaces
 from steersman.envs.families import FAMILIES
+from steersman.envs.transfer.around import Surrounded
+from steersman.envs.transfer.physics import Randomized
 from steersman.run.show.drawings import DRAWINGS
 from steersman.run.show.frames import picture_of
 from steersman.types import DeviceEnvs, EnvSpec, HostEnvs, PyTree
@@ -22,14 +24,19 @@ GRID_FPS = 10.0
 def stage(name: str) -> gymnasium.Env | None:
     """The environment of that name, to film; None where it has neither a renderer nor observations to draw."""
     if FAMILIES[name.partition("/")[0]].kind == "host":
-        made = envs.make(name, 1, render_mode="rgb_array")
-        assert isinstance(made, HostEnvs)
-        return HostStage(made)
+        return host_stage(name)
     made = envs.make(name, 1)
     assert isinstance(made, DeviceEnvs)
     draw = DRAWINGS.get(name.partition(",")[0])
     seen = len(made.spec.observation_space.shape or ()) in (2, 3)
     return DeviceStage(made, draw) if seen or draw is not None else None
+
+
+def host_stage(name: str) -> HostStage:
+    """A host environment of that name, to film."""
+    made = envs.make(name, 1, render_mode="rgb_array")
+    assert isinstance(made, HostEnvs)
+    return HostStage(made)
 
 
 class HostStage(gymnasium.Env):
@@ -90,7 +97,10 @@ class DeviceStage(gymnasium.Env):
         if self._draw is None:
             return picture_of(self._seen)
         state, obs = self._shown
-        return self._draw(_first(state.env), obs)
+        inside = state.env
+        while isinstance(inside, Surrounded | Randomized):
+            inside = inside.env
+        return self._draw(_first(inside), obs)
 
 
 def _canonical(spec: EnvSpec, action: Any) -> PyTree:

@@ -130,6 +130,11 @@ def lens(policy: Policy, *, samples: int = 32, noise: float = 0.15) -> Any:
     maps = jax.jit(lambda state, obs, carry, first: smooth(streams_of(state, carry, first), obs))
 
     def look(obs: PyTree) -> Shot:
+        if missing := [part for part in policy.spec.unseen if part not in obs]:
+            raise UsageError(
+                f"Saliency maps are of the value too, which sees {', '.join(missing)}; the environment does not give "
+                "it. Name the one of the training: --environment."
+            )
         value, advantage = jax.device_get(maps(agent_state, obs, *policy.before(1)))
         pick = lambda tree: np.asarray(tree if name is None else tree[name])
         return Shot(grey(picture_of(pick(obs)), shape), flat(pick(value)), flat(pick(advantage)))

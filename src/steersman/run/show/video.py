@@ -174,6 +174,7 @@ def _make(name: str) -> Any:
     from steersman.envs.partial.host import MaskObservation
     from steersman.envs.partial.velocities import NO_VELOCITY
     from steersman.envs.safe.names import original as without_costs
+    from steersman.envs.transfer import settings as transfer
 
     whole, (name, arguments) = name, families.split_name(name)
     family, _, rest = name.partition("/")
@@ -184,11 +185,19 @@ def _make(name: str) -> Any:
         made = stage(whole)
         if made is not None:
             return made
+    if set(arguments) & set(transfer.NAMES):
+        from steersman.run.show.as_gymnasium import host_stage
+
+        if (rest if family == "gymnasium" else name) in gymnasium.registry:
+            return host_stage(f"gymnasium/{whole.removeprefix('gymnasium/')}")
+        raise UsageError(
+            f"{whole} cannot be filmed as it is. Film it without its settings for transfer: --environment."
+        )
     if (task := without_costs(name)) is not None:
         name, arguments = task, {key: value for key, value in arguments.items() if key != "limit"}
     if name in NO_VELOCITY:  # drawn as the original, seen as it was trained on
         original, velocities = NO_VELOCITY[name]
-        return MaskObservation(gymnasium.make(original, render_mode="rgb_array", **arguments), velocities)
+        return MaskObservation(_original(original, arguments), velocities)
     here = rest if family == "gymnasium" and rest else name
     module, _, inside = here.partition(":")
     if module and inside.replace(".", "_").isidentifier():
@@ -200,7 +209,21 @@ def _make(name: str) -> Any:
         offer = "" if family in families.FAMILIES else f" {nearest(here, gymnasium.registry)}"
         raise UsageError(f"{name} is not one of Gymnasium's environments, whose renderers films need.{original}{offer}")
     with gymnasium_ids.quiet_mujoco(gymnasium.registry.get(here)):
-        return gymnasium.make(here, render_mode="rgb_array", disable_env_checker=True, **arguments)
+        return _original(here, arguments)
+
+
+def _original(id: str, arguments: dict[str, Any]) -> gymnasium.Env:
+    """Gymnasium's environment; that of a twin with the parameters of the twin."""
+    import gymnasium
+
+    from steersman.envs import classic
+
+    physical = set(classic.parameters(id) if id in classic.TWINS else ()) & set(arguments)
+    own = {name: value for name, value in arguments.items() if name not in physical}
+    made = gymnasium.make(id, render_mode="rgb_array", disable_env_checker=True, **own)
+    if physical:
+        classic.set_parameters(made, id, **{name: arguments[name] for name in physical})
+    return made
 
 
 def _call(factory: Callable[..., Any], label: str) -> Any:
