@@ -30,7 +30,7 @@ FROM_SCRATCH = DecoderConfig(
     vocab_size=97, width=80, layers=3, heads=4, kv_heads=4, head_size=20, hidden_size=208, context=32
 )  # in the place of ``tiny``, whose tokenizer it has: 0.24 million weights
 SFT: dict[str, Any] = {
-    "updates": 80,
+    "updates": 120,
     "batch_size": 64,
     "learning_rate": 3e-3,
     "held_out": 0.0,
@@ -38,7 +38,7 @@ SFT: dict[str, Any] = {
     "samples": 0,
 }
 ONLINE: dict[str, Any] = {
-    "updates": 150,
+    "updates": 200,
     "batch_size": 32,
     "group": 8,
     "max_new": DIGITS + 2,
@@ -77,7 +77,7 @@ def accuracy(run: Path, folder: Path) -> dict[str, float]:
     return found | {"accuracy of drawn answers": drawn["pass_at_1"]}
 
 
-def measured(folder: Path, seeds: int) -> dict[str, Any]:
+def measure_all(folder: Path, seeds: int) -> None:
     models.TINY = FROM_SCRATCH
     texts(folder)
     results: dict[str, Any] = {}
@@ -105,7 +105,7 @@ def measured(folder: Path, seeds: int) -> dict[str, Any]:
                 end="",
             )
             print(f"  {took:.0f} s", flush=True)
-    return results
+            common.save("align-tasks", {"provenance": common.provenance(), "methods": results})
 
 
 if __name__ == "__main__":
@@ -113,5 +113,4 @@ if __name__ == "__main__":
     parser.add_argument("--seeds", type=int, default=3)
     seeds = parser.parse_args().seeds
     with tempfile.TemporaryDirectory() as place:
-        results = measured(Path(place), seeds)
-    common.save("align-tasks", {"provenance": common.provenance(), "methods": results})
+        measure_all(Path(place), seeds)

@@ -104,14 +104,14 @@ def optimum(case: Case, log_ref: np.ndarray, reward: jax.Array, updates: int = 4
     # A text of one token again and again: rotary attention averages equal values, so the decoder cannot count it, and
     # all of these have one row.
     state = lambda text: text[:1] if len(set(text)) == 1 else text
-    texts = [[state((*p, *row[:t])) for row in ALL.tokens.tolist() for t in range(4)] for p in known.PROMPTS.tolist()]
+    texts = [[state((*x, *row[:t])) for row in ALL.tokens.tolist() for t in range(4)] for x in known.PROMPTS.tolist()]
     rows = {text: i for i, text in enumerate(sorted({text for some in texts for text in some}))}
     at = np.array([[rows[text] for text in some] for some in texts]).reshape(len(texts), -1, known.LONGEST)
     length = ALL.mask.sum(1)
     weight = 1.0 / length if case.reduction == "sequence" else np.ones(len(length))
     mask, weight = jnp.asarray(ALL.mask), jnp.asarray(weight, jnp.float32)
     grid = np.zeros((len(rows), 5), np.float32)  # the reference's logits: of each token, what goes on so, summed
-    for p, i in {(p, i) for p in range(len(at)) for i in at[p].ravel()}:
+    for p, i in {(place, row) for place in range(len(at)) for row in at[place].ravel()}:
         t = int((at[p] == i).any(0).argmax())
         for token in range(5):
             goes = (at[p, :, t] == i) & (ALL.tokens[:, t] == token) & ALL.mask[:, t]

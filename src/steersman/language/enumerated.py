@@ -86,6 +86,8 @@ def variation(log_p: Array, log_q: Array) -> jax.Array:
 
 END = 0  # the token that ends an answer; it is also what stands for padding, on purpose
 LONGEST = 4
+# After 4 4, texts of fours alone are one state to a decoder with rotary positions: attention averages equal values. Of
+# the reference with key 0 the best that can be reached so is 0.9997 of the gain.
 PROMPTS = np.array([[1, 2], [3, 1], [4, 4]], np.int32)
 PROBE = DecoderConfig(vocab_size=5, width=32, layers=2, heads=4, kv_heads=2, head_size=8, hidden_size=64, context=16)
 
