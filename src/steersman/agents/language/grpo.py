@@ -32,7 +32,8 @@ import jax.numpy as jnp
 
 from steersman.agents.language import on_policy
 from steersman.agents.language.common import Method, Trainer
-from steersman.agents.language.on_policy import GroupedConfig, Observed, ReusedConfig, Rows, Sampled
+from steersman.agents.language.on_policy import Observed, Rows, Sampled
+from steersman.agents.language.on_policy_config import GroupedConfig, ReusedConfig
 from steersman.config import Rules
 from steersman.language.decoder import Decoder
 from steersman.theory.alignment.groups import batch_standardised, centred, standardised

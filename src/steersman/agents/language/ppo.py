@@ -22,7 +22,8 @@ import jax.numpy as jnp
 
 from steersman.agents.language import on_policy
 from steersman.agents.language.common import Method, Trainer
-from steersman.agents.language.on_policy import Observed, ReusedConfig, Rows, Sampled
+from steersman.agents.language.on_policy import Observed, Rows, Sampled
+from steersman.agents.language.on_policy_config import ReusedConfig
 from steersman.agents.parts.minibatches import standardise
 from steersman.config import Rules
 from steersman.language.completions import Completions, as_rollout, last_token

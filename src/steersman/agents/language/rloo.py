@@ -17,7 +17,8 @@ import jax.numpy as jnp
 
 from steersman.agents.language import on_policy
 from steersman.agents.language.common import Method, Trainer
-from steersman.agents.language.on_policy import GroupedConfig, Observed, Rows, Sampled
+from steersman.agents.language.on_policy import Observed, Rows, Sampled
+from steersman.agents.language.on_policy_config import GroupedConfig
 from steersman.language.decoder import Decoder
 from steersman.theory.alignment.groups import leave_one_out
 from steersman.theory.surrogates import policy_gradient_loss

@@ -18,7 +18,8 @@ import jax
 import numpy as np
 from jax.sharding import PartitionSpec
 
-from steersman.agents.language.on_policy import OnPolicyConfig, OnPolicyLearner, Sampled, policy
+from steersman.agents.language.on_policy import OnPolicyLearner, Sampled, policy
+from steersman.agents.language.on_policy_config import OnPolicyConfig
 from steersman.errors import UsageError, warn_once
 from steersman.language.completions import Completions
 from steersman.language.decoder import Decoder
