@@ -1,4 +1,4 @@
-"""Settings of what learns from answers of its own: how many, how they are drawn, what they earn, what divergence costs."""
+"""Settings of what learns from answers of its own: how many, how they are drawn, what they earn, and beta."""
 
 from __future__ import annotations
 
