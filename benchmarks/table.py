@@ -858,19 +858,20 @@ def hindsight(result: dict[str, Any]) -> str:
 
 
 def asymmetric(result: dict[str, Any]) -> str:
-    mean = lambda x: f"**{statistics.mean(x):.0f}** ({', '.join(f'{v:.0f}' for v in sorted(x))})"
-    rows = [[f"{r['row']}, gamma {r['gamma']:g}", mean(r["final"]), mean(r["on_the_way"])] for r in result["rows"]]
+    mean = lambda x: f"**{statistics.mean(x):.0f}** ({', '.join(f'{v:.0f}' for v in x)})"
+    rows = [[f"{r['row']}, {r['batch']}", mean(r["final"]), mean(r["on_the_way"])] for r in result["rows"]]
     named = {"final": "final", "on_the_way": "on the way"}
+    span = lambda ends: f"{ends[0]:+.0f} to {ends[1]:+.0f}"
     said = [
-        f"gamma {d['gamma']:g}, {named[d['of']]}: {d['difference']:+.0f}, 95% interval {d['interval'][0]:+.0f} to "
-        f"{d['interval'][1]:+.0f}; P(better) {d['better'][0]:.2f} ({d['better'][1]:.2f} to {d['better'][2]:.2f})"
+        f"{d['batch']}, {named[d['of']]}: {d['difference']:+.0f}, 95% interval {span(d['interval'])}, by seed "
+        f"{span(d['by_seed'])}; P(better) {d['better'][0]:.2f} ({d['better'][1]:.2f} to {d['better'][2]:.2f})"
         for d in result["differences"]
     ]
     text = (
-        f"PPO on {result['environment']}, {result['steps']:,} steps, {result['seeds']} seeds, settings of "
+        f"PPO on {result['environment']}, {result['steps']:,} steps, settings of "
         "Pendulum-v1's preset. Policy and critic see angle and speed (symmetric), the critic mass and length too "
-        "(asymmetric), or both do (informed). Final: 100 episodes of each seed's policy; on the way: the mean of the "
-        "evaluations."
+        "(asymmetric), or both do (informed). Final: 100 episodes of each seed's policy, the same for all; on the "
+        "way: the mean of the evaluations."
     )
     listed = "\n".join(f"- {line}" for line in said)
     return (

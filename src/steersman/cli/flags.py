@@ -57,7 +57,8 @@ def composed(
     panels.append(_panel(run, run, [f.name for f in dataclasses.fields(run)], defaults))
     kinds = [output, *panels]
     titles = unique([re.sub(r"(?<=[a-z])(?=[A-Z])", "_", kind.__name__).lower() for kind in kinds])
-    needs = [f for f in dataclasses.fields(output) if f.default is f.default_factory is dataclasses.MISSING]
+    own: tuple[dataclasses.Field[Any], ...] = dataclasses.fields(output)  # pyright: ignore[reportArgumentType]
+    needs = [f for f in own if f.default is f.default_factory is dataclasses.MISSING]
     fields: list[Any] = [
         (t, k) if needs and k is output else (t, k, dataclasses.field(default=k()))
         for t, k in zip(titles, kinds, strict=True)

@@ -14,7 +14,9 @@ from steersman.run.events import Learned
 from steersman.run.language import align as aligning
 from steersman.run.language import models
 from steersman.run.language.align import align, resume
+from steersman.run.language.data import Data
 from steersman.run.language.runs import open_model
+from steersman.run.language.settings import AlignConfig
 from steersman.run.policy import load as load_policy
 
 TIMES = ("seconds", "tokens_per_second")
@@ -73,10 +75,17 @@ def test_a_run_folder_holds_all_of_it(done, files):
 
 def kept(files):
     """The rows that are learned from, by their place in the file."""
-    from steersman.run.language.data import Data
-    from steersman.run.language.settings import AlignConfig
-
     return aligning.split(Data(list(range(14)), [], True), AlignConfig(held_out=0.15))[0]
+
+
+def test_pieces_of_a_text_are_not_on_both_sides():
+    data = Data([f"{line}{piece}" for line in range(10) for piece in "ab"], [], True, [i // 2 for i in range(20)])
+    learned, held = aligning.split(data, AlignConfig(held_out=0.3))
+    assert sorted(learned + held) == data.rows
+    assert len(held) == 6
+    assert not {row[0] for row in learned} & {row[0] for row in held}
+    alone = aligning.split(Data(list("abcd"), [], True, [1] * 4), AlignConfig(held_out=0.5))
+    assert [len(part) for part in alone] == [2, 2]
 
 
 @pytest.fixture
@@ -110,12 +119,22 @@ def test_a_run_that_was_interrupted_ends_where_it_would_have(done, stopped_after
 
 def test_a_run_that_died_goes_on_from_its_checkpoint(done, stopped_after, tmp_path):
     def die(event):
-        raise RuntimeError("gone")
+        raise SystemExit  # as a kill: nothing is saved any more
 
-    with pytest.raises(UsageError, match="ended the run with RuntimeError: gone"):
+    with pytest.raises(SystemExit):
         stopped_after(tmp_path / "r", 5, die)
     assert [row["steps"] for row in read_metrics(tmp_path / "r" / "metrics.jsonl")][-1] == 5
     same(done, resume(tmp_path / "r"))
+
+
+def test_a_callback_that_raises_is_named_and_the_run_saved(done, stopped_after, tmp_path):
+    def fail(event):
+        raise RuntimeError("gone")
+
+    with pytest.raises(
+        UsageError, match="RuntimeError: gone.*It is saved at 1 updates; go on with: steersman align --res"
+    ):
+        stopped_after(tmp_path / "r", 1, fail)
 
 
 def test_a_run_that_is_done_is_left(done, files, stopped_after, tmp_path):

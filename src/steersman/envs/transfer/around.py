@@ -57,10 +57,10 @@ def simulated(env: Env | Parametrised, settings: Transfer) -> Env:
 
 def surrounded(env: Around, settings: Transfer) -> Around:
     """The environment with what the settings put between it and its policy."""
-    effect = effect_of(env.spec, settings)
-    if effect is None:
-        return env
-    return HostAround(env, effect) if isinstance(env, HostEnvs) else compiled_around(env, effect)
+    effect, made = effect_of(env.spec, settings), env
+    if effect is not None:
+        made: Any = HostAround(env, effect) if isinstance(env, HostEnvs) else compiled_around(env, effect)
+    return made
 
 
 class Surrounded(NamedTuple):
@@ -106,7 +106,7 @@ class HostAround(HostEnvs):
     def _programs(self) -> tuple[Callable[..., Any], ...]:
         effect, fold = self._effect, jax.vmap(jax.random.fold_in, in_axes=(0, None))
 
-        def keys_at(keys: Key, count: Array) -> Key:
+        def keys_at(keys: Key, count: Any) -> Key:
             return fold(fold(keys, count), _OWN)
 
         def halves(keys: Key, steps: Array) -> tuple[Key, Key]:

@@ -209,7 +209,7 @@ def remembered(spec: EnvSpec, length: int) -> Effect:
         if PREVIOUS_ACTIONS in space.spaces:
             raise UsageError(f"{spec.id} has an entry {PREVIOUS_ACTIONS!r} already: a history is taken once.")
         kept = {name: part for name, part in numbers(space).items() if part.shape and name != PHYSICS}
-        parts = {**kept, PREVIOUS_ACTIONS: spaces.Box(*done)}
+        parts = {**kept, PREVIOUS_ACTIONS: spaces.Box(done[0], done[1])}
         frame = lambda obs, action: {**named(obs, kept), PREVIOUS_ACTIONS: action}
     ends = {name: [np.concatenate([x] * length, -1) for x in (part.low, part.high)] for name, part in parts.items()}
     seen = exchanged(space, {name: spaces.Box(low, high) for name, (low, high) in ends.items()})
@@ -277,10 +277,9 @@ def _deviations(spec: EnvSpec, deviation: Amounts, setting: str) -> tuple[dict[s
     sigma = {}
     for name, amount in given.items():
         if name not in known:
-            has = ", ".join(known) if "" not in known else f"{space}, without entries: give one number"
-            raise UsageError(
-                f"{setting}: {spec.id} has no entry of numbers {name!r}. {nearest(name, known)} It has {has}."
-            )
+            near = f" {nearest(name, known)}".rstrip()
+            has = "no entries at all: give one number" if "" in known else ", ".join(known)
+            raise UsageError(f"{setting}: {spec.id} has no entry of numbers {name!r}.{near} It has {has}.")
         shape = known[name].shape
         if np.ndim(amount) and np.shape(amount) != shape:
             raise UsageError(f"{setting} of {name or spec.id}: a number, or {shape} of them; got {np.shape(amount)}.")

@@ -3,8 +3,10 @@ JAX: workers import it."""
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from functools import partial
+from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 import gymnasium
@@ -69,14 +71,9 @@ class ChangingSimulator(gymnasium.Wrapper):
 
     @property
     def _model(self) -> Any:
-        try:
-            import mujoco
-
-            model = getattr(self.unwrapped, "model", None)
-            if isinstance(model, mujoco.MjModel):
-                return model
-        except ImportError:
-            pass
+        model = getattr(self.unwrapped, "model", None)
+        if find_spec("mujoco") is not None and isinstance(model, _mujoco().MjModel):
+            return model
         raise UsageError(
             f"{self._name} has no simulator that randomize and push can change: MuJoCo's tasks of Gymnasium have one, "
             "and compiled environments with parameters (without gymnasium/ before the name, where there is a twin)."
@@ -91,10 +88,8 @@ class ChangingSimulator(gymnasium.Wrapper):
             for view, nominal in views:
                 view[...] = factor * nominal
         if self._nominal:
-            import mujoco
-
-            model: Any = self._model
-            mujoco.mj_setConst(model, mujoco.MjData(model))  # what follows from masses, in a pose of its own
+            model = self._model
+            _mujoco().mj_setConst(model, _mujoco().MjData(model))  # what follows from masses, in a pose of its own
         obs, info = self.env.reset(seed=seed, options=options)
         return self._seen(obs), info
 
@@ -122,6 +117,10 @@ def _changing(factory: Callable[[], gymnasium.Env], settings: Transfer) -> gymna
     return ChangingSimulator(env, settings) if isinstance(env, gymnasium.Env) else env
 
 
+def _mujoco() -> Any:
+    return importlib.import_module("mujoco")
+
+
 def _view(model: Any, part: Part) -> np.ndarray:
     array: Any = model
     for name in part.field.split("."):
@@ -131,16 +130,14 @@ def _view(model: Any, part: Part) -> np.ndarray:
 
 def _root(model: Any, name: str) -> list[int]:
     """The degrees of freedom that move the first body about in the plane."""
-    import mujoco
-
-    found = []
+    kinds, found = _mujoco().mjtJoint, []
     for joint in range(model.njnt):
         if model.jnt_bodyid[joint] != 1:
             continue
         at, kind = int(model.jnt_dofadr[joint]), model.jnt_type[joint]
-        if kind == mujoco.mjtJoint.mjJNT_FREE:
+        if kind == kinds.mjJNT_FREE:
             found += [at, at + 1]
-        elif kind == mujoco.mjtJoint.mjJNT_SLIDE and abs(model.jnt_axis[joint][2]) < 0.5:
+        elif kind == kinds.mjJNT_SLIDE and abs(model.jnt_axis[joint][2]) < 0.5:
             found.append(at)
     if not found:
         raise UsageError(f"push: the root of {name} cannot move about: it has no free joint and no horizontal slide.")

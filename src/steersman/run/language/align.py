@@ -199,11 +199,15 @@ def _counted(learned: Sequence[Any], held: Sequence[Any]) -> str:
 
 
 def split(data: Data, run: AlignConfig) -> tuple[list[Any], list[Any]]:
-    """-> (rows to learn from, rows held out), chosen by the seed. At least one row is learned from."""
-    count = min(MOST_HELD_OUT, round(run.held_out * len(data.rows)), len(data.rows) - 1)
-    order = np.random.default_rng([run.seed, 2**31]).permutation(len(data.rows))
-    aside = set(order[:count].tolist())
-    return [r for i, r in enumerate(data.rows) if i not in aside], [data.rows[i] for i in sorted(aside)]
+    """-> (rows to learn from, rows held out), chosen by the seed; pieces of one text stay together where there are
+    several texts. At least one is learned from."""
+    lines = data.lines if len(set(data.lines)) > 1 else list(range(len(data.rows)))
+    each = list(dict.fromkeys(lines))
+    count = min(MOST_HELD_OUT, round(run.held_out * len(each)), len(each) - 1)
+    order = np.random.default_rng([run.seed, 2**31]).permutation(len(each))
+    aside = {each[i] for i in order[:count]}
+    both = list(zip(lines, data.rows, strict=True))
+    return [row for line, row in both if line not in aside], [row for line, row in both if line in aside]
 
 
 def evaluating(

@@ -66,8 +66,8 @@ class Batches:
         self.per_epoch = -(-len(rows) // batch_size)
         self._epoch, self._order = -1, []
 
-    def __call__(self, index: int) -> Texts | Pairs:
-        """Batch number ``index``, from 0, of numpy arrays."""
+    def __call__(self, index: int) -> Any:
+        """Batch number ``index``, from 0: ``Texts`` or ``Pairs`` of numpy arrays."""
         epoch, at = divmod(index, self.per_epoch)
         if epoch != self._epoch:
             self._epoch, self._order = epoch, self._ordered(epoch)

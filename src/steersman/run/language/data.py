@@ -57,6 +57,7 @@ class Data:
     rows: list[Any]  # of Encoded, Pair or Prompt
     notes: list[str]
     plain: bool  # prompts stand as they are, with no template around them
+    lines: list[int] = field(default_factory=list)  # of each row: pieces of one text have one
 
 
 @dataclass
@@ -238,11 +239,14 @@ def _read(path: str | Path, reader: Reader, encode: Callable[[Row], list[Any]], 
     UsageError for these, for a row that is wrong, with its line, and where nothing is left.
     """
     found: list[Any] = []
+    lines: list[int] = []
     bad = _Unusable()
     rows = read_rows(path)
     for row in rows:
         try:
-            found += encode(row)
+            some = encode(row)
+            found += some
+            lines += [row.line] * len(some)
         except Cannot as cannot:
             bad.add(cannot.why, f"line {row.line}" + (f": {cannot.said}" if cannot.said else ""))
         except UsageError as error:
@@ -255,4 +259,4 @@ def _read(path: str | Path, reader: Reader, encode: Callable[[Row], list[Any]], 
     if not found:
         raise UsageError(f"{path}: of {len(rows)} rows cannot be learned from {bad}. Nothing is left to learn from.")
     notes = [f"left out of {len(rows)} rows: {bad}"] if bad else []
-    return Data(found, notes, reader.plain)
+    return Data(found, notes, reader.plain, lines)

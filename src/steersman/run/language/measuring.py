@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from steersman.agents.language.common import Learner
@@ -74,7 +75,7 @@ def measure(
     batches = Batches(data_of.rows, batch_size, base.tokenizer.pad, shuffled=False)
     each = [batches(i) for i in range(batches.per_epoch)] if kind != "prompts" else []
     if one is not None and scores:
-        programs, learner = Programs(one.trainer, base.decoder), Learner(params_of(one), (), np.zeros((), np.int32))
+        programs, learner = Programs(one.trainer, base.decoder), Learner(params_of(one), (), jnp.zeros((), jnp.int32))
         found = means([programs.evaluate(learner, batch) for batch in each])
         return about | _accuracy(found.pop("accuracy"), int(found.pop("count"))) | found
     decoder = merged(one).decoder if one is not None else base.decoder

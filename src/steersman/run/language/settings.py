@@ -24,7 +24,7 @@ class AlignConfig(Config):
     unusable: str = "refuse"
     """What becomes of rows that cannot be learned from, as too long ones: refuse, or drop, which is said."""
     held_out: float = 0.05
-    """Share of the rows, at most 256 of them, that is not learned from and tells how good the model is."""
+    """Share of the file's rows, at most 256 of them, that is not learned from and tells how good the model is."""
     evaluations: int = 5
     """How often that is asked on the way, besides before and after."""
     samples: int = 4

@@ -25,7 +25,7 @@ from steersman.agents.language.common import Learner, Method, Trainer
 from steersman.errors import TrainingFault, UsageError
 from steersman.run.disk import checkpoint, logs, run_folder
 from steersman.run.disk.files import explained, plain, replacing
-from steersman.run.events import Callback, Compiling, Done, Event, Learned, Saved, Stop, Stopping, name_of
+from steersman.run.events import Callback, Compiling, Done, Event, Learned, Saved, Stop, Stopping, Within, name_of
 from steersman.run.language.curve import loss_curve
 from steersman.run.language.models import LanguageModel
 from steersman.run.language.programs import Programs
@@ -97,7 +97,8 @@ class Alignment:
     def __init__(self, job: Job, run: run_folder.Run | None, callbacks: Sequence[Callback], signals: Interruption):
         self.job, self.run, self.callbacks, self.signals = job, run, callbacks, signals
         self.algorithm, self.environment = job.method.name, job.about["model"]
-        self.seeds, self.within = [job.run.seed], None
+        self.seeds = [job.run.seed]
+        self.within: Within | None = None
         self.folder = None if run is None else run.path
         self.learner: Any = None
         self.progress, self.history = Progress(), []
@@ -110,7 +111,7 @@ class Alignment:
     def tell(self, event: Event) -> None:
         for callback in self.callbacks:
             self._calling = name_of(callback)
-            with faults_of(callback):
+            with faults_of(callback, self._rescue):
                 answer = callback(event)
                 if isinstance(answer, Stop):
                     self.stop(answer.why)
@@ -134,6 +135,13 @@ class Alignment:
 
     def stop(self, why: str) -> None:
         self.stopped = self.stopped or {"by": self._calling, "why": why}
+
+    def _rescue(self) -> str:
+        """After a fault of a callback: save, and say where it goes on."""
+        if self.run is not None and self.learner is not None:
+            self.callbacks = ()  # none of them is told of this
+            self.write()
+        return f" {_kept(self)}".rstrip()
 
     # The run
 
