@@ -25,12 +25,12 @@ from steersman.run.language import models
 from steersman.run.language.align import align
 from steersman.run.language.measuring import measure
 
-DIGITS = 5
+DIGITS = 6
 FROM_SCRATCH = DecoderConfig(
     vocab_size=97, width=80, layers=3, heads=4, kv_heads=4, head_size=20, hidden_size=208, context=32
 )  # in the place of ``tiny``, whose tokenizer it has: 0.24 million weights
 SFT: dict[str, Any] = {
-    "updates": 100,
+    "updates": 150,
     "batch_size": 64,
     "learning_rate": 3e-3,
     "held_out": 0.0,
@@ -43,7 +43,7 @@ ONLINE: dict[str, Any] = {
     "group": 8,
     "max_new": DIGITS + 2,
     "beta": 0.01,
-    "learning_rate": 2e-3,
+    "learning_rate": 1e-3,
     "warmup": 0.0,
     "held_out": 0.05,
     "evaluations": 5,

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from steersman import errors
 from steersman.cli.main import run
 from steersman.language.config import DecoderConfig
 from steersman.run.language import models
@@ -77,7 +78,8 @@ def test_a_run_that_is_done_says_so(trained, capsys):
     assert "dpo of tiny: done" in told.out
 
 
-def test_answers_of_its_own_are_learned_from_and_judged(files, capsys):
+def test_answers_of_its_own_are_learned_from_and_judged(files, capsys, monkeypatch):
+    monkeypatch.setattr(errors, "_told", {"answers cut off"})  # they are, and that was said
     flags = "--reward length:1 0.5*regex:[a-z] --updates 2 --batch-size 2 --group 2 --max-new 4 --lora 1 --held-out 0"
     arguments = [
         "align",

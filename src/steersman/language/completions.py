@@ -51,7 +51,7 @@ def as_rollout(completions: Completions, reward: Array) -> Rollout:
     The inverse is ``from_rollout``. ``returns.gae`` of it, with the value of a token's place *before* the token, is the
     advantage of each token.
     """
-    c = Completions(*map(jnp.asarray, completions))
+    c: Completions = jax.tree.map(jnp.asarray, completions)
     reward, last = jnp.asarray(reward), last_token(c.mask)
     reward = jnp.where(last, reward[:, None], 0.0) if reward.ndim == 1 else jnp.where(c.mask, reward, 0.0)
     tokens = c.tokens.T
@@ -72,6 +72,7 @@ def as_rollout(completions: Completions, reward: Array) -> Rollout:
 
 def from_rollout(rollout: Rollout) -> tuple[Completions, jax.Array]:
     """-> (the answers, the reward of each token [B, C]): what ``as_rollout`` was made of."""
-    extras = {name: jnp.asarray(x).T for name, x in rollout.extras.items()}
-    tokens, reward = jnp.asarray(rollout.action).T, jnp.asarray(rollout.reward).T
-    return Completions(*rollout.carry, tokens, extras["mask"], extras["log_prob"], extras["ended"].any(-1)), reward
+    prompt, prompt_mask = rollout.carry
+    log_prob, mask, ended = (jnp.asarray(rollout.extras[name]).T for name in ("log_prob", "mask", "ended"))
+    answers = Completions(prompt, prompt_mask, jnp.asarray(rollout.action).T, mask, log_prob, ended.any(-1))
+    return answers, jnp.asarray(rollout.reward).T

@@ -30,7 +30,8 @@ class Answers(NamedTuple):
     def to(self, prompt: Array, log_prob: Array) -> Completions:
         """These to one prompt int32 [P], of log-probabilities [N, C]."""
         before = jnp.broadcast_to(jnp.asarray(prompt)[None], (len(self.tokens), len(prompt)))
-        return Completions(before, jnp.ones_like(before, bool), *map(jnp.asarray, self[:2]), log_prob, self.ended)
+        tokens, mask, ended = map(jnp.asarray, self)
+        return Completions(before, jnp.ones_like(before, bool), tokens, mask, log_prob, ended)
 
 
 def answers(vocabulary: int, longest: int, end: int = 0) -> Answers:

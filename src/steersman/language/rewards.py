@@ -174,7 +174,9 @@ def scored(
 
 
 def _checked(part: Part, prompts: Sequence[str], answers: Sequence[str], rows: Sequence[Row]) -> np.ndarray:
-    at = lambda i: f"\n  prompt  {_short(prompts[i])}\n  answer  {_short(answers[i])}"
+    def at(i: int) -> str:
+        return f"\n  prompt  {_short(prompts[i])}\n  answer  {_short(answers[i])}"
+
     try:
         given = part.score(prompts, answers, rows)
     except UsageError:

@@ -92,7 +92,9 @@ def observed(config: OnPolicyConfig, decoder: Decoder, sampled: Sampled) -> Obse
     """What is known of a batch before anything is learned from it."""
     c, reward = sampled.completions, jnp.asarray(sampled.reward, jnp.float32)
     start, mask, ended = c.prompt.shape[1], jnp.asarray(c.mask), jnp.asarray(c.ended)
-    of = lambda text: token_log_probs(decoder, *text, start, temperature=config.temperature, chunk=config.chunk)
+    of = lambda text: token_log_probs(
+        decoder, text[0], text[1], start, temperature=config.temperature, chunk=config.chunk
+    )
     reference = in_parts(of, c.text, config.accumulate)
     kl = k1(jnp.where(mask, c.log_prob - reference, 0.0))
     group = reward.reshape(-1, config.group)

@@ -151,12 +151,10 @@ def prepare(plan: AlignPlan, model: LanguageModel | None = None) -> Job:
             f"{config.accumulate} parts each."
         )
 
-    if asks:
-        answering = Answering(config, run, model, [*learned, *held], programs)
-        evaluate, sample = (
-            partial(answering.evaluate, held),
-            partial(answering.sample, (held or learned)[: run.samples]),
-        )
+    answering = Answering(config, run, model, [*learned, *held], programs) if asks else None
+    if answering is not None:
+        evaluate: Any = partial(answering.evaluate, held)
+        sample: Any = partial(answering.sample, (held or learned)[: run.samples])
     else:
         speaks = 0 if method.name == "reward" else run.samples
         evaluate = evaluating(programs, held, config, model, method)
@@ -164,7 +162,7 @@ def prepare(plan: AlignPlan, model: LanguageModel | None = None) -> Job:
 
     def feed(learner: Any, index: int) -> Fed:
         batch, epoch = batches(index), {"epoch": (index + 1) / batches.per_epoch}
-        if asks:
+        if answering is not None:
             fed = answering.feed(learner, batch, index)
             return fed._replace(told=fed.told | epoch)
         texts = batch if method.learns_from == "texts" else batch.chosen

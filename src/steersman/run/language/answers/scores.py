@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -50,7 +50,7 @@ def score_of(name: str) -> Score:
             f"The reward {name} is a {type(found).__name__}; it is to be a function (prompts, answers, rows) -> "
             "numbers."
         )
-    return found
+    return cast(Score, found)
 
 
 def vader() -> Score:
