@@ -8,7 +8,6 @@ three prompts; a reference and a policy of random weights.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
 
 import common
@@ -17,31 +16,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from steersman.language.config import DecoderConfig
-from steersman.language.decoder import Decoder, initial, token_log_probs
+from steersman.language import enumerated as known
+from steersman.language.decoder import Decoder, initial
 from steersman.theory.alignment.preferences import k1, k2, k3
 
-CONFIG = DecoderConfig(vocab_size=5, width=32, layers=2, heads=4, kv_heads=2, head_size=8, hidden_size=64, context=16)
-LONGEST, PROMPTS = 4, np.array([[1, 2], [3, 1], [4, 4]], np.int32)
+ALL = known.answers(5, known.LONGEST, known.END)
 still = jax.lax.stop_gradient
-
-
-def answers() -> tuple[np.ndarray, np.ndarray]:
-    """Tokens int32 [N, 4] and mask bool [N, 4]; token 0 ends an answer, and one of four tokens ends by itself."""
-    found = [s for n in range(LONGEST + 1) for s in itertools.product(range(1, 5), repeat=n)]
-    length = np.array([min(len(s) + 1, LONGEST) for s in found])
-    tokens = np.array([[*s, *[0] * (LONGEST - len(s))] for s in found], np.int32)
-    return tokens, np.arange(LONGEST) < length[:, None]
-
-
-TOKENS, MASK = answers()
-
-
-def log_probs(model: Decoder, prompt: np.ndarray) -> jax.Array:
-    """[N, 4], of every answer to a prompt."""
-    before = np.broadcast_to(prompt, (len(TOKENS), 2))
-    text, mask = np.concatenate([before, TOKENS], 1), np.pad(MASK, ((0, 0), (2, 0)), constant_values=True)
-    return token_log_probs(model, text, mask, 2)
 
 
 def to_go(x: jax.Array) -> jax.Array:
@@ -61,16 +41,16 @@ FORMS: dict[str, Term] = {
 
 
 def measured() -> dict[str, dict[str, float]]:
-    ref = initial(CONFIG, jax.random.key(0), scale=0.35)
-    other = initial(CONFIG, jax.random.key(7), scale=0.35)
+    ref = initial(known.PROBE, jax.random.key(0), scale=0.35)
+    other = initial(known.PROBE, jax.random.key(7), scale=0.35)
     policy = jax.tree.map(lambda a, b: a + 0.5 * (b if a.ndim > 1 else 0.0), ref, other)
 
-    def mean(model: Decoder, of: Term, forward: bool = False) -> jax.Array:
+    def mean(model: Decoder, term: Term, forward: bool = False) -> jax.Array:
         total = 0.0
-        for prompt in PROMPTS:
-            lp, lr = log_probs(model, prompt), log_probs(ref, prompt)
+        for prompt in known.PROMPTS:
+            lp, lr = (known.log_probs(of, prompt, ALL) for of in (model, ref))
             weight = jnp.exp((lr if forward else still(lp)).sum(1))
-            total = total + (weight * of(lp, lp - lr)).sum() / len(PROMPTS)
+            total = total + (weight * term(lp, lp - lr)).sum() / len(known.PROMPTS)
         return total
 
     exact = lambda lp, d: jnp.exp(lp.sum(1) - still(lp.sum(1))) * d.sum(1)

@@ -208,7 +208,7 @@ def test_an_algorithm_is_one_file():
     exchanged = {("td3", "ddpg"), ("tqc", "sac"), ("crossq", "sac"), ("cpo", "trpo"), ("pets", "mpc")}
     exchanged |= {("mbpo", "sac"), ("dyna", "dqn")}
     elsewhere = {("offline", "common"), *(("model_based", name) for name in ("common", "sac", "dqn"))}
-    shared = ("common", "costs", "q_outputs", "targets", "imagination")
+    shared = ("common", "costs", "q_outputs", "targets", "imagination", "on_policy", "on_policy_config")
     broken = []
     for file in (SRC / "agents").glob("*/**/*.py"):
         family = file.relative_to(SRC / "agents").parts[0]

@@ -35,8 +35,10 @@ def check_config(
     fraction: Sequence[str] = (),
     choices: Mapping[str, Sequence[str]] | None = None,
     sizes: Sequence[str] = (),
+    numbers: Sequence[str] = (),
 ) -> None:
-    """Raise UsageError naming the first field out of its range; None means a switched-off option and passes."""
+    """Raise UsageError naming the first field out of its range; None means a switched-off option and passes. numbers:
+    those that may be anything but NaN."""
     name_of = type(config).__name__.removesuffix("Config")
 
     def refuse(field: str, right: str, hint: str = "", off: str = " is out of range") -> None:
@@ -58,6 +60,9 @@ def check_config(
                 refuse(field, right)
             if isinstance(value, str):
                 refuse(field, right)
+    for field in numbers:
+        if isinstance(value := getattr(config, field), float) and math.isnan(value):
+            refuse(field, "a number")
     for field, known in (choices or {}).items():
         value = getattr(config, field)
         if value not in known:
@@ -77,3 +82,4 @@ class Config:
     def __post_init__(self) -> None:
         for part in reversed(type(self).__mro__):
             check_config(self, **vars(part).get("rules", Rules())._asdict())
+        check_config(self, numbers=[field.name for field in dataclasses.fields(self)])

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from steersman import errors
 from steersman.cli.main import run
 from steersman.language.config import DecoderConfig
 from steersman.run.language import models
@@ -77,6 +78,30 @@ def test_a_run_that_is_done_says_so(trained, capsys):
     assert "dpo of tiny: done" in told.out
 
 
+def test_answers_of_its_own_are_learned_from_and_judged(files, capsys, monkeypatch):
+    monkeypatch.setattr(errors, "_told", {"answers cut off"})  # they are, and that was said
+    flags = "--reward length:1 0.5*regex:[a-z] --updates 2 --batch-size 2 --group 2 --max-new 4 --lora 1 --held-out 0"
+    arguments = [
+        "align",
+        "rloo",
+        "tiny",
+        f"{files}/prompts.jsonl",
+        *flags.split(),
+        "--out",
+        f"{files}/rloo",
+        "--replace",
+    ]
+    assert run(arguments) == 0
+    told = capsys.readouterr()
+    assert "2 answers each, which earn length:1 + 0.5*regex:[a-z] - 0.05 KL" in told.err
+    assert "reward" in told.out + told.err
+    judged = "--reward length:1 --samples 2 --temperature 1 --max-new 4"
+    found = printed(capsys, "align", "evaluate", f"{files}/rloo", f"{files}/prompts.jsonl", *judged.split())
+    assert found["reward_low"] <= found["reward"] <= found["reward_high"]
+    assert found["best_of_2_kl"] == pytest.approx(np.log(2) - 0.5)
+    assert len(found["answers"]) == 4
+
+
 def test_a_merged_run_is_a_model(files, tmp_path, capsys):
     pytest.importorskip("tokenizers")
     shutil.copytree(DATA / "llama", tmp_path / "m")
@@ -102,24 +127,27 @@ def test_a_merged_run_is_a_model(files, tmp_path, capsys):
     ("arguments", "match"),
     [
         (["align", "dop", "tiny", "x"], "Did you mean dpo"),
+        (["align", "grpo", "tiny", "PROMPTS"], "Give --reward: exact, number"),
+        (["align", "evaluate", "tiny", "TEXTS", "--reward", "number"], "A reward is for answers to prompts"),
         (["align", "sft", "tinny", "x.jsonl"], "There is no model 'tinny'"),
         (["align", "sft", "tiny", "x.jsonl"], "There is no file"),
         (["align", "merge", "tiny", "--to", "x"], "tokenizer is one of steersman's own"),
         (["align", "generate", "tiny", "hi", "--samples", "0"], "samples = 0"),
-        (["align", "evaluate", "tiny", "{}/texts.jsonl", "--batch-size", "0"], "batch_size = 0 is out of range"),
-        (["align", "evaluate", "tiny", "{}/texts.jsonl", "--unusable", "dorp"], "Did you mean drop"),
+        (["align", "evaluate", "tiny", "TEXTS", "--batch-size", "0"], "batch_size = 0 is out of range"),
+        (["align", "evaluate", "tiny", "TEXTS", "--unusable", "dorp"], "Did you mean drop"),
         (
-            ["align", "evaluate", "tiny", "{}/texts.jsonl", "--max-length", "99"],
+            ["align", "evaluate", "tiny", "TEXTS", "--max-length", "99"],
             "max_length = 99; the model's context is",
         ),
-        (["align", "evaluate", "tiny", "{}/texts.jsonl", "--to", "x"], "Nothing would be written to x"),
-        (["align", "evaluate", "tiny", "{}/prompts.jsonl", "--max-new", "99"], "max_new = 99; the model's context is"),
+        (["align", "evaluate", "tiny", "TEXTS", "--to", "x"], "Nothing would be written to x"),
+        (["align", "evaluate", "tiny", "PROMPTS", "--max-new", "99"], "max_new = 99; the model's context is"),
         (["train", "dpo", "CartPole-v1"], "dpo is of language models: steersman align dpo"),
     ],
 )
 def test_mistakes_are_told(files, arguments, match, capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    assert run([argument.format(files) for argument in arguments]) == 2
+    places = {"PROMPTS": f"{files}/prompts.jsonl", "TEXTS": f"{files}/texts.jsonl"}
+    assert run([places.get(argument, argument) for argument in arguments]) == 2
     assert match in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()
 

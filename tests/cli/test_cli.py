@@ -478,3 +478,16 @@ def test_only_our_own_warnings_are_shown(capsys):
     for category in (RunWarning, DeprecationWarning, UserWarning):
         main._show_warning(category("something"), category, "file.py", 1)
     assert capsys.readouterr().err == "steersman: something\n"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [MemoryError("Unable to allocate 7.28 TiB for an array"), RuntimeError("RESOURCE_EXHAUSTED: Out of memory")],
+)
+def test_what_no_memory_holds(monkeypatch, capsys, error):
+    def fail(rest):
+        raise error
+
+    monkeypatch.setattr("steersman.cli.info.run", fail)
+    assert cli(["info"]) == 2
+    assert f"There is not enough memory ({error}). Ask for less" in capsys.readouterr().err

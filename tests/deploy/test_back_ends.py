@@ -125,7 +125,7 @@ def test_a_network_of_ones_own_is_read_like_ours(policy_for, exported):
 def test_a_policy_that_searches_is_refused(policy_for):
     sizes = {"plan_horizon": 2, "plan_population": 4, "plan_iterations": 1, "plan_elites": 2}
     policy = policy_for("pets", BOX, ACT, members=1, model_hidden_sizes=(4,), **sizes)
-    with pytest.raises(UsageError, match=r"needs .*random numbers.*, which no back end .* steersman.load"):
+    with pytest.raises(UsageError, match=r"draws random numbers for each action.* no back end .* steersman.load"):
         traced(policy)
 
 

@@ -52,6 +52,7 @@ def test_turns_begin_on_a_grid():
     assert report.late == pytest.approx([0.0] * 4)
     assert report.histogram["<= 0.1 ms"] == 4
     assert bench.loop(hz=50).run(seconds=0.1).turns == 5
+    assert bench.loop(hz=50).run(seconds=5).turns == 250  # sums of 0.02 are no whole numbers
 
 
 def test_a_missed_deadline_is_counted_and_no_burst_follows():
@@ -70,6 +71,14 @@ def test_a_rate_that_cannot_be_met():
         Bench(takes=0.015).loop(hz=100).run(seconds=5)
     with pytest.raises(UsageError, match="hz = 0; it must be finite and above 0"):
         Bench().loop(hz=0)
+    with pytest.raises(UsageError, match="hz = 20,000 cannot be met: .* Set hz below 10,000"):
+        Bench(takes=0.0001).loop(hz=20000).run(seconds=5)
+    for seconds in (0, -1.0, float("nan"), float("inf")):
+        with pytest.raises(UsageError, match="seconds = .* finite and above 0"):
+            Bench().loop(hz=50).run(seconds=seconds)
+    for hz in (0.0, float("nan"), float("inf")):
+        with pytest.raises(UsageError, match="hz = .* finite and above 0"):
+            Plant("nothing is made of it", hz=hz)
 
 
 NAN = np.array([1.0, np.nan])
@@ -122,17 +131,40 @@ def test_it_ends_cleanly():
 
 def test_limits_are_for_numbers(policy_for):
     policy = policy_for("ppo", spaces.Box(-1, 1, (2,)), spaces.Discrete(2))
+    loop = lambda policy, **settings: ControlLoop(policy, lambda: None, print, **settings)
     with pytest.raises(UsageError, match="max_rate is for numbers; the actions are Discrete"):
-        ControlLoop(policy, lambda: None, print, max_rate=1.0)
+        loop(policy, max_rate=1.0)
+    arm = policy_for("ppo", spaces.Box(-1, 1, (2,)), spaces.Box(-4, 4, (2,)))
+    for wrong, says in (
+        ({"max_rate": "fast"}, "max_rate = 'fast'; it is a number, or one for each entry of Box"),
+        ({"low": [1, 2, 3]}, "low = .* one for each entry"),
+        ({"hz": "fifty"}, "hz = 'fifty'; it is a number"),
+        ({"low": 1, "high": -1}, "low = 1 and high = -1; low is the lesser"),
+        ({"safe": [0.0, 0.0, 0.0]}, r"safe = .* an action of shape \(2,\)"),
+    ):
+        with pytest.raises(UsageError, match=says):
+            loop(arm, **wrong)
+    loop(arm, low=-1, high=[1, 2], max_rate=[1, 2], safe=np.zeros(2))
 
 
-SPEC = EnvSpec("Arm", spaces.Box(-5, 5, (2,)), spaces.Box(-1, 1, (2,)), spaces.Box(-4, 4, (2,)))
+SPEC = EnvSpec("Arm", spaces.Box(-5, 5, (2,)), spaces.Box(-1, 1, (2,)), spaces.Box(-4, 4, (2,)), cost_names=("cost",))
 
 
 def test_a_recording_is_read_as_transitions(tmp_path):
     ones = lambda x, **said: Reading(np.full(2, x), **said)
     end = ones(0.5, reward=3.0, terminated=True, final_obs=np.full(2, 0.9))
-    bench = Bench([ones(0.1), ones(0.2, reward=1.0), ones(0.3, reward=2.0), end, ones(0.6), None, ones(0.7), ones(0.8)])
+    bench = Bench(
+        [
+            ones(0.1),
+            ones(0.2, reward=1.0, costs=[0.5]),
+            ones(0.3, reward=2.0),
+            end,
+            ones(0.6),
+            None,
+            ones(0.7),
+            ones(0.8),
+        ]
+    )
     recording = Recording(SPEC)
     bench.loop(hz=50, recording=recording).run(turns=8)
     recording.save(tmp_path / "data")
@@ -141,6 +173,7 @@ def test_a_recording_is_read_as_transitions(tmp_path):
     np.testing.assert_allclose(rows.next_obs[:, 0], [0.2, 0.3, 0.9, 0.6, 0.8])
     np.testing.assert_allclose(rows.action[:, 0], np.array([0.2, 0.4, 0.6, 1.0, 1.4]) / 4)
     assert rows.reward.tolist() == [1, 2, 3, 0, 0]
+    assert rows.costs.tolist() == [[0.5], [0], [0], [0], [0]]
     assert rows.terminated.tolist() == [False, False, True, False, False]
     assert rows.truncated.tolist() == [False, False, False, True, True]  # the gap, and the end of the recording
     assert rows.first.tolist() == [True, False, False, True, True]

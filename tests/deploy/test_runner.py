@@ -1,6 +1,7 @@
 """The file that goes to the robot: what it needs, what it keeps, what it refuses."""
 
 import ast
+import hashlib
 import json
 import shutil
 import subprocess
@@ -15,6 +16,7 @@ import steersman
 from steersman.deploy import runner
 from steersman.deploy.export import write
 from steersman.errors import UsageError
+from steersman.run.disk.run_folder import open_run
 
 BOX = spaces.Box(-np.inf, np.inf, (3,), np.float64)
 ACT = spaces.Box(np.array([-2.0, 0.0], np.float32), np.array([2.0, 5.0], np.float32))
@@ -184,6 +186,45 @@ def test_another_version_and_what_is_no_contract(copy):
     path.write_text("{")
     with pytest.raises(runner.PolicyError, match="cannot be read"):
         runner.Policy(copy)
+
+
+def missing(content):
+    del content["outputs"]
+
+
+def no_program(content):
+    content["program"] = None
+
+
+def no_weights(content):
+    content["program"]["ops"][0][1] = [10**6]
+
+
+@pytest.mark.parametrize("spoil", [missing, no_program, no_weights])
+def test_a_contract_that_somebody_changed(copy, spoil):
+    path = copy / "policy.json"
+    contract = json.loads(path.read_text())
+    spoil(contract)
+    path.write_text(json.dumps(contract))
+    with pytest.raises(runner.PolicyError, match=r"policy.json does not fit together .*[Ee]rror.*steersman export"):
+        runner.Policy(copy)
+
+
+def test_weights_that_are_none(copy):
+    (copy / "policy.npz").write_bytes(b"hello")
+    path = copy / "policy.json"
+    contract = json.loads(path.read_text())
+    contract["weights"]["sha256"] = hashlib.sha256(b"hello").hexdigest()
+    path.write_text(json.dumps(contract))
+    with pytest.raises(UsageError, match="does not fit together"):
+        steersman.load(copy)
+
+
+def test_an_exported_folder_is_no_run(folder):
+    with pytest.raises(UsageError, match="is an exported policy, not a run"):
+        open_run(folder[0].folder)
+    with pytest.raises(UsageError, match=r"policy.json is a file, not a run folder"):
+        open_run(folder[0].folder / "policy.json")
 
 
 def test_load_takes_an_exported_folder(folder):

@@ -213,13 +213,13 @@ def test_mistakes_in_arguments(user_module):
 
 
 def test_make_env_is_for_compiled_ones(user_module):
-    for name in ("gymnasium/CartPole-v1", "HalfCheetah-v5", "envpool/Ant-v4"):
+    for name in ("gymnasium/CartPole-v1", "HalfCheetah-v5", "envpool/Ant-v4", "my_robots:host"):
         with pytest.raises(UsageError, match="runs on the host and cannot be compiled"):
             envs.make_env(name)
     with pytest.raises(UsageError, match="Did you mean CartPole-v1"):
         envs.make_env("CartPole")
-    with pytest.raises(UsageError, match="not one compiled steersman Env"):
-        envs.make_env("my_robots:host")
+    with pytest.raises(UsageError, match="The compiled one is Pendulum-v1"):
+        envs.make_env("gymnasium/Pendulum-v1")
     with pytest.raises(UsageError, match="DeviceEnvs, not one compiled"):
         envs.make_env("my_robots:batch")
 

@@ -128,6 +128,7 @@ def test_the_evaluation_has_the_rate_and_its_interval(run):
     rows = dict(evaluation_rows(summary))
     assert rows["success rate"].startswith(f"{100 * rate:.1f}%   (95% interval {100 * low:.1f}% to")
     assert rows["mean distance"].startswith(f"{lengths.mean():.2f}   (95% interval")
+    assert dict(evaluation_rows({**summary, "episodes": 1}))["mean return"].endswith("(one episode: no interval)")
 
 
 def test_both_can_be_drawn(run, tmp_path):

@@ -54,6 +54,11 @@ def test_the_filter_by_hand():
         sure.update(np.array([1.0, 0.0]), 0, 1)
 
 
+def test_an_ear_that_is_right_more_often_than_always():
+    with pytest.raises(UsageError, match="tiger: accuracy = 2; it is the probability of hearing right, from 0 to 1"):
+        tiger(accuracy=2)
+
+
 def test_tigers_optimum():
     found = pbvi(tiger(), tol=1e-3)
     assert found.lower <= 19.3714 <= found.upper  # published at the uniform belief

@@ -27,6 +27,14 @@ def test_ppo_clip_by_hand(advantage, loss, slope):
     np.testing.assert_allclose(gradient, -advantage * RATIO * jnp.array(slope, jnp.float32), rtol=1e-5, atol=1e-6)
 
 
+def test_a_clip_that_is_wider_upwards():
+    a = jnp.array([1.0, 1.0, -1.0, -1.0])
+    log_ratio = jnp.log(jnp.array([1.5, 0.5, 1.5, 0.5]))
+    np.testing.assert_allclose(surrogates.ppo_clip_loss(log_ratio, a, 0.2, 0.4), [-1.4, -0.5, 1.5, 0.8], rtol=1e-6)
+    outside = surrogates.clip_fraction(jnp.log(jnp.array([1.3, 1.5, 0.9, 0.7])), 0.2, 0.4)
+    np.testing.assert_array_equal(outside, [0, 1, 0, 1])
+
+
 def test_ppo_clip_takes_a_traced_clip_and_is_the_simplified_form():
     advantage = jax.random.normal(jax.random.key(1), (64,))
     log_ratio = jax.random.normal(jax.random.key(2), (64,))

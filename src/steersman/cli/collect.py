@@ -17,7 +17,7 @@ from steersman.run.collect import collect
 class Collect:
     """Record transitions of a run's policy into a folder, for steersman train ALGORITHM ENV --from-data FOLDER."""
 
-    run: Annotated[Path, tyro.conf.Positional]
+    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """The run folder."""
     out: Path
     """The folder to write; it must not exist."""

@@ -8,7 +8,7 @@ import math
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import AbstractContextManager, contextmanager, redirect_stdout
 from typing import Any
 
 from rich.console import Console
@@ -74,6 +74,11 @@ def _descriptor_to_stderr() -> Iterator[None]:
         os.close(kept)
 
 
+def working(what: str) -> AbstractContextManager[Any]:
+    """On a terminal, a spinner with a word about what takes a while; it is gone when that is done."""
+    return Console(stderr=True, highlight=False, markup=False).status(what)
+
+
 def number(value: Any, digits: int = 2) -> str:
     """A number for a table: thousands separated, few digits; a dash where there is none."""
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
@@ -85,10 +90,11 @@ def number(value: Any, digits: int = 2) -> str:
 
 def evaluation_rows(evaluation: dict[str, Any]) -> list[tuple[str, str]]:
     """The rows of a table about an evaluation."""
-    low, high = evaluation["ci95"]
+    low, high = map(number, evaluation["ci95"])
+    sure = "one episode: no interval" if evaluation["episodes"] == 1 else f"95% interval {low} to {high}"
     rows = [
         ("episodes", number(evaluation["episodes"])),
-        ("mean return", f"{number(evaluation['mean'])}   (95% interval {number(low)} to {number(high)})"),
+        ("mean return", f"{number(evaluation['mean'])}   ({sure})"),
         ("median, IQM", f"{number(evaluation['median'])}, {number(evaluation['iqm'])}"),
         ("lowest, highest", f"{number(evaluation['min'])}, {number(evaluation['max'])}"),
         ("mean length", number(evaluation["mean_length"], 1)),

@@ -17,7 +17,7 @@ from steersman.run.evaluate import evaluate_run
 class Evaluate:
     """Play whole episodes with a run's policy, in environments of its own, and report the return."""
 
-    run: Annotated[Path, tyro.conf.Positional]
+    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """The run folder."""
     episodes: int = 100
     """How many episodes, of each seed."""

@@ -71,11 +71,15 @@ def composed(
 
 
 def parsed(kind: type[T], arguments: Sequence[str], prog: str) -> T:
-    """What a command was given, as its dataclass; raises UsageError for a value that is none of its flag's."""
+    """What a command was given, as its dataclass; raises UsageError for a value that is none of its flag's, and for a
+    seed that no generator takes."""
     extras = [get_args(hint) for hint in get_type_hints(kind, include_extras=True).values()]
     places = [args[0] for args in extras if tyro.conf.Positional in args[1:]]
     words = None if any(get_origin(place) is tuple for place in places) else len(places)
-    return tyro.cli(kind, args=plain(arguments, get_type_hints(kind), words, prog), prog=prog)
+    chosen = tyro.cli(kind, args=plain(arguments, get_type_hints(kind), words, prog), prog=prog)
+    if not 0 <= (seed := vars(chosen).get("seed", 0)) < 2**32:
+        raise UsageError(f"--seed {seed}: it must be a whole number from 0 to {2**32 - 1}.")
+    return chosen
 
 
 def repeated(arguments: Sequence[str]) -> list[str]:

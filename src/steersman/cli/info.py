@@ -19,7 +19,7 @@ from steersman.run.disk import checkpoint, compile_cache, files, run_folder
 class Info:
     """Versions and devices; with a run folder, its state."""
 
-    run: Annotated[Path | None, tyro.conf.Positional] = None
+    run: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")] = None
     """A run folder."""
     json: tyro.conf.FlagCreatePairsOff[bool] = False
     """Print one JSON object."""

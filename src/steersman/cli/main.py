@@ -109,6 +109,13 @@ def run(arguments: list[str]) -> int:
     except BrokenPipeError:  # the reader of our output went away, as `| head` does
         sys.stderr.close()
         return 0
+    except Exception as error:
+        if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):  # numpy's, and XLA's
+            raise
+        said = next(iter(str(error).splitlines()), "").rstrip(".")
+        less = "fewer environments or episodes side by side, a smaller network, population, horizon or replay memory"
+        print(f"steersman: There is not enough memory ({said}). Ask for less: {less}.", file=sys.stderr)
+        return 2
 
 
 def _show_warning(message, category, filename, lineno, file=None, line=None) -> None:

@@ -17,7 +17,7 @@ from steersman.run.compare.picture import plot
 class Plot:
     """Draw learning curves: runs that differ in their seed alone share a line, the mean, with its 95% interval."""
 
-    runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """Run folders; or a comparison's folder, for all of its runs."""
     out: Path = Path("curve.png")
     """The picture: .png, .svg or .pdf."""

@@ -17,7 +17,7 @@ from steersman.run.show.video import record_run
 class Record:
     """Film a run's policy with the environment's own renderer."""
 
-    run: Annotated[Path, tyro.conf.Positional]
+    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """The run folder."""
     out: Path | None = None
     """The film, .mp4 or .gif; by default RUN/video.mp4."""

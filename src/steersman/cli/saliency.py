@@ -17,7 +17,7 @@ from steersman.run.show.saliency import saliency_run
 class Saliency:
     """Lay the saliency of a run's value and advantage over the frames it sees."""
 
-    run: Annotated[Path, tyro.conf.Positional]
+    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """The run folder."""
     out: Path | None = None
     """The strip, .png; by default RUN/saliency.png."""

@@ -22,7 +22,8 @@ from steersman.run.policy import Policy
 
 # Of the robot block, by mjlab's names: one entry for each joint, or a list of names.
 JOINTS = ("joint_stiffness", "joint_damping", "default_joint_pos", "action_scale")
-ROBOT = ("joint_names", *JOINTS, "observation_names", "command_names", "units", "physics_period")
+NAMES = ("joint_names", "observation_names", "command_names")
+ROBOT = (*NAMES, *JOINTS, "units", "physics_period")
 
 
 def contract(
@@ -128,14 +129,21 @@ def _numbers(x: np.ndarray) -> Any:
 
 
 def read_robot(path: str | Path) -> dict[str, Any]:
-    """A robot block out of a JSON file. Raises UsageError for keys that have no meaning, and for lists that are not as
-    long as the joints are many."""
-    robot = read_json(path)
+    """A robot block out of a JSON file. Raises UsageError for keys that have no meaning, for values of another kind,
+    and for lists that are not as long as the joints are many."""
+    robot = read_json(path, f"A robot block is an object with some of {', '.join(ROBOT)}.")
     for key in robot:
         if key not in ROBOT:
             raise UsageError(
                 f"{path} has {key!r}; a robot block has {', '.join(ROBOT)}. {nearest(key, ROBOT)}".rstrip()
             )
+    for key in NAMES:
+        value = robot.get(key, [])
+        if not isinstance(value, list) or not all(isinstance(x, str) for x in value):
+            raise UsageError(f"{path}: {key} is {value!r}; it is a list of names.")
+    period = robot.get("physics_period", 1.0)
+    if not isinstance(period, int | float) or not 0 < period < math.inf:
+        raise UsageError(f"{path}: physics_period is {period!r}; it is the simulator's step in seconds, above 0.")
     names = robot.get("joint_names", [])
     for key in JOINTS:
         value = robot.get(key)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -88,16 +89,23 @@ class ControlLoop:
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ):
+        spec = spec_of(policy)
+        space = None if spec is None else spec.native_action_space
+        for name, value in (("low", low), ("high", high), ("max_rate", max_rate), ("hz", hz)):
+            _check_numbers(name, value, space if name != "hz" else None)
         for name, value in (("hz", hz), ("max_rate", max_rate)):
             if value is not None and not np.all(np.isfinite(value) & (np.asarray(value) > 0)):
                 raise UsageError(f"{name} = {value}; it must be finite and above 0.")
+        if low is not None and high is not None and not np.all(np.asarray(low) <= np.asarray(high)):
+            raise UsageError(f"low = {low} and high = {high}; low is the lesser.")
+        if safe is not None and isinstance(space, spaces.Box) and np.shape(safe) != space.shape:
+            raise UsageError(f"safe = {safe}; it is written as it is, an action of shape {space.shape}.")
         if not hold >= 0:
             raise UsageError(f"hold = {hold}; it is how many seconds the last action may stand for a new one.")
         limits = {"low": low, "high": high, "max_rate": max_rate}
         given = [name for name, value in limits.items() if value is not None]
-        spec = spec_of(policy)
-        if given and spec is not None and not isinstance(spec.native_action_space, spaces.Box):
-            raise UsageError(f"{given[0]} is for numbers; the actions are {spec.native_action_space}. Leave it out.")
+        if given and space is not None and not isinstance(space, spaces.Box):
+            raise UsageError(f"{given[0]} is for numbers; the actions are {space}. Leave it out.")
         self.policy, self.read, self.write, self.hz = policy, read, write, hz
         self.low, self.high, self.max_rate = low, high, max_rate
         self.hold, self.safe, self.recording = hold, safe, recording
@@ -110,6 +118,8 @@ class ControlLoop:
 
     def run(self, seconds: float | None = None, *, turns: int | None = None) -> Report:
         """Until so many seconds or turns are over, ``stop`` is called, or Ctrl-C comes."""
+        if seconds is not None and not 0 < seconds < math.inf:
+            raise UsageError(f"seconds = {seconds}; it must be finite and above 0. In Python, None is without an end.")
         self._why = ""
         report, period = Report(self.hz), 1.0 / self.hz
         last: Any = None  # the action that stands
@@ -147,7 +157,9 @@ class ControlLoop:
                 if not tried and report.seconds >= 1.0 and report.turns >= 5:
                     tried = True
                     self._check_rate(report)
-                if (turns is not None and report.turns >= turns) or (seconds is not None and due - begun >= seconds):
+                if (turns is not None and report.turns >= turns) or (
+                    seconds is not None and due - begun > seconds - period / 2
+                ):
                     self.stop("done")
         except KeyboardInterrupt:
             self.stop("interrupted")
@@ -191,10 +203,25 @@ class ControlLoop:
     def _check_rate(self, report: Report) -> None:
         if (took := float(np.median(report.took))) * self.hz > 1:
             raise UsageError(
-                f"hz = {self.hz:g} cannot be met: {report.missed} deadlines were missed in the first "
-                f"{report.seconds:.2g} s, where a turn takes {1000 * took:.3g} ms. Set hz below {1 / took:.3g}, or "
+                f"hz = {_shown(self.hz)} cannot be met: {report.missed:,} deadlines were missed in the first "
+                f"{report.seconds:.2g} s, where a turn takes {1000 * took:.3g} ms. Set hz below {_shown(1 / took)}, or "
                 "make read, write or the policy (backend numpy) faster."
             )
+
+
+def _check_numbers(name: str, value: Any, space: spaces.Space | None) -> None:
+    """Raise UsageError unless it is a number, or one for each entry of the actions, where they are known."""
+    if value is None:
+        return
+    shape, each = (space.shape, f", or one for each entry of {space}") if isinstance(space, spaces.Box) else (None, "")
+    try:
+        np.broadcast_to(np.asarray(value, np.float64), np.shape(value) if shape is None else shape)
+    except (TypeError, ValueError):
+        raise UsageError(f"{name} = {value!r}; it is a number{each}.") from None
+
+
+def _shown(x: float) -> str:
+    return f"{x:.3g}" if x < 1000 else f"{x:,.0f}"
 
 
 def spec_of(policy: Any) -> EnvSpec | None:

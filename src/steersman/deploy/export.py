@@ -17,7 +17,7 @@ from steersman.deploy.contract import contract, read_robot
 from steersman.deploy.trace import traced
 from steersman.errors import UsageError
 from steersman.run.disk.dataset import creating
-from steersman.run.disk.files import write_json
+from steersman.run.disk.files import explained, write_json
 from steersman.run.policy import Policy
 from steersman.run.policy import load as load_run
 
@@ -54,7 +54,7 @@ def export(
     back end has.
     """
     block = None if robot is None else read_robot(robot)
-    with creating(to) as folder:
+    with creating(to) as folder, explained("writing", to):
         policy = load_run(run, **which)
         origin = {"run": str(run), **{k: v for k, v in which.items() if isinstance(v, bool | int) and v}}
         done = write(folder, policy, with_onnx=with_onnx, hz=hz, robot=block, origin=origin)

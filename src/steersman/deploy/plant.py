@@ -22,12 +22,15 @@ class Plant:
 
     What a step led to can be read ``latency`` seconds after the turn it is due at, in whole turns; the first
     observation of all at once. noise: the standard deviation of what is added to the floating entries, in their units.
-    drop: the probability that an observation is lost; none that opens an episode is. returns: of the episodes so far.
+    drop: the probability that an observation is lost; none that opens an episode is. returns, costs: of the episodes so
+    far.
     """
 
     def __init__(
         self, environment: Any, *, hz: float, latency: float = 0.0, noise: float = 0.0, drop: float = 0.0, seed: int = 0
     ):
+        if not 0 < hz < math.inf:
+            raise UsageError(f"hz = {hz}; it must be finite and above 0.")
         for name, value, top in (("latency", latency, math.inf), ("noise", noise, math.inf), ("drop", drop, 1.0)):
             if not 0.0 <= value < top:
                 raise UsageError(f"{name} = {value}; it must be 0 or more" + (", and below 1." if top == 1 else "."))
@@ -35,6 +38,7 @@ class Plant:
         self.noise, self.drop = noise, drop
         self.delay = math.ceil(latency * hz - 1e-9)  # turns
         self.returns: list[float] = []
+        self.costs: list[list[float]] = []
         self._rng, self._turn = np.random.default_rng(seed), 0
         self._coming: deque[tuple[int, Reading]] = deque()  # (the turn from which it can be read, what)
         native = self.spec.native_observation_space or self.spec.observation_space
@@ -77,10 +81,12 @@ class Plant:
         terminated, truncated = bool(step.terminated[0]), bool(step.truncated[0])
         if step.over[0]:
             self.returns.append(float(step.info["episode_return"][0]))
+            self.costs.append(np.asarray(step.info["episode_cost"])[0].tolist())
         ended = terminated or truncated
         if ended or self._rng.random() >= self.drop:
             final = self._seen(step.final_obs) if ended else None
-            reading = Reading(self._seen(step.obs), float(step.reward[0]), terminated, truncated, final)
+            costs = np.asarray(step.costs)[0]
+            reading = Reading(self._seen(step.obs), float(step.reward[0]), terminated, truncated, final, costs)
             self._coming.append((self._turn + self.delay, reading))
 
     def close(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from steersman.types import PyTree
 
@@ -19,3 +19,4 @@ class Reading(NamedTuple):
     terminated: bool = False
     truncated: bool = False
     final_obs: PyTree = None  # None: obs
+    costs: Any = 0.0  # [C], or one number for all

@@ -22,12 +22,12 @@ class Recording:
     """Turns of a control loop, in order; ``save(folder)`` writes them for ``--from-data`` and ``read_dataset``.
 
     An action that a limit changed is recorded as it was written. Where an observation was missing the episode is
-    truncated before: a step whose end nobody saw is no transition. Rewards are those of a ``Reading``, else 0.
+    truncated before: a step whose end nobody saw is no transition. Rewards and costs are a ``Reading``'s, else 0.
     """
 
     def __init__(self, spec: EnvSpec, origin: Mapping[str, Any] | None = None):
         self.spec, self.origin = spec, dict(origin or {})
-        self._rows: list[tuple[Any, ...]] = []  # obs, action, reward, terminated, truncated, next_obs, first
+        self._rows: list[tuple[Any, ...]] = []  # obs, action, reward, terminated, truncated, next_obs, first, costs
         self._open: tuple[PyTree, PyTree, bool] | None = None  # obs, action, first: of the step whose end is awaited
         self._joined = False  # the last row is what came just before
 
@@ -43,7 +43,8 @@ class Recording:
             obs, done, first = self._open
             after = reading.obs if reading.final_obs is None else reading.final_obs
             flags = bool(reading.terminated), bool(reading.truncated)
-            self._rows.append((obs, done, float(reading.reward), *flags, _copied(after), first))
+            costs = np.broadcast_to(np.asarray(reading.costs, np.float32), (self.spec.num_costs,))
+            self._rows.append((obs, done, float(reading.reward), *flags, _copied(after), first, costs))
         self._joined = self._open is not None and not ended
         self._open = (_copied(reading.obs), _copied(action), not self._joined)
 
@@ -51,8 +52,8 @@ class Recording:
         """What comes next does not follow from what is there."""
         self._open = None
         if self._joined:
-            obs, action, reward, terminated, _, after, first = self._rows[-1]
-            self._rows[-1] = (obs, action, reward, terminated, True, after, first)
+            obs, action, reward, terminated, _, *rest = self._rows[-1]
+            self._rows[-1] = (obs, action, reward, terminated, True, *rest)
             self._joined = False
 
     def save(self, out: str | Path) -> Dataset:
@@ -65,7 +66,7 @@ class Recording:
         obs, after = (spaces.to_inside(native, stack(column)) for column in (0, 5))
         action = spaces.from_native(self.spec.native_action_space, stack(1))
         reward, terminated, truncated, first = (np.array([row[i] for row in self._rows]) for i in (2, 3, 4, 6))
-        costs = np.zeros((len(self), self.spec.num_costs), np.float32)
+        costs = np.stack([row[7] for row in self._rows])
         rows = Rollout(obs, action, reward.astype(np.float32), terminated, truncated, after, first, costs, {})
         data = Dataset(rows, self.spec, str(out), {**self.origin, "control_loop": True, "versions": versions()})
         with dataset.creating(out) as temporary:

@@ -48,7 +48,15 @@ class Policy:
 
     def __init__(self, folder: str | Path):
         contract = read_contract(folder)
-        self._prepare(contract, read_weights(folder, contract))
+        try:
+            self._prepare(contract, read_weights(folder, contract))
+        except PolicyError:
+            raise
+        except Exception as error:  # whatever is missing in a file that somebody changed
+            raise PolicyError(
+                f"{Path(folder) / CONTRACT} does not fit together ({type(error).__name__}: {error}). Copy the whole "
+                "exported folder again, or export again: steersman export RUN --to DIR"
+            ) from None
 
     @classmethod
     def of(cls, contract: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -> Policy:

@@ -24,6 +24,7 @@ from steersman.run.policy import Policy
 
 FIRST = "first"  # the input that says whether an episode begins, of a policy that remembers
 CARRY = "carry"
+DRAWN = "random numbers"
 
 
 def traced(policy: Policy) -> Program:
@@ -89,6 +90,12 @@ def _check(program: Program, policy: Policy) -> None:
     missing = sorted({op.name for op in program.ops if op.name.startswith(UNKNOWN)})
     if missing:
         names = ", ".join(name.removeprefix(UNKNOWN) for name in missing)
+        if DRAWN in names:
+            raise UsageError(
+                f"The policy of {policy.spec.id} draws random numbers for each action, as one that plans in a model "
+                "(pets) does, and no back end of an exported program has them. Run JAX on the robot, with policy = "
+                "steersman.load(RUN), or train an agent whose policy is a network (sac, ppo, mbpo)."
+            )
         raise UsageError(
             f"The policy of {policy.spec.id} needs {names} (JAX's names), which no back end of an exported program "
             "has. Write the network with sums, products, matrix products, slices and the usual activations; or run "
@@ -121,7 +128,7 @@ class Translation:
 
     def number(self, x: Any) -> int:
         if isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jax.dtypes.prng_key):  # a search in a model draws
-            return self.build.op(f"{UNKNOWN}random numbers", [], np.float32, ())
+            return self.build.op(f"{UNKNOWN}{DRAWN}", [], np.float32, ())
         return x if isinstance(x, int) else self.build.constant(x)
 
     def equation(self, eqn: Any, inputs: list[Any]) -> list[Any]:

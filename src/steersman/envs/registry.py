@@ -223,6 +223,8 @@ def make_env(environment: Any, **kwargs: Any) -> Env:
     >>> make_env("Pendulum-v1").spec.id
     'Pendulum-v1'
     """
+    import gymnasium
+
     from steersman.types import DeviceEnvs, EnvSpec, HostEnvs
 
     label = label_of(environment)
@@ -239,18 +241,26 @@ def make_env(environment: Any, **kwargs: Any) -> Env:
         if env is not None:
             return env
         if environment.partition("/")[0] in (*FAMILIES, "ALE") or _gymnasium_has(environment):
-            raise UsageError(
-                f"{environment} runs on the host and cannot be compiled, and nobody can search in copies of its state. "
-                f"Use make({environment!r}, num_envs); a model that is learned of it can be planned in: steersman "
-                f"train pets {environment}"
-            )
+            raise UsageError(_on_the_host(environment))
         if ":" not in environment:
             raise _unknown(environment)
         environment = load_object(environment, "the environment")
     made = made_of(environment, kwargs, label)
-    if isinstance(made, DeviceEnvs | HostEnvs) or not isinstance(getattr(made, "spec", None), EnvSpec):
+    if isinstance(made, gymnasium.Env | HostEnvs):
+        raise UsageError(_on_the_host(label))
+    if isinstance(made, DeviceEnvs) or not isinstance(getattr(made, "spec", None), EnvSpec):
         raise UsageError(f"{label} is a {type(made).__name__}, not one compiled steersman Env.")
     return made
+
+
+def _on_the_host(label: str) -> str:
+    """What to say of an environment that is no compiled one."""
+    twin = label.removeprefix("gymnasium/")
+    compiled = f" The compiled one is {twin}." if twin in TWINS else ""
+    return (
+        f"{label} runs on the host and cannot be compiled, and nobody can search in copies of its state.{compiled} A "
+        f"model that is learned of it can be planned in: steersman train pets {label}"
+    )
 
 
 def available() -> list[Available]:

@@ -1,6 +1,6 @@
 """Answers from a decoder: the prompt in one pass, then token by token with a cache, as one program.
 
-Axes: ``B`` rows, ``P`` tokens of a prompt, ``C`` of an answer, ``V`` vocabulary.
+Axes: ``B`` rows, ``P`` tokens of a prompt, ``V`` vocabulary.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from steersman.errors import UsageError
+from steersman.language.completions import Completions
 from steersman.language.decoder import NOWHERE, Block, Cache, Caches, Decoder, causal, logits, positions_of, through
 from steersman.theory.trees import take
 from steersman.types import Array, Key
@@ -63,17 +64,6 @@ class Sampling:
 
 
 DRAWN = Sampling()
-
-
-class Completions(NamedTuple):
-    """Answers to prompts: what was said, and how likely it was to be."""
-
-    prompt: Array  # int32 [B, P], padded on the left
-    prompt_mask: Array  # bool [B, P]
-    tokens: Array  # int32 [B, C], padded on the right
-    mask: Array  # bool [B, C]: a token, the one that ends the answer included
-    log_prob: Array  # float32 [B, C], of the distribution that was drawn from; 0 where the mask is False
-    ended: Array  # bool [B]: by a token that ends answers; False: cut off at C
 
 
 def generate(

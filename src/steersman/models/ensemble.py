@@ -271,7 +271,8 @@ def _vectors(
         raise UsageError(
             f"An ensemble predicts vectors of numbers: Box observations that are no images, or Dicts of them, without "
             f"{MASK}. {spec.id} shows {space}. Make features of them first, as "
-            "steersman.envs.wrappers.transform_observation does."
+            "steersman.envs.wrappers.transform_observation does, and on the host gymnasium.wrappers."
+            "TransformObservation."
         )
     ravel = lambda tree: ravel_pytree(tree)[0]
     back = ravel_pytree(jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), blank))[1]

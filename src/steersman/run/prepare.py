@@ -10,7 +10,6 @@ from typing import Any
 import jax
 
 from steersman import envs
-from steersman.agents.parts.config import ReplayConfig
 from steersman.agents.parts.warm_start import begun_from
 from steersman.errors import UsageError, to_install
 from steersman.memory import nbytes
@@ -103,8 +102,7 @@ def _check_rollouts(run: RunConfig, config: Any, spec: EnvSpec, loop: Loop, begu
     length, num_envs = config.unroll_length, run.num_envs
     what = f"A rollout of unroll_length {length:,} x num_envs {num_envs:,} on {spec.id}"
     check_memory(nbytes(transitions_like(spec, (length, num_envs))), what, "Lower num_envs or unroll_length.")
-    counted = without_random_steps(run, config)
-    starts = counted.learning_starts if isinstance(counted, ReplayConfig) else None
+    starts = vars(without_random_steps(run, config)).get("learning_starts")  # of all that learn from what they keep
     if not begun:
         check_warm_up(run.steps, loop.first_steps, length, num_envs, starts)
 

@@ -36,18 +36,20 @@ def policy_gradient_loss(log_prob: Array, advantage: Array) -> jax.Array:
     return -log_prob * advantage
 
 
-def ppo_clip_loss(log_ratio: Array, advantage: Array, clip: Scalar) -> jax.Array:
+def ppo_clip_loss(log_ratio: Array, advantage: Array, clip: Scalar, clip_high: Scalar | None = None) -> jax.Array:
     """-min(ratio A, clip(ratio, 1 - eps, 1 + eps) A), ratio = exp(log_ratio).
 
     The minimum is over the two *products*: over the ratios, then times A, would be wrong for A < 0. clip is eps > 0,
-    a scalar. Schulman et al. (2017), eq. 7.
+    a scalar; with clip_high that is how far up, and clip how far down. Schulman et al. (2017), eq. 7; Yu et al. (2025),
+    eq. 10, for the two.
 
     >>> ppo_clip_loss(jnp.log(jnp.array([1.5, 1.5])), jnp.array([1.0, -1.0]), 0.2)
     Array([-1.2,  1.5], dtype=float32)
     """
     log_ratio, advantage = aligned(log_ratio=log_ratio, advantage=advantage)
     ratio = ratios(log_ratio)
-    return -jnp.minimum(ratio * advantage, jnp.clip(ratio, 1.0 - clip, 1.0 + clip) * advantage)
+    high = clip if clip_high is None else clip_high
+    return -jnp.minimum(ratio * advantage, jnp.clip(ratio, 1.0 - clip, 1.0 + high) * advantage)
 
 
 def ppo_penalty_loss(log_ratio: Array, advantage: Array, kl: Array, coefficient: Scalar) -> jax.Array:
@@ -112,10 +114,15 @@ def approximate_kl(log_ratio: Array) -> jax.Array:
     return jnp.expm1(jnp.minimum(log_ratio, LARGEST_LOG_RATIO)) - log_ratio
 
 
-def clip_fraction(log_ratio: Array, clip: Scalar) -> jax.Array:
-    """1 where |ratio - 1| > eps, else 0, in log_ratio's dtype: its mean is the share of samples outside the clip."""
+def clip_fraction(log_ratio: Array, clip: Scalar, clip_high: Scalar | None = None) -> jax.Array:
+    """1 where |ratio - 1| > eps, else 0, in log_ratio's dtype: its mean is the share of samples outside the clip.
+
+    With clip_high, as ``ppo_clip_loss`` has it: 1 where ratio - 1 > clip_high or < -clip.
+    """
     log_ratio = jnp.asarray(log_ratio)
-    return (jnp.abs(jnp.expm1(log_ratio)) > clip).astype(log_ratio.dtype)
+    apart = jnp.expm1(log_ratio)
+    outside = jnp.abs(apart) > clip if clip_high is None else (apart > clip_high) | (apart < -jnp.asarray(clip))
+    return outside.astype(log_ratio.dtype)
 
 
 def temperature_loss(log_temperature: Array, log_prob: Array, target_entropy: Scalar) -> jax.Array:

@@ -27,7 +27,7 @@ def close(a, b, atol=2e-6):
     jax.tree.map(partial(np.testing.assert_allclose, atol=atol), a, b)
 
 
-@pytest.fixture(params=list(METHODS))
+@pytest.fixture(params=[name for name in METHODS if method(name).learns_from != "prompts"])
 def setting(request, batches):
     """A method's name, and a batch for it."""
     return request.param, batches[method(request.param).learns_from]

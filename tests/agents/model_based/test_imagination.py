@@ -284,7 +284,7 @@ def test_n_steps_of_imagined_episodes(rollouts):
     [
         (MBPOConfig, {"real_share": 1.2}, "real_share = 1.2 .* between 0 and 1"),
         (MBPOConfig, {"imagination": "branching"}, "imagination = 'branching'; it must be branched or in_batch"),
-        (MBPOConfig, {"memory": "gru"}, "memory = 'gru'; the model imagines single steps"),
+        (MBPOConfig, {"memory": "gru"}, "memory = 'gru'; the model imagines single steps.* Set it to none"),
         (MBPOConfig, {"frame_stack": 4}, "frame_stack = 4; the model reads vectors"),
         (MBPOConfig, {"n_step": 3, "imagination": "in_batch"}, "n_step = 3; each batch imagines single steps"),
         (MBPOConfig, {"imagined_steps": 20, "rollout_horizon_end": 25}, "imagined_steps = 20; .* an episode of 25"),

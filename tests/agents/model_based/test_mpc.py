@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
+import steersman
 from steersman.agents.model_based.mpc import PROMISE, PlanConfig, kept_promises, mpc, score_in
 from steersman.agents.model_based.pets import PETSConfig, pets
 from steersman.errors import UsageError
@@ -111,3 +112,8 @@ def test_what_is_refused():
     image = EnvSpec("Pictures", spaces.Box(0, 255, (8, 8, 3), np.uint8), BOX, BOX)
     with pytest.raises(UsageError, match="predicts vectors of numbers"):
         pets(PETSConfig(), image)
+
+
+def test_a_budget_that_ends_in_the_warm_up_names_the_setting():
+    with pytest.raises(UsageError, match=r"learning_starts = 5,000.* steps = 1,000. Set learning_starts to 100"):
+        steersman.train("pets", "Pendulum-v1", steps=1000, num_envs=1, learning_starts=5000, preset=False)

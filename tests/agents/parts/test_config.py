@@ -101,10 +101,18 @@ def test_what_is_out_of_range_is_refused_by_name(name):
             assert ("out of range" in str(caught.value)) == (kind != "choices")  # a word has no range
 
 
+@pytest.mark.parametrize("name", CONFIGS)
+def test_no_number_is_nan(name):
+    for field in dataclasses.fields(CONFIGS[name]):
+        if isinstance(field.default, float):
+            with pytest.raises(UsageError, match=rf"{field.name} = nan"):
+                CONFIGS[name](**{field.name: float("nan")})
+
+
 def test_every_number_has_a_rule():
     """But for those that may be anything."""
     free = {"log_std_init", "target_entropy", "v_min", "v_max", "num_atoms"}  # the last: checked where it is used
-    free |= {"plan_risk", "plan_noise_exponent", "log_variance_floor"}  # the last likewise
+    free |= {"plan_risk", "log_variance_floor"}  # the last likewise
     for config in CONFIGS.values():
         ruled = {field for _, _, field in rules_of(config)}
         numbers = {f.name for f in dataclasses.fields(config) if annotation(f).split(" ")[0] in ("int", "float")}

@@ -110,7 +110,7 @@ def test_the_same_wherever_it_is_stepped(kind):
 def test_what_is_not_there():
     with pytest.raises(UsageError, match=r"gave no 'speeed'. .* step holds cost, own, speed; .*n, x.*mean"):
         make(Walk, 1, costs=["speeed > 1"])
-    with pytest.raises(UsageError, match=r"gave no 'obs'.*the observation is n, x"):
+    with pytest.raises(UsageError, match=r"gave no 'obs'.*of the observation there is n, x"):
         make(SyncVectorEnv([Bare], autoreset_mode=AutoresetMode.SAME_STEP), 1, costs=["obs[0] > 1"])
     with pytest.raises(UsageError, match=r"gave no 'speed'.*holds nothing"):
         costs_of(make(lambda: Bare(lacks=2), 1, costs=["speed > 1"]))

@@ -6,6 +6,7 @@ import warnings
 from unittest import mock
 
 import gymnasium
+import jax
 import numpy as np
 import pytest
 from gymnasium import spaces
@@ -13,8 +14,9 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from numpy.testing import assert_array_equal
 
 from steersman import envs, errors
+from steersman.envs.host.contract import leaves_of
 from steersman.envs.host.gymnasium import GymnasiumEnvs, make
-from steersman.envs.host.timesteps import member_seeds
+from steersman.envs.host.timesteps import flatten, member_seeds, unflatten
 from steersman.errors import EnvironmentFault, UsageError
 
 SAME_STEP = {"autoreset_mode": AutoresetMode.SAME_STEP}
@@ -240,6 +242,27 @@ def test_dict_tuple_image_and_counts():
         assert obs["bits"].dtype == np.float32
         assert obs["bits"].tolist() == [[1, 0, t % 2]] * 2
     assert envs.spec.observation_space["camera"].dtype == np.uint8
+
+
+def test_entries_of_a_dict_in_any_order_keep_their_names():
+    """Given by keywords or as pairs a Dict keeps the order it was written in; the arrays of a tree are sorted."""
+    box = spaces.Box(-9, 9, (2,), np.float32)
+    look = lambda t: {"tip": np.full(2, t, np.float32), "joints": np.full(2, -t, np.float32), "at": np.int64(t)}
+    for space in (
+        spaces.Dict(tip=box, joints=box, at=spaces.Discrete(9)),
+        spaces.Dict([("tip", box), ("at", spaces.Discrete(9)), ("joints", box)]),
+    ):
+        envs = scripted(lambda t, _: (look(t), 0.0, False, False, {}), space, 2, start=lambda: (look(0), {}))
+        envs.reset(0)
+        seen = envs.step(discrete(2)).obs
+        assert {name: x.tolist() for name, x in seen.items()} == {
+            "tip": [[1, 1]] * 2,
+            "joints": [[-1, -1]] * 2,
+            "at": [1, 1],
+        }
+        leaves = flatten(space, look(3))
+        assert all(x is y for x, y in zip(leaves, jax.tree.leaves(unflatten(space)(leaves)), strict=True))
+        assert [leaf.path for leaf in leaves_of(space, envs.spec.observation_space)] == [("at",), ("joints",), ("tip",)]
 
 
 @pytest.mark.parametrize("id", ["FrozenLake-v1", "CliffWalking-v1", "Blackjack-v1"])

@@ -18,7 +18,7 @@ from steersman.tabular.problems.pomdp_classics import tiger
 from steersman.types import EnvSpec, TimeStep
 from steersman.vector import vectorize
 
-LENGTH, B, SEEN = 4, 2, ("obs", "final_obs", "reward", "terminated", "truncated")
+LENGTH, B = 4, 2
 SEES, ACTS = spaces.Box(-9.0, 9.0, (2,)), spaces.Box(-1.0, 1.0, (1,))
 BOTH = spaces.Dict({"done": SEES, "eye": spaces.Box(0.0, 1.0, (1,))})
 
@@ -64,15 +64,6 @@ def play(env, actions=ACTIONS, seed=3):
         return obs, jax.lax.scan(batch.step, state, actions)[1]
 
     return jax.tree.map(np.asarray, jax.jit(run)(jax.random.key(seed)))
-
-
-def played_on_host(actions=ACTIONS, seed=3, **settings):
-    made = envs.make(Echo, actions.shape[1], **settings)
-    obs, seen = made.reset(seed), []
-    seen = [made.step(action) for action in actions]
-    assert all(step.obs is step.final_obs for step in seen if not step.terminated.any())
-    made.close()
-    return obs, {name: np.stack([getattr(step, name) for step in seen]) for name in SEEN}, seen[-1].info
 
 
 def done(seen):
@@ -192,18 +183,18 @@ ALL = {
 def test_one_meaning_around_a_twin_and_its_original():
     """To the bits of every random number: both draw from the keys of the member and the step."""
     first, seen = play(transferred(echo(), **ALL))
-    on_host, there, info = played_on_host(**ALL)
-    np.testing.assert_allclose(on_host, first, rtol=1e-5, atol=1e-6)
-    for name in SEEN:
-        np.testing.assert_allclose(there[name], getattr(seen, name), rtol=1e-5, atol=1e-6, err_msg=name)
-    np.testing.assert_array_equal(info["episode_return"], seen.info["episode_return"][-1])
     made = envs.make(Echo, B, **ALL)
     assert made.spec.observation_space == transferred(echo(), **ALL).spec.observation_space
+    on_host, steps = made.reset(3), [made.step(action) for action in ACTIONS]
+    np.testing.assert_allclose(on_host, first, rtol=1e-5, atol=1e-6)
+    for name in ("obs", "final_obs", "reward", "terminated", "truncated"):
+        there = np.stack([getattr(step, name) for step in steps])
+        np.testing.assert_allclose(there, getattr(seen, name), rtol=1e-5, atol=1e-6, err_msg=name)
+    np.testing.assert_array_equal(steps[-1].info["episode_return"], seen.info["episode_return"][-1])
+    assert all(step.obs is step.final_obs for step in steps if not step.terminated.any())
     for seed in (4, 3, 4):  # a reset begins anew, whatever was before
-        begun = made.reset(seed)
-        assert (begun == on_host).all() == (seed == 3)
-        step = made.step(ACTIONS[0])
-        assert (step.obs == there["obs"][0]).all() == (seed == 3)
+        assert (made.reset(seed) == on_host).all() == (seed == 3)
+        assert (made.step(ACTIONS[0]).obs == steps[0].obs).all() == (seed == 3)
     made.close()
 
 

@@ -105,6 +105,8 @@ def test_a_limit_that_was_never_met_is_said_with_the_least_cost_seen():
     assert said["training"]["said"] == "is exceeded"
     met = outcome(ONE, (), None, [*rows, {"steps": 40, "cost_100": 50.0, "evaluation_cost": 24.0, "multiplier": 3.0}])
     assert met == [{"cost": "speed", "limit": 25.0, "multiplier": 3.0, "at_cap": False}]
+    at_the_end = verdicts(ONE, [np.full((4, 1), 24.0)])
+    assert "least" not in outcome(ONE, at_the_end, newest([40, 42] * 10), rows)[0]
 
 
 def test_where_costs_are_discounted_training_counts_them_otherwise_and_is_not_asked():

@@ -1,6 +1,8 @@
 """``steersman model``: numbers, pictures and a film of a model in a run, and of one that is fitted to recorded data."""
 
 import json
+import re
+import sys
 
 import imageio.v3 as iio
 import numpy as np
@@ -59,6 +61,34 @@ def test_a_run_with_a_model_is_told_and_drawn(planned, capsys):
         assert picture.shape[0] > 300
         assert picture.std() > 5
     assert (folder / told["film"]).stat().st_size > 1000
+
+
+def test_without_a_renderer_the_report_is_whole_and_says_why(planned, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pygame", None)
+    line = [
+        "model",
+        str(planned),
+        "--episodes",
+        "2",
+        "--windows",
+        "5",
+        "--horizon",
+        "4",
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    with pytest.warns(RunWarning):
+        assert run(line) == 0
+    assert re.search(r"no film .*needs to draw is not installed", " ".join(capsys.readouterr().out.split()))
+    assert "not installed" in json.loads((tmp_path / "out" / "report.json").read_text())["film"]
+
+
+def test_what_is_no_place_and_no_horizon(planned, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match="is a file; out is the folder"):
+        model_run(planned, tmp_path / "file")
+    with pytest.raises(UsageError, match="horizon = 0; it must be 1 or more"):
+        model_run(planned, horizon=0)
 
 
 def test_a_run_without_one_says_what_to_do(trained):

@@ -220,6 +220,7 @@ def test_evaluations_on_the_way_are_points_beside_the_line(make_run, drawn, tmp_
     assert points.get_ydata().tolist() == [2000.0, 4000.0]
     assert axes.get_ylim()[1] > 4000.0
     assert (line.get_marker(), points.get_marker()) == ("None", "o")
+    assert (line.get_clip_on(), points.get_clip_on()) == (True, False)  # the last point is at the edge
     assert line.get_color() == points.get_color()
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["training", "evaluation"]
     plots.learning_curve([make_run("b", ramp())], tmp_path / "curve.png")

@@ -10,7 +10,14 @@ from steersman.errors import UsageError, nearest
 if TYPE_CHECKING:
     from steersman.agents.language.common import Method
 
-METHODS = {"sft": "sft", "reward": "reward_model", "dpo": "dpo"}  # name -> module
+METHODS = {
+    "sft": "sft",
+    "reward": "reward_model",
+    "dpo": "dpo",
+    "rloo": "rloo",
+    "grpo": "grpo",
+    "ppo": "ppo",
+}  # name -> module
 
 
 def method(name: str) -> Method:

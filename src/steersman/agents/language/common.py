@@ -63,9 +63,9 @@ class Trainer(NamedTuple):
     model(params, decoder) -> decoder                              what was learned, merged into a plain decoder
     """
 
-    init: Callable[[Decoder, Key], Learner]
-    update: Callable[[Learner, Decoder, Any, Key], tuple[Learner, Metrics]]
-    evaluate: Callable[[Learner, Decoder, Any], Metrics]
+    init: Callable[[Decoder, Key], Any]  # a Learner, or one that holds more
+    update: Callable[[Any, Decoder, Any, Key], tuple[Any, Metrics]]
+    evaluate: Callable[[Any, Decoder, Any], Metrics]
     model: Callable[[PyTree, Decoder], Decoder]
 
 

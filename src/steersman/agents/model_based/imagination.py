@@ -103,7 +103,11 @@ def check_imagination(algorithm: str, config: Any) -> None:
         raise UsageError(f"{algorithm}: {field} = {getattr(c, field)!r}; {why}. {right}")
 
     if c.memory != "none":
-        refuse("memory", "the model imagines single steps, and a memory would have to see all that came before", "")
+        refuse(
+            "memory",
+            "the model imagines single steps, and a memory would have to see all that came before",
+            "Set it to none.",
+        )
     if c.frame_stack > 1:
         refuse("frame_stack", "the model reads vectors, not stacks of images", "Set it to 1.")
     if c.n_step > 1 and not branched:

@@ -54,6 +54,7 @@ class PlanConfig(Config):
 
     rules = Rules(
         at_least_one=("plan_horizon", "plan_population", "plan_iterations", "plan_elites", "plan_particles"),
+        non_negative=("plan_noise_exponent",),
         choices={"planner": tuple(PLANNERS)},
     )
 

@@ -50,7 +50,12 @@ def run(arguments: list[str]) -> int:
     how = {name: getattr(chosen, name) for name in ("temperature", "top_k", "top_p", "min_p", "max_new", "seed")}
     said = assistant(chosen.model, chosen.plain).many([chosen.prompt] * chosen.samples, **how)
     if chosen.json:
-        print_json({"prompt": chosen.prompt, "answers": [one._asdict() for one in said]})
+        print_json(
+            {
+                "prompt": chosen.prompt,
+                "answers": [{"text": one.text, "tokens": one.tokens, "ended": one.ended} for one in said],
+            }
+        )
         return 0
     for one in said:
         print(one.text + ("" if one.ended else " ..."))

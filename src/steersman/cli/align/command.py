@@ -1,4 +1,4 @@
-"""``steersman align sft|reward|dpo MODEL DATA``, ``align --resume RUN``; ``align generate|evaluate|merge``."""
+"""``steersman align METHOD MODEL DATA``, ``align --resume RUN``; ``align generate|evaluate|merge``."""
 
 from __future__ import annotations
 
@@ -35,7 +35,10 @@ USAGE = f"""usage: steersman align METHOD MODEL DATA [--SETTING VALUE ...]
   MODEL           a folder of Hugging Face's, a file .gguf, smollm2, tiny, or a run
   DATA            JSON lines, or parquet: text | messages | prompt with answer (sft),
                   prompt with chosen and rejected (reward, dpo)
+                  prompt, perhaps with answer (rloo, grpo, ppo)
   --lora 8        train adapters of this rank, in place of all weights
+  --reward NAME   what answers earn (rloo, grpo, ppo): number, length:40, a reward model's run,
+                  package.module:function; several are added up, 0.1*length:40
   --epochs N      how often the data is gone through
   --out DIR       the run folder (default: a new one in runs/)
 

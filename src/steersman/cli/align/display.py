@@ -8,7 +8,7 @@ from steersman.cli.display import TrainingDisplay, left, number, short
 from steersman.run.events import AlreadyDone, Learned
 
 SHOWN = ("loss", "accuracy", "reward", "kl")  # of an update's metrics, each where it is there
-HELD = ("held_out_loss", "held_out_perplexity", "held_out_accuracy")
+HELD = ("held_out_loss", "held_out_perplexity", "held_out_accuracy", "held_out_reward")
 
 
 class AlignmentDisplay(TrainingDisplay):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
@@ -15,7 +15,8 @@ from steersman.cli.flags import parsed
 @dataclass(frozen=True)
 class Evaluate:
     """Measure a run, or a model, on the texts of a file: the loss and perplexity of what is learned of them; of pairs,
-    how often the preferred answer is the likelier one, or the one of more reward; prompts alone are answered."""
+    how often the preferred answer is the likelier one, or the one of more reward; prompts alone are answered, and with
+    --reward judged: what answers earn, how often one of k passes, the best of k."""
 
     model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN|MODEL")]
     """A run, or a model by its name."""
@@ -29,6 +30,12 @@ class Evaluate:
     """The most tokens of an answer, of prompts alone."""
     temperature: float = 0.0
     """Of answers; 0: the likeliest token each time."""
+    reward: tuple[str, ...] = ()
+    """What answers to prompts earn, terms as those of a training: NAME or WEIGHT*NAME."""
+    samples: int = 1
+    """How many answers to each prompt are judged."""
+    passing: float = 1.0
+    """An answer passes that earns this or more."""
     seed: int = 0
     """Of their draws."""
     plain: tyro.conf.FlagCreatePairsOff[bool] = False
@@ -52,7 +59,19 @@ def run(arguments: list[str]) -> int:
         print_json(found)
         return 0
     notes = found.pop("notes")
-    rows = [(name.replace("_", " "), number(value, 3) if isinstance(value, int | float) else str(value))
-            for name, value in found.items() if not isinstance(value, list)]  # fmt: skip
+    ends = {f"{name}_{end}" for name in found for end in ("low", "high")}
+    rows = [
+        (name.replace("_", " "), _said(found, name))
+        for name, value in found.items()
+        if not isinstance(value, list) and name not in ends
+    ]
     print_table(f"{model} on {data}", rows + [("", note) for note in notes])
     return 0
+
+
+def _said(found: dict[str, Any], name: str) -> str:
+    """A number, and its 95 % interval where it has one."""
+    value, low, high = (found.get(of) for of in (name, f"{name}_low", f"{name}_high"))
+    if not isinstance(value, int | float):
+        return str(value)
+    return number(value, 3) + ("" if low is None else f"   ({number(low, 3)} to {number(high, 3)})")

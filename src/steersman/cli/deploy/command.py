@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import signal
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import tyro
 
-from steersman.cli.display import print_json
+from steersman.cli.display import number, print_json, working
 from steersman.cli.flags import parsed
 from steersman.deploy.control_loop import ControlLoop, spec_of
 from steersman.deploy.loading import load
 from steersman.deploy.plant import Plant
 from steersman.deploy.recording import Recording
+from steersman.run.disk.dataset import check_new
 from steersman.run.policy import check_same_spaces
 
 
@@ -22,12 +25,12 @@ from steersman.run.policy import check_same_spaces
 class Deploy:
     """Let a policy act at a fixed rate on a simulator that does not wait, with sensors as late and noisy as told."""
 
-    run: Annotated[Path, tyro.conf.Positional]
+    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """The run folder, or a folder of steersman export."""
     env: str
     """The environment that stands in for the robot."""
-    hz: float = 50.0
-    """Turns in a second."""
+    hz: float | None = None
+    """Turns in a second; none: those that the policy was exported for (steersman export --hz), else 50."""
     seconds: float = 10.0
     """How long."""
     latency: float = 0.0
@@ -51,9 +54,13 @@ class Deploy:
 def run(arguments: list[str]) -> int:
     """-> exit code."""
     chosen = parsed(Deploy, arguments, "steersman deploy")
-    policy = load(chosen.run, backend="numpy")
+    if chosen.record is not None:
+        check_new(chosen.record)
     sensors = {name: getattr(chosen, name) for name in ("latency", "noise", "drop", "seed")}
-    plant = Plant(chosen.env, hz=chosen.hz, **sensors)
+    with working(f"loading {chosen.run}, making {chosen.env}"):
+        policy = load(chosen.run, backend="numpy")
+        hz = _rate(chosen, policy.contract["control_period"])
+        plant = Plant(chosen.env, hz=hz, **sensors)
     try:
         trained = spec_of(policy)
         assert trained is not None
@@ -63,33 +70,48 @@ def run(arguments: list[str]) -> int:
             policy,
             plant.read,
             plant.write,
-            hz=chosen.hz,
+            hz=hz,
             max_rate=chosen.max_rate,
             hold=chosen.hold,
             recording=recording,
         )
         before = signal.signal(signal.SIGTERM, lambda *_: loop.stop("terminated"))
         try:
+            if not chosen.json:
+                print(f"{chosen.env} at {hz:g} Hz for {chosen.seconds:g} s; Ctrl-C ends it", file=sys.stderr)
             report = loop.run(chosen.seconds)
         finally:
             signal.signal(signal.SIGTERM, before)
     finally:
         plant.close()
-    told = {**report.summary(), "delay_turns": plant.delay, "returns": plant.returns}
+    told = {**report.summary(), "delay_turns": plant.delay, "returns": plant.returns, "costs": plant.costs}
     if recording is not None and chosen.record is not None:
         told["recorded"] = len(recording.save(chosen.record)) if len(recording) else 0
     if chosen.json:
         print_json(told)
         return 0
-    print(f"{report.turns:,} turns at {chosen.hz:g} Hz, {report.ended}; {report.missed} deadlines missed")
+    turns = f"{report.turns:,} turn{'s' * (report.turns != 1)}"
+    print(f"{turns} at {hz:g} Hz, {report.ended}; {report.missed:,} deadlines missed")
     late, took = told["late_ms"], told["turn_ms"]
     print(f"  a turn began late by {late['p50']} ms (median), {late['p99']} (99 %), {late['max']} (most)")
     print(f"  a turn took {took['p50']} ms (median), {took['p99']} (99 %), {took['max']} (most)")
     print("  late      " + ", ".join(f"{name}: {count}" for name, count in report.histogram.items() if count))
     print(f"  no observation at {report.stale} turns, actions limited at {report.limited}")
-    if plant.returns:
-        mean = sum(plant.returns) / len(plant.returns)
-        print(f"  {len(plant.returns)} episodes, mean return {mean:.2f}")
+    if report.stale and report.ended not in ("done", "interrupted", "terminated"):
+        print(f"  An action is held for {chosen.hold:g} s without one: raise --hold, or lower --latency or --drop")
+    ended = len(plant.returns)
+    means = [f", mean return {number(float(np.mean(plant.returns)))}"] if ended else []
+    means += [f", cost {number(x)}" for x in (np.mean(plant.costs, 0).tolist() if ended else [])]
+    print(f"  {ended:,} episode{'s' * (ended != 1)} ended{''.join(means)}")
     if "recorded" in told:
         print(f"  {told['recorded']:,} transitions in {chosen.record}" if told["recorded"] else "  nothing to record")
     return 0
+
+
+def _rate(chosen: Deploy, period: float | None) -> float:
+    """Turns in a second, of which a policy that was exported for others is told. period: what its contract says."""
+    meant = 50.0 if period is None else 1.0 / period
+    hz = meant if chosen.hz is None else chosen.hz
+    if period is not None and abs(hz - meant) > 0.01 * meant:
+        print(f"steersman: {chosen.run} was exported for {meant:g} Hz, and is to act at {hz:g} Hz.", file=sys.stderr)
+    return hz

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from steersman.cli.display import print_json
+from steersman.cli.display import print_json, working
 from steersman.cli.flags import parsed
 from steersman.deploy.export import LITTLE, export
 from steersman.errors import to_install
@@ -18,7 +18,7 @@ from steersman.errors import to_install
 class Export:
     """Write a run's policy for a machine without JAX: a contract, weights, ONNX, C, numpy, and golden vectors."""
 
-    run: Annotated[Path, tyro.conf.Positional]
+    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """The run folder."""
     to: Path
     """The folder to write; it must not exist."""
@@ -42,7 +42,8 @@ def run(arguments: list[str]) -> int:
     """-> exit code."""
     chosen = parsed(Export, arguments, "steersman export")
     which: dict[str, Any] = {name: getattr(chosen, name) for name in ("best", "seed_index", "algorithm", "network")}
-    done = export(chosen.run, chosen.to, hz=chosen.hz, robot=chosen.robot, **which)
+    with working(f"exporting {chosen.run} and trying every back end"):
+        done = export(chosen.run, chosen.to, hz=chosen.hz, robot=chosen.robot, **which)
     if chosen.json:
         print_json({**done._asdict(), "folder": str(done.folder)})
         return 0

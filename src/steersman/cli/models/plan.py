@@ -7,7 +7,7 @@ from typing import Annotated
 
 import tyro
 
-from steersman.cli.display import evaluation_rows, number, print_json, print_table
+from steersman.cli.display import evaluation_rows, number, print_json, print_table, working
 from steersman.cli.flags import parsed
 from steersman.run.policies.ceiling import ceiling
 
@@ -17,7 +17,7 @@ class Plan:
     """Play a compiled environment with a planner that searches in the environment itself, without any learning: how
     much there is to get. What is not given is known for the classic tasks, and has defaults for others."""
 
-    environment: Annotated[str, tyro.conf.Positional]
+    environment: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="ENVIRONMENT")]
     """A compiled environment (steersman list), or package.module:factory of one."""
     planner: str = "icem"
     """icem, cem, mppi, random_shooting, gradient_ascent or ilqr."""
@@ -50,7 +50,8 @@ def run(arguments: list[str]) -> int:
     """-> exit code."""
     chosen = vars(parsed(Plan, arguments, "steersman plan"))
     as_json, environment, planner = (chosen.pop(name) for name in ("json", "environment", "planner"))
-    result = ceiling(environment, planner, **chosen)
+    with working(f"planning in {environment}, episodes to play: {chosen['episodes']:,}"):
+        result = ceiling(environment, planner, **chosen)
     if as_json:
         print_json(result.summary())
         return 0

@@ -47,10 +47,10 @@ class Leaf(NamedTuple):
 
 
 def leaves_of(native: spaces.Space, inside: spaces.Space, path: tuple[str | int, ...] = ()) -> list[Leaf]:
-    """The leaves of a native space, with the dtypes of its inside form, in the order of the space."""
+    """The leaves of a native space, with the dtypes of its inside form, in JAX's order: by name."""
     match native:
         case spaces.Dict():
-            parts: Any = [(key, part, inside[key]) for key, part in native.spaces.items()]  # pyright: ignore
+            parts: Any = [(key, native[key], inside[key]) for key in sorted(native.spaces)]  # pyright: ignore
             return [leaf for key, a, b in parts for leaf in leaves_of(a, b, (*path, key))]
         case spaces.Tuple():
             parts = zip(native.spaces, inside.spaces, strict=True)  # pyright: ignore

@@ -42,7 +42,7 @@ class Comparison(NamedTuple):
         """The entry, as it is. lead: leading axes that obs and info have. Raises UsageError where there is none."""
         parts = obs if isinstance(obs, Mapping) else {"obs": obs}
         if self.entry not in info and self.entry not in parts:
-            raise self._missing(parts, info, who)
+            raise self._missing(parts, info, who, lead)
         x = parts[self.entry] if self.entry == "obs" or self.entry not in info else info[self.entry]
         x = np.asarray(x) if isinstance(x, list | tuple) else x
         shape = np.shape(x)[lead:]
@@ -67,12 +67,13 @@ class Comparison(NamedTuple):
             raise UsageError(f"cost {self.name!r}: {self.entry} of {who} is {x!r}; it has to be a number.") from None
         return x if math.isnan(x) else float(self.holds(x))
 
-    def _missing(self, parts: Mapping[str, Any], info: Mapping[str, Any], who: str) -> UsageError:
+    def _missing(self, parts: Mapping[str, Any], info: Mapping[str, Any], who: str, lead: int) -> UsageError:
         near = nearest(self.entry, [*map(str, info), *map(str, parts)])
-        has, seen = (", ".join(sorted(map(str, names))) or "nothing" for names in (info, parts))
+        has = ", ".join(sorted(map(str, info))) or "nothing"
+        seen = ", ".join(name if np.ndim(x) <= lead else f"{name}[0] ..." for name, x in sorted(parts.items()))
         return UsageError(
-            f"cost {self.name!r}: {who} gave no {self.entry!r}. The info of its step holds {has}; the observation is "
-            f"{seen}. A cost needs it in the info of every step. {near}".rstrip()
+            f"cost {self.name!r}: {who} gave no {self.entry!r}. The info of its step holds {has}; of the observation "
+            f"there is {seen}. A cost needs it in the info of every step. {near}".rstrip()
         )
 
 

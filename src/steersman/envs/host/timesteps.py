@@ -33,7 +33,8 @@ def unflatten(space: spaces.Space) -> Callable[[Sequence[Any]], PyTree]:
     """The function that builds a tree of the space's form from its leaves, in the order of ``contract.leaves_of``."""
     match space:
         case spaces.Dict():
-            names, parts = list(space.spaces), [(unflatten(p), _count(p)) for p in space.spaces.values()]
+            names = sorted(space.spaces)
+            parts = [(unflatten(space[name]), _count(space[name])) for name in names]
             return lambda leaves: dict(zip(names, _dealt(parts, leaves), strict=True))
         case spaces.Tuple():
             parts = [(unflatten(p), _count(p)) for p in space.spaces]
@@ -42,10 +43,10 @@ def unflatten(space: spaces.Space) -> Callable[[Sequence[Any]], PyTree]:
 
 
 def flatten(space: spaces.Space, tree: PyTree) -> list[Any]:
-    """The leaves of a tree of the space's form, in the same order."""
+    """The leaves of a tree of the space's form, in JAX's order: by name, whatever the order of the space."""
     match space:
         case spaces.Dict():
-            return [leaf for name, part in space.spaces.items() for leaf in flatten(part, tree[name])]
+            return [leaf for name in sorted(space.spaces) for leaf in flatten(space[name], tree[name])]
         case spaces.Tuple():
             return [leaf for part, sub in zip(space.spaces, tree, strict=True) for leaf in flatten(part, sub)]
     return [tree]

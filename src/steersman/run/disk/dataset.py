@@ -100,12 +100,17 @@ def check_fits(data: Dataset, spec: EnvSpec) -> None:
 # --- folders ---
 
 
+def check_new(path: Path) -> None:
+    """Raise UsageError for a folder, or a file, that is there."""
+    if path.exists():
+        raise UsageError(f"{path} exists already. Give a new folder, or remove it first.")
+
+
 @contextmanager
 def creating(out: str | Path) -> Iterator[Path]:
     """A temporary folder that takes the place of ``out`` when the block ends well: the folder is whole or absent."""
     path = Path(out)
-    if path.exists():
-        raise UsageError(f"{path} exists already. Give --out a new folder, or remove it first.")
+    check_new(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with explained("writing", path):

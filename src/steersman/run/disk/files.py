@@ -92,20 +92,19 @@ def clean(folder: str | Path) -> list[Path]:
     return stale
 
 
-def read_json(path: str | Path) -> dict[str, Any]:
-    """Read a JSON object; raises UsageError if the file is missing, truncated, malformed or not an object."""
+def read_json(path: str | Path, todo: str = "Restore it from a copy, or start a new run.") -> dict[str, Any]:
+    """Read a JSON object; raises UsageError if the file is missing, truncated, malformed or not an object.
+
+    todo: what is to be done about such a file.
+    """
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8-sig"))  # editors on Windows write a mark before it
     except OSError as error:
         raise failure("reading", path, error) from error
     except (ValueError, RecursionError) as error:
-        raise UsageError(
-            f"{path} is truncated or is not JSON ({error}). Restore it from a copy, or start a new run."
-        ) from error
+        raise UsageError(f"{path} is truncated or is not JSON ({error}). {todo}") from error
     if not isinstance(content, dict):
-        raise UsageError(
-            f"{path} holds a JSON {type(content).__name__}, not an object. Restore it, or start a new run."
-        )
+        raise UsageError(f"{path} holds a JSON {type(content).__name__}, not an object. {todo}")
     return content
 
 

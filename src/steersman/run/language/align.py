@@ -6,6 +6,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,8 +23,9 @@ from steersman.run.disk.files import lock
 from steersman.run.events import FINISHED, AlreadyDone, Callback
 from steersman.run.language import memory
 from steersman.run.language.answering import answers
+from steersman.run.language.answers.online import Answering, PromptBatches
 from steersman.run.language.batches import Batches, size_of
-from steersman.run.language.data import READERS, Data, Encoded, Pair, Reader
+from steersman.run.language.data import READERS, Data, Encoded, Pair, Prompt, Reader
 from steersman.run.language.models import LanguageModel
 from steersman.run.language.programs import Programs
 from steersman.run.language.runs import file_sha256, model_sha256, named, open_model, opened, shapes
@@ -54,10 +56,10 @@ def align(
 ) -> Aligned:
     """Align a language model.
 
-    method: sft, reward or dpo. model: a name, as ``load_model`` takes it, or a run folder, whose result it starts from.
-    data: JSON lines or parquet (``run.language.data``). settings: fields of the method's config and of ``AlignConfig``,
-    by name. out: the run folder; without one nothing is written. replace: put the run in the place of the one that
-    ``out`` holds.
+    method: sft, reward, dpo, rloo, grpo or ppo. model: a name, as ``load_model`` takes it, or a run folder, whose
+    result it starts from. data: JSON lines or parquet (``run.language.data``). settings: fields of the method's config
+    and of ``AlignConfig``, by name. out: the run folder; without one nothing is written. replace: put the run in the
+    place of the one that ``out`` holds.
 
     Raises UsageError: a setting, name, file or row is wrong, or the memory would not do; nothing has been trained or
     written then. TrainingFault: a loss became NaN.
@@ -126,11 +128,19 @@ def prepare(plan: AlignPlan, model: LanguageModel | None = None) -> Job:
     model = open_model(plan.model) if model is None else model
     data = READERS[method.learns_from](plan.data, reader_of(*model, run), run.unusable)
     learned, held = split(data, run)
-    batches = Batches(learned, config.batch_size, model.tokenizer.pad, run.seed)
+    asks = method.learns_from == "prompts"
+    if asks:
+        batches: Any = PromptBatches(learned, config.batch_size, run.seed)
+        rows, longest = config.answers // config.minibatches, run.max_new + max(map(size_of, [*learned, *held]))
+    else:
+        batches = Batches(learned, config.batch_size, model.tokenizer.pad, run.seed)
+        rows, longest = config.batch_size * (2 if method.learns_from == "pairs" else 1), batches.lengths()[-1]
     total = run.updates or max(1, math.ceil(run.epochs * batches.per_epoch))
     trainer = method.trainer(config, total)
-    rows = config.batch_size // config.accumulate * (2 if method.learns_from == "pairs" else 1)
-    parts = memory.estimate(model.decoder, trainer, config, rows, batches.lengths()[-1], samples=bool(run.samples))
+    merged = bool(run.samples) and not asks
+    parts = memory.estimate(model.decoder, trainer, config, rows // config.accumulate, longest, samples=merged)
+    if asks:
+        parts |= memory.cache(model.decoder, config.answers, longest)
     memory.check(parts)
     programs = Programs(trainer, model.decoder, run.devices)
     if config.batch_size % (config.accumulate * run.devices):
@@ -139,20 +149,33 @@ def prepare(plan: AlignPlan, model: LanguageModel | None = None) -> Job:
             f"{config.accumulate} parts each."
         )
 
-    def feed(learner: Learner, index: int) -> Fed:
-        batch = batches(index)
+    answering = Answering(config, run, model, [*learned, *held], programs) if asks else None
+    if answering is not None:
+        evaluate: Any = partial(answering.evaluate, held)
+        sample: Any = partial(answering.sample, (held or learned)[: run.samples])
+    else:
+        speaks = 0 if method.name == "reward" else run.samples
+        evaluate = evaluating(programs, held, config, model, method)
+        sample = sampling(programs, prompts_of(held or learned, speaks), model, run)
+
+    def feed(learner: Any, index: int) -> Fed:
+        batch, epoch = batches(index), {"epoch": (index + 1) / batches.per_epoch}
+        if answering is not None:
+            fed = answering.feed(learner, batch, index)
+            return fed._replace(told=fed.told | epoch)
         texts = batch if method.learns_from == "texts" else batch.chosen
         more = 0 if method.learns_from == "texts" else int(batch.rejected.mask.sum())
-        return Fed(batch, int(texts.mask.sum()) + more, {"epoch": (index + 1) / batches.per_epoch})
+        return Fed(batch, int(texts.mask.sum()) + more, epoch)
 
-    speaks = 0 if method.name == "reward" else run.samples
     trained = parameters(shapes(trainer, model).params)
     about = f"{method.name} of {plan.model} on {plan.data}: {_counted(learned, held)}, {total:,} updates of up to "
-    about += f"{config.batch_size} rows, {trained:,} of {parameters(model.decoder):,} parameters trained"
+    about += f"{config.answers} answers, " if asks else f"{config.batch_size} rows, "
+    about += f"{trained:,} of {parameters(model.decoder):,} parameters trained"
     lengths = [size_of(row) for row in learned]
+    each = config.said if asks else "one text each (none are packed together)"
     notes = (
         *data.notes,
-        f"rows of {min(lengths)} to {max(lengths)} tokens, one text each (none are packed together)",
+        f"{'prompts' if asks else 'rows'} of {min(lengths)} to {max(lengths)} tokens, {each}",
         f"memory {memory.said(parts)}",
     )
     digests = {
@@ -163,14 +186,11 @@ def prepare(plan: AlignPlan, model: LanguageModel | None = None) -> Job:
         "plain": data.plain,
         "total": total,
     }
-    return Job(
-        method, config, run, model, trainer, programs, total, feed, evaluating(programs, held, config, model, method),
-        sampling(programs, prompts_of(held or learned, speaks), model, run), about, notes, digests,
-    )  # fmt: skip
+    return Job(method, config, run, model, trainer, programs, total, feed, evaluate, sample, about, notes, digests)
 
 
 def _counted(learned: Sequence[Any], held: Sequence[Any]) -> str:
-    what = "pairs" if isinstance(learned[0], Pair) else "texts"
+    what = {Pair: "pairs", Prompt: "prompts"}.get(type(learned[0]), "texts")
     return f"{len(learned):,} {what}" + (f" and {len(held):,} held out" if held else "")
 
 

@@ -51,6 +51,7 @@ class Said(NamedTuple):
     text: str
     tokens: int
     ended: bool
+    ids: tuple[int, ...] = ()  # these tokens, the one that ends it included
 
 
 def answers(
@@ -71,7 +72,7 @@ def answers(
         keys = jax.vmap(partial(jax.random.fold_in, jax.random.key(seed)))(np.arange(begin, begin + len(some)))
         done = completions(decoder, tokenizer, some, keys, max_new=max_new, sampling=sampling)
         rows = zip(done.tokens, done.mask, done.ended, strict=True)
-        said = [Said(tokenizer.decode(tokens[mask]), int(mask.sum()), bool(ended)) for tokens, mask, ended in rows]
+        said = [Said(tokenizer.decode(t[m]), int(m.sum()), bool(ended), tuple(t[m].tolist())) for t, m, ended in rows]
         found += said[:count]
     return found
 

@@ -11,7 +11,7 @@ import numpy as np
 from steersman.run.disk.logs import columns
 from steersman.run.show.plots import blank, in_steps, save, style, tidy
 
-PANELS = ("loss", "accuracy", "reward")  # each where it is logged
+PANELS = ("loss", "accuracy", "reward", "kl")  # each where it is logged
 
 
 def loss_curve(history: Sequence[Mapping[str, Any]], out: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,11 @@ from steersman.language.generation import Sampling
 from steersman.run.disk.files import replacing
 from steersman.run.language.align import means, reader_of
 from steersman.run.language.answering import Assistant, answers
+from steersman.run.language.answers.judging import judge
+from steersman.run.language.answers.scores import Reward
 from steersman.run.language.batches import Batches
 from steersman.run.language.data import READERS
+from steersman.run.language.models import LanguageModel
 from steersman.run.language.programs import Programs
 from steersman.run.language.reading import read_rows
 from steersman.run.language.runs import assistant, is_run, merged, opened, params_of
@@ -40,18 +44,25 @@ def measure(
     seed: int = 0,
     plain: bool = False,
     unusable: str = "refuse",
+    reward: Sequence[str] = (),
+    samples: int = 1,
+    passing: float = 1.0,
     to: str | Path | None = None,
 ) -> dict[str, Any]:
     """What ``steersman align evaluate`` says, by name: numbers, and ``notes``.
 
     Of texts, messages, or prompts with answers: loss and perplexity of the tokens that are learned. Of pairs: accuracy
     with its 95 % interval, by rewards of a reward model, by likelihood of another; of a run also by how both have
-    changed since its start. Of prompts alone: the answers, written ``to`` a file. Raises UsageError.
+    changed since its start. Of prompts alone: the answers, written ``to`` a file. With a ``reward``, of prompts of
+    either kind: what ``samples`` answers to each earn (``judging.judge``). Raises UsageError.
     """
     size = DescentConfig(batch_size=batch_size).batch_size
     columns = set(read_rows(data)[0].content)
     kind = "pairs" if {"chosen", "rejected"} <= columns else "texts"
-    kind = "prompts" if kind == "texts" and "prompt" in columns and "answer" not in columns else kind
+    asks = "answer" not in columns or reward
+    kind = "prompts" if kind == "texts" and "prompt" in columns and asks else kind
+    if reward and kind != "prompts":
+        raise UsageError(f"A reward is for answers to prompts, and the rows of {data} have {', '.join(columns)}.")
     if to is not None and kind != "prompts":
         raise UsageError(
             f"Nothing would be written to {to}: answers are, and {data} has no prompts alone. Leave it out."
@@ -75,7 +86,14 @@ def measure(
     decoder = merged(one).decoder if one is not None else base.decoder
     if kind == "prompts":
         asked = Assistant(decoder, base.tokenizer, plain=plain)
-        return about | _answers(asked, data_of.rows, max_new, Sampling(temperature=temperature), seed, to)
+        if not reward:
+            return about | _answers(asked, data_of.rows, max_new, Sampling(temperature=temperature), seed, to)
+        how: dict[str, Any] = {"samples": samples, "max_new": max_new, "temperature": temperature, "seed": seed}
+        before = None if one is None else one.base.decoder
+        model_now = LanguageModel(decoder, base.tokenizer)
+        found = judge(model_now, data_of.rows, Reward(reward), passing=passing, reference=before, **how)
+        _write(found["answers"], to)
+        return about | found
     log_prob = jax.jit(lambda decoder, texts: answer_log_probs(decoder, texts, CHUNK))
     if kind == "texts":
         tokens = sum(int(texts.weight[:, 1:].sum()) for texts in each)
@@ -107,12 +125,16 @@ def _answers(
         asked.decoder, asked.tokenizer, [p.tokens for p in prompts], max_new=max_new, sampling=sampling, seed=seed
     )
     rows = [{"prompt": p.content, "answer": s.text, "ended": s.ended} for p, s in zip(prompts, said, strict=True)]
-    if to is not None:
-        with replacing(to) as temporary:
-            lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-            temporary.write_text("".join(lines), encoding="utf-8")
+    _write(rows, to)
     return {
         "mean_tokens": float(np.mean([s.tokens for s in said])),
         "ended": float(np.mean([s.ended for s in said])),
         "answers": rows,
     }
+
+
+def _write(rows: list[dict[str, Any]], to: str | Path | None) -> None:
+    if to is not None:
+        with replacing(to) as temporary:
+            lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+            temporary.write_text("".join(lines), encoding="utf-8")

@@ -33,6 +33,13 @@ def estimate(
     return parts | ({"merged, for samples": nbytes(decoder)} if samples else {})
 
 
+def cache(decoder: Decoder, rows: int, length: int) -> dict[str, int]:
+    """Bytes of keys and values, and of logits, while ``rows`` texts of ``length`` tokens are written."""
+    c, size = decoder.config, decoder.embedding.dtype.itemsize
+    keys = 2 * c.layers * c.kv_heads * c.head_size * length * size
+    return {"keys and values": rows * keys, "logits of a step": 2 * 4 * rows * c.vocab_size}
+
+
 def _kept(config: DecoderConfig, length: int, remat: bool) -> int:
     """Numbers that the backward pass wants of each token."""
     wide, keys = config.heads * config.head_size, config.kv_heads * config.head_size

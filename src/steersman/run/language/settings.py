@@ -30,7 +30,7 @@ class AlignConfig(Config):
     samples: int = 4
     """Prompts that are answered then, for samples.jsonl."""
     max_new: int = 64
-    """The most tokens of such an answer."""
+    """The most tokens of such an answer, and of one that is learned from."""
     devices: int = 1
     """Devices that share a batch."""
     keep_checkpoints: int = 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -12,15 +13,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from steersman import envs
+from steersman import envs, spaces
 from steersman.envs.importing import load_object
-from steersman.errors import UsageError, nearest
+from steersman.errors import UsageError, nearest, raised_at
 from steersman.planning import cem, gradient_ascent, icem, ilqr, mppi, planner_in, random_shooting
 from steersman.planning.scores import StatePlanner, Value
 from steersman.run.disk import compile_cache
 from steersman.run.evaluate import Evaluation, check_episodes, summarise
 from steersman.run.policies.playing import LIMIT
-from steersman.types import DeviceEnvs, Env, PyTree
+from steersman.types import DeviceEnvs, Env, EnvSpec, PyTree
 from steersman.vector import vectorize
 
 STEPS = 20  # of all episodes in one call of the compiled program
@@ -90,9 +91,13 @@ def ceiling(
     ``SIZES``. terminal_value: a function obs -> value of what comes beyond the horizon, or the name of one,
     ``package.module:function``; ``"none"`` leaves the environment's own away. particles: as in ``score_of``. Raises
     UsageError for an environment that runs on the host, for a planner that there is not, and for a setting that it does
-    not have.
+    not have or that is out of range.
     """
     check_episodes(episodes)
+    if particles < 1:
+        raise UsageError(f"particles = {particles}; a score is the mean over at least 1.")
+    if not 0 <= gamma <= 1:
+        raise UsageError(f"gamma = {gamma}; a discount is from 0 to 1.")
     make, takes = _planner(planner)
     env = envs.make_env(environment)
     known = KNOWN.get(env.spec.id, {}) if isinstance(environment, str) else {}
@@ -101,9 +106,13 @@ def ceiling(
     if strange:
         raise UsageError(f"{planner} has no {strange[0]}; it takes {', '.join(takes)}.")
     chosen = {name: x for name, x in {**SIZES, **known, **given}.items() if name in takes}
+    if not 0 <= (exponent := chosen.get("noise_exponent", 0)) < math.inf:
+        raise UsageError(f"noise_exponent = {exponent}; it is 0 (white), 1 (pink), 2 (red) or another number above.")
     if "elites" in chosen and "elites" not in given:
         chosen["elites"] = min(chosen["elites"], chosen["population"])
     name, value = _value(known.get("terminal_value") if terminal_value is None else terminal_value)
+    if value is not None:
+        _check_value(name, value, env.spec)
     if make is ilqr:
         if particles != 1:
             raise UsageError(
@@ -173,3 +182,14 @@ def _value(given: str | Value | None) -> tuple[str | None, Value | None]:
         raise UsageError(f"{given} is a {type(function).__name__}; a terminal value is a function obs -> number.")
     value: Any = function
     return given, value
+
+
+def _check_value(name: str | None, value: Value, spec: EnvSpec) -> None:
+    """Raise UsageError for a terminal value that is not one number of one observation; tried in shapes alone."""
+    try:
+        given = jax.eval_shape(value, spaces.abstract(spec.observation_space))
+    except Exception as error:  # whatever the user's code raises
+        said = f"{type(error).__name__}: {error}{raised_at(error)}"
+        raise UsageError(f"The terminal value {name} fails on an observation of {spec.id}: {said}") from error
+    if not isinstance(given, jax.ShapeDtypeStruct) or given.shape != () or not jnp.issubdtype(given.dtype, jnp.number):
+        raise UsageError(f"The terminal value {name} gives {given} for one observation; it must give one number.")

@@ -112,9 +112,9 @@ def outcome(
     """What is to be said of each limit at the end of a run, as JSON values.
 
     evaluation: of the final one; training: of the last hundred episodes of each seed, which explore (not where the
-    costs of the limit are discounted: training counts them as they are). least: of a limit that no row has met, the
-    least mean cost in any, and at how many steps. multiplier: in the last row, over the seeds; at_cap: whether it is as
-    large as it may be.
+    costs of the limit are discounted: training counts them as they are). least: of a limit that no row and no
+    evaluation has met, the least mean cost in any, and at how many steps. multiplier: in the last row, over the seeds;
+    at_cap: whether it is as large as it may be.
     """
     trained: tuple[Verdict, ...] = ()
     if newest is not None and "cost" in newest.numbers and limits.discount == 1.0:
@@ -131,6 +131,7 @@ def outcome(
         suffix = limits.suffixes[i]
         seen = [f"evaluation_cost{suffix}"] + ([f"cost{suffix}_{NEWEST}"] if limits.discount == 1.0 else [])
         costs = [(np.mean(row[key]), row["steps"]) for row in history for key in seen if key in row]
+        costs += [(verdict.mean, history[-1]["steps"]) for verdict in evaluation[i : i + 1] if history]
         least = min((pair for pair in costs if np.isfinite(pair[0])), default=None)
         if least is not None and least[0] > limit:
             entry["least"] = {"cost": float(least[0]), "steps": least[1]}

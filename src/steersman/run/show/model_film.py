@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -41,14 +42,11 @@ def imagined_film(
     dreamt = np.asarray(report.imagined(alone, member, found.start, found.action, key, 1))[0, 0, 0, :, :-1]
     truth = np.concatenate([found.first[:, :-1], found.came[0, :, :-1]])
     try:
-        env = video.renderable(name)
+        with closing(video.renderable(name)) as env:
+            imagined = np.concatenate([found.first[:, :-1], dreamt])
+            write_video(_frames(drawer(env, name), truth, imagined), path, video.render_fps(env))
     except UsageError as error:
         return None, str(error)
-    try:
-        draw = drawer(env, name)
-        write_video(_frames(draw, truth, np.concatenate([found.first[:, :-1], dreamt])), path, video.render_fps(env))
-    finally:
-        env.close()
     return path, ""
 
 
@@ -73,6 +71,7 @@ def drawer(env: Any, name: str) -> Callable[[np.ndarray], np.ndarray]:
             unseen = inside.model.nq + inside.model.nv - len(obs)
             whole = np.append(np.zeros(unseen), obs).astype(np.float64)
             inside.set_state(whole[: inside.model.nq], whole[inside.model.nq :])
-        return rgb(env.render())
+        with video.needs_renderer(name, type(inside).__module__):
+            return rgb(env.render())
 
     return draw

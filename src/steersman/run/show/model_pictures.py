@@ -152,7 +152,7 @@ def disagreement(found: Quality) -> Any:
     axes.set(xscale="log", yscale="log")
     low, high = (float(np.percentile(np.concatenate([x, y]), q)) for q in (0.5, 99.9))
     axes.plot([low, high], [low, high], color=GREY, linewidth=1.0, linestyle=(0, (4, 3)))
-    tidy(axes, "disagreement of the members", "error of one step")
+    tidy(axes, "disagreement of the members (standard deviations)", "error of one step (standard deviations)")
     about = f"rank correlation {found.rank_correlation:.2f}; the line: medians of twelve equal groups"
     axes.set_title(about, loc="left", fontsize="small", color="0.35")
     return figure
@@ -171,7 +171,8 @@ def promises(columns: Mapping[str, np.ndarray]) -> Any | None:
     for i, (name, said) in enumerate(named.items()):
         values = columns[name] if columns[name].ndim == 1 else columns[name].mean(1)
         seen = np.isfinite(values)
-        axes.plot(steps[seen], values[seen], color=style(i)[0], linewidth=1.5, marker="o", markersize=3)
+        look = {"color": style(i)[0], "linewidth": 1.5, "marker": "o", "markersize": 3, "clip_on": False}
+        axes.plot(steps[seen], values[seen], **look)
         if seen.any():
             ends.append((said, steps[seen][-1], values[seen][-1], style(i)[0]))
     if ends:

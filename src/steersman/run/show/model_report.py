@@ -20,7 +20,7 @@ from steersman.models.model import Data, Model
 from steersman.run import plugins
 from steersman.run.collect import play
 from steersman.run.disk import checkpoint, compile_cache, dataset, run_folder
-from steersman.run.disk.files import plain, write_json
+from steersman.run.disk.files import explained, plain, write_json
 from steersman.run.disk.logs import columns, read_metrics
 from steersman.run.disk.spec_json import spec_from_json
 from steersman.run.evaluate import close, fixed_size
@@ -75,9 +75,12 @@ def model_run(
         raise UsageError(
             "There is no model to report on. Give a run folder, --data with recorded transitions, or both."
         )
-    for name, value in (("episodes", episodes), ("windows", windows)):
-        if value < 1:
+    for name, value in (("episodes", episodes), ("windows", windows), ("horizon", horizon)):
+        if value is not None and value < 1:
             raise UsageError(f"{name} = {value}; it must be 1 or more.")
+    folder = Path(out) if out is not None else Path(run) / "model" if run is not None else Path(f"{data}-model")
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder} is a file; out is the folder that the report is written to.")
     compile_cache.enable()
     key = jax.random.key(seed)
     fit_key, test_key, film_key = jax.random.split(key, 3)
@@ -97,7 +100,6 @@ def model_run(
     else:
         assert kept is not None
         test, tried = kept, f"the episodes of {data} that were held out"
-    folder = Path(out) if out is not None else Path(run) / "model" if run is not None else Path(f"{data}-model")
     found = report.quality(
         model,
         state,
@@ -110,7 +112,8 @@ def model_run(
     names = entry_names(spec.observation_space)
     worries = _worries(found, spec)
     run_folder.warn(*worries)
-    folder.mkdir(parents=True, exist_ok=True)
+    with explained("writing", folder):
+        folder.mkdir(parents=True, exist_ok=True)
     pictures = model_pictures.write(found, names, folder, promised)
     made, why = (None, "not asked for")
     if film:

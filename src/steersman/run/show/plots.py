@@ -289,7 +289,8 @@ def draw_curves(axes: Any, curves: Mapping[str, Curve], styles: Sequence[int] | 
     for i, c in zip(styles or range(len(curves)), curves.values(), strict=True):
         colour, line = style(i)
         marker = "o" if len(c.x) <= 10 else None
-        axes.plot(c.x, c.mean, line, color=colour, marker=marker, markersize=4, linewidth=1.6, zorder=3)
+        whole = {"clip_on": marker is None}  # else the edge would cut the last point in half
+        axes.plot(c.x, c.mean, line, color=colour, marker=marker, markersize=4, linewidth=1.6, zorder=3, **whole)
         if len(c.x) == 1:
             axes.vlines(c.x, c.low, c.high, color=colour, linewidth=1.6)  # a band needs two points
         else:
@@ -303,7 +304,7 @@ def draw_evaluations(axes: Any, curves: Mapping[str, Curve], groups: Sequence[st
     for label, c in curves.items():
         colour, _ = style(groups.index(label))
         look = {"color": colour, "markerfacecolor": "white", "markersize": 4.5, "linewidth": 0.8, "zorder": 4}
-        axes.plot(c.x, c.mean, "o:", **look)
+        axes.plot(c.x, c.mean, "o:", clip_on=False, **look)
     if curves and legend:
         handles = [axes.plot([], [], *look, color="0.35", markerfacecolor="white")[0] for look in (["-"], ["o:"])]
         axes.legend(handles, ["training", "evaluation"], frameon=False, fontsize="small", loc="best")

@@ -142,7 +142,7 @@ def renderable(place: Any) -> gymnasium.Env:
     label = place if isinstance(place, str) else getattr(place, "__qualname__", type(place).__name__)
     entry = gymnasium.registry.get(label.removeprefix("gymnasium/"))
     _without_display()
-    with _renderer(label, str(entry and entry.entry_point)):
+    with needs_renderer(label, str(entry and entry.entry_point)):
         made = _make(place) if isinstance(place, str) else place
         deaf = False
         if callable(made) and not isinstance(made, gymnasium.Env):
@@ -247,7 +247,7 @@ def _takes_mode(factory: Callable[..., Any]) -> bool:
 
 
 @contextmanager
-def _renderer(label: str, module: str) -> Iterator[None]:
+def needs_renderer(label: str, module: str) -> Iterator[None]:
     """Turn what a missing renderer or display raises into a UsageError. module: where the environment is defined."""
     from gymnasium.error import DependencyNotInstalled, Error
 
@@ -257,8 +257,8 @@ def _renderer(label: str, module: str) -> Iterator[None]:
         raise
     except (DependencyNotInstalled, ModuleNotFoundError) as error:
         extra = next((extra for part, extra in _EXTRAS.items() if f"gymnasium.envs.{part}" in module), None)
-        todo = f"Install it with: {to_install(extra)}" if extra else "Install what its package asks for."
-        raise UsageError(f"What {label} needs to draw is not installed: {error} {todo}") from error
+        todo = f". Install it with: {to_install(extra)}" if extra else f": {error} Install what its package asks for."
+        raise UsageError(f"What {label} needs to draw is not installed{todo}") from error
     except Error as error:
         raise UsageError(f"{label} cannot be filmed: {error}") from error
     except Exception as error:
@@ -279,7 +279,7 @@ def _without_display() -> None:
 
 def _frame(env: gymnasium.Env, caption: str | None, episode: int, length: int, total: float) -> np.ndarray:
     label = env.spec.id if env.spec is not None else type(env.unwrapped).__name__
-    with _renderer(label, type(env.unwrapped).__module__):
+    with needs_renderer(label, type(env.unwrapped).__module__):
         picture = env.render()
     if picture is None or isinstance(picture, list | str):
         raise UsageError(f"{label} gave no picture. Make it with render_mode='rgb_array'.")

@@ -18,6 +18,8 @@ def tiger(gamma: float = 0.95, accuracy: float = 0.85) -> POMDP:
     right. At gamma 0.95, V*(1/2, 1/2) = 19.37. (Cassandra, Kaelbling & Littman 1994; Kaelbling, Littman & Cassandra
     1998.)
     """
+    if not 0 <= accuracy <= 1:
+        raise UsageError(f"tiger: accuracy = {accuracy}; it is the probability of hearing right, from 0 to 1.")
     reset = np.full((2, 2), 0.5)
     transitions = np.stack([np.eye(2), reset, reset], 1)
     rewards = np.array([[-1.0, -100.0, 10.0], [-1.0, 10.0, -100.0]])

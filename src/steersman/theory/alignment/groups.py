@@ -48,9 +48,9 @@ def centred(reward: Array, size: int) -> jax.Array:
 def standardised(reward: Array, size: int) -> jax.Array:
     """(r - mean) / (std + 1e-4), of its group: GRPO's, as published.
 
-    Easy and hard prompts, whose groups are nearly all alike, weigh as much as others, and beta of a KL term is another
-    one for each prompt: what is reached is not the optimum of E[r] - beta KL. The standard deviation is the unbiased
-    one. Shao et al. (2024), arXiv:2402.03300.
+    Easy and hard prompts, whose groups are nearly all alike, weigh as much as others, and beta of a KL term that is a
+    loss is another one for each prompt: what is reached is not the optimum of E[r] - beta KL. (Of a KL term in the
+    reward it is.) The standard deviation is the unbiased one. Shao et al. (2024), arXiv:2402.03300.
     """
     group = grouped(centred(reward, size), size)
     std = jnp.sqrt(jnp.square(group).sum(1, keepdims=True) / (size - 1))

@@ -1,0 +1,113 @@
+"""How good a model's answers are: rewards with intervals, the chance that one of several passes, the best of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from steersman.errors import UsageError
+from steersman.language.decoder import Decoder, token_log_probs
+from steersman.language.generation import Sampling
+from steersman.language.tokenizer import left_padded
+from steersman.run.language.answering import ROWS, answers
+from steersman.run.language.answers.scores import Reward, prompt_text
+from steersman.run.language.data import Prompt
+from steersman.run.language.models import LanguageModel
+from steersman.theory.alignment.best_of import best_of, best_of_kl, pass_at
+from steersman.theory.statistics import bootstrap_interval, wilson_interval
+
+CHUNK = 512  # tokens whose logits are made at a time
+
+
+def judge(
+    model: LanguageModel,
+    prompts: Sequence[Prompt],
+    reward: Reward,
+    *,
+    samples: int = 1,
+    max_new: int = 128,
+    temperature: float = 0.0,
+    seed: int = 0,
+    passing: float = 1.0,
+    reference: Decoder | None = None,
+) -> dict[str, Any]:
+    """What ``samples`` answers to each prompt earn, by name, with 95 % intervals over prompts: the bootstrap's, or of
+    one answer each that passes or not, Wilson's.
+
+    An answer passes that earns ``passing`` or more. pass_at_k and best_of_k are for k up to ``samples``, doubling, and
+    best_of_k_kl is the most that choosing so diverges from the model. reference: what the answers' divergence is
+    estimated from, at the temperature they are drawn with. Raises UsageError: several answers at temperature 0 are one,
+    and a reward that is none.
+    """
+    if samples < 1 or (samples > 1 and temperature == 0):
+        raise UsageError(
+            f"samples = {samples} at temperature {temperature:g}: 1 or more, and several want a temperature above 0, "
+            "or they are all the same. Give --temperature 1."
+        )
+    asked = [row for row in prompts for _ in range(samples)]
+    encoded = [row.tokens for row in asked]
+    said = answers(*model, encoded, max_new=max_new, sampling=Sampling(temperature), seed=seed)
+    total, terms = reward(
+        [prompt_text(row.content) for row in asked], [s.text for s in said], [row.row for row in asked]
+    )
+    earned = total.astype(np.float64).reshape(len(prompts), samples)
+    found = _with_interval("reward", earned.mean(1))
+    found |= {f"reward_{name}": float(term.mean()) for name, term in terms.items() if len(terms) > 1}
+    found |= {"mean_tokens": float(np.mean([s.tokens for s in said])), "ended": float(np.mean([s.ended for s in said]))}
+    for k in (2**i for i in range(samples.bit_length())):
+        passed = pass_at(earned >= passing, k)
+        found |= _rate(f"pass_at_{k}", passed) if samples == 1 else _with_interval(f"pass_at_{k}", passed)
+        if k > 1:
+            found |= _with_interval(f"best_of_{k}", best_of(earned, k)) | {f"best_of_{k}_kl": best_of_kl(k)}
+    if reference is not None and temperature > 0:
+        apart = _log_ratios(model, reference, encoded, [s.ids for s in said], max_new, temperature)
+        found |= _with_interval("kl", apart.reshape(earned.shape).mean(1))
+    rows = zip(asked, said, total, strict=True)
+    return found | {"answers": [_row(p, s, r) for p, s, r in rows]}
+
+
+def _row(prompt: Prompt, said: Any, reward: float) -> dict[str, Any]:
+    return {"prompt": prompt.content, "answer": said.text, "ended": said.ended, "reward": float(reward)}
+
+
+def _with_interval(name: str, of_prompts: np.ndarray) -> dict[str, float]:
+    low, high = bootstrap_interval(of_prompts)
+    return {name: float(of_prompts.mean()), f"{name}_low": low, f"{name}_high": high}
+
+
+def _rate(name: str, passed: np.ndarray) -> dict[str, float]:
+    """Of independent trials: Wilson's interval has a width where all pass, too."""
+    low, high = wilson_interval(float(passed.mean()), len(passed))
+    return {name: float(passed.mean()), f"{name}_low": low, f"{name}_high": high}
+
+
+def _log_ratios(
+    model: LanguageModel,
+    reference: Decoder,
+    prompts: Sequence[Sequence[int]],
+    said: Sequence[Any],
+    max_new: int,
+    t: float,
+) -> np.ndarray:
+    """log pi(y) - log ref(y) of each answer, float [N]; its mean over answers drawn from pi is the divergence."""
+    pad, length = model.tokenizer.pad, max(map(len, prompts))
+
+    @jax.jit
+    def apart(model: Decoder, reference: Decoder, tokens: Any, mask: Any) -> jax.Array:
+        of = lambda decoder: token_log_probs(decoder, tokens, mask, length, temperature=t, chunk=CHUNK).sum(-1)
+        return of(model) - of(reference)
+
+    found = []
+    rows = min(ROWS, len(prompts))
+    for begin in range(0, len(prompts), rows):
+        places = np.minimum(np.arange(begin, begin + rows), len(prompts) - 1)
+        tokens, mask = left_padded([prompts[i] for i in places], pad, length)
+        answer, there = np.full((rows, max_new), pad, np.int32), np.zeros((rows, max_new), bool)
+        for row, i in enumerate(places):
+            answer[row, : len(said[i])], there[row, : len(said[i])] = said[i], True
+        text = np.concatenate([tokens, answer], 1), np.concatenate([mask, there], 1)
+        found.append(np.asarray(apart(model.decoder, reference, *text))[: len(prompts) - begin])
+    return np.concatenate(found)
