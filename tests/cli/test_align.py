@@ -102,6 +102,11 @@ def test_answers_of_its_own_are_learned_from_and_judged(files, capsys, monkeypat
     assert len(found["answers"]) == 4
 
 
+def test_a_run_of_texts_starts_no_agent(trained, capsys):
+    assert run(["train", "ppo", "CartPole-v1", "--init-from", trained]) == 2
+    assert "is of a language model, which plays nowhere" in capsys.readouterr().err
+
+
 def test_a_merged_run_is_a_model(files, tmp_path, capsys):
     pytest.importorskip("tokenizers")
     shutil.copytree(DATA / "llama", tmp_path / "m")
