@@ -132,6 +132,15 @@ def test_a_merged_run_is_a_model(files, tmp_path, capsys):
         (["align", "sft", "tinny", "x.jsonl"], "There is no model 'tinny'"),
         (["align", "sft", "tiny", "x.jsonl"], "There is no file"),
         (["align", "merge", "tiny", "--to", "x"], "tokenizer is one of steersman's own"),
+        (["align", "generate", "tiny", "hi", "--samples", "0"], "samples = 0"),
+        (["align", "evaluate", "tiny", "TEXTS", "--batch-size", "0"], "batch_size = 0 is out of range"),
+        (["align", "evaluate", "tiny", "TEXTS", "--unusable", "dorp"], "Did you mean drop"),
+        (
+            ["align", "evaluate", "tiny", "TEXTS", "--max-length", "99"],
+            "max_length = 99; the model's context is",
+        ),
+        (["align", "evaluate", "tiny", "TEXTS", "--to", "x"], "Nothing would be written to x"),
+        (["align", "evaluate", "tiny", "PROMPTS", "--max-new", "99"], "max_new = 99; the model's context is"),
         (["train", "dpo", "CartPole-v1"], "dpo is of language models: steersman align dpo"),
     ],
 )

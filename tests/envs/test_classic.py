@@ -183,6 +183,10 @@ def test_the_original_follows_the_twin_for_rendering(env_id):
 def test_unknown_arguments_and_ids_are_refused():
     with pytest.raises(UsageError, match=r"takes g, mass, length, gain; got gravity"):
         classic.make("Pendulum-v1", gravity=9.8)
+    with pytest.raises(UsageError, match=r"got action_dely\. Did you mean action_delay\?"):
+        make("Pendulum-v1", action_dely=2)
+    with pytest.raises(UsageError, match=r"Pendulum-v1: mass = abc; it must be a number"):
+        make("Pendulum-v1", mass="abc")
     with pytest.raises(UsageError, match="takes mass_1, .*; got g"):
         classic.make("Acrobot-v1", g=9.8)
     with pytest.raises(UsageError, match=r"no compiled twin.*CartPole-v1"):

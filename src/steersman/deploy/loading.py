@@ -54,7 +54,9 @@ def load(run: str | Path, *, backend: str = "jax", **which: Any) -> Any:
         from steersman.run.language.runs import load as load_language
 
         if which or backend != "jax":
-            raise UsageError(f"{run} is of a language model: there is one in it, for JAX. Give nothing but the folder.")
+            raise UsageError(
+                f"{run} is of a language model, which is loaded by its folder alone, and drives no machine."
+            )
         return load_language(run)
     from steersman.run.policy import load as load_run
 

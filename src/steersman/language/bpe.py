@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from steersman.errors import UsageError, to_install
-from steersman.language.tokenizer import Tokenizer
+from steersman.language.tokenizer import Tokenizer, utf8
 
 # Special tokens that end an answer, whichever of them a model's files name: generation stops at any.
 _ENDS = ("<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|end_of_text|>", "<|eom_id|>", "</s>")
@@ -103,7 +103,7 @@ def _wrapped(made: Any, ends: Iterable[int | str], template: str | None) -> Toke
         return made.decode([int(i) for i in tokens], skip_special_tokens=True)
 
     return Tokenizer(
-        encode=lambda text: made.encode(text, add_special_tokens=False).ids,
+        encode=lambda text: made.encode(utf8(text).decode(), add_special_tokens=False).ids,
         decode=decode,
         size=made.get_vocab_size(with_added_tokens=True),
         specials=specials,

@@ -36,6 +36,21 @@ class Tokenizer(NamedTuple):
         return self.stop[0]
 
 
+def utf8(text: str) -> bytes:
+    """The bytes of a text; raises UsageError for half of a character, which is left where a text was cut inside it.
+
+    >>> utf8("hé")
+    b'h\\xc3\\xa9'
+    """
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        half = repr(text[error.start])
+        raise UsageError(
+            f"A text has half of a character in it, {half}, as its character {error.start + 1}. Mend it."
+        ) from None
+
+
 def byte_tokenizer(specials: Sequence[str] = (END,)) -> Tokenizer:
     """UTF-8: ids 0 to 255 are bytes, then the special tokens, the last of which ends an answer. Any text goes through.
 
@@ -43,7 +58,7 @@ def byte_tokenizer(specials: Sequence[str] = (END,)) -> Tokenizer:
     [104, 195, 169]
     """
     return Tokenizer(
-        encode=lambda text: list(text.encode()),
+        encode=lambda text: list(utf8(text)),
         decode=lambda ids: bytes(i for i in map(int, ids) if i < 256).decode(errors="replace"),
         size=256 + len(specials),
         specials={name: 256 + i for i, name in enumerate(specials)},

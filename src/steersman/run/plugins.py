@@ -57,11 +57,16 @@ def origins(entry: Algorithm, named: str | Algorithm, network: Any) -> dict[str,
     return foreign | ({} if network is None else {"network": network if isinstance(network, str) else True})
 
 
+def check_plays(config: Mapping[str, Any], run: Any) -> None:
+    """Raises UsageError for the run of a language model."""
+    if "language" in config["spec"]:
+        raise UsageError(f"{run} is of a language model, which plays nowhere: steersman align generate|evaluate {run}")
+
+
 def algorithm_of(config: Mapping[str, Any], given: str | Algorithm | None, run: Any) -> Algorithm:
     """The algorithm of a saved run, by its ``config.json``: ours, or the user's own, which is to be ``given`` again."""
     name, foreign = config["algorithm"], config["run"].get("foreign")
-    if "language" in config["spec"]:
-        raise UsageError(f"{run} is of a language model, which plays nowhere: steersman align generate|evaluate {run}")
+    check_plays(config, run)
     if given is None and foreign:
         named = foreign if isinstance(foreign, str) else "package.module:ALGORITHM"
         raise UsageError(

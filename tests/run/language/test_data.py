@@ -89,18 +89,19 @@ def test_a_long_text_is_cut_in_pieces_and_that_is_said(tmp_path):
     [
         (read_texts, "{", r"line 2 is not JSON"),
         (read_texts, "[1]", r"line 2 is a JSON list, not an object"),
-        (read_texts, {"txt": "a"}, r"line 2: a row is to have text or messages or .* Did you mean txt"),
-        (read_texts, {"prompt": "a", "anwser": "b"}, r"line 2: .* Did you mean anwser\?"),
+        (read_texts, {"txt": "a"}, r"line 2: a row is to have text or messages or .* Did you mean text\?"),
+        (read_texts, {"prompt": "a", "anwser": "b"}, r"line 2: .* Did you mean answer\?"),
         (read_texts, {"text": "a", "messages": []}, r"line 2: it has text and messages, and only one"),
         (read_texts, {"text": 3}, r"line 2: text is to be a text; it is a int"),
         (read_texts, {"text": "é"}, r"line 2: This tokenizer has 96 characters, and 'é' is none"),
-        (read_texts, {"text": ""}, r"of 2 rows cannot .* 1 with nothing that is learned \(line 2\).*--unusable drop"),
+        (read_texts, {"text": ""}, r"these cannot .*: 1 with nothing that is learned \(line 2\).*--unusable drop"),
         (read_texts, {"prompt": "", "answer": "a"}, r"line 2: The prompt is empty"),
         (read_texts, {"prompt": "a", "answer": None}, r"line 2: An answer is to be a text"),
         (read_texts, {"prompt": "a" * 19, "answer": "bb"}, r"1 longer than max_length = 20 \(line 2: 22 tokens\)"),
         (read_texts, {"messages": [{"role": "user", "content": "a"}]}, r"line 2: This model has no template of chats"),
         (read_texts, {"messages": "a"}, r"line 2: messages is to be a list of objects"),
-        (read_pairs, {"prompt": "a", "chosen": "b"}, r"line 2: a row is to have prompt with chosen with rejected"),
+        (read_pairs, {"prompt": "a", "chosen": "b"}, r"line 2: a row is to have prompt with chosen and rejected"),
+        (read_pairs, PAIR | {"rejected": [{"role": "assistant", "content": "yes"}]}, r": 1 with equal answers, chosen"),
         (read_pairs, PAIR | {"rejected": "yes"}, r"1 with equal answers, chosen and rejected \(line 2\)"),
         (read_pairs, PAIR | {"chosen": "y" * 40}, r"1 longer than max_length = 20 \(line 2: 44 tokens\)"),
         (read_prompts, {"prompt": "a" * 21}, r"1 with prompts longer than 20 tokens \(line 2: 21 tokens\)"),
@@ -119,6 +120,8 @@ def test_messages_that_cannot_be_learned_from(tmp_path, chats):
         read_texts(written(tmp_path, {"messages": alone}), chats)
     with pytest.raises(UsageError, match=r"line 1: Message 1 is .*each has a role and a content"):
         read_texts(written(tmp_path, {"messages": [{"role": "user"}]}), chats)
+    with pytest.raises(UsageError, match=r"line 1: A text has half of a character in it, '\\ud83d'"):
+        read_texts(written(tmp_path, {"prompt": "a", "answer": "\ud83d"}), chats)
 
 
 def test_rows_that_are_dropped_are_counted(tmp_path):

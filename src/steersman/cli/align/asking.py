@@ -9,15 +9,16 @@ import tyro
 
 from steersman.cli.display import print_json
 from steersman.cli.flags import parsed
+from steersman.errors import UsageError
 
 
 @dataclass(frozen=True)
 class Generate:
     """Answer a prompt. It is the user's message where the model has a template of chats, unless --plain."""
 
-    model: Annotated[str, tyro.conf.Positional]
+    model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN|MODEL")]
     """A run, or a model by its name."""
-    prompt: Annotated[str, tyro.conf.Positional]
+    prompt: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="PROMPT")]
     """A text."""
     max_new: int = 128
     """The most tokens of the answer."""
@@ -44,8 +45,10 @@ def run(arguments: list[str]) -> int:
     chosen = parsed(Generate, arguments, "steersman align generate")
     from steersman.run.language.runs import assistant
 
+    if chosen.samples < 1:
+        raise UsageError(f"samples = {chosen.samples}; ask for 1 answer or more.")
     how = {name: getattr(chosen, name) for name in ("temperature", "top_k", "top_p", "min_p", "max_new", "seed")}
-    said = assistant(chosen.model, chosen.plain).many([chosen.prompt] * max(1, chosen.samples), **how)
+    said = assistant(chosen.model, chosen.plain).many([chosen.prompt] * chosen.samples, **how)
     if chosen.json:
         print_json(
             {

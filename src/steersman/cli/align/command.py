@@ -34,7 +34,7 @@ USAGE = f"""usage: steersman align METHOD MODEL DATA [--SETTING VALUE ...]
   METHOD          {", ".join(METHODS)}
   MODEL           a folder of Hugging Face's, a file .gguf, smollm2, tiny, or a run
   DATA            JSON lines, or parquet: text | messages | prompt with answer (sft),
-                  prompt with chosen with rejected (reward, dpo)
+                  prompt with chosen and rejected (reward, dpo)
                   prompt, perhaps with answer (rloo, grpo, ppo)
   --lora 8        train adapters of this rank, in place of all weights
   --reward NAME   what answers earn (rloo, grpo, ppo): number, length:40, a reward model's run,

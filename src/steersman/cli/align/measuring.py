@@ -18,9 +18,9 @@ class Evaluate:
     how often the preferred answer is the likelier one, or the one of more reward; prompts alone are answered, and with
     --reward judged: what answers earn, how often one of k passes, the best of k."""
 
-    model: Annotated[str, tyro.conf.Positional]
+    model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN|MODEL")]
     """A run, or a model by its name."""
-    data: Annotated[Path, tyro.conf.Positional]
+    data: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")]
     """JSON lines, or parquet."""
     batch_size: int = 8
     """Texts side by side."""

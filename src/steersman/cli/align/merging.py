@@ -16,7 +16,7 @@ from steersman.cli.flags import parsed
 class Merge:
     """Write a run's model, with what was trained merged into it, in the format of Hugging Face."""
 
-    run: Annotated[Path, tyro.conf.Positional]
+    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """The run folder, or a model by its name."""
     to: Path
     """The folder to write."""

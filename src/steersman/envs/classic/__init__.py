@@ -58,14 +58,18 @@ def make(env_id: str, **kwargs: Any) -> Env:
     >>> make("Pendulum-v1", g=9.81).spec.max_episode_steps
     200
     """
+    from steersman.envs.transfer.settings import NAMES
     from steersman.envs.wrappers import time_limit
 
     twin = _twin(env_id)
     task = getattr(_module(twin), twin.name)
     known = [field.name for field in fields(task)]
-    for name in kwargs:
+    for name, value in kwargs.items():
         if name not in known:
-            raise UsageError(f"{env_id} takes {', '.join(known)}; got {name}. {nearest(name, known)}")
+            near = nearest(name, [*known, *NAMES])
+            raise UsageError(f"{env_id} takes {', '.join(known)}; got {name}. {near}".rstrip())
+        if isinstance(value, str):
+            raise UsageError(f"{env_id}: {name} = {value}; it must be a number.")
     return time_limit(task(**kwargs), twin.max_episode_steps)
 
 

@@ -223,12 +223,12 @@ def open_run(path: str | Path) -> Run:
     path = Path(path)
     if not path.is_dir():
         there = f"{path} is a file, not a run folder" if path.is_file() else f"There is no run folder {path}"
-        raise UsageError(f"{there}. Give the folder that steersman train wrote (its --out).")
+        raise UsageError(f"{there}. Give the folder that a training wrote (its --out).")
     if not (path / "config.json").is_file():
         runs = ", ".join(map(str, (p for group in compared(path).values() for p in group)))
         what = f"is a comparison; its runs are {runs}" if runs else "is not a run: it has no config.json"
         what = "is an exported policy, not a run" if (path / "policy.json").is_file() else what
-        raise UsageError(f"{path} {what}. Give the folder that steersman train wrote (its --out).")
+        raise UsageError(f"{path} {what}. Give the folder that a training wrote (its --out).")
     config = read_config(path / "config.json")
     return Run(path, config, _compare_versions(config["versions"], path))
 

@@ -16,6 +16,8 @@ from steersman.agents.language import method as method_of
 from steersman.agents.language.common import Learner, Method
 from steersman.errors import UsageError, nearest
 from steersman.language.adapters import parameters
+from steersman.language.decoder import Decoder
+from steersman.language.tokenizer import Tokenizer
 from steersman.run.disk import checkpoint, compile_cache, run_folder
 from steersman.run.disk.files import lock
 from steersman.run.events import FINISHED, AlreadyDone, Callback
@@ -124,11 +126,7 @@ def prepare(plan: AlignPlan, model: LanguageModel | None = None) -> Job:
     """The parts of a training on texts or pairs, made and checked. model: the base, where it is in memory already."""
     method, config, run = plan.method, plan.config, plan.run
     model = open_model(plan.model) if model is None else model
-    context = model.decoder.config.context
-    reader = Reader(model.tokenizer, min(run.max_length or LONGEST, context), run.plain)
-    if run.max_length is not None and run.max_length > context:
-        raise UsageError(f"max_length = {run.max_length}; the model's context is {context}. Lower it.")
-    data = READERS[method.learns_from](plan.data, reader, run.unusable)
+    data = READERS[method.learns_from](plan.data, reader_of(*model, run), run.unusable)
     learned, held = split(data, run)
     asks = method.learns_from == "prompts"
     if asks:
@@ -194,6 +192,16 @@ def prepare(plan: AlignPlan, model: LanguageModel | None = None) -> Job:
 def _counted(learned: Sequence[Any], held: Sequence[Any]) -> str:
     what = {Pair: "pairs", Prompt: "prompts"}.get(type(learned[0]), "texts")
     return f"{len(learned):,} {what}" + (f" and {len(held):,} held out" if held else "")
+
+
+def reader_of(decoder: Decoder, tokenizer: Tokenizer, run: AlignConfig, new: int = 0) -> Reader:
+    """How rows become tokens, with room for ``new`` ones after them; raises UsageError where the context is shorter."""
+    context = decoder.config.context
+    if (run.max_length or 0) > context:
+        raise UsageError(f"max_length = {run.max_length}; the model's context is {context}. Lower it.")
+    if new >= context:
+        raise UsageError(f"max_new = {new}; the model's context is {context}, of prompt and answer together. Lower it.")
+    return Reader(tokenizer, min(run.max_length or LONGEST, context - new), run.plain)
 
 
 def split(data: Data, run: AlignConfig) -> tuple[list[Any], list[Any]]:

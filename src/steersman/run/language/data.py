@@ -190,9 +190,10 @@ def read_pairs(path: str | Path, reader: Reader, unusable: str = "refuse") -> Da
     def encode(row: Row) -> list[Pair]:
         _kind(row, [("prompt", "chosen", "rejected")])
         prompt, *answers = (row.content[name] for name in ("prompt", "chosen", "rejected"))
-        if answers[0] == answers[1]:
+        pair = Pair(*(reader.answered(prompt, answer) for answer in answers))
+        if np.array_equal(pair.chosen.tokens, pair.rejected.tokens):  # a text and a message may say the same
             raise Cannot("with equal answers, chosen and rejected")
-        return [Pair(*(reader.answered(prompt, answer) for answer in answers))]
+        return [pair]
 
     return _read(path, reader, encode, unusable)
 
@@ -220,13 +221,13 @@ def _kind(row: Row, kinds: Sequence[tuple[str, ...]]) -> str:
     has = [kind for kind in kinds if set(kind) <= set(row.content)]
     if len(has) == 1:
         return has[0][0]
-    wanted = " or ".join(" with ".join(kind) for kind in kinds)
+    wanted = " or ".join(" with ".join(filter(None, (kind[0], " and ".join(kind[1:])))) for kind in kinds)
     if has:
         both = " and ".join(kind[0] for kind in has)
         raise UsageError(f"it has {both}, and only one of them can be learned. Leave the others out.")
     others = [name for name in row.content if name not in COLUMNS]
     lacks = [name for kind in kinds for name in kind if name not in row.content]
-    near = next(filter(None, (nearest(name, others, n=1) for name in lacks if others)), "")
+    near = next(filter(None, (nearest(name, lacks, n=1) for name in others)), "")
     raise UsageError(
         f"a row is to have {wanted}, and this one has {', '.join(row.content) or 'nothing'}. {near}".rstrip()
     )
@@ -253,10 +254,12 @@ def _read(path: str | Path, reader: Reader, encode: Callable[[Row], list[Any]], 
             raise UsageError(f"{row.where}: {error}") from None
     if bad and unusable == "refuse":
         raise UsageError(
-            f"{path}: of {len(rows)} rows cannot be learned from {bad}. Mend them, raise --max-length where they are "
-            "too long, or leave them out: --unusable drop."
+            f"{path}: of {len(rows)} rows these cannot be learned from: {bad}. Mend them, raise --max-length where "
+            "they are too long, or leave them out: --unusable drop."
         )
     if not found:
-        raise UsageError(f"{path}: of {len(rows)} rows cannot be learned from {bad}. Nothing is left to learn from.")
+        raise UsageError(
+            f"{path}: of {len(rows)} rows these cannot be learned from: {bad}. Nothing is left to learn from."
+        )
     notes = [f"left out of {len(rows)} rows: {bad}"] if bad else []
     return Data(found, notes, reader.plain, lines)

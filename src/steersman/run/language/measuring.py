@@ -11,23 +11,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from steersman.agents.language.common import Learner
+from steersman.agents.language.common import DescentConfig, Learner
 from steersman.agents.language.dpo import answer_log_probs
 from steersman.errors import UsageError
 from steersman.language.decoder import Decoder
 from steersman.language.generation import Sampling
 from steersman.run.disk.files import replacing
-from steersman.run.language.align import means
+from steersman.run.language.align import means, reader_of
 from steersman.run.language.answering import Assistant, answers
 from steersman.run.language.answers.judging import judge
 from steersman.run.language.answers.scores import Reward
 from steersman.run.language.batches import Batches
-from steersman.run.language.data import READERS, Reader
+from steersman.run.language.data import READERS
 from steersman.run.language.models import LanguageModel
 from steersman.run.language.programs import Programs
 from steersman.run.language.reading import read_rows
 from steersman.run.language.runs import assistant, is_run, merged, opened, params_of
-from steersman.run.language.settings import LONGEST
+from steersman.run.language.settings import AlignConfig
 from steersman.theory.statistics import wilson_interval
 
 CHUNK = 512  # tokens whose logits are made at a time
@@ -56,23 +56,28 @@ def measure(
     changed since its start. Of prompts alone: the answers, written ``to`` a file. With a ``reward``, of prompts of
     either kind: what ``samples`` answers to each earn (``judging.judge``). Raises UsageError.
     """
+    size = DescentConfig(batch_size=batch_size).batch_size
     columns = set(read_rows(data)[0].content)
     kind = "pairs" if {"chosen", "rejected"} <= columns else "texts"
     asks = "answer" not in columns or reward
     kind = "prompts" if kind == "texts" and "prompt" in columns and asks else kind
     if reward and kind != "prompts":
         raise UsageError(f"A reward is for answers to prompts, and the rows of {data} have {', '.join(columns)}.")
+    if to is not None and kind != "prompts":
+        raise UsageError(
+            f"Nothing would be written to {to}: answers are, and {data} has no prompts alone. Leave it out."
+        )
     one = opened(model) if is_run(model) else None
     scores = one is not None and one.method.name == "reward"
     if scores and kind != "pairs":
-        raise UsageError(f"{model} is a reward model: it is measured on pairs, prompt with chosen with rejected.")
+        raise UsageError(f"{model} is a reward model: it is measured on pairs, prompt with chosen and rejected.")
     base = one.base if one is not None else assistant(model)
     plain = plain or (one is not None and bool(one.about["plain"]))
-    context = base.decoder.config.context
-    room = context - max_new if kind == "prompts" else context
-    data_of = READERS[kind](data, Reader(base.tokenizer, min(max_length or LONGEST, room), plain), unusable)
+    run = AlignConfig(max_length=max_length, max_new=max_new, plain=plain, unusable=unusable)
+    reader = reader_of(base.decoder, base.tokenizer, run, max_new if kind == "prompts" else 0)
+    data_of = READERS[kind](data, reader, unusable)
     about: dict[str, Any] = {"rows": len(data_of.rows), "notes": data_of.notes}
-    batches = Batches(data_of.rows, batch_size, base.tokenizer.pad, shuffled=False)
+    batches = Batches(data_of.rows, size, base.tokenizer.pad, shuffled=False)
     each = [batches(i) for i in range(batches.per_epoch)] if kind != "prompts" else []
     if one is not None and scores:
         programs, learner = Programs(one.trainer, base.decoder), Learner(params_of(one), (), jnp.zeros((), jnp.int32))

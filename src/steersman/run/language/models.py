@@ -198,7 +198,10 @@ def save_model(model: LanguageModel, folder: str | Path) -> None:
         raise UsageError(f"{folder} has a model already. Give another folder.")
     files = bpe.written(model.tokenizer)
     if not files:
-        raise UsageError("This model's tokenizer is one of steersman's own, which is in no file of Hugging Face's.")
+        raise UsageError(
+            "This model's tokenizer is one of steersman's own, which is in no file of Hugging Face's. A run is used "
+            "without merging, too; to write a folder, begin with a model that comes with a tokenizer.json."
+        )
     with explained("writing", folder):
         folder.mkdir(parents=True, exist_ok=True)
     with replacing(folder / "model.safetensors") as temporary:

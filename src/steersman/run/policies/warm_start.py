@@ -14,6 +14,7 @@ from steersman.agents.parts.warm_start import taken_over
 from steersman.errors import UsageError
 from steersman.run.disk import checkpoint, run_folder
 from steersman.run.disk.spec_json import spec_from_json
+from steersman.run.plugins import check_plays
 from steersman.run.policy import check_same_spaces, load_seeds
 from steersman.run.settings import reopened, values_of
 from steersman.types import Algorithm, EnvSpec, PyTree
@@ -101,6 +102,7 @@ def read(asked: InitFrom, entry: Algorithm, config: Any, spec: EnvSpec, like: Py
 
 
 def _check_algorithm(entry: Algorithm, config: Mapping[str, Any], run: Path) -> None:
+    check_plays(config, run)
     if config["algorithm"] != entry.name:
         raise UsageError(
             f"{run} was trained by {config['algorithm']}; its parameters do not start {entry.name}. Name the same "
