@@ -11,7 +11,7 @@ import pytest
 
 NAMES = ["returns", "values", "surrogates", "distributions", "distributional", "exploration", "statistics"]
 NAMES += ["comparison", "constraints", "estimators", "natural", "trees", "beliefs.filters", "beliefs.particles"]
-NAMES += ["alignment.preferences", "alignment.groups"]
+NAMES += ["alignment.preferences", "alignment.groups", "alignment.best_of"]
 
 
 @pytest.mark.parametrize("name", NAMES)
