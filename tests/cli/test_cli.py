@@ -110,7 +110,7 @@ def test_every_setting_is_a_flag_with_the_preset_as_default(capsys, monkeypatch)
         ("train --config nowhere.json", "nowhere.json"),
         ("train --config", "--config needs a file"),
         ("evaluate nowhere", "There is no run folder nowhere"),
-        ("evaluate", "PATH"),
+        ("evaluate", "RUN"),
         ("record nowhere", "There is no run folder nowhere"),
         ("plot nowhere", "nowhere is not a run"),
         ("plot", "There is no run to plot"),

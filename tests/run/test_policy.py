@@ -152,8 +152,8 @@ def test_dict_observations():
     for wrong, says in (
         ({"near": np.ones(3)}, r"without \['far'\] \(got near\)"),
         ({**obs, "more": np.ones(1)}, r"with \['more'\]; .* has no such entry"),
-        (np.ones(3), r"without \['near'\] \(got a ndarray\)"),
-        ({**obs, "far": np.ones((4, 2, 2))}, r"\['far'\] of shape \(4, 2, 2\); .* says \(2, 2\)"),
+        (np.ones(3), r"without \['far'\] \(got a ndarray\)"),
+        ({**obs, "near": np.ones((4, 3))}, r"\['near'\] of shape \(4, 3\); .* says \(3,\)"),
     ):
         with pytest.raises(UsageError, match=says):
             policy(wrong)

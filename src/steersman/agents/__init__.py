@@ -57,7 +57,7 @@ ALGORITHMS: Mapping[str, Algorithm] = _Listed()
 
 def algorithm(name: str, *others: str) -> Algorithm:
     """The algorithm of that name, or UsageError with the nearest names; others: names that are known elsewhere."""
-    if name in METHODS:
+    if name in METHODS and name not in ALGORITHMS:
         raise UsageError(f"{name} is of language models: steersman align {name} MODEL DATA")
     if name not in ALGORITHMS:
         known = sorted([*ALGORITHMS, *others])

@@ -77,7 +77,8 @@ def parsed(kind: type[T], arguments: Sequence[str], prog: str) -> T:
     places = [args[0] for args in extras if tyro.conf.Positional in args[1:]]
     words = None if any(get_origin(place) is tuple for place in places) else len(places)
     chosen = tyro.cli(kind, args=plain(arguments, get_type_hints(kind), words, prog), prog=prog)
-    if not 0 <= (seed := vars(chosen).get("seed", 0)) < 2**32:
+    seed = vars(chosen).get("seed")  # None where it is the run's own
+    if seed is not None and not 0 <= seed < 2**32:
         raise UsageError(f"--seed {seed}: it must be a whole number from 0 to {2**32 - 1}.")
     return chosen
 

@@ -41,6 +41,7 @@ USAGE = f"""usage: steersman align METHOD MODEL DATA [--SETTING VALUE ...]
                   package.module:function; several are added up, 0.1*length:40
   --epochs N      how often the data is gone through
   --out DIR       the run folder (default: a new one in runs/)
+  --json          print what came of it as JSON, and nothing else
 
 Every setting of a method is a flag:  steersman align dpo --help"""
 
