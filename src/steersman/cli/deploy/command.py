@@ -84,7 +84,9 @@ def run(arguments: list[str]) -> int:
             signal.signal(signal.SIGTERM, before)
     finally:
         plant.close()
-    told = {**report.summary(), "delay_turns": plant.delay, "returns": plant.returns, "costs": plant.costs}
+    told = {**report.summary(), "delay_turns": plant.delay, "returns": plant.returns}
+    if plant.spec.num_costs:
+        told["costs"] = plant.costs
     if recording is not None and chosen.record is not None:
         told["recorded"] = len(recording.save(chosen.record)) if len(recording) else 0
     if chosen.json:
