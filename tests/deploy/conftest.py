@@ -16,7 +16,7 @@ from steersman.types import EnvSpec
 SMALL = {"hidden_sizes": (8,), "replay_capacity": 768, "memory_size": 6, "critic_sizes": (8,)}
 
 
-def made_for(algorithm, observation, action, network=None, **settings):
+def made_for(algorithm, observation, action, network=None, size=2.0, **settings):
     """A policy for some spaces, with heads that fill the range of actions."""
     entry = ALGORITHMS[algorithm]
     spec = EnvSpec(
@@ -35,7 +35,7 @@ def made_for(algorithm, observation, action, network=None, **settings):
             return np.zeros(x.shape, x.dtype)
         if "var" in name.rpartition(".")[2]:
             return np.full(x.shape, 2.0, np.float32)
-        scale = 2.0 / np.sqrt(min(x.shape[-2:])) if x.ndim > 1 else 0.3
+        scale = size / np.sqrt(min(x.shape[-2:])) if x.ndim > 1 else 0.3
         one = x.ndim == 1 and name.endswith((".weight", ".scale"))  # of a normalisation
         return (one + scale * rng.standard_normal(x.shape)).astype(np.float32)
 
