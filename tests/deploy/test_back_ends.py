@@ -49,7 +49,7 @@ CASES = {
 
 
 PICTURES = {  # minutes
-    "impala": ("ppo", PICTURE, ACT, {"encoder": "impala", "size": 1.0}),  # other sizes of 15 random layers saturate
+    "impala": ("ppo", PICTURE, ACT, {"encoder": "impala", "size": 1.0}),  # of others rounding alone moves actions
     "nature": ("dqn", spaces.Dict(a=PICTURE, b=BOX), FOUR, {}),
 }
 

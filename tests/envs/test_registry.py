@@ -1,4 +1,3 @@
-import subprocess
 import sys
 import textwrap
 
@@ -10,7 +9,7 @@ import pytest
 from gymnasium import spaces
 
 from steersman import envs
-from steersman.envs import classic, registry
+from steersman.envs import classic
 from steersman.envs import host as host_envs
 from steersman.envs.classic.cartpole import CartPole
 from steersman.envs.probe import PROBES
@@ -228,26 +227,6 @@ def test_an_extra_that_is_not_installed(monkeypatch):
     monkeypatch.setitem(sys.modules, "gymnax", None)
     with pytest.raises(UsageError, match=r"gymnax is not installed. Install it with: pip install -e '\.\[gymnax\]'"):
         envs.make("gymnax/CartPole-v1", 2)
-
-
-def test_available(monkeypatch):
-    rows = {row.id: row for row in envs.available()}
-    assert rows["CartPole-v1"] == ("CartPole-v1", "classic", "compiled", True)
-    assert rows["gymnasium/CartPole-v1"] == ("gymnasium/CartPole-v1", "gymnasium", "host", True)
-    assert rows["HalfCheetah-v5"].kind == "host"
-    assert {"probe/mask", "gymnax/Breakout-MinAtar", "envpool/*"} <= set(rows)
-    assert "HalfCheetah-v4" not in rows  # the newest version of each
-    assert {name for name in rows if name.startswith("probe/")} == set(PROBES)
-    monkeypatch.setattr(registry, "_installed", lambda package: package != "Box2D")
-    rows = {row.id: row for row in envs.available()}
-    assert not rows["LunarLander-v3"].installed
-    assert rows["HalfCheetah-v5"].installed
-
-
-def test_listing_imports_no_jax_and_no_simulator():
-    code = "import sys; from steersman import envs; envs.available(); print({'jax', 'mujoco'} & set(sys.modules))"
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
-    assert out.stdout.strip() == "set()"
 
 
 def test_unknown_attribute_of_the_package():

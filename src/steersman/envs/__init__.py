@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from steersman.envs.costs import with_costs as with_costs
-    from steersman.envs.registry import available as available
+    from steersman.envs.families import available as available
     from steersman.envs.registry import make as make
     from steersman.envs.registry import make_env as make_env
     from steersman.vector import vectorize as vectorize
 
-_WHERE = dict.fromkeys(("available", "make", "make_env"), "envs.registry") | {
+_WHERE = dict.fromkeys(("make", "make_env"), "envs.registry") | {
+    "available": "envs.families",
     "vectorize": "vector",
     "with_costs": "envs.costs",
 }

@@ -1,4 +1,4 @@
-"""Names of environments, and what each stands for. Light: nothing is imported before an environment is made.
+"""What each name of an environment stands for. Light: nothing is imported before an environment is made.
 
 - ``CartPole-v1``: a compiled twin where there is one (``classic``), else Gymnasium's environment of that id;
 - ``CartPoleNoVel-v1``: a twin whose velocities are masked (``partial.velocities``);
@@ -19,11 +19,11 @@ import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, NamedTuple
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from steersman.envs.classic import TWINS
-from steersman.envs.families import FAMILIES, split_name
+from steersman.envs.families import FAMILIES, available, split_name
 from steersman.envs.importing import call, is_file, label_of, load_object, made_of, offer
 from steersman.envs.partial.velocities import NO_VELOCITY
 from steersman.envs.safe.names import VELOCITY
@@ -36,18 +36,9 @@ if TYPE_CHECKING:
     from steersman.types import DeviceEnvs, Env, EnvSpec, HostEnvs
 
 
+# Families whose names are all listed: the module and what in it makes each of them.
+_LISTED = {"probe": ("probe", "PROBES"), "goal": ("goals", "GOALS"), "hidden": ("partial.hidden", "HIDDEN")}
 _OF_TWINS = {"safe/cartpole": "CartPole-v1", "safe/pendulum": "Pendulum-v1"}
-_SIMULATORS = {"box2d": "Box2D", "mujoco": "mujoco"}  # what Gymnasium's own environments need, by their folder
-
-
-class Available(NamedTuple):
-    """An environment one can ask for. ``id`` ending in ``/*`` stands for all that the family itself lists; in
-    ``memory/chain-N`` and ``pomdp/PATH.POMDP`` the capitals stand for yours."""
-
-    id: str
-    family: str  # "classic", a family's name
-    kind: str  # "compiled" or "host"
-    installed: bool
 
 
 def make(
@@ -263,55 +254,6 @@ def _on_the_host(label: str) -> str:
     )
 
 
-def available() -> list[Available]:
-    """Every environment that can be asked for by name. Of Gymnasium's, those of the newest version of each.
-
-    >>> Available("CartPole-v1", "classic", "compiled", True) in available()
-    True
-    """
-    rows = [Available(name, "classic", "compiled", True) for name in (*TWINS, *NO_VELOCITY)]
-    for family, (kind, package, names) in FAMILIES.items():
-        installed = _installed(package)
-        rows += [Available(f"{family}/{name}", family, kind, installed) for name in names]
-    rows += [Available(f"safe/{name}", "safe", "host", _installed("mujoco")) for name in VELOCITY]
-    return rows + _gymnasium_rows()
-
-
-def reward_threshold(name: str) -> float | None:
-    """The return at which Gymnasium's registry calls a task solved, whatever family runs it; None where it says none.
-
-    >>> reward_threshold("CartPole-v1"), reward_threshold("gymnasium/CartPole-v1"), reward_threshold("Pendulum-v1")
-    (475.0, 475.0, None)
-    """
-    from gymnasium.envs.registration import registry
-
-    family, _, rest = name.partition("/")
-    spec = registry.get(rest if family in FAMILIES else name)
-    if spec is None or spec.reward_threshold is None or family == "safe":  # within a limit it may be out of reach
-        return None
-    return float(spec.reward_threshold)
-
-
-def _gymnasium_rows() -> list[Available]:
-    from gymnasium.envs.registration import registry
-
-    newest: dict[tuple[str | None, str], Any] = {}
-    for spec in registry.values():
-        key = (spec.namespace, spec.name)
-        # Those of GymV only raise an error; those of ale-py and POPGym are families.
-        entry, elsewhere = spec.entry_point, ("ale_py", "popgym")
-        real = isinstance(entry, str) and not spec.name.startswith("GymV") and not entry.startswith(elsewhere)
-        if real and (key not in newest or (spec.version or 0) > (newest[key].version or 0)):
-            newest[key] = spec
-    rows = []
-    for spec in newest.values():
-        folder = spec.entry_point.partition(":")[0].split(".")[2:3] if spec.entry_point.startswith("gymnasium.") else []
-        needs = _SIMULATORS.get(folder[0]) if folder else None
-        name = f"gymnasium/{spec.id}" if spec.id in TWINS else spec.id
-        rows.append(Available(name, "gymnasium", "host", needs is None or _installed(needs)))
-    return rows
-
-
 def _compiled(name: str, kwargs: dict[str, Any]) -> Env | None:
     if name in TWINS:
         from steersman.envs import classic
@@ -326,24 +268,12 @@ def _compiled(name: str, kwargs: dict[str, Any]) -> Env | None:
         from steersman.envs import gymnax
 
         return gymnax.make(rest, **kwargs)
-    if head == "probe" and rest:
-        from steersman.envs.probe import PROBES
-
-        if name not in PROBES:
-            raise UsageError(f"Unknown probe {name}. {nearest(name, PROBES)}")
-        return call(PROBES[name], kwargs, name)
-    if head == "goal" and rest:
-        from steersman.envs.goals import GOALS
-
-        if name not in GOALS:
-            raise UsageError(f"Unknown goal environment {name}. {nearest(name, GOALS)}")
-        return call(GOALS[name], kwargs, name)
-    if head == "hidden" and rest:
-        from steersman.envs.partial.hidden import HIDDEN
-
-        if name not in HIDDEN:
-            raise UsageError(f"Unknown environment {name}. {nearest(name, HIDDEN)}")
-        return call(HIDDEN[name], kwargs, name)
+    if head in _LISTED and rest:
+        module, names = _LISTED[head]
+        makers = getattr(import_module(f"steersman.envs.{module}"), names)
+        if name not in makers:
+            raise UsageError(f"Unknown environment {name}. {nearest(name, makers)}".rstrip())
+        return call(makers[name], kwargs, name)
     if head == "memory" and rest:
         from steersman.envs.partial.memory_tasks import task
 
@@ -433,7 +363,3 @@ def _unknown(name: str) -> UsageError:
     else:
         where = f"Unknown environment {name!r}."
     return UsageError(f"{where} {nearest(name, ids)} `steersman list` shows all.".replace("  ", " "))
-
-
-def _installed(package: str) -> bool:
-    return find_spec(package) is not None

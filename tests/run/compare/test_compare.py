@@ -11,7 +11,7 @@ import pytest
 
 import steersman
 from steersman.cli.compare import show
-from steersman.envs.registry import reward_threshold
+from steersman.envs.families import reward_threshold
 from steersman.errors import TrainingFault, UsageError
 from steersman.run.compare import compare as module
 from steersman.run.compare.compare import compare

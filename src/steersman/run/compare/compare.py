@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from steersman import envs
-from steersman.envs.registry import reward_threshold
+from steersman.envs.families import reward_threshold
 from steersman.errors import TrainingFault, UsageError
 from steersman.run import plugins
 from steersman.run.compare.entries import Entry, check_same, from_json, listed, read_entries, resolve, to_json
