@@ -1,8 +1,10 @@
-"""Stable-Baselines3's and sb3-contrib's defaults on one environment and seed: 100 episodes after each budget. Prints one JSON object.
+"""Stable-Baselines3's (and sb3-contrib's) defaults on one environment and seed: 100 episodes after each budget.
+
+Prints one JSON object.
 
 Runs in the peer's own environment. As many copies of the environment as ours have; what the peer states for one copy is
-kept for all of them together: PPO's and TRPO's rollout is 2048 steps, an agent with replay takes a gradient step for each step of
-a copy (DQN: one for four).
+kept for all of them together: PPO's and TRPO's rollout is 2048 steps, an agent with replay takes a gradient step for
+each step of a copy (DQN: one for four).
 """
 
 import argparse
