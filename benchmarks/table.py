@@ -952,8 +952,8 @@ def render() -> str:
             "other four were run with earlier candidates too, and Hopper, Pusher, Pendulum, LunarLanderContinuous"
             " and Swimmer went over to what is chosen on once they had fallen behind. SAC's were chosen on Pendulum, "
             "where a first choice had failed; kiln had been run once with that. The six that were fixed first were "
-            "written down and committed before any agent had been trained on them; nothing was changed after. On Ant-v5 a "
-            "policy that does nothing gets 995, so there both sides' rows say how far training has left that. A2C's "
+            "written down and committed before any agent had been trained on them; nothing was changed after. On Ant-v5"
+            " a policy that does nothing gets 995, so there both sides' rows say how far training has left that. A2C's "
             "(by PPO's lesson), TD3's and DQN's were not looked at before they were set. The gap is ours over a random "
             "policy's return as a multiple of the peer's, 99 at most."
         )
