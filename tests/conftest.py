@@ -5,6 +5,7 @@ learn, and those of equal bits (``-m learning``, ``-m exact``), run what users r
 JAX_DISABLE_MOST_OPTIMIZATIONS is 0.
 """
 
+import gc
 import os
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -29,6 +30,13 @@ def pytest_configure(config):
         # Without fusion emitters, and each program as one module of LLVM's: many are small, and cutting up costs more.
         flags += " --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
     os.environ.setdefault("XLA_FLAGS", flags)
+
+
+def pytest_collection_finish():
+    """Tracing makes many objects that live: looking for garbage among them as often as by default is a tenth of it."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 50)
 
 
 @pytest.fixture(scope="session", autouse=True)
