@@ -5,6 +5,7 @@ learn, and those of equal bits (``-m learning``, ``-m exact``), run what users r
 JAX_DISABLE_MOST_OPTIMIZATIONS is 0.
 """
 
+import gc
 import os
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -31,6 +32,13 @@ def pytest_configure(config):
     os.environ.setdefault("XLA_FLAGS", flags)
 
 
+def pytest_collection_finish():
+    """Tracing makes many objects that live: looking for garbage among them as often as by default is a tenth of it."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 50)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def compiled_once(tmp_path_factory):
     """Compiled programs are kept on disk for the length of the session: for all workers, and for child processes."""
@@ -49,11 +57,13 @@ def compiled_once(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def shared_programs():
-    """Trainings of equal settings on an environment of ours share their loops' programs: all but the first of a session
-    are spared the tracing. They say that compiling took a microsecond."""
+    """Trainings of equal settings on an environment of ours share their loops' programs, and those of evaluations: all
+    but the first of a session are spared the tracing. They say that compiling took a microsecond."""
     from steersman.run import prepare
+    from steersman.run.parts.setup import Setup
 
     known, make = {}, prepare._loop
+    agents, evaluators, evaluator = {}, {}, Setup.evaluator  # agents: by id, with the settings that they stand for
 
     def loop_of(plan, run, config, made, agent, data, assessing):
         loop = make(plan, run, config, made, agent, data, assessing)
@@ -66,10 +76,18 @@ def shared_programs():
         key = (plan.algorithm.factory, config, plan.environment, *sizes, played)
         loop.compile_seconds = 1e-6 if key in known else 0.0
         loop._programs = known.setdefault(key, loop._programs)
+        agents[id(agent)] = agent, key
         return loop
+
+    def evaluator_of(setup, episodes, explore=False):
+        if id(setup.agent) not in agents:
+            return evaluator(setup, episodes, explore)
+        key = (agents[id(setup.agent)][1], episodes, explore, setup.workers)
+        return evaluators.setdefault(key, evaluator(setup, episodes, explore))
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(prepare, "_loop", loop_of)
+        patched.setattr(Setup, "evaluator", evaluator_of)
         yield
 
 

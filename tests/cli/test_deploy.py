@@ -13,6 +13,7 @@ from steersman.cli.deploy import command
 from steersman.cli.main import run as cli
 from steersman.deploy import golden
 from steersman.deploy.control_loop import ControlLoop
+from steersman.run.disk import tensors
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +64,18 @@ def test_it_acts_on_a_simulator(folder, tmp_path, capsys, monkeypatch):
     assert told["delay_turns"] == 1
     assert sum(told["late"].values()) == told["turns"]
     assert told["recorded"] == len(steersman.read_dataset(tmp_path / "seen")) > 0
+
+
+def test_what_the_loop_did_is_told_where_its_recording_is_lost(folder, tmp_path, capsys, monkeypatch):
+    def full(*given):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(tensors, "_chunks", full)
+    line = ["deploy", str(folder), "--env", "CartPole-v1", "--seconds", "0.1", "--record", str(tmp_path / "seen")]
+    assert cli(line) == 2
+    said = capsys.readouterr()
+    assert "turns at 50 Hz, done" in said.out
+    assert "The disk is full" in said.err
 
 
 def test_a_watchdog_that_ends_the_loop_says_what_to_do(folder, capsys):

@@ -1,6 +1,8 @@
 """The loop on a clock of the test's own: when turns begin, what stands in for what is missing, what is written down."""
 
+import errno
 import itertools
+import os
 
 import numpy as np
 import pytest
@@ -12,7 +14,9 @@ from steersman.deploy.plant import Plant
 from steersman.deploy.reading import Reading
 from steersman.deploy.recording import Recording
 from steersman.errors import UsageError
+from steersman.run.disk import tensors
 from steersman.run.disk.dataset import read_dataset
+from steersman.run.disk.run_folder import RunWarning
 from steersman.types import EnvSpec
 
 
@@ -179,6 +183,33 @@ def test_a_recording_is_read_as_transitions(tmp_path):
     assert rows.first.tolist() == [True, False, False, True, True]
     with pytest.raises(UsageError, match="Nothing was recorded"):
         Recording(SPEC).save(tmp_path / "none")
+
+
+@pytest.mark.parametrize("fits", [9, 0])
+def test_a_full_disk_keeps_what_fits(tmp_path, monkeypatch, fits):
+    """Of twenty transitions the disk takes nine at most: five are kept, the first half of the first half."""
+    recording = Recording(SPEC)
+    Bench(list(np.linspace(0, 1, 42).reshape(21, 2))).loop(recording=recording).run(turns=21)
+    chunks = tensors._chunks
+
+    def fills_up(array):
+        if len(array) > fits:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return chunks(array)
+
+    monkeypatch.setattr(tensors, "_chunks", fills_up)
+    if not fits:
+        with pytest.raises(UsageError, match="The disk is full"):
+            recording.save(tmp_path / "data")
+        assert not list(tmp_path.iterdir())
+        return
+    with pytest.warns(RunWarning, match="data holds the first 5 of 20 transitions"):
+        recording.save(tmp_path / "data")
+    kept = read_dataset(tmp_path / "data").transitions
+    monkeypatch.undo()
+    whole = recording.save(tmp_path / "elsewhere").transitions
+    np.testing.assert_array_equal(kept.obs, whole.obs[:5])
+    assert kept.truncated.tolist() == [False] * 4 + [True]
 
 
 def test_a_plant_is_late_noisy_and_loses_something():

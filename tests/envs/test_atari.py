@@ -160,6 +160,8 @@ def test_names_and_their_arguments():
         envs.make("atari/Pong,sticky=yes", 1)
     with pytest.raises(UsageError, match="follow a name as ,key=value"):
         envs.make("atari/Pong,sticky", 1)
+    with pytest.raises(UsageError, match="Pendulum-v1,g=9,action_delay=1,g=8 says g twice"):
+        envs.make("Pendulum-v1,g=9,action_delay=1,g=8", 1)
     with pytest.raises(UsageError, match="num_threads=2"):
         envs.make("atari/Pong", 2, workers=2)
     with pytest.raises(UsageError, match="reset"):

@@ -187,6 +187,12 @@ def test_unknown_arguments_and_ids_are_refused():
         classic.make("Pendulum-v1", action_dely=2)
     with pytest.raises(UsageError, match=r"Pendulum-v1: mass = abc; it must be a number"):
         classic.make("Pendulum-v1", mass="abc")
+    for mass in (-1, 0.0, float("nan"), float("inf")):
+        with pytest.raises(UsageError, match=f"Pendulum-v1: mass = {mass}; it must be above 0"):
+            classic.make("Pendulum-v1", mass=mass)
+    with pytest.raises(UsageError, match="CartPole-v1: gravity = -9.8; it must be 0 or more"):
+        classic.make("CartPole-v1", gravity=-9.8)
+    assert classic.make("Pendulum-v1", g=0).spec.id == "Pendulum-v1"
     with pytest.raises(UsageError, match="takes mass_1, .*; got g"):
         classic.make("Acrobot-v1", g=9.8)
     with pytest.raises(UsageError, match=r"no compiled twin.*CartPole-v1"):

@@ -125,6 +125,22 @@ def test_a_made_environment_is_used_as_it_is_and_left_open():
     mine.close()
 
 
+@pytest.mark.parametrize("place", [countdown, Countdown])
+def test_the_policies_of_several_seeds_are_played_by_one_program(place):
+    traced = []
+
+    def counted(*given, **how):
+        traced.append(1)
+        return act(*given, **how)
+
+    play = evaluator(AGENT._replace(act=counted), place, 3)
+    zero = play(jnp.int32(0), 0)
+    begun = len(traced)
+    one = play(jnp.int32(1), 0)
+    assert len(traced) == begun > 0
+    assert one.returns == tuple(2 * x for x in zero.returns)
+
+
 def test_a_fault_closes_host_environments():
     class Breaks(Countdown):
         def step(self, action):

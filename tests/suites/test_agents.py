@@ -172,7 +172,7 @@ def assert_same_bits(a, b):
         np.testing.assert_array_equal(x, y)
 
 
-BOXES = [spaces.Box(-2.0, 3.0, shape) for shape in ((), (2, 3), (1, 3), (3, 1))]
+BOXES = [spaces.Box(-2.0, 3.0, shape) for shape in ((), (2, 3), (1, 3, 1))]
 
 
 def on_box(name, box, num_envs):

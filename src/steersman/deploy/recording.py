@@ -14,7 +14,8 @@ from steersman.deploy.reading import Reading
 from steersman.errors import UsageError
 from steersman.run.disk import dataset
 from steersman.run.disk.dataset import Dataset
-from steersman.run.disk.run_folder import versions
+from steersman.run.disk.files import FULL
+from steersman.run.disk.run_folder import versions, warn
 from steersman.types import EnvSpec, PyTree, Rollout
 
 
@@ -57,7 +58,11 @@ class Recording:
             self._joined = False
 
     def save(self, out: str | Path) -> Dataset:
-        """Write the folder ``out``, which must not exist. Raises UsageError where nothing was recorded."""
+        """Write the folder ``out``, which must not exist -> what it holds.
+
+        On a disk that becomes full those are the first half, quarter ... of the transitions, and a warning says so.
+        Raises UsageError where nothing was recorded, or nothing can be written.
+        """
         self.cut()
         if not self._rows:
             raise UsageError("Nothing was recorded: no step of the loop had an observation before it and after it.")
@@ -69,8 +74,17 @@ class Recording:
         costs = np.stack([row[7] for row in self._rows])
         rows = Rollout(obs, action, reward.astype(np.float32), terminated, truncated, after, first, costs, {})
         data = Dataset(rows, self.spec, str(out), {**self.origin, "control_loop": True, "versions": versions()})
-        with dataset.creating(out) as temporary:
-            dataset.write(temporary, data)
+        while True:
+            try:
+                with dataset.creating(out) as temporary:
+                    dataset.write(temporary, data)
+                break
+            except UsageError as error:
+                if len(data) < 2 or not isinstance(error.__cause__, OSError) or error.__cause__.errno not in FULL:
+                    raise
+                data = data.first(len(data) // 2)
+        if len(data) < len(rows.reward):
+            warn(f"The disk is full: {out} holds the first {len(data):,} of {len(rows.reward):,} transitions alone.")
         return data
 
 

@@ -56,6 +56,8 @@ def split_name(name: str) -> tuple[str, dict[str, Any]]:
         key, equals, text = part.partition("=")
         if not equals or not key.isidentifier():
             raise UsageError(f"{part!r} in {name}: arguments follow a name as ,key=value. Example: atari/Pong,sticky=0")
+        if key in arguments:
+            raise UsageError(f"{name} says {key} twice. Give it once.")
         try:
             words = {"true": True, "false": False, "none": None}
             arguments[key] = words[text.lower()] if text.lower() in words else ast.literal_eval(text)

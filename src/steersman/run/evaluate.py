@@ -224,10 +224,15 @@ def host_evaluator(
     explore: bool = False,
     log_info: Sequence[str] = (),
     limits: Limits | None = None,
+    programs: dict[str, Any] | None = None,
 ) -> Evaluator:
-    """Evaluate on host environments: rounds of the members, each member's first episode after a reset."""
+    """Evaluate on host environments: rounds of the members, each member's first episode after a reset.
+
+    programs: as in ``host_episodes``.
+    """
     limits = limits or Limits(envs.spec.cost_names)
-    play = host_episodes(agent, envs, explore=explore, log_info=log_info, discount=limits.discount)
+    options: Any = {"explore": explore, "log_info": log_info, "discount": limits.discount, "programs": programs}
+    play = host_episodes(agent, envs, **options)
 
     def evaluate(state: PyTree, seed: int) -> Evaluation:
         rounds = -(-episodes // envs.num_envs)
@@ -256,7 +261,7 @@ def evaluator(
     limits: Callable[[tuple[str, ...]], Limits] = Limits,
     fits: Callable[[EnvSpec], None] = lambda spec: None,
 ) -> Evaluator:
-    """An evaluator in environments of its own, made when it is called and closed after it.
+    """An evaluator in environments of its own, made when it is called and closed after it. It compiles once.
 
     place: a name, a factory or an object; environments that are made already are used as they are and left open.
     costs: as in ``RunConfig``; limits: on costs of such names. fits: called with the spec, to refuse it.
@@ -266,20 +271,24 @@ def evaluator(
     options: dict[str, Any] = {"log_info": log_info, "costs": costs}
     options |= {} if workers is None else {"workers": min(workers, width)}
     of_play: Any = {"explore": explore, "log_info": log_info}
+    programs: dict[str, Any] = {}
+    compiled: list[Evaluator] = []
 
     def evaluate(state: PyTree, seed: int) -> Evaluation:
+        if compiled:
+            return compiled[0](state, seed)
         made = envs.make(place, width, **options)
         try:
             fits(made.spec)
             if not isinstance(made, DeviceEnvs):
-                return host_evaluator(agent, made, episodes, limits=limits(made.spec.cost_names), **of_play)(
-                    state, seed
-                )
+                here: Any = {"limits": limits(made.spec.cost_names), "programs": programs, **of_play}
+                return host_evaluator(agent, made, episodes, **here)(state, seed)
         finally:
             close(place, made)
         whole = made if fixed_size(place) else envs.make(place, episodes, **options)
         assert isinstance(whole, DeviceEnvs)
-        return device_evaluator(agent, whole, episodes, limits=limits(whole.spec.cost_names), **of_play)(state, seed)
+        compiled.append(device_evaluator(agent, whole, episodes, limits=limits(whole.spec.cost_names), **of_play))
+        return compiled[0](state, seed)
 
     return evaluate
 

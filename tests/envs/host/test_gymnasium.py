@@ -636,6 +636,8 @@ def test_entries_that_get_lost_are_named():
     see = lambda: {"x": number(0)}
     lost = lambda t, _: (see() if t < 4 else {"y": number(0)}, 0.0, False, False, {})
     assert "without ['x'] (got y) from step" in fault(lost, spaces.Dict({"x": ONE}), 5, 2, lambda: (see(), {}))
+    empty = lambda t, _: (see() if t < 4 else {}, 0.0, False, False, {})
+    assert "without ['x'] (got no entries)" in fault(empty, spaces.Dict({"x": ONE}), 5, 2, lambda: (see(), {}))
 
 
 def test_wider_floats_and_whole_numbers_are_cast():

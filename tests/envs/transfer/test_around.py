@@ -84,6 +84,8 @@ def test_a_delay_of_counts_and_of_one_sided_actions():
     assert done(seen) == [0.5, 3]  # at rest within the bounds
     with pytest.raises(UsageError, match="masks actions: one that comes late may not be legal"):
         transferred(mask_probe(), action_delay=1)
+    with pytest.raises(UsageError, match="action_delay = 200: an episode of Pendulum-v1 is over after 200 steps"):
+        envs.make("Pendulum-v1,action_delay=0:200", 1)
 
 
 def test_a_random_delay_is_one_of_each_episode():

@@ -135,11 +135,13 @@ print(checkpoint.parameters_sha256(result.policy.state), result.summary["compile
 """
 
 
-ONE = """
+FEW = """
 import jax, numpy as np
 from steersman.run.disk import compile_cache
-print(compile_cache.enable() is not None, 0, jax.jit(lambda x: x * 3 + 0.5)(np.arange(3.0)))
+on = compile_cache.enable() is not None
+print(on, 0, *[jax.jit(lambda x: x * by + 0.5)(np.arange(3.0)) for by in (1, 2, 3)])
 """
+FOUND = ("True", "[0.5 1.5 2.5] [0.5 2.5 4.5] [0.5 3.5 6.5]")
 
 
 def started(place, script=TRAIN):
@@ -175,17 +177,22 @@ def test_warm_is_cold_to_the_bit_and_faster(cold):
     assert {path: path.read_bytes() for path in entries(place)} == before  # all was found
 
 
-def test_damaged_entries(cold, tmp_path):
-    learned, _, place = cold
+def test_damaged_entries(tmp_path):
+    """Each is compiled anew, and nothing is said of it."""
+    for name in ("whole", "damaged"):
+        (tmp_path / name).mkdir()
+    assert ended(started(tmp_path / "whole", FEW))[0] == FOUND
 
     def flipped(content):
         middle = len(content) // 2
         return content[:middle] + bytes([content[middle] ^ 255]) + content[middle + 1 :]
 
     cut, empty = lambda content: content[: len(content) // 2], lambda content: b""
-    for i, path in enumerate(entries(place)):
-        (tmp_path / path.name).write_bytes((flipped, cut, empty)[i % 3](path.read_bytes()))
-    assert ended(started(tmp_path))[0] == learned
+    few = entries(tmp_path / "whole")
+    assert len(few) == 3
+    for path, damage in zip(few, (flipped, cut, empty), strict=True):
+        (tmp_path / "damaged" / path.name).write_bytes(damage(path.read_bytes()))
+    assert ended(started(tmp_path / "damaged", FEW))[0] == FOUND
 
 
 @pytest.mark.parametrize("disk", ["read-only", "full"])
@@ -203,6 +210,6 @@ def test_a_disk_that_takes_no_more(tmp_path, disk):
                 (tmp_path / "ballast").write_bytes(bytes(200_000))
         else:
             subprocess.run(["mount", "-o", "remount,ro", str(tmp_path)], check=True, timeout=10)
-        assert ended(started(tmp_path, ONE))[0] == ("True", "[0.5 3.5 6.5]")
+        assert ended(started(tmp_path, FEW))[0] == FOUND
     finally:
         subprocess.run(["umount", str(tmp_path)], check=True, timeout=10)

@@ -27,14 +27,20 @@ def loop_on(agent, devices):
     return device_loop(agent, make, num_envs=B, unroll_length=T, first_length=T, seeds=SEEDS, shards=1, devices=devices)
 
 
+@pytest.fixture(scope="module")
+def loops(agent):
+    """By the number of devices: programs that are compiled once."""
+    return {devices: loop_on(agent, devices) for devices in (1, 2)}
+
+
 def bits(state):
     data = lambda x: jax.random.key_data(x) if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key) else x
     return [np.asarray(data(x)) for x in jax.tree.leaves(state)]
 
 
-def test_seeds_go_on_where_they_stopped_on_another_number_of_devices(agent):
+def test_seeds_go_on_where_they_stopped_on_another_number_of_devices(loops):
     """Three seeds on two devices are two rounds, on one three; a checkpoint has three rows either way."""
-    here, there = loop_on(agent, 2), loop_on(agent, 1)
+    here, there = loops[2], loops[1]
     assert [here.rounds, there.rounds] == [[[0, 1], [2, 0]], [[0], [1], [2]]]
     state, _ = here.advance(here.start(), 1)
     saved = here.saved(state)
@@ -50,8 +56,8 @@ def test_seeds_go_on_where_they_stopped_on_another_number_of_devices(agent):
         np.testing.assert_array_equal(x, y)
 
 
-def test_the_memory_of_many_seeds_is_written_in_place(agent):
-    loop = loop_on(agent, 1)
+def test_the_memory_of_many_seeds_is_written_in_place(loops):
+    loop = loops[1]
     state, _ = loop.advance(loop.start(), 1)
     where = [part.agent.memory.steps.reward.unsafe_buffer_pointer() for part in state]
     state, _ = loop.advance(state, 2)
@@ -93,10 +99,19 @@ def loops_of(agent):
 LOOPS = loops_of(counting(shard_metrics))
 
 
+@pytest.fixture(scope="module")
+def made():
+    """Of each kind one loop, its programs compiled once."""
+    loops = {name: make() for name, make in LOOPS.items()}
+    yield loops
+    for loop in loops.values():
+        loop.close()
+
+
 @pytest.mark.parametrize(("name", "means"), [("one", (0.5, 0, 0, 1)), ("shards", (1.0, 1.5, 0.5, 1))])
-def test_metrics_are_averaged_over_the_shards(name, means):
+def test_metrics_are_averaged_over_the_shards(made, name, means):
     """Numbers of each shard's own, in whatever type; after the last update, not in each."""
-    loop = LOOPS[name]()
+    loop = made[name]
     _, totals = loop.advance(loop.start(), 5)
     found = [totals.metrics[k] for k in ("float", "int", "bool", "same")]
     np.testing.assert_allclose(found, [[5 * mean] for mean in means])
@@ -112,19 +127,19 @@ def looks(tree):
 
 
 @pytest.mark.parametrize("name", LOOPS)
-def test_the_shapes_of_a_checkpoint_are_known_before_anything_is_played(name):
+def test_the_shapes_of_a_checkpoint_are_known_before_anything_is_played(made, name):
     loop = LOOPS[name]()
     shapes = loop.shapes()
     assert loop.compile_seconds == 0
     assert all(isinstance(x, jax.ShapeDtypeStruct) for x in jax.tree.leaves(shapes))
-    state, _ = loop.advance(loop.start(), 1)
-    assert looks(shapes) == looks(loop.saved(state))
+    state, _ = made[name].advance(made[name].start(), 1)
+    assert looks(shapes) == looks(made[name].saved(state))
     loop.close()
 
 
 @pytest.mark.parametrize("name", LOOPS)
-def test_a_loop_that_never_started_goes_on(name):
-    loop, other = LOOPS[name](), LOOPS[name]()
+def test_a_loop_that_never_started_goes_on(made, name):
+    loop, other = made[name], LOOPS[name]()
     state, _ = loop.advance(loop.start(), 2, cut=True)
     saved = jax.tree.map(jnp.copy, loop.saved(state))
     a, _ = loop.advance(loop.boundary(state, 9), 3)
@@ -132,5 +147,4 @@ def test_a_loop_that_never_started_goes_on(name):
     for x, y in zip(bits(loop.agents(a)), bits(other.agents(b)), strict=True):
         np.testing.assert_array_equal(x, y)
     assert not {"start", "init", "random"} & other._programs.keys()
-    for each in (loop, other):
-        each.close()
+    other.close()

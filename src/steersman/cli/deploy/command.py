@@ -6,17 +6,18 @@ import signal
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import tyro
 
 from steersman.cli.display import number, print_json, working
 from steersman.cli.flags import parsed
-from steersman.deploy.control_loop import ControlLoop, spec_of
+from steersman.deploy.control_loop import ControlLoop, Report, spec_of
 from steersman.deploy.loading import load
 from steersman.deploy.plant import Plant
 from steersman.deploy.recording import Recording
+from steersman.errors import UsageError
 from steersman.run.disk.dataset import check_new
 from steersman.run.policy import check_same_spaces
 
@@ -87,11 +88,23 @@ def run(arguments: list[str]) -> int:
     told = {**report.summary(), "delay_turns": plant.delay, "returns": plant.returns}
     if plant.spec.num_costs:
         told["costs"] = plant.costs
+    lost = None
     if recording is not None and chosen.record is not None:
-        told["recorded"] = len(recording.save(chosen.record)) if len(recording) else 0
+        try:
+            told["recorded"] = len(recording.save(chosen.record)) if len(recording) else 0
+        except UsageError as error:  # what the loop did is told all the same
+            lost = error
     if chosen.json:
         print_json(told)
-        return 0
+    else:
+        _say(chosen, report, told, plant, hz)
+    if lost is not None:
+        raise lost
+    return 0
+
+
+def _say(chosen: Deploy, report: Report, told: dict[str, Any], plant: Plant, hz: float) -> None:
+    """What the loop did, for a reader."""
     turns = f"{report.turns:,} turn{'s' * (report.turns != 1)}"
     print(f"{turns} at {hz:g} Hz, {report.ended}; {report.missed:,} deadlines missed")
     late, took = told["late_ms"], told["turn_ms"]
@@ -107,7 +120,6 @@ def run(arguments: list[str]) -> int:
     print(f"  {ended:,} episode{'s' * (ended != 1)} ended{''.join(means)}")
     if "recorded" in told:
         print(f"  {told['recorded']:,} transitions in {chosen.record}" if told["recorded"] else "  nothing to record")
-    return 0
 
 
 def _rate(chosen: Deploy, period: float | None) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 from dataclasses import fields
+from math import inf
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from steersman.errors import UsageError, nearest
@@ -53,7 +54,7 @@ def make(env_id: str, **kwargs: Any) -> Env:
     """The compiled twin, with its time limit. ``kwargs`` are those of the original (``g``, ``goal_velocity`` ...), and
     its physical ``parameters``.
 
-    Raises UsageError for an id that has no twin, or an argument the task does not have.
+    Raises UsageError for an id that has no twin, an argument the task does not have, or a mass below 0.
 
     >>> make("Pendulum-v1", g=9.81).spec.max_episode_steps
     200
@@ -63,13 +64,16 @@ def make(env_id: str, **kwargs: Any) -> Env:
 
     twin = _twin(env_id)
     task = getattr(_module(twin), twin.name)
-    known = [field.name for field in fields(task)]
+    known, physical = [field.name for field in fields(task)], parameters(env_id)
     for name, value in kwargs.items():
         if name not in known:
             near = nearest(name, [*known, *NAMES])
             raise UsageError(f"{env_id} takes {', '.join(known)}; got {name}. {near}".rstrip())
         if isinstance(value, str):
             raise UsageError(f"{env_id}: {name} = {value}; it must be a number.")
+        weightless = name in ("g", "gravity")
+        if name in physical and isinstance(value, int | float) and not (0 < value < inf or (weightless and value == 0)):
+            raise UsageError(f"{env_id}: {name} = {value}; it must be {'0 or more' if weightless else 'above 0'}.")
     return time_limit(task(**kwargs), twin.max_episode_steps)
 
 

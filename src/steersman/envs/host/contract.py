@@ -297,7 +297,7 @@ def _at(obs: Any, leaf: Leaf) -> Any:
             obs = obs[key]
         except (KeyError, IndexError, TypeError):
             has = ", ".join(sorted(map(str, obs))) if isinstance(obs, Mapping) else f"a {type(obs).__name__}"
-            raise Misfit(f"an observation without {leaf.name} (got {has})", "has that entry") from None
+            raise Misfit(f"an observation without {leaf.name} (got {has or 'no entries'})", "has that entry") from None
     if isinstance(obs, Mapping):
         raise Misfit(f"a dict as observation{leaf.name}", f"says an array of shape {leaf.shape}")
     return obs

@@ -101,10 +101,16 @@ class Delay(NamedTuple):
 def delayed(spec: EnvSpec, low: int, high: int) -> Effect:
     """Do a_{t-d} in place of a_t, with d drawn for each episode between the bounds; at rest (0) before the first.
 
-    Raises UsageError where actions are masked: what was legal need not be when it is done.
+    Raises UsageError where actions are masked: what was legal need not be when it is done; and for a delay as long as
+    an episode.
     """
     if isinstance(spec.observation_space, spaces.Dict) and MASK in spec.observation_space.spaces:
         raise UsageError(f"{spec.id} masks actions: one that comes late may not be legal any more. No action_delay.")
+    if high >= (spec.max_episode_steps or np.inf):
+        raise UsageError(
+            f"action_delay = {high}: an episode of {spec.id} is over after {spec.max_episode_steps} steps, before its "
+            f"first action would be done. Give fewer steps than that."
+        )
 
     def reset(obs: PyTree, key: Key) -> tuple[Delay, PyTree]:
         waiting = jax.tree.map(lambda x: jnp.broadcast_to(x[None], (high, *x.shape)), rest(spec.action_space))

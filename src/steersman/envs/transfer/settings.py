@@ -78,12 +78,16 @@ def read(**given: Any) -> Transfer:
     return made
 
 
-def _number(name: str, value: Any, least: float = 0.0, below: float = np.inf, whole: bool = False) -> Any:
+def _number(
+    name: str, value: Any, least: float = 0.0, below: float = np.inf, *, whole: bool = False, above: bool = False
+) -> Any:
     kind = int | np.integer if whole else int | float | np.integer | np.floating
-    if isinstance(value, bool) or not isinstance(value, kind) or not least <= value < below:
+    good = isinstance(value, kind) and not isinstance(value, bool) and least <= value < below
+    if not good or (above and value == least):
         what = "a whole number" if whole else "a number"
+        bottom = f"above {least:g}" if above else f"of {least:g} or more"
         top = "" if below == np.inf else f", below {below:g}"
-        raise UsageError(f"{name} = {value}; it must be {what} of {least:g} or more{top}.")
+        raise UsageError(f"{name} = {value}; it must be {what} {bottom}{top}.")
     return int(value) if whole else float(value)
 
 
@@ -114,10 +118,8 @@ def _ranges(name: str, value: Any) -> dict[str, tuple[float, float]]:
     ranges = {}
     for parameter, bounds in given.items():
         called = f"{name} of {parameter}"
-        low, high = _ordered(called, tuple(_number(called, end) for end in _pair(called, bounds)), "0.5:2")
-        if low <= 0:
-            raise UsageError(f"{called} = {low:g}:{high:g}; factors are above 0: 1 leaves a parameter as it is.")
-        ranges[parameter] = (low, high)
+        ends = tuple(_number(called, end, above=True) for end in _pair(called, bounds))
+        ranges[parameter] = _ordered(called, ends, "0.5:2: 1 leaves a parameter as it is")
     return ranges
 
 

@@ -14,7 +14,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,10 @@ class Dataset:
 
     def __len__(self) -> int:
         return len(self.transitions.reward)
+
+    def first(self, count: int) -> Dataset:
+        """The first transitions; the last of them ends an episode."""
+        return replace(self, transitions=cut(jax.tree.map(lambda x: x[:count], self.transitions)))
 
     @property
     def ends(self) -> np.ndarray:

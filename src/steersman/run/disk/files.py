@@ -22,12 +22,13 @@ try:
 except ImportError:  # Windows: runs are not locked there
     fcntl = None
 
+FULL = (errno.ENOSPC, errno.EDQUOT)  # what a full disk says
 TEMPORARY = re.compile(r"\..+\.\d+\.tmp(\.\w+)?")
 
 
 def failure(doing: str, path: str | Path, error: OSError) -> UsageError:
     """What went wrong with a file, and what the user can do. ``doing`` as in "writing"."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno in FULL:
         return UsageError(
             f"The disk is full: {doing} {path} failed, and what was there before is untouched. Free some space and go "
             "on (steersman train --resume DIR), or give --out a folder on another disk."

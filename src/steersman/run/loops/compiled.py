@@ -54,7 +54,9 @@ class CompiledLoop:
         data: PyTree = (),
         look: Callable[[PyTree, Key], PyTree] | None = None,
     ):
-        self._start, self._update, self._first, self._look = start, update, first, look
+        # Traced once, though their shapes are asked for first; inlined, so the programs are those of the functions.
+        self._start, self._update = jax.jit(start, inline=True), jax.jit(update, inline=True)
+        self._first, self._look = first, look
         self.seeds, self.first_steps, self.steps_per_update = seeds, first_steps, steps_per_update
         self.compile_seconds = 0.0
         self.many = len(seeds) > 1
