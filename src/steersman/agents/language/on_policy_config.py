@@ -54,7 +54,7 @@ class OnPolicyConfig(LanguageConfig):
     @property
     def said(self) -> str:
         """What is done, for people."""
-        earned = " + ".join(self.reward) or "nothing"
+        earned = " + ".join(self.reward) or "the environment's rewards"
         return f"{self.group} answers each, which earn {earned} - {self.beta:g} KL"
 
     @property

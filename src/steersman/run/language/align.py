@@ -23,12 +23,16 @@ from steersman.run.disk.files import lock
 from steersman.run.events import FINISHED, AlreadyDone, Callback
 from steersman.run.language import memory
 from steersman.run.language.answering import answers
+from steersman.run.language.answers import procedural
+from steersman.run.language.answers.asking import Asking
+from steersman.run.language.answers.conversing import Conversations
 from steersman.run.language.answers.online import Answering, PromptBatches
 from steersman.run.language.batches import Batches, size_of
 from steersman.run.language.data import READERS, Data, Encoded, Pair, Prompt, Reader
 from steersman.run.language.models import LanguageModel
 from steersman.run.language.programs import Programs
-from steersman.run.language.runs import file_sha256, model_sha256, named, open_model, opened, shapes
+from steersman.run.language.reading import data_sha256, is_environment, is_task
+from steersman.run.language.runs import model_sha256, named, open_model, opened, shapes
 from steersman.run.language.settings import LONGEST, MOST_HELD_OUT, AlignConfig
 from steersman.run.language.training import Aligned, Fed, Job, fit
 from steersman.run.session import tell_all
@@ -57,9 +61,10 @@ def align(
     """Align a language model.
 
     method: sft, reward, dpo, rloo, grpo or ppo. model: a name, as ``load_model`` takes it, or a run folder, whose
-    result it starts from. data: JSON lines or parquet (``run.language.data``). settings: fields of the method's config
-    and of ``AlignConfig``, by name. out: the run folder; without one nothing is written. replace: put the run in the
-    place of the one that ``out`` holds.
+    result it starts from. data: JSON lines or parquet (``run.language.data``); for rloo, grpo and ppo also a task of
+    reasoning-gym or an environment of texts, by name (``run.language.reading``). settings: fields of the method's
+    config and of ``AlignConfig``, by name. out: the run folder; without one nothing is written. replace: put the run in
+    the place of the one that ``out`` holds.
 
     Raises UsageError: a setting, name, file or row is wrong, or the memory would not do; nothing has been trained or
     written then. TrainingFault: a loss became NaN.
@@ -92,7 +97,7 @@ def resume(out: str | Path, *, callbacks: Sequence[Callback] = ()) -> Aligned:
     known = {field.name for field in dataclasses.fields(AlignConfig)}
     run = AlignConfig(**{name: value for name, value in saved["run"].items() if name in known})
     plan = AlignPlan(one.method, about["model"], about["data"], one.config, run)
-    if file_sha256(about["data"]) != about["data_sha256"]:
+    if data_sha256(about["data"]) != about["data_sha256"]:
         raise UsageError(
             f"{out} learns from {about['data']}, which holds other texts than when it began. Put them back."
         )
@@ -116,6 +121,8 @@ def planned(method: str, model: str | Path, data: str | Path, settings: Mapping[
     for name in settings:
         if name not in own | run:
             raise UsageError(f"{method} has no setting {name!r}. {nearest(name, own | run)}".rstrip())
+    if what.learns_from == "prompts" and is_task(data) and not settings.get("reward"):
+        settings = {**settings, "reward": (procedural.PREFIX,)}
     config = what.config(**{name: value for name, value in settings.items() if name in own})
     return AlignPlan(
         what, named(model), named(data), config, AlignConfig(**{n: v for n, v in settings.items() if n in run})
@@ -130,9 +137,11 @@ def prepare(plan: AlignPlan, model: LanguageModel | None = None) -> Job:
     learned, held = split(data, run)
     asks = method.learns_from == "prompts"
     if asks:
+        asking = asking_of(plan, model, [*learned, *held])
         batches: Any = PromptBatches(learned, config.batch_size, run.seed)
-        rows, longest = config.answers // config.minibatches, run.max_new + max(map(size_of, [*learned, *held]))
+        rows, longest = config.answers // config.minibatches, asking.longest
     else:
+        asking = None
         batches = Batches(learned, config.batch_size, model.tokenizer.pad, run.seed)
         rows, longest = config.batch_size * (2 if method.learns_from == "pairs" else 1), batches.lengths()[-1]
     total = run.updates or max(1, math.ceil(run.epochs * batches.per_epoch))
@@ -149,7 +158,7 @@ def prepare(plan: AlignPlan, model: LanguageModel | None = None) -> Job:
             f"{config.accumulate} parts each."
         )
 
-    answering = Answering(config, run, model, [*learned, *held], programs) if asks else None
+    answering = None if asking is None else Answering(config, run, model, asking, programs)
     if answering is not None:
         evaluate: Any = partial(answering.evaluate, held)
         sample: Any = partial(answering.sample, (held or learned)[: run.samples])
@@ -182,11 +191,22 @@ def prepare(plan: AlignPlan, model: LanguageModel | None = None) -> Job:
         "model": plan.model,
         "model_sha256": model_sha256(plan.model, model),
         "data": plan.data,
-        "data_sha256": file_sha256(plan.data),
+        "data_sha256": data_sha256(plan.data),
         "plain": data.plain,
         "total": total,
     }
     return Job(method, config, run, model, trainer, programs, total, feed, evaluate, sample, about, notes, digests)
+
+
+def asking_of(plan: AlignPlan, model: LanguageModel, rows: Sequence[Prompt]) -> Asking | Conversations:
+    """Who asks, and says what answers earn. Raises UsageError."""
+    run = plan.run
+    if not is_environment(plan.data):
+        return Asking(plan.config.reward, model, rows, run.max_new)
+    if plan.config.reward:
+        raise UsageError(f"{plan.data} rewards answers itself. Leave --reward {' '.join(plan.config.reward)} out.")
+    reader = reader_of(*model, run)
+    return Conversations(plan.data, reader, rows, run.max_new, run.turns, reader.max_length)
 
 
 def _counted(learned: Sequence[Any], held: Sequence[Any]) -> str:
