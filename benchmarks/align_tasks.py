@@ -25,12 +25,12 @@ from steersman.run.language import models
 from steersman.run.language.align import align
 from steersman.run.language.measuring import measure
 
-DIGITS = 6
+DIGITS = 4
 FROM_SCRATCH = DecoderConfig(
     vocab_size=97, width=80, layers=3, heads=4, kv_heads=4, head_size=20, hidden_size=208, context=32
 )  # in the place of ``tiny``, whose tokenizer it has: 0.24 million weights
 SFT: dict[str, Any] = {
-    "updates": 150,
+    "updates": 60,
     "batch_size": 64,
     "learning_rate": 3e-3,
     "held_out": 0.0,
@@ -38,13 +38,14 @@ SFT: dict[str, Any] = {
     "samples": 0,
 }
 ONLINE: dict[str, Any] = {
-    "updates": 200,
+    "updates": 300,
     "batch_size": 32,
     "group": 8,
     "max_new": DIGITS + 2,
     "beta": 0.01,
     "learning_rate": 1e-3,
     "warmup": 0.0,
+    "decay": "linear",
     "held_out": 0.05,
     "evaluations": 5,
     "samples": 2,
@@ -55,9 +56,7 @@ METHODS: dict[str, dict[str, Any]] = {"rloo": {}, "grpo": {}, "ppo": {"num_epoch
 
 def texts(folder: Path, seed: int = 0) -> None:
     """Answered prompts, prompts to learn from and prompts to be judged on: none is in two of them."""
-    rng = np.random.default_rng(seed)
-    drawn = sorted({"".join(map(str, row)) for row in rng.integers(0, 10, (9_000, DIGITS))})
-    drawn = [drawn[i] for i in rng.permutation(len(drawn))]
+    drawn = [f"{i:0{DIGITS}d}" for i in np.random.default_rng(seed).permutation(10**DIGITS)]
     said = lambda digits: {"prompt": f"{digits}>", "answer": "".join(sorted(digits))}
     asked = lambda digits: {"prompt": f"{digits}>"}
     for name, rows, of in (

@@ -20,7 +20,7 @@ from steersman.language.decoder import Decoder
 from steersman.language.tokenizer import Tokenizer
 from steersman.run.disk import checkpoint, compile_cache, run_folder
 from steersman.run.disk.files import lock
-from steersman.run.events import FINISHED, AlreadyDone, Callback
+from steersman.run.events import FINISHED, AlreadyDone, Callback, Within
 from steersman.run.language import memory
 from steersman.run.language.answering import answers
 from steersman.run.language.answers import procedural
@@ -56,6 +56,7 @@ def align(
     out: str | Path | None = None,
     replace: bool = False,
     callbacks: Sequence[Callback] = (),
+    within: Within | None = None,
     **settings: Any,
 ) -> Aligned:
     """Align a language model.
@@ -64,7 +65,7 @@ def align(
     result it starts from. data: JSON lines or parquet (``run.language.data``); for rloo, grpo and ppo also a task of
     reasoning-gym or an environment of texts, by name (``run.language.reading``). settings: fields of the method's
     config and of ``AlignConfig``, by name. out: the run folder; without one nothing is written. replace: put the run in
-    the place of the one that ``out`` holds.
+    the place of the one that ``out`` holds. within: where in a comparison this is, for callbacks.
 
     Raises UsageError: a setting, name, file or row is wrong, or the memory would not do; nothing has been trained or
     written then. TrainingFault: a loss became NaN.
@@ -83,10 +84,10 @@ def align(
                 run_folder.remove(out)
             run = run_folder.create(out, config_json(plan, job))
             stack.enter_context(lock(run.path))
-        return fit(job, run, callbacks)
+        return fit(job, run, callbacks, within=within)
 
 
-def resume(out: str | Path, *, callbacks: Sequence[Callback] = ()) -> Aligned:
+def resume(out: str | Path, *, callbacks: Sequence[Callback] = (), within: Within | None = None) -> Aligned:
     """Go on with a run where its newest whole checkpoint is; it ends bit for bit where it would have without the stop.
 
     Raises UsageError as ``align`` does, and where model or data are not what the run began with.
@@ -111,7 +112,7 @@ def resume(out: str | Path, *, callbacks: Sequence[Callback] = ()) -> Aligned:
             learner = newest.content.state({"agent": shapes(job.trainer, job.model)})["agent"]
             model = lambda: LanguageModel(job.programs.model(learner), one.base.tokenizer)
             return Aligned(learner, model, [], summary, one.run.path, False)
-        return fit(job, one.run, callbacks, newest)
+        return fit(job, one.run, callbacks, newest, within)
 
 
 def planned(method: str, model: str | Path, data: str | Path, settings: Mapping[str, Any]) -> AlignPlan:
