@@ -60,7 +60,7 @@ def test_names():
         False,
         False,
     ]
-    with pytest.raises(UsageError, match="Did you mean text/guess"):
+    with pytest.raises(UsageError, match="there is text/guess"):
         factory("text/gues")
     with pytest.raises(UsageError, match="most = 0"):
         factory("text/guess,most=0")()

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, Protocol
 
 from steersman.envs.families import split_name
 from steersman.envs.importing import call, load_object
-from steersman.errors import EnvironmentFault, UsageError, nearest, raised_at
+from steersman.errors import EnvironmentFault, UsageError, raised_at
 
 
 class TextEnv(Protocol):
@@ -84,9 +84,7 @@ def factory(name: str) -> Callable[[], TextEnv]:
     if head in NAMES:
         made = NAMES[head]
     elif head.startswith("text/"):
-        raise UsageError(
-            f"There is no environment {head!r}; there is {', '.join(NAMES)}. {nearest(head, NAMES)}".rstrip()
-        )
+        raise UsageError(f"There is no environment {head!r}; there is {', '.join(NAMES)}.")
     else:
         made = load_object(head, "the environment of texts")
         if not callable(made):

@@ -99,6 +99,9 @@ def run(arguments: list[str]) -> int:
 
 
 def _train(name: str, flags: list[str]) -> int:
+    from steersman.run.language.align import align, refuse_cut
+
+    refuse_cut(method(name), [flag.partition("=")[0].lstrip("-").replace("-", "_") for flag in flags])
     config = method(name).config
     defaults = {field.name: field.default for kind in (config, AlignConfig) for field in dataclasses.fields(kind)}
     title = f"steersman align {name}"
@@ -106,8 +109,6 @@ def _train(name: str, flags: list[str]) -> int:
     out = output.out or Path("runs") / f"{name}-{Path(output.model).stem}-{time.strftime('%Y%m%d-%H%M%S')}"
     given = {n: value for n, value in settings.items() if value != defaults[n]}
     notes = [f"given: {', '.join(f'{n}={value}' for n, value in given.items())}"] if given else []
-    from steersman.run.language.align import align
-
     start = lambda callbacks: align(
         name, output.model, output.data, out=out, replace=output.replace, callbacks=callbacks, **given
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -36,6 +36,8 @@ from steersman.run.language.runs import model_sha256, named, open_model, opened,
 from steersman.run.language.settings import LONGEST, MOST_HELD_OUT, AlignConfig
 from steersman.run.language.training import Aligned, Fed, Job, fit
 from steersman.run.session import tell_all
+
+CUTTING = ("top_k", "top_p", "min_p")  # settings of ``Sampling``
 
 
 class AlignPlan(NamedTuple):
@@ -118,6 +120,7 @@ def resume(out: str | Path, *, callbacks: Sequence[Callback] = (), within: Withi
 def planned(method: str, model: str | Path, data: str | Path, settings: Mapping[str, Any]) -> AlignPlan:
     """A plan of settings by name; raises UsageError for one that is none, or out of its range."""
     what = method_of(method)
+    refuse_cut(what, settings)
     own, run = ({field.name for field in dataclasses.fields(kind)} for kind in (what.config, AlignConfig))
     for name in settings:
         if name not in own | run:
@@ -130,9 +133,24 @@ def planned(method: str, model: str | Path, data: str | Path, settings: Mapping[
     )
 
 
+def refuse_cut(what: Method, names: Iterable[str]) -> None:
+    """Raise UsageError where a setting would cut the distribution that answers are drawn from."""
+    cut = [name for name in names if name in CUTTING]
+    if cut and what.learns_from == "prompts":
+        raise UsageError(
+            f"{what.name} has no {cut[0]}: tokens are drawn from the whole distribution, whose log-probabilities are "
+            "learned. Those of a distribution that is cut are others, and the ratio of both would be wrong from the "
+            "first step. Give --temperature below 1 to draw likelier tokens; align generate cuts."
+        )
+
+
 def prepare(plan: AlignPlan, model: LanguageModel | None = None) -> Job:
     """The parts of a training on texts or pairs, made and checked. model: the base, where it is in memory already."""
     method, config, run = plan.method, plan.config, plan.run
+    if is_environment(plan.data) and method.learns_from != "prompts":
+        raise UsageError(
+            f"{plan.data} is to be talked to (rloo, grpo, ppo); {method.name} learns from a file of texts."
+        )
     model = open_model(plan.model) if model is None else model
     data = READERS[method.learns_from](plan.data, reader_of(*model, run), run.unusable)
     learned, held = split(data, run)
@@ -151,7 +169,7 @@ def prepare(plan: AlignPlan, model: LanguageModel | None = None) -> Job:
     parts = memory.estimate(model.decoder, trainer, config, rows // config.accumulate, longest, samples=merged)
     if asks:
         parts |= memory.cache(model.decoder, config.answers, longest)
-    memory.check(parts)
+    memory.check(parts, "lower --batch-size or --group" if asks else "")
     programs = Programs(trainer, model.decoder, run.devices)
     if config.batch_size % (config.accumulate * run.devices):
         raise UsageError(

@@ -57,10 +57,10 @@ class Asking:
         self.longest = self.length + max_new  # tokens of prompt and answer
         context = model.decoder.config.context
         if self.longest > context:
+            shorter = f", or leave out longer prompts: --max-length {context - max_new} --unusable drop"
             raise UsageError(
                 f"The longest prompt has {self.length} tokens, and max_new = {max_new} more are {self.longest}; the "
-                f"model's context is {context}. Lower --max-new, or leave out prompts that are longer than "
-                f"--max-length {context - max_new}: --unusable drop."
+                f"model's context is {context}. Lower --max-new{shorter if max_new < context else ''}."
             )
 
     def __call__(self, answer: Answer, asked: Sequence[Prompt], key: Key) -> Judged:
