@@ -30,7 +30,7 @@ FROM_SCRATCH = DecoderConfig(
     vocab_size=97, width=80, layers=3, heads=4, kv_heads=4, head_size=20, hidden_size=208, context=32
 )  # in the place of ``tiny``, whose tokenizer it has: 0.24 million weights
 SFT: dict[str, Any] = {
-    "updates": 60,
+    "updates": 66,
     "batch_size": 64,
     "learning_rate": 3e-3,
     "held_out": 0.0,
@@ -38,12 +38,13 @@ SFT: dict[str, Any] = {
     "samples": 0,
 }
 ONLINE: dict[str, Any] = {
-    "updates": 300,
+    "updates": 150,
     "batch_size": 32,
     "group": 8,
     "max_new": DIGITS + 2,
+    "temperature": 0.6,
     "beta": 0.01,
-    "learning_rate": 1e-3,
+    "learning_rate": 5e-4,
     "warmup": 0.0,
     "decay": "linear",
     "held_out": 0.05,
@@ -51,7 +52,7 @@ ONLINE: dict[str, Any] = {
     "samples": 2,
     "reward": ("sorted",),
 }
-METHODS: dict[str, dict[str, Any]] = {"rloo": {}, "grpo": {}, "ppo": {"num_epochs": 2}}
+METHODS: dict[str, dict[str, Any]] = {"rloo": {}, "grpo": {}, "ppo": {"num_epochs": 2, "updates": 100}}
 
 
 def texts(folder: Path, seed: int = 0) -> None:

@@ -249,7 +249,11 @@ def test_the_penalty_of_answers_without_an_end(drawn, reference):
     [
         ("rloo", {"group": 1}, "group = 1: an answer is compared with the others"),
         ("grpo", {"group": 1}, "align with ppo"),
-        ("ppo", {"batch_size": 6, "num_minibatches": 4}, "6 prompts of group = 1 answers are 6, which do not go into 4"),
+        (
+            "ppo",
+            {"batch_size": 6, "num_minibatches": 4},
+            "of group = 1 answers are 6, which do not go into 4",
+        ),
         ("rloo", {"temperature": 0.0}, "at 0 all to a prompt would be the likeliest one"),
         ("rloo", {"beta": -0.1}, "beta = -0.1 is out of range"),
         ("grpo", {"variant": "drgrpo"}, "Did you mean dr-grpo"),

@@ -49,7 +49,7 @@ def score() -> Score:
     def one(answer: str, row: Row) -> float:
         if "source" not in row:
             raise UsageError(
-                "The reward reasoning_gym is for its own prompts: steersman align ... reasoning_gym:chain_sum"
+                "The reward reasoning_gym judges its own prompts alone: give reasoning_gym:NAME as the data."
             )
         from reasoning_gym.utils import extract_answer  # pyright: ignore[reportMissingImports]
 
