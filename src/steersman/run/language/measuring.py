@@ -17,11 +17,12 @@ from steersman.errors import UsageError
 from steersman.language.decoder import Decoder
 from steersman.language.generation import Sampling
 from steersman.run.disk.files import replacing
-from steersman.run.language.align import means, reader_of
+from steersman.run.language.align import reader_of
 from steersman.run.language.answering import Assistant, answers
 from steersman.run.language.answers import procedural
 from steersman.run.language.answers.conversing import Conversations
 from steersman.run.language.answers.judging import judge
+from steersman.run.language.answers.looks import means
 from steersman.run.language.answers.scores import Reward
 from steersman.run.language.batches import Batches
 from steersman.run.language.data import READERS, read_prompts
