@@ -4,8 +4,11 @@
     python benchmarks/align_tasks.py --folder runs/sorting --seeds 1
 
 A decoder of a quarter of a million weights learns from batches of answered prompts (``steersman align sft``), and is
-then aligned on prompts alone, by ``steersman compare``. Its accuracy is that of the likeliest answer to 500 prompts that
-neither has seen, beside that of answers drawn at temperature 1. Settings were chosen on other seeds.
+then aligned on prompts alone, by ``steersman compare``. Its accuracy is that of the likeliest answer to 500 prompts
+that neither has seen, beside that of answers drawn at temperature 1.
+
+Settings were chosen on other digits and seeds, and after two runs of RLOO on these, at temperature 1 and a larger step:
+seed 0 ended at 0.956, seed 1 at 0.936.
 """
 
 from __future__ import annotations

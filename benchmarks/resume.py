@@ -25,6 +25,7 @@ import subprocess
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -153,8 +154,8 @@ def killed(case: str, folder: Path, how: tuple[int, str], expected: float, draw:
     return seen
 
 
-def measure(case: str, numbers: range, moments: int, place: Path) -> dict[str, Any]:
-    """Kill and resume the runs of these numbers; -> what happened in each."""
+def measure(case: str, numbers: range, moments: int, place: Path) -> Iterator[dict[str, Any]]:
+    """Kill and resume the runs of these numbers; -> after each, what happened in all so far."""
     references: dict[tuple[int, str], Any] = {}
     expected, each = 0.0, []
     ends = lambda folder: (sha256(folder), rows(folder) if case == "texts" else None)
@@ -176,12 +177,8 @@ def measure(case: str, numbers: range, moments: int, place: Path) -> dict[str, A
         print(f"{case} {number} ({method}): {found['kills']} kills, {'identical' if same else 'DIFFERENT'}", flush=True)
         if same:
             shutil.rmtree(folder)
-    return {
-        "environment": CASES[case][0],
-        "settings": CASES[case][1],
-        "seconds_uninterrupted": expected,
-        "each": each,
-    }
+        about = {"environment": CASES[case][0], "settings": CASES[case][1]}
+        yield about | {"seconds_uninterrupted": expected, "each": list(each)}
 
 
 def joined(new: dict[str, Any], old: dict[str, Any] | None) -> dict[str, Any]:
@@ -213,13 +210,14 @@ def main() -> None:
     keep, whole = args.out or not args.quick, True
     for case in [args.only] if args.only else list(CASES):
         numbers = range(args.first, args.first + (args.runs or (3 if args.quick else RUNS[case])))
-        new = measure(case, numbers, args.seed, place)
         cases = ((common.load("resume", args.out) or {}) if keep else {}).get("cases", {})
-        cases[case] = found = joined(new, cases.get(case))
+        before, found = cases.get(case), {}
+        for new in measure(case, numbers, args.seed, place):
+            cases[case] = found = joined(new, before)
+            if keep:
+                common.save("resume", {"cases": cases, "provenance": origin}, args.out)
         whole &= found["identical"] == found["runs"] and not found["unreadable"]
         print(f"\n{case}: " + ", ".join(f"{k} {v}" for k, v in found.items() if isinstance(v, int)), flush=True)
-        if keep:
-            common.save("resume", {"cases": cases, "provenance": origin}, args.out)
     if args.keep and not whole:
         print(f"kept: {place}")
     else:
