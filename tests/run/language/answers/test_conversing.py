@@ -112,6 +112,8 @@ def test_a_conversation_stops_where_there_is_no_room_or_no_turn_left():
         conversations(longest=4)
     with pytest.raises(EnvironmentFault, match=r"step\('!!!'\) raised RuntimeError: no shouting \(.*heard.py"):
         talk(scripted(["!!!...", "b"])[0], rows, jax.random.key(1))
+    with pytest.raises(EnvironmentFault, match=r"reset\(seed=0\) gave 'a', and 'b' before. All that an episode draws"):
+        talk(scripted(["b"])[0], [rows[0]._replace(content="b")], jax.random.key(1))
 
 
 def test_a_chat_is_replied_to_as_its_template_writes_it():

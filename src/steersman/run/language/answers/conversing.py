@@ -15,7 +15,7 @@ import jax
 import numpy as np
 
 from steersman.envs import text
-from steersman.errors import UsageError
+from steersman.errors import EnvironmentFault, UsageError
 from steersman.language.completions import Completions
 from steersman.language.tokenizer import left_padded
 from steersman.run.language.answers.asking import Answer, Judged, keys_of
@@ -68,7 +68,12 @@ class Conversations:
         self._envs += [self._make() for _ in range(len(asked) - len(self._envs))]
         talks = [Talk(list(row.tokens)) for row in asked]
         for env, row in zip(self._envs, asked, strict=False):
-            text.begin(env, row.row["seed"], self.name)
+            prompt = text.begin(env, seed := row.row["seed"], self.name)
+            if prompt != row.content:
+                raise EnvironmentFault(
+                    f"{self.name}: reset(seed={seed}) gave {prompt!r:.200}, and {row.content!r:.200} before. All that "
+                    "an episode draws has to come from its seed: its answers are compared, and runs resumed."
+                )
         keys, answering, replying = keys_of(key, len(asked)), 0.0, 0.0
         for turn in range(self.turns):
             live = [i for i, talk in enumerate(talks) if talk.room and not talk.over]

@@ -133,10 +133,13 @@ class Answering:
             )
         cut = 1.0 - float(judged.completions.ended.mean())
         if cut > CUT:
+            what, more = f"answers were cut off at {self.run.max_new} tokens", ""
+            if judged.turns is not None:
+                what, more = f"conversations, or answers in them ({self.run.max_new} tokens), were cut off", ", --turns"
             warn_once(
                 "answers cut off",
-                f"{cut:.0%} of a batch's answers were cut off at {self.run.max_new} tokens. Raise --max-new, or let "
-                "an end be worth something: --missing-end-penalty.",
+                f"{cut:.0%} of a batch's {what}. Raise --max-new{more}, or let an end be worth something: "
+                "--missing-end-penalty.",
             )
 
     def held_out(self, learner: OnPolicyLearner, rows: Sequence[Prompt]) -> list[Judged]:
