@@ -168,7 +168,7 @@ def align_tasks(result: dict[str, Any]) -> str:
     ]  # fmt: skip
     header = ["method", "before, %", "after, %", "drawn, %", "KL", "CPU-seconds", "gap of log-probs"]
     text = (
-        "Six digits are sorted: accuracy of the likeliest answer on 500 prompts that were not seen (Wilson's 95 % "
+        "Four digits are sorted: accuracy of the likeliest answer on 500 prompts that were not seen (Wilson's 95 % "
         "interval), before and after an alignment on an exact reward, and of answers drawn at temperature 1, after. A "
         "row is a seed."
     )
