@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import steersman
-from steersman.envs.safe.tasks import hazards
+from steersman.envs.safe.tasks import cartpole, hazards
 from steersman.errors import UsageError
 from steersman.nets.actor_critic import ActorCritic
 from steersman.run.events import Trained
@@ -68,6 +68,9 @@ class Case(NamedTuple):
     settings: dict[str, Any] = {}  # noqa: RUF012
     seeds: int = 5
     published: str = ""  # return of others within the limit, with their steps
+    made: Any = None  # the environment itself, where its name says too little
+    free: bool = True  # is measured too
+    random: float = 0.0  # return of random actions, where returns are negative
 
 
 def only(*names: str, **settings: dict[str, Any]) -> dict[str, tuple[str, dict[str, Any]]]:
@@ -79,9 +82,14 @@ CASES = {
     "gridworld-1.0": Case("safe/gridworld", 250_000, 1.0, GRID_ROWS, GRID),
     "gridworld-5.0": Case("safe/gridworld", 250_000, 5.0, {"ppo": GRID_ROWS["ppo"]}, GRID),
     "gridworld-0.05": Case("safe/gridworld", 250_000, 0.05, {"ppo": GRID_ROWS["ppo"]}, GRID),
-    "pendulum": Case("safe/pendulum", 300_000, 1.0, only("ppo", "sac")),
-    "cartpole": Case("safe/cartpole", 300_000, 5.0, only("ppo", "sac")),
+    "pendulum": Case("safe/pendulum", 300_000, 1.0, only("ppo", "sac", sac={"steps": 20_000}), random=-1208.0),
+    # Within 0.5 m nobody has to be asked to stay.
+    "cartpole": Case("safe/cartpole, 0.1 m", 300_000, 25.0, only("ppo"), made=cartpole(limit=0.1)),
     "point-goal": Case("safe/point-goal", 300_000, 7.5, only("ppo", "sac", ppo=POINT)),
+    **{  # what else could be had
+        f"point-goal-{limit:g}": Case("safe/point-goal", 300_000, limit, only("ppo", ppo=POINT), {}, 3, free=False)
+        for limit in (2.5, 5.0, 10.0)
+    },
     "HalfCheetah": Case(
         "safe/HalfCheetah-v5",
         1_000_000,
@@ -90,6 +98,7 @@ CASES = {
         ROBOT | {"gamma": 0.98, "gae_lambda": 0.92},
         3,
         "ppo 2946 +- 306, cpo 2786 at 10M",
+        free=False,
     ),
     "Hopper": Case(
         "safe/Hopper-v5",
@@ -99,6 +108,7 @@ CASES = {
         ROBOT | {"gamma": 0.99, "gae_lambda": 0.95},
         3,
         "ppo 962 +- 753, cpo 1714 at 10M",
+        free=False,
     ),
     "HalfCheetah-300k": Case("safe/HalfCheetah-v5", 300_000, 25.0, only("sac"), {}, 3, "sac 2834 at 1M"),
 }
@@ -159,14 +169,16 @@ def played(case: Case, name: str, steps: int, seeds: int, limit: bool) -> dict[s
     """The mean return and cost of each seed."""
     algorithm, own = case.rows[name]
     algorithm = "trpo" if algorithm == "cpo" and not limit else algorithm
+    steps = min(steps, own.get("steps", steps))
     run: dict[str, Any] = {"steps": steps, "seeds": seeds, "evaluate_every": 0, "evaluation_episodes": 100}
-    settings: dict[str, Any] = case.settings | own | ({"cost_limit": (case.limit,)} if limit else {})
-    result = steersman.train(algorithm, case.environment, **run, **settings)
+    settings: dict[str, Any] = case.settings | own | run | ({"cost_limit": (case.limit,)} if limit else {})
+    result = steersman.train(algorithm, case.made or case.environment, **settings)
     played = result.evaluation
     assert played is not None
     means = lambda x: np.reshape(x, (seeds, -1)).mean(1).tolist()
     row = {"rewards": means(played.returns), "costs": means(played.costs)}
     last = {"rewards": "return_100", "costs": "cost_100"}
+    row["steps"] = steps
     row["training"] = {k: np.broadcast_to(result.history[-1][v], seeds).tolist() for k, v in last.items()}
     return row | {"steps_per_second": round(result.summary["steps_per_second"])}
 
@@ -198,7 +210,7 @@ def row_of(case: Case, name: str, quick: bool) -> dict[str, Any]:
     if case.environment == "safe/gridworld":
         return {"row": name, **exact(case, name, steps, seeds)}
     row = {"row": name, **played(case, name, steps, seeds, True)}
-    return row if case.published else row | {"free": played(case, name, steps, seeds, False)}
+    return row if not case.free else row | {"free": played(case, name, steps, seeds, False)}
 
 
 def main() -> None:
@@ -218,7 +230,7 @@ def main() -> None:
         made = CASES[name]
         case = saved["cases"].setdefault(name, {"rows": []})
         case |= {"environment": made.environment, "steps": made.steps, "limit": made.limit}
-        case |= {"published": made.published}
+        case |= {"published": made.published, "random": made.random}
         case |= {"best": best(made)} if made.environment == "safe/gridworld" else {}
         for label in made.rows:
             there = any(row["row"] == label for row in case["rows"]) and not args.quick
