@@ -431,12 +431,13 @@ def constraints(result: dict[str, Any]) -> str:
                 other = each(row.get("recovery", row.get("integral", [])))
                 exact.append([name, row["row"], *cells, other, at_best])
             else:
-                free = row["free"]
-                share = statistics.mean(row["rewards"]) / statistics.mean(free["rewards"])
-                share = f"{share:.2f}" if min(free["rewards"]) > 0 else ""
-                cells = [each(row["rewards"]), each(row["costs"]), within, share]
-                cells += [f"{statistics.mean(free['rewards']):.4g}", f"{statistics.mean(free['costs']):.4g}"]
-                steps = f"{case['steps']:,}"
+                free, none = row.get("free"), case.get("random", 0.0)
+                gain = lambda of, none=none: statistics.mean(of["rewards"]) - none
+                share = f"{gain(row) / gain(free):.2f}" if free else ""
+                trained = each(row.get("training", {}).get("costs", []))
+                cells = [each(row["rewards"]), each(row["costs"]), within, trained, share]
+                cells += [f"{statistics.mean(free[x]):.4g}" if free else "" for x in ("rewards", "costs")]
+                steps = f"{row.get('steps', case['steps']):,}"
                 played.append([name, row["row"], steps, f"{case['limit']:g}", *cells, case["published"]])
     parts = ["## Limits on costs"]
     if exact:
@@ -447,9 +448,13 @@ def constraints(result: dict[str, Any]) -> str:
             + table([*header, "linear program: J_r, multiplier"], exact)
         )
     if played:
-        header = ["task", "", "steps", "limit", "return of each seed", "cost", "within the limit", "of the free return"]
-        text = "100 episodes of each seed's deterministic policy, beside the same agent without a limit (free)."
-        header += ["free return", "free cost", "published"]
+        header = ["task", "", "steps", "limit", "return of each seed", "cost", "within the limit", "cost of training"]
+        text = (
+            "100 episodes of each seed's deterministic policy, beside the same agent without a limit (free); of a task "
+            "whose returns are negative, the gain over a random policy is compared. Cost of training: of its last 100 "
+            "episodes, which explore."
+        )
+        header += ["of the free return", "free return", "free cost", "published"]
         parts.append(f"{text}\n\n{table(header, played)}")
     if found := result.get("speed"):
         r = found["ratio"]
