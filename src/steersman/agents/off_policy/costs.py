@@ -9,8 +9,8 @@ overestimated, and would have a cost underestimated.
 J_r is what it ascends without limits. Divided so, it is a weighted mean of objectives: a multiplier that rises turns
 the step and does not lengthen it.
 
-The multipliers are moved by the episodes of *acting*, about the last ten, in ``observe``, before the gradient steps that
-follow them. What replay holds are the steps of older policies, whose episodes cost something else: of a cost the
+The multipliers are moved by the episodes of *acting*, about the last ten, in ``observe``, before the gradient steps to
+follow. What replay holds are the steps of older policies, whose episodes cost something else: of a cost the
 critics learn from them, the multipliers never. They stay 0 while a random policy fills replay.
 """
 
