@@ -9,9 +9,9 @@ overestimated, and would have a cost underestimated.
 J_r is what it ascends without limits. Divided so, it is a weighted mean of objectives: a multiplier that rises turns
 the step and does not lengthen it.
 
-The multipliers are moved by the episodes of *acting*, in ``observe``, before the gradient steps that follow them. What
-replay holds are the steps of older policies, whose episodes cost something else: of a cost the critics learn from them,
-the multipliers never. They stay 0 while a random policy fills replay.
+The multipliers are moved by the episodes of *acting*, about the last ten, in ``observe``, before the gradient steps to
+follow. What replay holds are the steps of older policies, whose episodes cost something else: of a cost the
+critics learn from them, the multipliers never. They stay 0 while a random policy fills replay.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from steersman.theory.values import td_error
 from steersman.types import EnvSpec, Key, Metrics, PyTree, Rollout
 
 # Of the multipliers: they are moved once an episode as a rule, by the mean of about so many. By one alone they would
-# keep another limit: errors are cut to [-1, 1], and of costs of 0 and 4 by turns the mean cut error at a limit of 1 is 0.
+# keep another limit: errors are cut to [-1, 1], and of costs of 0 and 4 by turns, at a limit of 1, their mean is 0.
 GAINS = (0.1, 0.05, 0.0)
 EPISODES = 10
 

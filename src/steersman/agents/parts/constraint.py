@@ -153,12 +153,13 @@ class CostLimits:
         sums, running = self._episodes(state.running.value, rollout)
         cost, length, count = shards.cross_sum(sums)
         some, share = count > 0, 1.0 / jnp.maximum(count, 1.0)
-        mean = share * cost, share * length
-        if self.episodes > 1:
-            weight = jnp.where(state.length > 0, 1.0 - (1.0 - 1.0 / self.episodes) ** count, 1.0)
-            mean = tuple(old + weight * (new - old) for old, new in zip(state[:2], mean, strict=True))
-        kept = (jnp.where(some, new, old) for old, new in zip(state[:2], mean, strict=True))
-        return CostState(*kept, PerEnv(running)), some
+        weight = jnp.where(state.length > 0, 1.0 - (1.0 - 1.0 / self.episodes) ** count, 1.0)
+
+        def kept(old: jax.Array, total: jax.Array) -> jax.Array:
+            mean = share * total if self.episodes == 1 else old + weight * (share * total - old)
+            return jnp.where(some, mean, old)
+
+        return CostState(kept(state.cost, cost), kept(state.length, length), PerEnv(running)), some
 
     def told(self, state: CostState) -> Metrics:
         """The costs that the limits are on, as metrics, where they are not what is counted of episodes anyway."""
