@@ -62,7 +62,7 @@ def by_cost(critics, seen):
 def test_targets_are_the_mean_of_the_critics_and_true_costs(begun, items, n):
     _, state = begun
     learner = CostLearner(begun[0].constraint, replace(CONFIG, n_step=n), linear)
-    learned, metrics = jax.jit(lambda *of: learner.learn(*of, jnp.float32(0.1), value, value))(state, items)
+    learned, metrics = learner.learn(state, items, jnp.float32(0.1), value, value)
     gamma = np.where(ENDS, 0.0, 0.5 if n == 1 else 0.9)  # several steps are discounted by replay
     y = COSTS.T / np.array(LIMITS)[:, None] + gamma * by_cost(state.targets, AFTER).mean(0)
     q, weight = by_cost(state.critics.params, SEEN), np.asarray(items.weight)
