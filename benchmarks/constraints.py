@@ -7,7 +7,8 @@
 
 The policies of the gridworld are worth what the tabular side computes from their probabilities, at every row of the
 log; shown is the mean over the last half of the run, for the optimum is stochastic and single policies swing around it.
-Other rows are of 100 episodes of each seed's deterministic policy, beside the same agent without a limit.
+Other rows are of 100 episodes of each seed's deterministic policy, beside the same agent without a limit, and of the
+last 100 episodes of training, which explore: those the price is moved by. Robots are beside published numbers instead.
 """
 
 from __future__ import annotations
@@ -45,6 +46,11 @@ GRID: dict[str, Any] = {
 EPOCHS = {"num_epochs": 4, "num_minibatches": 4, "learning_rate": 3e-3}
 POINT = {"num_envs": 16, "unroll_length": 128, "num_epochs": 10, "num_minibatches": 8, "gamma": 0.98, "gae_lambda": 0.8}
 POINT |= {"pid_gains": (1.0, 0.2, 0.0)}  # 75 of its updates see an episode end: the price has to be found sooner
+# Episodes of 1,000 steps end every fourth update, all eight at once: the price is moved 122 times in a run.
+ROBOT = {"num_envs": 8, "unroll_length": 256, "hidden_sizes": (64, 64), "activation": "tanh", "log_std_init": -1.0}
+ROBOT |= {"normalize_observations": True, "scale_rewards": True, "preset": False}
+CLIPPED = {"num_epochs": 10, "num_minibatches": 32, "learning_rate": 3e-4, "clip": 0.1, "anneal_learning_rate": True}
+CLIPPED |= {"pid_gains": (1.0, 0.1, 0.0)}
 # name -> (algorithm, settings of its own)
 GRID_ROWS = {
     "ppo": ("ppo", EPOCHS),
@@ -62,6 +68,8 @@ class Case(NamedTuple):
     settings: dict[str, Any] = {}  # noqa: RUF012
     seeds: int = 5
     published: str = ""  # return of others within the limit, with their steps
+    free: bool = True  # is measured too
+    random: float = 0.0  # return of random actions, where returns are negative
 
 
 def only(*names: str, **settings: dict[str, Any]) -> dict[str, tuple[str, dict[str, Any]]]:
@@ -73,14 +81,35 @@ CASES = {
     "gridworld-1.0": Case("safe/gridworld", 250_000, 1.0, GRID_ROWS, GRID),
     "gridworld-5.0": Case("safe/gridworld", 250_000, 5.0, {"ppo": GRID_ROWS["ppo"]}, GRID),
     "gridworld-0.05": Case("safe/gridworld", 250_000, 0.05, {"ppo": GRID_ROWS["ppo"]}, GRID),
-    "pendulum": Case("safe/pendulum", 300_000, 1.0, only("ppo", "sac")),
-    "cartpole": Case("safe/cartpole", 300_000, 5.0, only("ppo", "sac")),
+    "pendulum": Case("safe/pendulum", 300_000, 1.0, only("ppo", "sac", sac={"steps": 20_000}), random=-1208.0),
+    # Within 0.5 m nobody has to be asked to stay.
+    "cartpole": Case("safe/cartpole,limit=0.1", 300_000, 25.0, only("ppo")),
     "point-goal": Case("safe/point-goal", 300_000, 7.5, only("ppo", "sac", ppo=POINT)),
+    **{  # what else could be had
+        f"point-goal-{limit:g}": Case("safe/point-goal", 300_000, limit, only("ppo", ppo=POINT), {}, 3, free=False)
+        for limit in (2.5, 5.0, 10.0)
+    },
     "HalfCheetah": Case(
-        "safe/HalfCheetah-v5", 1_000_000, 25.0, only("ppo", "cpo"), {}, 3, "ppo 2946 +- 306, cpo 2786 at 10M"
+        "safe/HalfCheetah-v5",
+        1_000_000,
+        25.0,
+        only("ppo", "cpo", ppo=CLIPPED, cpo={"max_kl": 0.03}),
+        ROBOT | {"gamma": 0.98, "gae_lambda": 0.92},
+        3,
+        "ppo 2946 +- 306, cpo 2786 at 10M",
+        free=False,
     ),
-    "Hopper": Case("safe/Hopper-v5", 1_000_000, 25.0, only("ppo", "cpo"), {}, 3, "ppo 962 +- 753, cpo 1714 at 10M"),
-    "HalfCheetah-300k": Case("safe/HalfCheetah-v5", 300_000, 25.0, only("sac"), {}, 3, "sac 2834 at 1M"),
+    "Hopper": Case(
+        "safe/Hopper-v5",
+        1_000_000,
+        25.0,
+        only("ppo", "cpo", ppo=CLIPPED | {"clip": 0.2}, cpo={"max_kl": 0.03}),
+        ROBOT | {"gamma": 0.99, "gae_lambda": 0.95},
+        3,
+        "ppo 962 +- 753, cpo 1714 at 10M",
+        free=False,
+    ),
+    "HalfCheetah-300k": Case("safe/HalfCheetah-v5", 300_000, 25.0, only("sac"), {}, 3, "sac 2834 at 1M", free=False),
 }
 
 
@@ -139,14 +168,18 @@ def played(case: Case, name: str, steps: int, seeds: int, limit: bool) -> dict[s
     """The mean return and cost of each seed."""
     algorithm, own = case.rows[name]
     algorithm = "trpo" if algorithm == "cpo" and not limit else algorithm
+    steps = min(steps, own.get("steps", steps))
     run: dict[str, Any] = {"steps": steps, "seeds": seeds, "evaluate_every": 0, "evaluation_episodes": 100}
-    settings: dict[str, Any] = case.settings | own | ({"cost_limit": (case.limit,)} if limit else {})
-    result = steersman.train(algorithm, case.environment, **run, **settings)
+    settings: dict[str, Any] = case.settings | own | run | ({"cost_limit": (case.limit,)} if limit else {})
+    result = steersman.train(algorithm, case.environment, **settings)
     played = result.evaluation
     assert played is not None
     means = lambda x: np.reshape(x, (seeds, -1)).mean(1).tolist()
-    speed = round(result.summary["steps_per_second"])
-    return {"rewards": means(played.returns), "costs": means(played.costs), "steps_per_second": speed}
+    row = {"rewards": means(played.returns), "costs": means(played.costs)}
+    last = {"rewards": "return_100", "costs": "cost_100"}
+    row["steps"] = steps
+    row["training"] = {k: np.broadcast_to(result.history[-1][v], seeds).tolist() for k, v in last.items()}
+    return row | {"steps_per_second": round(result.summary["steps_per_second"])}
 
 
 def best(case: Case) -> dict[str, Any]:
@@ -175,8 +208,8 @@ def row_of(case: Case, name: str, quick: bool) -> dict[str, Any]:
     steps, seeds = (min(case.steps, 20_000), 2) if quick else (case.steps, case.seeds)
     if case.environment == "safe/gridworld":
         return {"row": name, **exact(case, name, steps, seeds)}
-    free = played(case, name, steps, seeds, False)
-    return {"row": name, **played(case, name, steps, seeds, True), "free": free}
+    row = {"row": name, **played(case, name, steps, seeds, True)}
+    return row if not case.free else row | {"free": played(case, name, steps, seeds, False)}
 
 
 def main() -> None:
@@ -196,7 +229,7 @@ def main() -> None:
         made = CASES[name]
         case = saved["cases"].setdefault(name, {"rows": []})
         case |= {"environment": made.environment, "steps": made.steps, "limit": made.limit}
-        case |= {"published": made.published}
+        case |= {"published": made.published, "random": made.random}
         case |= {"best": best(made)} if made.environment == "safe/gridworld" else {}
         for label in made.rows:
             there = any(row["row"] == label for row in case["rows"]) and not args.quick

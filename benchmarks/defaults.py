@@ -64,6 +64,8 @@ CONTINUOUS = {
     "chosen on": ("tasks:cart_target", "Pendulum-v1"),
     "judged on": ("tasks:kiln", "InvertedDoublePendulum-v5", "Reacher-v5"),
 }
+# Nothing of TRPO's, DDPG's, TQC's and CrossQ's defaults was chosen on any environment: they follow the others'.
+TRUST_REGION = {"judged on": ("tasks:kiln", "tasks:tanks", "Acrobot-v1", "InvertedDoublePendulum-v5")}
 DISCRETE = {
     "chosen on": ("CartPole-v1", "LunarLander-v3"),
     "judged on": ("Acrobot-v1", "tasks:tanks", "MountainCar-v0"),
@@ -75,6 +77,10 @@ PLANS: dict[str, tuple[dict[str, tuple[str, ...]], tuple[int, ...]]] = {
     "dqn": (DISCRETE, BUDGETS),
     "sac": (CONTINUOUS, (5_000, 10_000)),
     "td3": (CONTINUOUS, (5_000, 10_000)),
+    "trpo": (TRUST_REGION, (50_000,)),
+    "ddpg": (CONTINUOUS, (5_000, 10_000)),
+    "tqc": (CONTINUOUS, (5_000,)),
+    "crossq": (CONTINUOUS, (5_000,)),
 }
 
 

@@ -1,12 +1,14 @@
 """Runs killed by SIGKILL at random moments and taken up again: do they end where the uninterrupted run ends?
 
-    python benchmarks/resume.py                       50 runs on a compiled and 50 on a host environment
+    python benchmarks/resume.py                       50 runs on a compiled and 50 on a host environment, 10 on texts
     python benchmarks/resume.py --only host --first 20 --runs 10      ten of these, joined to the result
+    python benchmarks/resume.py --only texts --share-programs
     python benchmarks/resume.py --quick               3 of each; nothing is saved
 
 A run is started, killed at moments drawn uniformly over the time an uninterrupted run takes, resumed after each kill,
 and let to its end after the last. After every kill all its checkpoints are read and checked. At the end the SHA-256
-over its trained state must be the uninterrupted run's. Ten runs share a seed and its uninterrupted run. The moments
+over its trained state must be the uninterrupted run's. Ten runs share a seed and its uninterrupted run; those on texts
+take their methods in turn, and their logs must be equal too, but for the times in them. The moments
 of a run's kills, as fractions of the uninterrupted run's time, depend on its number alone, so a long session can be
 cut up: the result file keeps the other runs.
 """
@@ -14,6 +16,7 @@ cut up: the result file keeps the other runs.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import random
 import shutil
@@ -22,6 +25,7 @@ import subprocess
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +33,7 @@ import common
 
 from steersman.errors import UsageError
 from steersman.run.disk import checkpoint
+from steersman.run.disk.logs import read_metrics
 
 # Small enough for a hundred runs, long enough that many kills fall into training and into the writing of checkpoints.
 SMALL = {"num_envs": 8, "unroll_length": 64, "num_epochs": 2, "num_minibatches": 4, "evaluation_episodes": 0}
@@ -36,19 +41,44 @@ CASES = {
     "compiled": ("CartPole-v1", SMALL | {"steps": 409_600, "checkpoint_every": 8_192}),
     "host": ("gymnasium/CartPole-v1", SMALL | {"steps": 61_440, "checkpoint_every": 1_024}),
 }
+TEXTS = {"updates": 40, "batch_size": 4, "evaluations": 9, "held_out": 0.2, "learning_rate": 1e-3, "samples": 2}
+TEXTS |= {"max_new": 8}
+ASKS = {"group": 4, "reward": "regex:[a-m]"}
+METHODS = {"sft": {}, "dpo": {}, "rloo": ASKS, "grpo": ASKS, "ppo": ASKS | {"num_epochs": 2}}
+CASES["texts"] = ("tiny", TEXTS | {"methods": METHODS})
+RUNS = {"compiled": 50, "host": 50, "texts": 10}
 RUNS_PER_SEED = 10
 COUNTED = ("kills", "kills_before_the_first_checkpoint", "kills_after_a_checkpoint", "unreadable", "refused")
 LIMIT = 300.0  # seconds for a run that nobody kills
 
 
-def command(case: str, folder: Path, seed: int) -> list[str]:
+def command(case: str, folder: Path, seed: int, method: str = "ppo") -> list[str]:
     """Start the run, or go on with it where there is something to go on with."""
+    verb = "align" if case == "texts" else "train"
     if (folder / "config.json").exists():
-        return [*common.STEERSMAN, "train", "--resume", str(folder), "--quiet"]
+        return [*common.STEERSMAN, verb, "--resume", str(folder), "--quiet"]
     environment, settings = CASES[case]
+    settings = {**TEXTS, **METHODS[method]} if case == "texts" else settings
     flags = [part for k, v in settings.items() for part in (f"--{k.replace('_', '-')}", str(v))]
+    if case == "texts":
+        start = [*common.STEERSMAN, "align", method, environment, str(texts(folder.parent, method))]
+        return [*start, "--seed", str(seed), *flags, "--out", str(folder), "--quiet"]
     start = [*common.STEERSMAN, "train", "ppo", environment, "--no-preset", "--seed", str(seed), *flags]
     return [*start, "--out", str(folder), "--quiet"]
+
+
+def texts(folder: Path, method: str) -> Path:
+    """What a method learns from."""
+    path = folder / f"{method}.jsonl"
+    each = {"sft": {"answer": "a big cat"}, "dpo": {"chosen": "a big cat", "rejected": "no"}}.get(method, {})
+    path.write_text("".join(json.dumps({"prompt": f"{i} is"} | each) + "\n" for i in range(100)))
+    return path
+
+
+def rows(folder: Path) -> list[dict[str, Any]]:
+    """A log, but for its times."""
+    timed = lambda name: "second" in name
+    return [{k: v for k, v in row.items() if not timed(k)} for row in read_metrics(folder / "metrics.jsonl")]
 
 
 def sit(words: list[str], seconds: float | None) -> bool:
@@ -93,7 +123,7 @@ def sha256(folder: Path) -> str:
     return checkpoint.stored_sha256(path, under="agent")
 
 
-def killed(case: str, folder: Path, seed: int, expected: float, draw: random.Random) -> Counter[str]:
+def killed(case: str, folder: Path, how: tuple[int, str], expected: float, draw: random.Random) -> Counter[str]:
     """One run with one to three kills; -> counts of what happened. A run that ends before its first kill starts again,
     to be killed sooner."""
     seen: Counter[str] = Counter()
@@ -101,7 +131,7 @@ def killed(case: str, folder: Path, seed: int, expected: float, draw: random.Ran
     while seen["kills"] < wanted:
         tick = time.perf_counter()
         try:
-            ended = sit(command(case, folder, seed), draw.uniform(0.0, expected))
+            ended = sit(command(case, folder, *how), draw.uniform(0.0, expected))
         except RuntimeError as error:
             print(f"cannot go on: {error}", flush=True)
             seen["refused"] += 1
@@ -117,39 +147,38 @@ def killed(case: str, folder: Path, seed: int, expected: float, draw: random.Ran
         seen["kills"] += 1
         seen[f"kills_{moment}"] += 1
     try:
-        sit(command(case, folder, seed), None)
+        sit(command(case, folder, *how), None)
     except RuntimeError as error:
         print(f"cannot go on: {error}", flush=True)
         seen["refused"] += 1
     return seen
 
 
-def measure(case: str, numbers: range, moments: int, place: Path) -> dict[str, Any]:
-    """Kill and resume the runs of these numbers; -> what happened in each."""
-    references: dict[int, str] = {}
+def measure(case: str, numbers: range, moments: int, place: Path) -> Iterator[dict[str, Any]]:
+    """Kill and resume the runs of these numbers; -> after each, what happened in all so far."""
+    references: dict[tuple[int, str], Any] = {}
     expected, each = 0.0, []
+    ends = lambda folder: (sha256(folder), rows(folder) if case == "texts" else None)
     for number in numbers:
-        seed, folder = number // RUNS_PER_SEED, place / f"{case}-{number}"
-        if seed not in references:
-            whole = place / f"{case}-whole-{seed}"
-            if not references and "JAX_COMPILATION_CACHE_DIR" in os.environ:  # its programs are compiled once, here
-                sit(command(case, place / f"{case}-compiling", seed), None)
+        method = list(METHODS)[number % len(METHODS)] if case == "texts" else "ppo"
+        how, folder = (number // RUNS_PER_SEED, method), place / f"{case}-{number}"
+        if how not in references:
+            whole = place / f"{case}-whole-{'-'.join(map(str, how))}"
+            fresh = not references or case == "texts"
+            if fresh and "JAX_COMPILATION_CACHE_DIR" in os.environ:  # its programs are compiled once, here
+                sit(command(case, place / f"{whole.name}-compiling", *how), None)
             tick = time.perf_counter()
-            sit(command(case, whole, seed), None)
+            sit(command(case, whole, *how), None)
             expected = max(expected, time.perf_counter() - tick)
-            references[seed] = sha256(whole)
-        found = killed(case, folder, seed, expected, random.Random(f"{moments} {case} {number}"))
-        same = not found["refused"] and sha256(folder) == references[seed]
-        each.append({"run": number, "identical": same} | {kind: found[kind] for kind in COUNTED})
-        print(f"{case} {number}: {found['kills']} kills, {'identical' if same else 'DIFFERENT'}", flush=True)
+            references[how] = ends(whole)
+        found = killed(case, folder, how, expected, random.Random(f"{moments} {case} {number}"))
+        same = not found["refused"] and ends(folder) == references[how]
+        each.append({"run": number, "algorithm": method, "identical": same} | {kind: found[kind] for kind in COUNTED})
+        print(f"{case} {number} ({method}): {found['kills']} kills, {'identical' if same else 'DIFFERENT'}", flush=True)
         if same:
             shutil.rmtree(folder)
-    return {
-        "environment": CASES[case][0],
-        "settings": CASES[case][1],
-        "seconds_uninterrupted": expected,
-        "each": each,
-    }
+        about = {"environment": CASES[case][0], "settings": CASES[case][1]}
+        yield about | {"seconds_uninterrupted": expected, "each": list(each)}
 
 
 def joined(new: dict[str, Any], old: dict[str, Any] | None) -> dict[str, Any]:
@@ -164,7 +193,7 @@ def joined(new: dict[str, Any], old: dict[str, Any] | None) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=int, help="of each kind; default 50")
+    parser.add_argument("--runs", type=int, help="of each kind; default 50, on texts 10")
     parser.add_argument("--first", type=int, default=0, help="the number of the first")
     parser.add_argument("--only", choices=CASES)
     parser.add_argument("--seed", type=int, default=0, help="of the moments of the kills")
@@ -180,14 +209,15 @@ def main() -> None:
         os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
     keep, whole = args.out or not args.quick, True
     for case in [args.only] if args.only else list(CASES):
-        numbers = range(args.first, args.first + (args.runs or (3 if args.quick else 50)))
-        new = measure(case, numbers, args.seed, place)
+        numbers = range(args.first, args.first + (args.runs or (3 if args.quick else RUNS[case])))
         cases = ((common.load("resume", args.out) or {}) if keep else {}).get("cases", {})
-        cases[case] = found = joined(new, cases.get(case))
+        before, found = cases.get(case), {}
+        for new in measure(case, numbers, args.seed, place):
+            cases[case] = found = joined(new, before)
+            if keep:
+                common.save("resume", {"cases": cases, "provenance": origin}, args.out)
         whole &= found["identical"] == found["runs"] and not found["unreadable"]
         print(f"\n{case}: " + ", ".join(f"{k} {v}" for k, v in found.items() if isinstance(v, int)), flush=True)
-        if keep:
-            common.save("resume", {"cases": cases, "provenance": origin}, args.out)
     if args.keep and not whole:
         print(f"kept: {place}")
     else:

@@ -1,8 +1,10 @@
-"""Stable-Baselines3's defaults on one environment and seed: 100 episodes after each budget. Prints one JSON object.
+"""Stable-Baselines3's (and sb3-contrib's) defaults on one environment and seed: 100 episodes after each budget.
+
+Prints one JSON object.
 
 Runs in the peer's own environment. As many copies of the environment as ours have; what the peer states for one copy is
-kept for all of them together: PPO's rollout is 2048 steps, an agent with replay takes a gradient step for each step of
-a copy (DQN: one for four).
+kept for all of them together: PPO's and TRPO's rollout is 2048 steps, an agent with replay takes a gradient step for
+each step of a copy (DQN: one for four).
 """
 
 import argparse
@@ -12,11 +14,15 @@ from pathlib import Path
 
 import gymnasium
 import torch
+from sb3_contrib import TQC, TRPO, CrossQ
 from stable_baselines3 import A2C, DDPG, DQN, PPO, SAC, TD3
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+KINDS = {"ppo": PPO, "a2c": A2C, "trpo": TRPO, "dqn": DQN, "ddpg": DDPG, "td3": TD3, "sac": SAC}
+KINDS |= {"tqc": TQC, "crossq": CrossQ}
 
 
 def maker(name: str):
@@ -28,7 +34,7 @@ def maker(name: str):
 
 
 def arguments(algorithm: str, copies: int) -> dict:
-    if algorithm == "ppo":
+    if algorithm in ("ppo", "trpo"):
         return {"n_steps": 2048 // copies}
     if algorithm == "a2c":
         return {}
@@ -39,7 +45,7 @@ def arguments(algorithm: str, copies: int) -> dict:
 
 def main(args: argparse.Namespace) -> None:
     torch.set_num_threads(1)
-    kind = {"ppo": PPO, "a2c": A2C, "sac": SAC, "td3": TD3, "dqn": DQN, "ddpg": DDPG}[args.algorithm]
+    kind = KINDS[args.algorithm]
     make = maker(args.environment)
     policy = "MultiInputPolicy" if isinstance(make().observation_space, gymnasium.spaces.Dict) else "MlpPolicy"
     found, model, done = {}, None, 0

@@ -24,6 +24,7 @@ class Rules(NamedTuple):
     fraction: Sequence[str] = ()
     choices: Mapping[str, Sequence[str]] | None = None
     sizes: Sequence[str] = ()
+    refused: Mapping[str, str] | None = None  # those that a class inherits and cannot use, and why
 
 
 def check_config(
@@ -35,16 +36,17 @@ def check_config(
     fraction: Sequence[str] = (),
     choices: Mapping[str, Sequence[str]] | None = None,
     sizes: Sequence[str] = (),
+    refused: Mapping[str, str] | None = None,
     numbers: Sequence[str] = (),
 ) -> None:
-    """Raise UsageError naming the first field out of its range; None means a switched-off option and passes. numbers:
-    those that may be anything but NaN."""
+    """Raise UsageError naming the first field out of its range; None means a switched-off option and passes. refused:
+    those that have to stay as they are. numbers: those that may be anything but NaN."""
     name_of = type(config).__name__.removesuffix("Config")
+    defaults = {field.name: field.default for field in dataclasses.fields(config)}
 
     def refuse(field: str, right: str, hint: str = "", off: str = " is out of range") -> None:
-        default = next(f.default for f in dataclasses.fields(config) if f.name == field)
         given = getattr(config, field)
-        says = f"{name_of}: {field} = {given!r}{off}; it must be {right}. {hint} Default: {default!r}."
+        says = f"{name_of}: {field} = {given!r}{off}; it must be {right}. {hint} Default: {defaults[field]!r}."
         raise UsageError(" ".join(says.split()))
 
     rules = (
@@ -60,6 +62,10 @@ def check_config(
                 refuse(field, right)
             if isinstance(value, str):
                 refuse(field, right)
+    for field, why in (refused or {}).items():
+        value = getattr(config, field, defaults.get(field))
+        if isinstance(value, Real | str | Sequence) and value != defaults[field]:
+            raise UsageError(f"{name_of}: {field} = {value!r}; it must be left out: {why}")
     for field in numbers:
         if isinstance(value := getattr(config, field), float) and math.isnan(value):
             refuse(field, "a number")
@@ -71,6 +77,12 @@ def check_config(
         value = getattr(config, field)
         if not all(isinstance(n, int) and n >= 1 for n in value):
             refuse(field, "a tuple of whole numbers of 1 or more")
+
+
+def usable(config: type, name: str) -> bool:
+    """Whether a config has a setting, and does not refuse it."""
+    refused = (part.rules.refused or {} for part in config.__mro__ if "rules" in vars(part))
+    return name in config.__dataclass_fields__ and not any(name in names for names in refused)
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,32 @@ def test_the_last_token():
     np.testing.assert_array_equal(last_token(MASK), [[0, 0, 0, 1], [0, 1, 0, 0], [1, 0, 0, 0]])
 
 
+def test_a_conversation_is_the_tokens_that_were_said():
+    """Two answers with a reply between them, and one answer alone beside it."""
+    own = np.array([[1, 1, 0, 0, 1, 0], [1, 1, 0, 0, 0, 0]], bool)
+    reply = np.array([[0, 0, 1, 1, 0, 0], [0, 0, 0, 0, 0, 0]], bool)
+    tokens = np.array([[5, END, 7, 8, 4, 0], [6, END, 0, 0, 0, 0]], np.int32)
+    prompt = np.array([[1], [2]], np.int32)
+    log_prob = np.where(own, -0.1 * tokens, 0).astype(np.float32)
+    talk = Completions(prompt, prompt > 0, tokens, own, log_prob, np.array([False, True]), reply)
+    np.testing.assert_array_equal(talk.text[1], np.concatenate([prompt > 0, own | reply], 1))
+    earned = np.array([[0, 0.25, 9, 9, 1, 0], [0, 2, 0, 0, 0, 0]], np.float32)  # what stands at a reply is no reward
+    rollout = as_rollout(talk, earned)
+    np.testing.assert_array_equal(rollout.action.T[0, :3], [5, END, 4])
+    np.testing.assert_array_equal(rollout.obs.T[0, :3], [1, 5, 8])  # the reply's last token, before the second answer
+    np.testing.assert_array_equal(rollout.next_obs.T[0, :2], rollout.obs.T[0, 1:3])
+    np.testing.assert_array_equal(rollout.reward.T, [[0, 0.25, 1, 0, 0, 0], [0, 2, 0, 0, 0, 0]])
+    np.testing.assert_array_equal(rollout.terminated.T, [[0, 0, 1, 1, 1, 1], [0, 1, 1, 1, 1, 1]])
+    np.testing.assert_array_equal(as_rollout(talk, np.array([1.0, 2.0])).reward.sum(0), [1, 2])
+    value = np.array([[0.5, 0.1, 7, 7, 0.3, 7], [0.2, 0.4, 7, 7, 7, 7]], np.float32)
+    got = advantages(talk, earned, value, 0.9, 0.5)
+    last = 1 - 0.3
+    second = 0.25 + 0.9 * 0.3 - 0.1 + 0.45 * last
+    first = 0.9 * 0.1 - 0.5 + 0.45 * second
+    np.testing.assert_allclose(got[0], [first, second, 0, 0, last, 0], rtol=1e-5)
+    np.testing.assert_allclose(got[1], [0.9 * 0.4 - 0.2 + 0.45 * 1.6, 1.6, 0, 0, 0, 0], rtol=1e-5)
+
+
 class Text(NamedTuple):
     tokens: jax.Array  # [P + C]
     mask: jax.Array

@@ -5,7 +5,16 @@ import pytest
 
 from steersman.agents import ALGORITHMS
 from steersman.errors import UsageError
-from steersman.run.settings import RunConfig, environment_of, preset_for, presets, reopened, saved_settings, split
+from steersman.run.settings import (
+    RunConfig,
+    environment_of,
+    preset_for,
+    presets,
+    reopened,
+    saved_settings,
+    split,
+    whose,
+)
 
 PPO = ALGORITHMS["ppo"]
 
@@ -80,6 +89,25 @@ def test_values_become_plain(given, kept):
 def test_what_is_refused(given, says):
     with pytest.raises(UsageError, match=says):
         split(PPO, given)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "refusing"),
+    [
+        ("memory", "gru", {"mbpo", "dyna", "crossq", "actor_critic"}),
+        ("cost_limit", (1.0,), {"mbpo"}),
+        ("frame_stack", 4, {"mbpo", "dyna"}),
+        ("share_trunk", True, {"trpo", "cpo"}),
+    ],
+)
+def test_who_has_a_setting_leaves_out_those_that_refuse_it(name, value, refusing):
+    said = set(whose(name).removeprefix("Those that have it: ").rstrip(".").split(", "))
+    having = {n for n, a in ALGORITHMS.items() if name in a.config.__dataclass_fields__}
+    assert said == having - refusing
+    assert refusing < having
+    for algorithm in refusing:
+        with pytest.raises(UsageError, match=f"{name} = .*; it must be left out: "):
+            ALGORITHMS[algorithm].config(**{name: value})
 
 
 def test_presets_are_settings_and_twins_share_them():

@@ -32,6 +32,10 @@ class Compare:
     wide=ppo:hidden_sizes=256,256, package.module:ALGORITHM:gamma=0.9, mine=ppo:network=package.module:factory."""
     env: Annotated[str | None, tyro.conf.arg(aliases=["--environment"])] = None
     """The environment: a name (steersman list), or package.module:factory."""
+    model: str | None = None
+    """In place of an environment: the language model that all begin from, which sft, dpo, rloo, grpo and ppo align."""
+    data: str | None = None
+    """What they learn from: prompts or pairs, as for steersman align."""
     steps: int | None = None
     """Environment steps of each seed; none: the largest budget among the entries' presets, for all."""
     seeds: int | None = None
@@ -59,6 +63,8 @@ def run(arguments: list[str]) -> int:
     asked = parsed(Compare, arguments, "steersman compare")
     if not asked.entries and asked.out is None:
         raise UsageError("Name at least one algorithm to compare: steersman compare a2c ppo --env CartPole-v1")
+    if asked.model is not None or asked.data is not None:
+        return _texts(asked)
     if asked.env is None and (asked.out is None or not asked.out.exists()):
         raise UsageError("Name an environment to compare on: --env CartPole-v1. Known ones: steersman list")
     out = asked.out or run_folder.default_path("compare", asked.env or "", asked.seed or 0)
@@ -77,13 +83,45 @@ def run(arguments: list[str]) -> int:
             callbacks=[] if display is None else [display],
             **settings_in(asked.set, "--set"),
         )
+    again = f" --env {asked.env}" if asked.env and ":" in asked.env.partition(",")[0] else ""
+    return _told(result, asked, f"steersman compare --out {out}{again}")
+
+
+def _texts(asked: Compare) -> int:
+    """Of trainings on texts."""
+    if asked.model is None or asked.data is None or asked.env is not None:
+        raise UsageError("Name both --model and --data, and no --env: runs/sft and prompts.jsonl, for instance.")
+    given = {"--steps": asked.steps, "--evaluation-episodes": asked.evaluation_episodes}
+    if wrong := [name for name, value in given.items() if value is not None]:
+        raise UsageError(f"{', '.join(wrong)} is of environments. Of texts it is --set updates=200 held_out=0.1.")
+    from steersman.cli.align.display import AlignmentDisplay
+    from steersman.run.compare.texts import compare_texts
+
+    out = asked.out or run_folder.default_path("compare", Path(asked.data).stem, asked.seed or 0)
+    display = None if asked.quiet or asked.json else ComparisonDisplay(AlignmentDisplay)
+    with display or nullcontext():
+        result = compare_texts(
+            asked.entries,
+            asked.model,
+            asked.data,
+            out=out,
+            seeds=3 if asked.seeds is None else asked.seeds,
+            seed=asked.seed or 0,
+            threshold=asked.threshold,
+            callbacks=[] if display is None else [display],
+            **settings_in(asked.set, "--set"),
+        )
+    return _told(result, asked, "the same command")
+
+
+def _told(result: Comparison, asked: Compare, again: str) -> int:
+    """Show what came of it; -> exit code."""
     if asked.json:
-        print_json({**result.summary(), "out": str(out)})
+        print_json({**result.summary(), "out": str(result.path)})
     elif not asked.quiet:
         show(result)
     if result.interrupted and not asked.quiet:
-        again = f" --env {asked.env}" if asked.env and ":" in asked.env.partition(",")[0] else ""
-        print(f"Interrupted, and saved. Go on with: steersman compare --out {out}{again}", file=sys.stderr)
+        print(f"Interrupted, and saved. Go on with: {again}", file=sys.stderr)
     for label, error in result.failures.items():
         print(f"steersman: {label}: {error}", file=sys.stderr)
     return 130 if result.interrupted else 1 if result.failures else 0
@@ -98,10 +136,11 @@ def show(result: Comparison) -> None:
     seeds = f"{count} seed{'s' if count > 1 else ''}"
     budgets = sorted({o.steps for o in outcomes})
     steps = " to ".join(short(b) for b in dict.fromkeys((budgets[0], budgets[-1])))
-    where = "compiled" if result.compiled else "host"
-    print(f"\n{result.environment} ({where}): {seeds}, {steps} steps each; 95% intervals over seeds\n")
+    where = "texts" if result.of_texts else "compiled" if result.compiled else "host"
+    unit = "updates" if result.of_texts else "steps"
+    print(f"\n{result.environment} ({where}): {seeds}, {steps} {unit} each; 95% intervals over seeds\n")
     print_columns(
-        f"final evaluation, mean return of {result.evaluation_episodes} episodes",
+        f"final evaluation, {result.scored}",
         ["", "mean", "interval", "IQM", "interval"],
         [[o.label, number(o.mean.value), _ends(o.mean), number(o.iqm.value), _ends(o.iqm)] for o in outcomes],
     )
@@ -109,10 +148,10 @@ def show(result: Comparison) -> None:
         _show_costs(outcomes, count)
     if result.threshold is not None:
         rows = [[o.label, *_threshold(o.median_steps), f"{o.reached} of {count}"] for o in outcomes]
-        print_columns(f"steps to {result.threshold:g}", ["", "median", "interval", "seeds"], rows)
+        print_columns(f"{unit} to {result.threshold:g}", ["", "median", "interval", "seeds"], rows)
     timed = lambda o: [f"{s:.1f} s" for s in (o.training_seconds, o.compile_seconds, o.wall_seconds)]
     rows = [[o.label, *timed(o), short(o.steps_per_second)] for o in outcomes]
-    print_columns(f"time of all {seeds}", ["", "training", "compiling", "with evaluation", "steps/s"], rows)
+    print_columns(f"time of all {seeds}", ["", "training", "compiling", "with evaluation", f"{unit}/s"], rows)
     if len(outcomes) > 1:
         _show_pairs(result)
     if result.path is not None:

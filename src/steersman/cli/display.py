@@ -246,8 +246,8 @@ class TrainingDisplay:
 class ComparisonDisplay:
     """A listener that shows a comparison on a terminal: the bar of the run that trains, a line per entry done."""
 
-    def __init__(self) -> None:
-        self.bar = TrainingDisplay([], bar_width=6)  # its name takes the place
+    def __init__(self, display: type[TrainingDisplay] = TrainingDisplay) -> None:
+        self.bar = display([], bar_width=6)  # its name takes the place
 
     def __enter__(self) -> ComparisonDisplay:
         self.bar.__enter__()
@@ -261,7 +261,7 @@ class ComparisonDisplay:
             case Compared():
                 mean = event.outcome.mean
                 interval = "" if math.isnan(mean.low) else f" ({number(mean.low)} to {number(mean.high)})"
-                self.bar.console.print(f"{event.entry}: mean return {number(mean.value)}{interval}")
+                self.bar.console.print(f"{event.entry}: mean {event.outcome.measure} {number(mean.value)}{interval}")
             case Failed():
                 self.bar.console.print(f"{event.entry}: failed. {event.error}", style="red")
             case Event(training=training) if training.within is not None:

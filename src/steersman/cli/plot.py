@@ -21,8 +21,9 @@ class Plot:
     """Run folders; or a comparison's folder, for all of its runs."""
     out: Path = Path("curve.png")
     """The picture: .png, .svg or .pdf."""
-    y: Annotated[str, tyro.conf.arg(aliases=["--metric"])] = "return_100"
-    """What to draw: any name in metrics.jsonl; success, or another number of info, for its mean over 100 episodes."""
+    y: Annotated[str, tyro.conf.arg(aliases=["--metric"])] = ""
+    """What to draw: any name in metrics.jsonl; success, or another number of info, for its mean over 100 episodes. By
+    default return_100; of trainings on texts held_out_reward, or what else tells how good it is."""
     x: str = "steps"
     """Along which axis: steps or seconds."""
     json: tyro.conf.FlagCreatePairsOff[bool] = False

@@ -88,9 +88,8 @@ def low_rank(rank: int = 8, alpha: float | None = None, matrices: Sequence[str] 
     if rank < 1:
         raise UsageError(f"Adapters of rank {rank}: the rank is 1 or more.")
     if unknown := [name for name in matrices if name not in MATRICES] or ([] if matrices else ["none"]):
-        raise UsageError(
-            f"Adapters of {unknown[0]!r}: a layer's matrices are {', '.join(MATRICES)}. {nearest(unknown[0], MATRICES)}"
-        )
+        near = nearest(unknown[0], MATRICES)
+        raise UsageError(f"Adapters of {unknown[0]!r}: a layer's matrices are {', '.join(MATRICES)}. {near}".rstrip())
     scale = (2.0 * rank if alpha is None else alpha) / rank
 
     def has(decoder: Decoder) -> list[str]:

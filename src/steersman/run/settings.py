@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from steersman.config import usable
 from steersman.envs.host.costs import parsed
 from steersman.envs.safe.names import original
 from steersman.errors import UsageError, nearest
@@ -160,10 +161,10 @@ def translated(name: str) -> str:
 
 
 def whose(name: str) -> str:
-    """Which algorithms have a setting, for a message; empty where none has."""
+    """Which algorithms have a setting that they do not refuse, for a message; empty where none has."""
     from steersman.agents import ALGORITHMS
 
-    having = [n for n, entry in ALGORITHMS.items() if name in entry.config.__dataclass_fields__]
+    having = [n for n, entry in ALGORITHMS.items() if usable(entry.config, name)]
     return f"Those that have it: {', '.join(having)}." if having else ""
 
 

@@ -16,7 +16,7 @@ from steersman.errors import UsageError
 from steersman.language import enumerated as known
 from steersman.language.completions import Completions
 from steersman.language.config import DecoderConfig
-from steersman.language.decoder import initial
+from steersman.language.decoder import initial, token_log_probs
 from steersman.language.generation import Sampling, generate
 from steersman.shards import sharded_over
 from steersman.theory.alignment.preferences import value_near
@@ -124,6 +124,32 @@ def test_losses_of_tokens_have_another_and_it_is_theirs(proportions, reference, 
         got = slope("grpo", *proportions, reference, kl=kl, **UNBIASED) * LONGEST
         assert apart(got, own) < 1e-4, kl
         assert apart(got, exact) > 0.02, kl
+
+
+def test_of_a_conversation_only_what_was_said_is_learned(proportions, reference):
+    """The gradient is that of the model's own tokens, each after all that stands before it, replies too."""
+    rows = ["ssrs.", "sr.s.", "srrss", "ssss."]  # said, replied, nothing
+    own, reply = (np.array([[c == what for c in row] for row in rows]) for what in "sr")
+    own[1, 2:], reply[1, 2:] = [True, False, False], False
+    rng = np.random.default_rng(0)
+    tokens, prompt = rng.integers(0, 3, own.shape).astype(np.int32), rng.integers(1, 3, (4, 2)).astype(np.int32)
+    log_prob = np.where(own, -1.0, 0.0).astype(np.float32)
+    talk = Completions(prompt, prompt > 0, tokens, own, log_prob, np.ones(4, bool), reply)
+    earned = np.where(own, rng.random(own.shape), 0.0).astype(np.float32)
+    model, text = proportions[0], jax.tree.map(jnp.asarray, talk.text)
+    of = lambda model: jnp.where(own, token_log_probs(model, *text, 2), 0.0)
+    ref, pairs = of(reference), earned.sum(1).reshape(2, 2)
+    away = ((pairs - pairs[:, ::-1]) / 2).reshape(4, 1)
+
+    def loss(weight):
+        found = of(dataclasses.replace(model, norm=type(model.norm)(weight, None, model.norm.epsilon)))
+        apart = found - ref
+        each = BETA * (jnp.expm1(-apart) + apart) - jnp.exp(found - log_prob) * away
+        return jnp.where(own, each, 0.0).sum() / own.size
+
+    settings = UNBIASED | {"kl": "k3", "clip_low": 9.0, "clip_high": 9.0, "batch_size": 2, "group": 2}
+    got = slope("grpo", model, Sampled(talk, jnp.asarray(earned)), reference, **settings)
+    assert apart(got, np.asarray(jax.jit(jax.grad(loss))(model.norm.weight))) < 1e-4
 
 
 def test_the_variants_by_hand(proportions, reference):
@@ -249,8 +275,12 @@ def test_the_penalty_of_answers_without_an_end(drawn, reference):
     [
         ("rloo", {"group": 1}, "group = 1: an answer is compared with the others"),
         ("grpo", {"group": 1}, "align with ppo"),
-        ("ppo", {"batch_size": 6, "num_minibatches": 4}, "6 prompts of 1 answers are 6, which do not go into 4"),
-        ("rloo", {"temperature": 0.0}, "temperature = 0.0 is out of range; it must be above 0"),
+        (
+            "ppo",
+            {"batch_size": 6, "num_minibatches": 4},
+            "of group = 1 answers are 6, which do not go into 4",
+        ),
+        ("rloo", {"temperature": 0.0}, "at 0 all to a prompt would be the likeliest one"),
         ("rloo", {"beta": -0.1}, "beta = -0.1 is out of range"),
         ("grpo", {"variant": "drgrpo"}, "Did you mean dr-grpo"),
         ("grpo", {"kl": "k1"}, "reward or k2 or k3 or k3_ratio"),

@@ -284,15 +284,15 @@ def test_n_steps_of_imagined_episodes(rollouts):
     [
         (MBPOConfig, {"real_share": 1.2}, "real_share = 1.2 .* between 0 and 1"),
         (MBPOConfig, {"imagination": "branching"}, "imagination = 'branching'; it must be branched or in_batch"),
-        (MBPOConfig, {"memory": "gru"}, "memory = 'gru'; the model imagines single steps.* Set it to none"),
-        (MBPOConfig, {"frame_stack": 4}, "frame_stack = 4; the model reads vectors"),
+        (MBPOConfig, {"memory": "gru"}, "memory = 'gru'; it must be left out: the model imagines single steps"),
+        (MBPOConfig, {"frame_stack": 4}, "frame_stack = 4; .* the model reads vectors"),
         (MBPOConfig, {"n_step": 3, "imagination": "in_batch"}, "n_step = 3; each batch imagines single steps"),
         (MBPOConfig, {"imagined_steps": 20, "rollout_horizon_end": 25}, "imagined_steps = 20; .* an episode of 25"),
         (MBPOConfig, {"imagined_steps": 20, "imagined_capacity": 10}, "imagined_steps = 20; .* imagined_capacity = 10"),
         (MBPOConfig, {"rollout_horizon_schedule": (9, 9)}, r"rollout_horizon_schedule = \(9, 9\); .* a later one"),
-        (MBPOConfig, {"hindsight": 0.8}, "MBPO: hindsight = 0.8 .* Set it to 0"),
-        (MBPOConfig, {"cost_limit": (1.0,)}, "MBPO: cost_limit .* predicts no costs"),
-        (DynaConfig, {"prioritized": True}, "Dyna: prioritized .* take dqn"),
+        (MBPOConfig, {"hindsight": 0.8}, "MBPO: hindsight = 0.8; .* it replaces goals"),
+        (MBPOConfig, {"cost_limit": (1.0,)}, r"MBPO: cost_limit = \(1.0,\); .* the model predicts no costs"),
+        (DynaConfig, {"prioritized": True}, "Dyna: prioritized = True; .* Train dqn"),
     ],
 )
 def test_what_cannot_be_imagined_is_refused(config, settings, says):

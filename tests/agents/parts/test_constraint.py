@@ -66,6 +66,17 @@ def test_they_are_moved_by_the_episodes_that_ended(criterion, costs):
     assert float(metrics["multiplier"]) == pytest.approx(0.25 + 0.5 * 0.25, rel=1e-5)
 
 
+def test_a_mean_over_several_episodes_fades():
+    """From the first that ended; two that end together count as two."""
+    constraint = replace(one(), episodes=4)
+    state, _ = constraint.counted(constraint.begin(BEFORE).costs, SEEN)
+    assert float(state.cost[0]) == pytest.approx(4.0)
+    after, some = constraint.counted(state._replace(cost=jnp.array([20.0]), length=jnp.array(1.0)), SEEN)
+    ended = [4 + 8 + 1 + 2, 4 + 1 + 1 + 0 + 1]  # SEEN goes on where it left off: its first rows begin no episode
+    assert float(after.cost[0]) == pytest.approx(20.0 + (1 - (3 / 4) ** 2) * (np.mean(ended) - 20.0))
+    assert bool(some)
+
+
 @pytest.mark.parametrize("multiplier", ["pid", "dual"])
 def test_where_no_episode_ended_they_stay(multiplier):
     constraint = one(multiplier=multiplier, dual_rate=0.5)

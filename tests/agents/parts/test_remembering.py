@@ -196,13 +196,13 @@ def test_sequences_are_checked_before_a_run_begins():
 
 def test_where_memory_cannot_be():
     spec = envs.make("probe/memory", 1).spec
-    with pytest.raises(UsageError, match="actor_critic learns from one step at a time; a memory \\(gru\\)"):
+    with pytest.raises(UsageError, match="ActorCritic: memory = 'gru'; it must be left out: .* one step at a time"):
         ALGORITHMS["actor_critic"].config(memory="gru")
     with pytest.raises(UsageError, match="Counting remembers, and actor_critic learns from single steps"):
         ALGORITHMS["actor_critic"].factory(ALGORITHMS["actor_critic"].config(), spec, network=counting)
     with pytest.raises(UsageError, match="memory = 'gru' is put before the agent's own network"):
         ALGORITHMS["ppo"].factory(ALGORITHMS["ppo"].config(memory="gru"), spec, network=counting)
-    with pytest.raises(UsageError, match="TRPO: share_memory = True would let the critic's steps"):
+    with pytest.raises(UsageError, match="TRPO: share_memory = True; it must be left out: the critic's steps"):
         ALGORITHMS["trpo"].config(share_memory=True)
     with pytest.raises(UsageError, match="one trunk behind one memory; share_memory = False asks for two"):
         ALGORITHMS["ppo"].config(memory="gru", share_trunk=True, share_memory=False)

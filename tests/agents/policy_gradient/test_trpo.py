@@ -132,7 +132,7 @@ def test_without_a_line_search_it_is_the_natural_gradient_with_the_whole_step():
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"share_trunk": True}, "share_trunk = True would let the critic's steps move the policy"),
+        ({"share_trunk": True}, "share_trunk = True; it must be left out: the critic's steps would move the policy"),
         ({"max_kl": 0.0}, "max_kl = 0.0"),
         ({"damping": -1.0}, "damping = -1.0"),
         ({"backtrack_ratio": 1.5}, "backtrack_ratio = 1.5"),

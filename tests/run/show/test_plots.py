@@ -225,3 +225,19 @@ def test_evaluations_on_the_way_are_points_beside_the_line(make_run, drawn, tmp_
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["training", "evaluation"]
     plots.learning_curve([make_run("b", ramp())], tmp_path / "curve.png")
     assert drawn[1].axes[0].get_legend() is None
+
+
+def test_trainings_on_texts_are_drawn_by_what_tells_how_good_they_are(make_run, tmp_path, drawn):
+    rows = [
+        (i, {"loss": 1.0 - i / 10, "reward": i / 10} | ({"held_out_reward": i / 10} if i % 2 else {})) for i in range(6)
+    ]
+    short = [(i, {"loss": 1.0}) for i in range(3)]
+    for name, method, logged in (("a", "rloo", rows), ("b", "ppo", rows), ("c", "sft", short)):
+        run = make_run(name, logged, algorithm=method, environment="tiny")
+        config = json.loads((run / "config.json").read_text()) | {"spec": {"language": {}}}
+        (run / "config.json").write_text(json.dumps(config))
+    plots.learning_curve([tmp_path / "a", tmp_path / "b"], tmp_path / "out.png")
+    assert (drawn[0].axes[0].get_ylabel(), drawn[0].axes[0].get_xlabel()) == ("held out reward", "updates")
+    assert sorted(texts(drawn[0])[0]) == ["ppo", "rloo"]
+    plots.learning_curve([tmp_path / "a", tmp_path / "c"], tmp_path / "out.png")
+    assert drawn[1].axes[0].get_ylabel() == "loss"  # what both have

@@ -19,7 +19,7 @@ from steersman import shards
 from steersman.agents.language.common import LanguageConfig, Learner, Trainer, descend, joined
 from steersman.agents.language.on_policy_config import OnPolicyConfig
 from steersman.agents.parts.minibatches import epochs, shuffled_minibatches
-from steersman.language.completions import Completions
+from steersman.language.completions import Completions, last_token
 from steersman.language.decoder import Decoder, hidden, log_probs, token_log_probs
 from steersman.theory.alignment.preferences import k1, proportional_kl_coefficient
 from steersman.types import Array, Key, Metrics, PyTree
@@ -29,7 +29,7 @@ class Sampled(NamedTuple):
     """What an update learns from."""
 
     completions: Completions
-    reward: Array  # float32 [B], of whole answers
+    reward: Array  # float32 [B], of whole answers; or [B, C], where they are earned on the way, as in a conversation
 
 
 class OnPolicyLearner(NamedTuple):
@@ -82,7 +82,8 @@ def in_parts(of: Callable[[PyTree], PyTree], rows: PyTree, parts: int) -> PyTree
 class Observed(NamedTuple):
     """A batch of answers, seen beside the reference."""
 
-    reward: jax.Array  # float32 [B], penalties taken off
+    reward: jax.Array  # float32 [B], of whole answers, penalties taken off
+    token_reward: jax.Array  # [B, C], the same where it is earned
     reference: jax.Array  # [B, C], log ref of the tokens
     kl: jax.Array  # [B, C], k1 of each token; the mean of its sums is KL(pi_old || ref), estimated
     told: Metrics
@@ -95,7 +96,11 @@ def observed(config: OnPolicyConfig, decoder: Decoder, sampled: Sampled) -> Obse
     of = lambda text: token_log_probs(
         decoder, text[0], text[1], start, temperature=config.temperature, chunk=config.chunk
     )
-    reference = in_parts(of, c.text, config.accumulate)
+    reference = jnp.where(mask, in_parts(of, c.text, config.accumulate), 0.0)
+    penalty = jnp.where(ended, 0.0, config.missing_end_penalty)
+    at_end = lambda x: jnp.where(last_token(mask), x[:, None], 0.0)
+    each = reward - at_end(penalty) if reward.ndim == 2 else at_end(reward - penalty)
+    reward = reward.sum(-1) if reward.ndim == 2 else reward
     kl = k1(jnp.where(mask, c.log_prob - reference, 0.0))
     group = reward.reshape(-1, config.group)
     told = shards.cross_mean(
@@ -111,7 +116,7 @@ def observed(config: OnPolicyConfig, decoder: Decoder, sampled: Sampled) -> Obse
     told["entropy"] = told["entropy"] / told["length"]  # of a token
     if config.group == 1:
         del told["equal_groups"]
-    return Observed(reward - jnp.where(ended, 0.0, config.missing_end_penalty), reference, kl, told)
+    return Observed(reward - penalty, each, reference, kl, told)
 
 
 def rows_of(

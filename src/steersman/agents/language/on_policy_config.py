@@ -34,16 +34,22 @@ class OnPolicyConfig(LanguageConfig):
 
     rules = Rules(
         at_least_one=("group", "kl_horizon"),
-        positive=("temperature", "kl_target"),
+        positive=("kl_target",),
         non_negative=("beta", "missing_end_penalty"),
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if not self.temperature > 0:
+            raise UsageError(
+                f"temperature = {self.temperature:g}: answers are drawn, with probabilities that are learned; at 0 all "
+                "to a prompt would be the likeliest one. Give a number above 0; 1 is the model's own."
+            )
         if self.answers % (self.minibatches * self.accumulate):
             raise UsageError(
-                f"{self.batch_size} prompts of {self.group} answers are {self.answers}, which do not go into "
-                f"{self.minibatches} minibatches of accumulate = {self.accumulate} equal parts."
+                f"batch_size = {self.batch_size} prompts of group = {self.group} answers are {self.answers}, which do "
+                f"not go into {self.minibatches} minibatches of accumulate = {self.accumulate} equal parts. Give "
+                "numbers that divide it."
             )
 
     @property
@@ -54,7 +60,7 @@ class OnPolicyConfig(LanguageConfig):
     @property
     def said(self) -> str:
         """What is done, for people."""
-        earned = " + ".join(self.reward) or "nothing"
+        earned = " + ".join(self.reward) or "the environment's rewards"
         return f"{self.group} answers each, which earn {earned} - {self.beta:g} KL"
 
     @property

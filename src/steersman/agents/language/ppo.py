@@ -4,7 +4,7 @@ arXiv:1909.08593; Ouyang et al. 2022, arXiv:2203.02155).
 One update, from answers drawn by pi_old:
 
 1. The reward of a token is -beta log pi_old / ref, and the last one's has r(y) on top. An answer ends there, also where
-   it was cut off.
+   it was cut off. In a conversation the last token of each answer has what that answer earned.
 2. V, a linear head on the trunk, of a token's place *before* the token; advantages by GAE over tokens
    (``theory.returns``), standardised over all tokens of the batch.
 3. ``num_epochs`` passes of Adam's steps on the mean over tokens of
@@ -26,7 +26,7 @@ from steersman.agents.language.on_policy import Observed, Rows, Sampled
 from steersman.agents.language.on_policy_config import ReusedConfig
 from steersman.agents.parts.minibatches import standardise
 from steersman.config import Rules
-from steersman.language.completions import Completions, as_rollout, last_token
+from steersman.language.completions import Completions, as_rollout, own_first, put_back
 from steersman.language.decoder import Decoder, Dense
 from steersman.theory.returns import discounts, gae
 from steersman.theory.surrogates import clip_fraction, clipped_value_loss, ppo_clip_loss
@@ -62,12 +62,14 @@ class TextPPOConfig(ReusedConfig):
 def advantages(c: Completions, reward: Array, value: Array, gamma: float = 1.0, gae_lambda: float = 0.95) -> jax.Array:
     """GAE over tokens, [B, C], 0 behind the end of an answer.
 
-    reward [B, C] of tokens; value [B, C], of each token's place before it.
+    reward [B, C] of tokens; value [B, C], of each token's place before it. In a conversation, after the last token of
+    an answer comes the first of the next one: what is replied between them is no step, and its values are none.
     """
-    rollout, v_tm1 = as_rollout(c, reward), jnp.asarray(value).T
+    rollout = as_rollout(c, reward)
+    v_tm1 = jnp.asarray(value if c.reply is None else own_first(c.mask, value)[0]).T
     v_t = jnp.pad(v_tm1[1:], ((0, 1), (0, 0)))
-    found = gae(rollout.reward, discounts(rollout.terminated, gamma), v_tm1, v_t, gae_lambda)
-    return jnp.where(c.mask, found.T, 0.0)
+    found = gae(rollout.reward, discounts(rollout.terminated, gamma), v_tm1, v_t, gae_lambda).T
+    return jnp.where(c.mask, found, 0.0) if c.reply is None else put_back(c.mask, found)
 
 
 def values(head: Dense, h: jax.Array) -> jax.Array:
@@ -86,7 +88,7 @@ def ppo(config: TextPPOConfig, updates: int) -> Trainer:
         model = on_policy.policy(config, decoder, params)
         of = lambda c: values(params["head"], on_policy.before(model, c))
         value = on_policy.in_parts(of, c, config.accumulate)
-        reward = jnp.where(last_token(c.mask), seen.reward[:, None], 0.0) - beta * seen.kl
+        reward = seen.token_reward - beta * seen.kl
         advantage = advantages(c, reward, value, config.gamma, config.gae_lambda)
         mask = jnp.asarray(c.mask).astype(jnp.float32)
         return on_policy.rows_of(sampled, seen, standardise(advantage, mask), value, advantage + value)

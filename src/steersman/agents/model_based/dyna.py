@@ -13,10 +13,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from steersman.agents.model_based.imagination import ImaginationConfig, check_imagination, imagining
+from steersman.agents.model_based.imagination import REFUSED, ImaginationConfig, check_imagination, imagining
 from steersman.agents.parts.algorithms import replayed
 from steersman.agents.value_based.dqn import DQNConfig, dqn_learner
-from steersman.errors import UsageError
+from steersman.config import Rules
 from steersman.models.ensemble import EnsembleConfig
 from steersman.models.model import Model
 from steersman.nets.value import QNetworkFactory
@@ -30,14 +30,17 @@ class DynaConfig(ImaginationConfig, EnsembleConfig, DQNConfig):
     update_ratio: float = 1.0
     """Gradient steps per environment step; with T and num_envs it must make a whole number."""
 
+    rules = Rules(
+        refused=REFUSED
+        | {
+            "prioritized": "it orders what was seen by its TD error, and what is imagined has no place in that. Train "
+            "dqn with it."
+        }
+    )
+
     def __post_init__(self) -> None:
         super().__post_init__()
         check_imagination("Dyna", self)
-        if self.prioritized:
-            raise UsageError(
-                "Dyna: prioritized orders what was seen by its TD error, and what is imagined has no place in that. "
-                "Leave it out, or take dqn."
-            )
 
 
 def dyna(

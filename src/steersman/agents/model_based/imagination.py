@@ -46,6 +46,11 @@ from steersman.types import Agent, EnvSpec, Key, Metrics, PyTree, Rollout
 from steersman.unroll import Acting, unroll
 from steersman.vector import vectorize
 
+REFUSED = {
+    "memory": "the model imagines single steps, and a memory would have to see all that came before.",
+    "frame_stack": "the model reads vectors, not stacks of images.",
+}  # settings of a learner that cannot learn from what is imagined
+
 
 @dataclass(frozen=True)
 class ImaginationConfig(Config):
@@ -102,14 +107,6 @@ def check_imagination(algorithm: str, config: Any) -> None:
     def refuse(field: str, why: str, right: str) -> None:
         raise UsageError(f"{algorithm}: {field} = {getattr(c, field)!r}; {why}. {right}")
 
-    if c.memory != "none":
-        refuse(
-            "memory",
-            "the model imagines single steps, and a memory would have to see all that came before",
-            "Set it to none.",
-        )
-    if c.frame_stack > 1:
-        refuse("frame_stack", "the model reads vectors, not stacks of images", "Set it to 1.")
     if c.n_step > 1 and not branched:
         refuse("n_step", "each batch imagines single steps", "Set it to 1, or imagination to branched.")
     if len(c.rollout_horizon_schedule) != 2 or c.rollout_horizon_schedule[0] >= c.rollout_horizon_schedule[1]:

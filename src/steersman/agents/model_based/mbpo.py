@@ -17,11 +17,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from steersman.agents.model_based.imagination import ImaginationConfig, check_imagination, imagining
+from steersman.agents.model_based.imagination import REFUSED, ImaginationConfig, check_imagination, imagining
 from steersman.agents.off_policy.common import NetworkFactory
 from steersman.agents.off_policy.sac import SACConfig, sac_learner
 from steersman.agents.parts.algorithms import replayed
-from steersman.errors import UsageError
+from steersman.config import Rules
 from steersman.models.ensemble import EnsembleConfig
 from steersman.models.model import Model
 from steersman.types import Agent, EnvSpec
@@ -36,16 +36,18 @@ class MBPOConfig(ImaginationConfig, EnsembleConfig, SACConfig):
     replay_capacity: int = 100_000
     """Transitions that replay holds, over all environments; the oldest leave."""
 
+    rules = Rules(
+        refused=REFUSED
+        | {
+            "hindsight": "it replaces goals of replayed episodes, and what is imagined has no episode to take another "
+            "from.",
+            "cost_limit": "the model predicts no costs. Train sac with it.",
+        }
+    )
+
     def __post_init__(self) -> None:
         super().__post_init__()
         check_imagination("MBPO", self)
-        if self.hindsight > 0:
-            raise UsageError(
-                f"MBPO: hindsight = {self.hindsight:g} replaces goals of replayed episodes, and what is imagined has "
-                "no episode to take another from. Set it to 0."
-            )
-        if self.cost_limit:
-            raise UsageError("MBPO: cost_limit is set, and the model predicts no costs. Leave it out, or take sac.")
 
 
 def mbpo(

@@ -59,21 +59,19 @@ class CrossQConfig(SoftConfig):
     norm_warm_up: int = 100_000
     """Batches that are normalised plainly before the renormalisation sets in."""
 
-    rules = Rules(non_negative=("norm_warm_up",), fraction=("adam_b1",), sizes=("critic_sizes",))
+    rules = Rules(
+        non_negative=("norm_warm_up",),
+        fraction=("adam_b1",),
+        sizes=("critic_sizes",),
+        refused={
+            "memory": "its networks, normalised over batches of single steps, have none. Train sac or tqc with it.",
+            "layer_norm": "batch renormalisation takes its place: it is the algorithm. Train sac with it.",
+        },
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         common.check_density("CrossQ", self)
-        if self.memory != "none":
-            raise UsageError(
-                f"CrossQ: memory = {self.memory!r}, but its networks, normalised over batches of single steps, have "
-                "none. Train sac or tqc with a memory."
-            )
-        if self.layer_norm:
-            raise UsageError(
-                "CrossQ: layer_norm = True, but batch renormalisation takes its place: it is the algorithm. Leave "
-                "layer_norm out, or train sac."
-            )
 
 
 class Net(eqx.Module):

@@ -94,7 +94,7 @@ class Running(NamedTuple):
 class CostState(NamedTuple):
     """What episodes have cost."""
 
-    cost: jax.Array  # [C], the mean of those that ended in the last rollout in which some did
+    cost: jax.Array  # [C], the mean of those that ended in the last rollout in which some did, or of more
     length: jax.Array  # their mean length, a scalar: discounted where the costs are
     running: PerEnv  # Running
 
@@ -114,6 +114,7 @@ class CostLimits:
 
     config: Any  # LimitConfig
     names: tuple[str, ...] = ()  # of the costs
+    episodes: int = 1  # about how many the mean cost is over, where a rollout ends fewer
 
     @property
     def limited(self) -> bool:
@@ -144,12 +145,19 @@ class CostLimits:
         return after, self.told(after)
 
     def counted(self, state: CostState, rollout: Rollout) -> tuple[CostState, jax.Array]:
-        """-> (the state with the mean over the episodes, of all shards, that ended in a rollout, or the last one where
-        none did; whether there were some)"""
+        """-> (the state with the mean over the n episodes, of all shards, that ended in a rollout, or the last one
+        where none did; whether there were some)
+
+        Over several ``episodes``, E, the mean fades: J <- J + (1 - (1 - 1/E)^n) (mean - J), from the first that ended.
+        """
         sums, running = self._episodes(state.running.value, rollout)
         cost, length, count = shards.cross_sum(sums)
         some, share = count > 0, 1.0 / jnp.maximum(count, 1.0)
-        kept = jnp.where(some, share * cost, state.cost), jnp.where(some, share * length, state.length)
+        mean = share * cost, share * length
+        if self.episodes > 1:
+            weight = jnp.where(state.length > 0, 1.0 - (1.0 - 1.0 / self.episodes) ** count, 1.0)
+            mean = tuple(old + weight * (new - old) for old, new in zip(state[:2], mean, strict=True))
+        kept = (jnp.where(some, new, old) for old, new in zip(state[:2], mean, strict=True))
         return CostState(*kept, PerEnv(running)), some
 
     def told(self, state: CostState) -> Metrics:

@@ -43,7 +43,6 @@ from steersman.agents.parts.wrappers import normalised
 from steersman.agents.policy_gradient import common
 from steersman.agents.policy_gradient.common import OnPolicyConfig
 from steersman.config import Rules
-from steersman.errors import UsageError
 from steersman.nets.actor_critic import ActorCriticFactory
 from steersman.nets.critics import ActionValue, Critic
 from steersman.theory import returns, values
@@ -65,15 +64,14 @@ class ActorCriticConfig(ActorCriticLossConfig, OnPolicyConfig):
     scale_rewards: bool = False
     """Divide rewards by the running standard deviation of the discounted return."""
 
-    rules = Rules(fraction=("trace_lambda",), choices={"critic": ("q", "v")})
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.memory != "none":
-            raise UsageError(
-                f"actor_critic learns from one step at a time; a memory ({self.memory}) is learned from sequences. "
-                "Train a2c, ppo, impala, trpo, reinforce or pqn with it."
-            )
+    rules = Rules(
+        fraction=("trace_lambda",),
+        choices={"critic": ("q", "v")},
+        refused={
+            "memory": "it is learned from sequences, and this learns from one step at a time. Train a2c, ppo, impala, "
+            "trpo, reinforce or pqn with it."
+        },
+    )
 
 
 class Networks(NamedTuple):

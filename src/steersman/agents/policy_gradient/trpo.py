@@ -44,7 +44,6 @@ from steersman.agents.parts.wrappers import normalised
 from steersman.agents.policy_gradient import common
 from steersman.agents.policy_gradient.common import LearnerState, OnPolicyConfig
 from steersman.config import Rules
-from steersman.errors import UsageError
 from steersman.nets.actor_critic import ActorCriticFactory
 from steersman.nets.memory import remembering
 from steersman.theory import natural, surrogates
@@ -88,17 +87,11 @@ class TrustRegionConfig(OnPolicyConfig):
         positive=("max_kl",),
         non_negative=("damping", "backtracks"),
         fraction=("gae_lambda", "backtrack_ratio"),
+        refused=dict.fromkeys(
+            ("share_trunk", "share_memory"),
+            "the critic's steps would move the policy out of its trust region. PPO can share.",
+        ),
     )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("share_trunk", "share_memory"):
-            if getattr(self, name):
-                raise UsageError(
-                    f"{type(self).__name__.removesuffix('Config')}: {name} = True would let the critic's steps move "
-                    "the policy out of its trust region; it must be False. PPO can share a "
-                    f"{name.removeprefix('share_')}."
-                )
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,8 @@ USAGE = f"""usage: steersman align METHOD MODEL DATA [--SETTING VALUE ...]
   MODEL           a folder of Hugging Face's, a file .gguf, smollm2, tiny, or a run
   DATA            JSON lines, or parquet: text | messages | prompt with answer (sft),
                   prompt with chosen and rejected (reward, dpo)
-                  prompt, perhaps with answer (rloo, grpo, ppo)
+                  prompt, perhaps with answer (rloo, grpo, ppo); for these also reasoning_gym:NAME,
+                  or an environment of texts, text/guess or package.module:make
   --lora 8        train adapters of this rank, in place of all weights
   --reward NAME   what answers earn (rloo, grpo, ppo): number, length:40, a reward model's run,
                   package.module:function; several are added up, 0.1*length:40
@@ -55,7 +56,7 @@ class Output:
     model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
     """A folder, a file .gguf, smollm2, tiny, or a run."""
     data: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")]
-    """JSON lines, or parquet."""
+    """JSON lines, or parquet; reasoning_gym:NAME; or an environment of texts, package.module:make."""
     out: Path | None = None
     """The run folder; none: a new one in runs/."""
     replace: tyro.conf.FlagCreatePairsOff[bool] = False
@@ -98,6 +99,9 @@ def run(arguments: list[str]) -> int:
 
 
 def _train(name: str, flags: list[str]) -> int:
+    from steersman.run.language.align import align, refuse_cut
+
+    refuse_cut(method(name), [flag.partition("=")[0].lstrip("-").replace("-", "_") for flag in flags])
     config = method(name).config
     defaults = {field.name: field.default for kind in (config, AlignConfig) for field in dataclasses.fields(kind)}
     title = f"steersman align {name}"
@@ -105,8 +109,6 @@ def _train(name: str, flags: list[str]) -> int:
     out = output.out or Path("runs") / f"{name}-{Path(output.model).stem}-{time.strftime('%Y%m%d-%H%M%S')}"
     given = {n: value for n, value in settings.items() if value != defaults[n]}
     notes = [f"given: {', '.join(f'{n}={value}' for n, value in given.items())}"] if given else []
-    from steersman.run.language.align import align
-
     start = lambda callbacks: align(
         name, output.model, output.data, out=out, replace=output.replace, callbacks=callbacks, **given
     )

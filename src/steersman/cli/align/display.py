@@ -14,8 +14,8 @@ HELD = ("held_out_loss", "held_out_perplexity", "held_out_accuracy", "held_out_r
 class AlignmentDisplay(TrainingDisplay):
     """A listener as ``TrainingDisplay``."""
 
-    def __init__(self, notes: list[str]) -> None:
-        super().__init__(notes)
+    def __init__(self, notes: list[str], bar_width: int = 12) -> None:
+        super().__init__(notes, bar_width)
         self.held = ""
 
     def __call__(self, event: Any) -> None:
@@ -30,7 +30,7 @@ class AlignmentDisplay(TrainingDisplay):
         self.held = f", held out {', '.join(held)}" if held else self.held
         scores = [f"{name} {number(event.metrics[name], 3)}" for name in SHOWN if name in event.metrics]
         self._show(
-            "training",
+            self.name or "training",
             completed=event.steps,
             total=event.total,
             steps=f"{short(event.steps)}/{short(event.total)}",

@@ -20,8 +20,8 @@ class Evaluate:
 
     model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN|MODEL")]
     """A run, or a model by its name."""
-    data: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")]
-    """JSON lines, or parquet."""
+    data: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")]
+    """JSON lines, or parquet; reasoning_gym:NAME; or an environment of texts."""
     batch_size: int = 8
     """Texts side by side."""
     max_length: int | None = None
@@ -36,6 +36,8 @@ class Evaluate:
     """How many answers to each prompt are judged."""
     passing: float = 1.0
     """An answer passes that earns this or more."""
+    turns: int = 8
+    """The most answers in one conversation with an environment of texts."""
     seed: int = 0
     """Of their draws."""
     plain: tyro.conf.FlagCreatePairsOff[bool] = False

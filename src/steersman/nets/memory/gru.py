@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from steersman.nets.layers.linear import orthogonal
-from steersman.nets.memory.cells import Memory, slow_gates
+from steersman.nets.memory.cells import Memory, carries, slow_gates
 from steersman.types import Key
 
 
@@ -43,11 +43,10 @@ class GRU(Memory):
         return h, h
 
     def sequence(self, carry: jax.Array, xs: jax.Array, first: jax.Array) -> tuple[jax.Array, jax.Array]:
-        def row(h: jax.Array, given: tuple[jax.Array, jax.Array]):
-            h = self._next(jnp.where(given[1], 0.0, h), given[0])
-            return h, h
+        def row(h: jax.Array, given: tuple[jax.Array, jax.Array]) -> jax.Array:
+            return self._next(jnp.where(given[1], 0.0, h), given[0])
 
-        _, hs = jax.lax.scan(row, carry, (jax.vmap(self._read)(xs), first))  # one product, outside the scan
+        hs = carries(row, carry, (jax.vmap(self._read)(xs), first))  # one product, outside the scan
         return hs, hs
 
     def _read(self, x: jax.Array) -> jax.Array:

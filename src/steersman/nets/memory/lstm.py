@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from steersman.nets.layers.linear import orthogonal
-from steersman.nets.memory.cells import Memory, slow_gates
+from steersman.nets.memory.cells import Memory, carries, slow_gates
 from steersman.nets.memory.remembering import restarted
 from steersman.types import Key
 
@@ -45,12 +45,11 @@ class LSTM(Memory):
         return carry, carry[0]
 
     def sequence(self, carry: Carry, xs: jax.Array, first: jax.Array) -> tuple[Carry, jax.Array]:
-        def row(carry: Carry, given: tuple[jax.Array, jax.Array]):
-            carry = self._next(restarted(carry, given[1], self.begin()), given[0])
-            return carry, carry
+        def row(carry: Carry, given: tuple[jax.Array, jax.Array]) -> Carry:
+            return self._next(restarted(carry, given[1], self.begin()), given[0])
 
-        _, carries = jax.lax.scan(row, carry, (jax.vmap(self._read)(xs), first))
-        return carries, carries[0]
+        after = carries(row, carry, (jax.vmap(self._read)(xs), first))
+        return after, after[0]
 
     def _read(self, x: jax.Array) -> jax.Array:
         return x @ self.kernel.T + self.bias

@@ -15,6 +15,7 @@ from steersman.theory.comparison import Estimate, performance_profile
 
 MOST_PAIRS = 10  # shown as a picture; comparison.json has all
 _LEVELS = 201
+_TRAINING = "training return, mean of the last 100 episodes"
 
 
 def plot(
@@ -23,12 +24,13 @@ def plot(
     """Draw a comparison, or the learning curves of run folders; -> the picture's path: .png, .svg or .pdf.
 
     what: what ``steersman.compare`` gave, or one run folder or several (a comparison's folder stands for its runs).
-    y, x: for runs, any name in ``metrics.jsonl`` (``return_100``), along ``steps`` or ``seconds``.
+    y, x: for runs, any name in ``metrics.jsonl``, along ``steps`` or ``seconds``; by default the return, or of texts
+    the reward of what is held out.
     """
     if isinstance(what, Comparison):
         return comparison_picture(what, out)
     runs = [what] if isinstance(what, str | Path) else list(what)
-    return plots.learning_curve(runs, out, x=x, y=y or "return_100")
+    return plots.learning_curve(runs, out, x=x, y=y)
 
 
 def comparison_picture(result: Comparison, out: str | Path) -> Path:
@@ -59,7 +61,8 @@ def _learning(axes: Any, result: Comparison, outcomes: list[Outcome], about: str
     made = {o.label: [s for s in o.series if len(s[0])] for o in outcomes}
     drawn = {label: plots.curve(series) for label, series in made.items() if series}
     curves = {label: c for label, c in drawn.items() if len(c.x)}
-    plots.tidy(axes, "environment steps", "training return, mean of the last 100 episodes", "Learning")
+    along, up = ("updates", result.of_texts) if result.of_texts else ("environment steps", _TRAINING)
+    plots.tidy(axes, along, up, "Learning")
     axes.set_title(about, loc="right", fontsize="small", color="0.35")
     if not curves:
         return
@@ -73,7 +76,8 @@ def _learning(axes: Any, result: Comparison, outcomes: list[Outcome], about: str
 
 
 def _final(axes: Any, result: Comparison, outcomes: list[Outcome]) -> None:
-    plots.tidy(axes, f"mean return over {result.evaluation_episodes} episodes", "", "Final evaluation")
+    what = result.of_texts or f"mean return over {result.evaluation_episodes} episodes"
+    plots.tidy(axes, what, "", "Final evaluation")
     axes.set_title("● mean   ◇ IQM   · a seed", loc="right", fontsize="small", color="0.35")
     for i, o in enumerate(outcomes):
         colour = plots.style(i)[0]
@@ -121,7 +125,8 @@ def _rows(axes: Any, labels: list[str], colours: list[str]) -> None:
 
 
 def _solved(axes: Any, result: Comparison, outcomes: list[Outcome]) -> None:
-    plots.tidy(axes, "environment steps", "fraction of seeds", f"Seeds that have reached {result.threshold:g}")
+    along = "updates" if result.of_texts else "environment steps"
+    plots.tidy(axes, along, "fraction of seeds", f"Seeds that have reached {result.threshold:g}")
     last = max(o.steps for o in outcomes)
     grid = np.linspace(0, last, _LEVELS)
     ends = []
@@ -138,7 +143,7 @@ def _solved(axes: Any, result: Comparison, outcomes: list[Outcome]) -> None:
 
 
 def _profile(axes: Any, result: Comparison, outcomes: list[Outcome]) -> None:
-    plots.tidy(axes, "return", "fraction of seeds above it", "Performance profile, final evaluation")
+    plots.tidy(axes, result.of_texts or "return", "fraction of seeds above it", "Performance profile, final evaluation")
     scores = np.concatenate([o.scores for o in outcomes])
     margin = 0.03 * (np.ptp(scores) or max(1.0, abs(scores[0])))
     levels = np.linspace(scores.min() - margin, scores.max() + margin, _LEVELS)

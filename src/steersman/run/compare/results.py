@@ -46,6 +46,7 @@ class Outcome:
     mean_cost: list[Estimate]  # of each cost, as ``mean``
     costs: np.ndarray  # [S, C] mean costs of each seed's final evaluation
     limits: Limits
+    measure: str = "return"  # what the scores are of; else of a training on texts, whose steps are updates
 
     @property
     def within(self) -> np.ndarray:
@@ -121,6 +122,17 @@ class Comparison:
         return bool(self.unfinished)
 
     @property
+    def of_texts(self) -> str:
+        """What a comparison of trainings on texts measures; empty where returns are."""
+        measure = next((o.measure for o in self.outcomes.values()), "return")
+        return "" if measure == "return" else measure
+
+    @property
+    def scored(self) -> str:
+        """What a score is, for people."""
+        return self.of_texts or f"mean return of {self.evaluation_episodes} episodes"
+
+    @property
     def limited(self) -> bool:
         """Whether any cost has a limit."""
         return any(outcome.limits.most for outcome in self.outcomes.values())
@@ -182,7 +194,7 @@ def outcome_of(
     scores = np.array([e["mean"] for e in evaluations])
     costs = np.array([e.get("mean_cost", []) for e in evaluations], float)
     names = tuple(evaluations[0].get("cost_names", ()))
-    heights = [_height(x, y) for x, y in rows if len(x)]
+    heights = [height(x, y) for x, y in rows if len(x)]
     each = done[0][0]["steps"]
     return Outcome(
         entry.label,
@@ -219,7 +231,7 @@ def limited(outcomes: Mapping[str, Outcome]) -> dict[str, Outcome]:
     }
 
 
-def _height(x: np.ndarray, y: np.ndarray) -> float:
+def height(x: np.ndarray, y: np.ndarray) -> float:
     """The mean height of a curve, by trapezoids."""
     return float(np.trapezoid(y, x) / (x[-1] - x[0])) if len(x) > 1 else float(y[0])
 

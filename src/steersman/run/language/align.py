@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -13,25 +13,31 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from steersman.agents.language import method as method_of
-from steersman.agents.language.common import Learner, Method
+from steersman.agents.language.common import Method
 from steersman.errors import UsageError, nearest
 from steersman.language.adapters import parameters
 from steersman.language.decoder import Decoder
 from steersman.language.tokenizer import Tokenizer
 from steersman.run.disk import checkpoint, compile_cache, run_folder
 from steersman.run.disk.files import lock
-from steersman.run.events import FINISHED, AlreadyDone, Callback
+from steersman.run.events import FINISHED, AlreadyDone, Callback, Within
 from steersman.run.language import memory
-from steersman.run.language.answering import answers
+from steersman.run.language.answers import procedural
+from steersman.run.language.answers.asking import Asking
+from steersman.run.language.answers.conversing import Conversations
+from steersman.run.language.answers.looks import evaluating, prompts_of, sampling
 from steersman.run.language.answers.online import Answering, PromptBatches
 from steersman.run.language.batches import Batches, size_of
-from steersman.run.language.data import READERS, Data, Encoded, Pair, Prompt, Reader
+from steersman.run.language.data import READERS, Data, Pair, Prompt, Reader
 from steersman.run.language.models import LanguageModel
 from steersman.run.language.programs import Programs
-from steersman.run.language.runs import file_sha256, model_sha256, named, open_model, opened, shapes
+from steersman.run.language.reading import data_sha256, is_environment, is_task
+from steersman.run.language.runs import model_sha256, named, open_model, opened, shapes
 from steersman.run.language.settings import LONGEST, MOST_HELD_OUT, AlignConfig
 from steersman.run.language.training import Aligned, Fed, Job, fit
 from steersman.run.session import tell_all
+
+CUTTING = ("top_k", "top_p", "min_p")  # settings of ``Sampling``
 
 
 class AlignPlan(NamedTuple):
@@ -52,14 +58,16 @@ def align(
     out: str | Path | None = None,
     replace: bool = False,
     callbacks: Sequence[Callback] = (),
+    within: Within | None = None,
     **settings: Any,
 ) -> Aligned:
     """Align a language model.
 
     method: sft, reward, dpo, rloo, grpo or ppo. model: a name, as ``load_model`` takes it, or a run folder, whose
-    result it starts from. data: JSON lines or parquet (``run.language.data``). settings: fields of the method's config
-    and of ``AlignConfig``, by name. out: the run folder; without one nothing is written. replace: put the run in the
-    place of the one that ``out`` holds.
+    result it starts from. data: JSON lines or parquet (``run.language.data``); for rloo, grpo and ppo also a task of
+    reasoning-gym or an environment of texts, by name (``run.language.reading``). settings: fields of the method's
+    config and of ``AlignConfig``, by name. out: the run folder; without one nothing is written. replace: put the run in
+    the place of the one that ``out`` holds. within: where in a comparison this is, for callbacks.
 
     Raises UsageError: a setting, name, file or row is wrong, or the memory would not do; nothing has been trained or
     written then. TrainingFault: a loss became NaN.
@@ -78,10 +86,10 @@ def align(
                 run_folder.remove(out)
             run = run_folder.create(out, config_json(plan, job))
             stack.enter_context(lock(run.path))
-        return fit(job, run, callbacks)
+        return fit(job, run, callbacks, within=within)
 
 
-def resume(out: str | Path, *, callbacks: Sequence[Callback] = ()) -> Aligned:
+def resume(out: str | Path, *, callbacks: Sequence[Callback] = (), within: Within | None = None) -> Aligned:
     """Go on with a run where its newest whole checkpoint is; it ends bit for bit where it would have without the stop.
 
     Raises UsageError as ``align`` does, and where model or data are not what the run began with.
@@ -92,7 +100,7 @@ def resume(out: str | Path, *, callbacks: Sequence[Callback] = ()) -> Aligned:
     known = {field.name for field in dataclasses.fields(AlignConfig)}
     run = AlignConfig(**{name: value for name, value in saved["run"].items() if name in known})
     plan = AlignPlan(one.method, about["model"], about["data"], one.config, run)
-    if file_sha256(about["data"]) != about["data_sha256"]:
+    if data_sha256(about["data"]) != about["data_sha256"]:
         raise UsageError(
             f"{out} learns from {about['data']}, which holds other texts than when it began. Put them back."
         )
@@ -106,33 +114,53 @@ def resume(out: str | Path, *, callbacks: Sequence[Callback] = ()) -> Aligned:
             learner = newest.content.state({"agent": shapes(job.trainer, job.model)})["agent"]
             model = lambda: LanguageModel(job.programs.model(learner), one.base.tokenizer)
             return Aligned(learner, model, [], summary, one.run.path, False)
-        return fit(job, one.run, callbacks, newest)
+        return fit(job, one.run, callbacks, newest, within)
 
 
 def planned(method: str, model: str | Path, data: str | Path, settings: Mapping[str, Any]) -> AlignPlan:
     """A plan of settings by name; raises UsageError for one that is none, or out of its range."""
     what = method_of(method)
+    refuse_cut(what, settings)
     own, run = ({field.name for field in dataclasses.fields(kind)} for kind in (what.config, AlignConfig))
     for name in settings:
         if name not in own | run:
             raise UsageError(f"{method} has no setting {name!r}. {nearest(name, own | run)}".rstrip())
+    if what.learns_from == "prompts" and is_task(data) and not settings.get("reward"):
+        settings = {**settings, "reward": (procedural.PREFIX,)}
     config = what.config(**{name: value for name, value in settings.items() if name in own})
     return AlignPlan(
         what, named(model), named(data), config, AlignConfig(**{n: v for n, v in settings.items() if n in run})
     )
 
 
+def refuse_cut(what: Method, names: Iterable[str]) -> None:
+    """Raise UsageError where a setting would cut the distribution that answers are drawn from."""
+    cut = [name for name in names if name in CUTTING]
+    if cut and what.learns_from == "prompts":
+        raise UsageError(
+            f"{what.name} has no {cut[0]}: tokens are drawn from the whole distribution, whose log-probabilities are "
+            "learned. Those of a distribution that is cut are others, and the ratio of both would be wrong from the "
+            "first step. Give --temperature below 1 to draw likelier tokens; align generate cuts."
+        )
+
+
 def prepare(plan: AlignPlan, model: LanguageModel | None = None) -> Job:
     """The parts of a training on texts or pairs, made and checked. model: the base, where it is in memory already."""
     method, config, run = plan.method, plan.config, plan.run
+    if is_environment(plan.data) and method.learns_from != "prompts":
+        raise UsageError(
+            f"{plan.data} is to be talked to (rloo, grpo, ppo); {method.name} learns from a file of texts."
+        )
     model = open_model(plan.model) if model is None else model
     data = READERS[method.learns_from](plan.data, reader_of(*model, run), run.unusable)
     learned, held = split(data, run)
     asks = method.learns_from == "prompts"
     if asks:
+        asking = asking_of(plan, model, [*learned, *held])
         batches: Any = PromptBatches(learned, config.batch_size, run.seed)
-        rows, longest = config.answers // config.minibatches, run.max_new + max(map(size_of, [*learned, *held]))
+        rows, longest = config.answers // config.minibatches, asking.longest
     else:
+        asking = None
         batches = Batches(learned, config.batch_size, model.tokenizer.pad, run.seed)
         rows, longest = config.batch_size * (2 if method.learns_from == "pairs" else 1), batches.lengths()[-1]
     total = run.updates or max(1, math.ceil(run.epochs * batches.per_epoch))
@@ -141,7 +169,7 @@ def prepare(plan: AlignPlan, model: LanguageModel | None = None) -> Job:
     parts = memory.estimate(model.decoder, trainer, config, rows // config.accumulate, longest, samples=merged)
     if asks:
         parts |= memory.cache(model.decoder, config.answers, longest)
-    memory.check(parts)
+    memory.check(parts, "lower --batch-size or --group" if asks else "")
     programs = Programs(trainer, model.decoder, run.devices)
     if config.batch_size % (config.accumulate * run.devices):
         raise UsageError(
@@ -149,7 +177,7 @@ def prepare(plan: AlignPlan, model: LanguageModel | None = None) -> Job:
             f"{config.accumulate} parts each."
         )
 
-    answering = Answering(config, run, model, [*learned, *held], programs) if asks else None
+    answering = None if asking is None else Answering(config, run, model, asking, programs)
     if answering is not None:
         evaluate: Any = partial(answering.evaluate, held)
         sample: Any = partial(answering.sample, (held or learned)[: run.samples])
@@ -182,11 +210,22 @@ def prepare(plan: AlignPlan, model: LanguageModel | None = None) -> Job:
         "model": plan.model,
         "model_sha256": model_sha256(plan.model, model),
         "data": plan.data,
-        "data_sha256": file_sha256(plan.data),
+        "data_sha256": data_sha256(plan.data),
         "plain": data.plain,
         "total": total,
     }
     return Job(method, config, run, model, trainer, programs, total, feed, evaluate, sample, about, notes, digests)
+
+
+def asking_of(plan: AlignPlan, model: LanguageModel, rows: Sequence[Prompt]) -> Asking | Conversations:
+    """Who asks, and says what answers earn. Raises UsageError."""
+    run = plan.run
+    if not is_environment(plan.data):
+        return Asking(plan.config.reward, model, rows, run.max_new)
+    if plan.config.reward:
+        raise UsageError(f"{plan.data} rewards answers itself. Leave --reward {' '.join(plan.config.reward)} out.")
+    reader = reader_of(*model, run)
+    return Conversations(plan.data, reader, rows, run.max_new, run.turns, reader.max_length)
 
 
 def _counted(learned: Sequence[Any], held: Sequence[Any]) -> str:
@@ -214,63 +253,6 @@ def split(data: Data, run: AlignConfig) -> tuple[list[Any], list[Any]]:
     aside = {each[i] for i in order[:count]}
     both = list(zip(lines, data.rows, strict=True))
     return [row for line, row in both if line not in aside], [row for line, row in both if line in aside]
-
-
-def evaluating(
-    programs: Programs, held: Sequence[Any], config: Any, model: LanguageModel, method: Method
-) -> Callable[[Learner], dict[str, float]]:
-    """The function that says what a learner makes of rows that it does not learn from, as ``held_out_...``."""
-    if not held:
-        return lambda learner: {}
-    batches = Batches(held, config.batch_size, model.tokenizer.pad, shuffled=False)
-
-    def evaluate(learner: Learner) -> dict[str, float]:
-        found = means([programs.evaluate(learner, batches(i)) for i in range(batches.per_epoch)])
-        if method.learns_from == "texts":
-            found["perplexity"] = float(np.exp(found["loss"]))
-        return {f"held_out_{name}": value for name, value in found.items() if name != "count"}
-
-    return evaluate
-
-
-def means(each: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Means over batches, each weighed by its ``count``; and their count.
-
-    >>> means([{"loss": 1.0, "count": 3.0}, {"loss": 5.0, "count": 1.0}])
-    {'loss': 2.0, 'count': 4.0}
-    """
-    count = sum(float(one["count"]) for one in each)
-    names = [name for name in each[0] if name != "count"]
-    return {name: sum(float(one[name]) * float(one["count"]) for one in each) / count for name in names} | {
-        "count": count
-    }
-
-
-def prompts_of(rows: Sequence[Any], count: int) -> list[list[int]]:
-    """The beginnings of some rows, up to what is learned; of texts, of which all is, their first sixteenth or so."""
-    found = []
-    for row in rows[:count]:
-        one: Encoded = row.chosen if isinstance(row, Pair) else row
-        before = int(np.argmax(one.learned)) or min(16, len(one.tokens) // 2)
-        found.append(one.tokens[:before].tolist())
-    return found
-
-
-def sampling(
-    programs: Programs, prompts: Sequence[list[int]], model: LanguageModel, run: AlignConfig
-) -> Callable[[Learner], list[dict[str, Any]]]:
-    """The function that lets a learner answer some prompts, greedily; of a reward model none are."""
-    decoder, tokenizer = model
-    new = min(run.max_new, decoder.config.context - max(map(len, prompts), default=0))
-    if not prompts or new < 1:
-        return lambda learner: []
-
-    def sample(learner: Learner) -> list[dict[str, Any]]:
-        said = answers(programs.model(learner), tokenizer, prompts, max_new=new)
-        texts = [tokenizer.decode(prompt) for prompt in prompts]
-        return [{"prompt": p, "text": s.text, "ended": s.ended} for p, s in zip(texts, said, strict=True)]
-
-    return sample
 
 
 def config_json(plan: AlignPlan, job: Job) -> dict[str, Any]:

@@ -22,7 +22,8 @@ ROWS = 32  # that are answered side by side
 
 
 @lru_cache(maxsize=16)
-def _generating(max_new: int, stop: tuple[int, ...], sampling: Sampling) -> Any:
+def generating(max_new: int, stop: tuple[int, ...], sampling: Sampling) -> Any:
+    """The program that answers: (decoder, prompts, their mask, keys) -> ``Completions``."""
     return jax.jit(partial(generate, max_new=max_new, stop=stop, sampling=sampling))
 
 
@@ -42,7 +43,7 @@ def completions(
     longest = max(map(len, prompts))
     length = padded_length(longest, max(longest, decoder.config.context - max_new))
     tokens, mask = left_padded(prompts, tokenizer.pad, length)
-    return jax.tree.map(np.asarray, _generating(max_new, tokenizer.stop, sampling)(decoder, tokens, mask, keys))
+    return jax.tree.map(np.asarray, generating(max_new, tokenizer.stop, sampling)(decoder, tokens, mask, keys))
 
 
 class Said(NamedTuple):

@@ -5,6 +5,7 @@
     prompt, answer              the answer is learned
     prompt, chosen, rejected    two answers, the first preferred
     prompt (answer)             to be answered; the answer is for who judges it
+    prompt, seed                the beginning of an episode of an environment of texts
 
 A prompt is a text or a list of messages. A text is the user's message where the model has a template of chats, and
 stands as it is where it has none, or with ``plain``. What is typed is text: a special token in it is none.
@@ -106,6 +107,21 @@ class Reader:
             return [*self.tokenizer.opening, *self.tokenizer.encode(content)]
         return encode_messages(messages, self.tokenizer)
 
+    def reply(self, content: str) -> list[int]:
+        """Ids of what is replied to an answer, behind the token that ends it, with the assistant's turn opened again.
+
+        Raises UsageError for a template that writes a chat in another way once it goes on.
+        """
+        if not self.chats:
+            return self.tokenizer.encode(content)
+        before = [{"role": "user", "content": "x"}, {"role": "assistant", "content": "x"}]
+        said = conversation(before, self.tokenizer)
+        end = int(np.flatnonzero(said.learned)[-1]) + 1
+        whole = encode_messages([*before, {"role": "user", "content": content}], self.tokenizer)
+        if whole[:end] != said.tokens[:end].tolist():
+            raise UsageError("The model's template of chats writes an answer in another way once it is replied to.")
+        return whole[end:]
+
     def answered(self, prompt: Any, answer: Any) -> Encoded:
         """A prompt with an answer and the token that ends it, of which the answer is learned. Raises UsageError."""
         said = self._answer(answer)
@@ -198,8 +214,9 @@ def read_pairs(path: str | Path, reader: Reader, unusable: str = "refuse") -> Da
     return _read(path, reader, encode, unusable)
 
 
-def read_prompts(path: str | Path, reader: Reader, unusable: str = "refuse") -> Data:
-    """What is to be answered, in at most ``max_length`` tokens; raises UsageError as ``_read`` does."""
+def read_prompts(path: str | Path, reader: Reader, unusable: str = "refuse", rows: Sequence[Row] | None = None) -> Data:
+    """What is to be answered, in at most ``max_length`` tokens; raises UsageError as ``_read`` does. rows: where they
+    have been read."""
 
     def encode(row: Row) -> list[Prompt]:
         _kind(row, [("prompt",)])
@@ -210,7 +227,7 @@ def read_prompts(path: str | Path, reader: Reader, unusable: str = "refuse") -> 
             raise Cannot(f"with prompts longer than {reader.max_length} tokens", f"{len(tokens)} tokens")
         return [Prompt(tokens, content, row.content.get("answer"), dict(row.content))]
 
-    return _read(path, reader, encode, unusable)
+    return _read(path, reader, encode, unusable, rows)
 
 
 READERS = {"texts": read_texts, "pairs": read_pairs, "prompts": read_prompts}
@@ -233,7 +250,13 @@ def _kind(row: Row, kinds: Sequence[tuple[str, ...]]) -> str:
     )
 
 
-def _read(path: str | Path, reader: Reader, encode: Callable[[Row], list[Any]], unusable: str) -> Data:
+def _read(
+    path: str | Path,
+    reader: Reader,
+    encode: Callable[[Row], list[Any]],
+    unusable: str,
+    rows: Sequence[Row] | None = None,
+) -> Data:
     """The rows of a file, encoded.
 
     unusable: what becomes of rows that cannot be learned from, as too long ones: refuse, or drop, which is said. Raises
@@ -242,7 +265,7 @@ def _read(path: str | Path, reader: Reader, encode: Callable[[Row], list[Any]], 
     found: list[Any] = []
     lines: list[int] = []
     bad = _Unusable()
-    rows = read_rows(path)
+    rows = read_rows(path) if rows is None else rows
     for row in rows:
         try:
             some = encode(row)

@@ -17,19 +17,23 @@ from steersman.errors import UsageError
 from steersman.language.decoder import Decoder
 from steersman.language.generation import Sampling
 from steersman.run.disk.files import replacing
-from steersman.run.language.align import means, reader_of
+from steersman.run.language.align import reader_of
 from steersman.run.language.answering import Assistant, answers
+from steersman.run.language.answers import procedural
+from steersman.run.language.answers.conversing import Conversations
 from steersman.run.language.answers.judging import judge
+from steersman.run.language.answers.looks import means
 from steersman.run.language.answers.scores import Reward
 from steersman.run.language.batches import Batches
-from steersman.run.language.data import READERS
+from steersman.run.language.data import READERS, read_prompts
 from steersman.run.language.models import LanguageModel
 from steersman.run.language.programs import Programs
-from steersman.run.language.reading import read_rows
+from steersman.run.language.reading import SEEDS, is_environment, is_task, read_rows
 from steersman.run.language.runs import assistant, is_run, merged, opened, params_of
 from steersman.run.language.settings import AlignConfig
 from steersman.theory.statistics import wilson_interval
 
+MEASURED = 200  # episodes of an environment
 CHUNK = 512  # tokens whose logits are made at a time
 
 
@@ -47,6 +51,7 @@ def measure(
     reward: Sequence[str] = (),
     samples: int = 1,
     passing: float = 1.0,
+    turns: int = AlignConfig.turns,
     to: str | Path | None = None,
 ) -> dict[str, Any]:
     """What ``steersman align evaluate`` says, by name: numbers, and ``notes``.
@@ -54,10 +59,17 @@ def measure(
     Of texts, messages, or prompts with answers: loss and perplexity of the tokens that are learned. Of pairs: accuracy
     with its 95 % interval, by rewards of a reward model, by likelihood of another; of a run also by how both have
     changed since its start. Of prompts alone: the answers, written ``to`` a file. With a ``reward``, of prompts of
-    either kind: what ``samples`` answers to each earn (``judging.judge``). Raises UsageError.
+    either kind: what ``samples`` answers to each earn (``judging.judge``), as of tasks of reasoning-gym, and of
+    environments of texts, of up to ``turns`` answers. Raises UsageError.
     """
     size = DescentConfig(batch_size=batch_size).batch_size
-    columns = set(read_rows(data)[0].content)
+    talks = is_environment(data)
+    read = read_rows(data, SEEDS, MEASURED) if talks else read_rows(data)  # of seeds that no training has
+    columns = set(read[0].content)
+    if is_task(data):
+        reward = reward or (procedural.PREFIX,)
+    if talks and reward:
+        raise UsageError(f"{data} rewards answers itself. Leave --reward {' '.join(reward)} out.")
     kind = "pairs" if {"chosen", "rejected"} <= columns else "texts"
     asks = "answer" not in columns or reward
     kind = "prompts" if kind == "texts" and "prompt" in columns and asks else kind
@@ -73,9 +85,9 @@ def measure(
         raise UsageError(f"{model} is a reward model: it is measured on pairs, prompt with chosen and rejected.")
     base = one.base if one is not None else assistant(model)
     plain = plain or (one is not None and bool(one.about["plain"]))
-    run = AlignConfig(max_length=max_length, max_new=max_new, plain=plain, unusable=unusable)
-    reader = reader_of(base.decoder, base.tokenizer, run, max_new if kind == "prompts" else 0)
-    data_of = READERS[kind](data, reader, unusable)
+    run = AlignConfig(max_length=max_length, max_new=max_new, turns=turns, plain=plain, unusable=unusable)
+    reader = reader_of(base.decoder, base.tokenizer, run, max_new if kind == "prompts" and not talks else 0)
+    data_of = read_prompts(data, reader, unusable, read) if talks else READERS[kind](data, reader, unusable)
     about: dict[str, Any] = {"rows": len(data_of.rows), "notes": data_of.notes}
     batches = Batches(data_of.rows, size, base.tokenizer.pad, shuffled=False)
     each = [batches(i) for i in range(batches.per_epoch)] if kind != "prompts" else []
@@ -86,12 +98,16 @@ def measure(
     decoder = merged(one).decoder if one is not None else base.decoder
     if kind == "prompts":
         asked = Assistant(decoder, base.tokenizer, plain=plain)
-        if not reward:
+        if not reward and not talks:
             return about | _answers(asked, data_of.rows, max_new, Sampling(temperature=temperature), seed, to)
         how: dict[str, Any] = {"samples": samples, "max_new": max_new, "temperature": temperature, "seed": seed}
         before = None if one is None else one.base.decoder
         model_now = LanguageModel(decoder, base.tokenizer)
-        found = judge(model_now, data_of.rows, Reward(reward), passing=passing, reference=before, **how)
+        if talks:
+            judging: Any = Conversations(str(data), reader, data_of.rows, max_new, turns, reader.max_length)
+        else:
+            judging = Reward(reward)
+        found = judge(model_now, data_of.rows, judging, passing=passing, reference=before, **how)
         _write(found["answers"], to)
         return about | found
     log_prob = jax.jit(lambda decoder, texts: answer_log_probs(decoder, texts, CHUNK))

@@ -56,7 +56,8 @@ def said(parts: dict[str, int]) -> str:
     return f"about {in_units(sum(parts.values()))}: {', '.join(f'{k} {in_units(v)}' for k, v in parts.items())}"
 
 
-def check(parts: dict[str, int]) -> None:
-    """Raise UsageError, with the sum, where it cannot fit."""
-    remedy = "Train adapters (--lora 8), raise --accumulate, lower --max-length, or compute layers again (--remat)."
+def check(parts: dict[str, int], more: str = "") -> None:
+    """Raise UsageError, with the sum, where it cannot fit. more: what else would help."""
+    ways = ["train adapters (--lora 8)", "raise --accumulate", more or "lower --max-length"]
+    remedy = f"{', '.join(ways).capitalize()}, or compute layers again (--remat)."
     check_memory(sum(parts.values()), f"This training, {said(parts)}, ", remedy)

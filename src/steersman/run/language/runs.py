@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +12,7 @@ from steersman.agents.language import method as method_of
 from steersman.agents.language.common import Learner, Method, Trainer
 from steersman.errors import UsageError
 from steersman.run.disk import checkpoint, run_folder
-from steersman.run.disk.files import explained, read_json
+from steersman.run.disk.files import read_json
 from steersman.run.language.answering import Assistant, RewardModel
 from steersman.run.language.models import LanguageModel, load_model
 from steersman.types import PyTree
@@ -117,12 +116,6 @@ def model_sha256(name: str, model: LanguageModel) -> str:
         return checkpoint.parameters_sha256(model.decoder)
     use = lambda path: checkpoint.stored_sha256(path, under="agent/params")
     return checkpoint.latest(run_folder.open_run(name).checkpoints, use).content
-
-
-def file_sha256(path: str | Path) -> str:
-    """Of a file's bytes."""
-    with explained("reading", path), open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def named(model: str | Path) -> str:

@@ -18,7 +18,8 @@ class AlignConfig(Config):
     seed: int = 0
     """Of the order of the data, of what is held out, of the adapters' start, of samples."""
     max_length: int | None = None
-    """The most tokens of a text, prompt and answer together; none: what the model holds, at most 1024."""
+    """The most tokens of a text, prompt and answer together, or of a conversation; none: what the model holds, at most
+    1024."""
     plain: bool = False
     """Take a prompt as it stands, also where the model has a template of chats."""
     unusable: str = "refuse"
@@ -31,6 +32,8 @@ class AlignConfig(Config):
     """Prompts that are answered then, for samples.jsonl."""
     max_new: int = 64
     """The most tokens of such an answer, and of one that is learned from."""
+    turns: int = 8
+    """The most answers in one conversation with an environment of texts."""
     devices: int = 1
     """Devices that share a batch."""
     keep_checkpoints: int = 2
@@ -38,7 +41,7 @@ class AlignConfig(Config):
 
     rules = Rules(
         positive=("epochs",),
-        at_least_one=("updates", "max_length", "max_new", "devices", "keep_checkpoints"),
+        at_least_one=("updates", "max_length", "max_new", "turns", "devices", "keep_checkpoints"),
         non_negative=("seed", "evaluations", "samples"),
         fraction=("held_out",),
         choices={"unusable": ("refuse", "drop")},

@@ -94,11 +94,18 @@ class Progress:
 class Alignment:
     """A training under way: what an event calls ``training``."""
 
-    def __init__(self, job: Job, run: run_folder.Run | None, callbacks: Sequence[Callback], signals: Interruption):
+    def __init__(
+        self,
+        job: Job,
+        run: run_folder.Run | None,
+        callbacks: Sequence[Callback],
+        signals: Interruption,
+        within: Within | None = None,
+    ):
         self.job, self.run, self.callbacks, self.signals = job, run, callbacks, signals
         self.algorithm, self.environment = job.method.name, job.about["model"]
         self.seeds = [job.run.seed]
-        self.within: Within | None = None
+        self.within = within
         self.folder = None if run is None else run.path
         self.learner: Any = None
         self.progress, self.history = Progress(), []
@@ -204,13 +211,14 @@ def fit(
     run: run_folder.Run | None,
     callbacks: Sequence[Callback] = (),
     newest: checkpoint.Latest | None = None,
+    within: Within | None = None,
 ) -> Aligned:
     """Carry a job out, from its beginning or from a checkpoint; the folder is locked by who calls.
 
     Raises TrainingFault where a loss is NaN or infinite; what was saved stays.
     """
     with stop_on_signals() as signals:
-        session = Alignment(job, run, callbacks, signals)
+        session = Alignment(job, run, callbacks, signals, within)
         session.tell(Compiling(session, job.description + _going_on(newest), job.total, job.notes))
         try:
             header = {} if newest is None or newest.path is None else newest.content.header

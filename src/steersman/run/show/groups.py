@@ -73,7 +73,8 @@ def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
     from steersman.agents import ALGORITHMS  # and JAX, for which looking at one run does not wait
 
     saved = saved_settings(config)
-    entry = ALGORITHMS.get(config["algorithm"])  # a run folder alone imports nothing of the user's
+    agent = "language" not in config["spec"]
+    entry = ALGORITHMS.get(config["algorithm"]) if agent else None  # a run folder alone imports nothing of the user's
     try:
         full = values_of(*split(entry, reopened(entry, config))) if entry else saved
     except UsageError:

@@ -31,6 +31,7 @@ _LABELS = {
     "episode_length": "episode length (steps)",
     "episode_cost": "episode cost",
 }
+TEXTS = ("held_out_reward", "reward", "held_out_accuracy", "held_out_loss", "loss")
 _POINTS = 400  # on the common grid, when the runs were not logged at the same places
 _RESAMPLES = 2000
 
@@ -50,15 +51,15 @@ def learning_curve(
     runs: Runs,
     out: str | Path,
     x: str = "steps",
-    y: str = "return_100",
+    y: str = "",
     *,
     confidence: float = 0.95,
     title: str | None = None,
 ) -> Path:
     """Draw run folders into one picture; -> its path. The suffix of ``out`` says which kind: .png, .svg, .pdf.
 
-    The return is the mean over the last 100 episodes of each seed; under it, each cost that the runs count has a panel
-    of its own, with its limit as a line.
+    y: by default the return, the mean over the last 100 episodes of each seed; under it, each cost that the runs count
+    has a panel of its own, with its limit as a line. Of trainings on texts, the first of TEXTS that all of them have.
 
     Runs whose settings are equal but for the seed are one line, and lines are called by what differs; a comparison's
     folder stands for its runs, by its labels; a mapping label -> runs groups them otherwise. A run that trained several
@@ -78,7 +79,8 @@ def learning_curve(
     logged = {name for some in raw.values() for table, _ in some for name in table}
     tables = {label: [(with_rolling(table), run) for table, run in some] for label, some in raw.items()}
     every = [(table, run) for some in tables.values() for table, run in some if table]
-    y = _metric(y, every)
+    texts = all("language" in read_config(run.path / "config.json")["spec"] for _, run in every)
+    y = _metric(y or (_of_texts(every) if texts else "return_100"), every)
     _metric(x, every)
     panels = {name: _curves(tables, x, name, confidence) for name in [y, *_below(y, every)]}
     if not panels[y]:
@@ -96,7 +98,8 @@ def learning_curve(
     counted_so = lambda name: name in limits or f"evaluation_{_number(name)}" not in limits  # else discounted there
     there = [name for name in panels if y in ("return_100", "episode_return") and counted_so(name)]
     points = {labels[name]: _curves(tables, x, f"evaluation_{_number(name)}", confidence) for name in there}
-    figure = _draw(shown, list(groups), _label(x), environment if title is None else title, confidence, points, lines)
+    along = "updates" if texts and x == "steps" else _label(x)
+    figure = _draw(shown, list(groups), along, environment if title is None else title, confidence, points, lines)
     if x == "steps":
         in_steps(figure.axes[-1].xaxis)
     return save(figure, out)
@@ -114,6 +117,12 @@ def _metric(name: str, tables: Sequence[tuple[Table, Drawn]]) -> str:
             offer = nearest(name, table) or f"There are {', '.join(table)}."
             raise UsageError(f"{run.path} has no metric {name!r}. {offer}")
     return name
+
+
+def _of_texts(tables: Sequence[tuple[Table, Drawn]]) -> str:
+    """What is drawn of trainings on texts: the first that all of them have."""
+    has = lambda name: all(np.isfinite(table.get(name, np.nan)).any() for table, _ in tables)
+    return next((name for name in TEXTS if has(name)), TEXTS[-1])
 
 
 def _below(y: str, tables: Sequence[tuple[Table, Drawn]]) -> list[str]:

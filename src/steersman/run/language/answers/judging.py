@@ -12,7 +12,8 @@ from steersman.errors import UsageError
 from steersman.language.decoder import Decoder, token_log_probs
 from steersman.language.generation import Sampling
 from steersman.language.tokenizer import left_padded
-from steersman.run.language.answering import ROWS, answers
+from steersman.run.language.answering import ROWS, Said, answers, generating
+from steersman.run.language.answers.conversing import Conversations
 from steersman.run.language.answers.scores import Reward, prompt_text
 from steersman.run.language.data import Prompt
 from steersman.run.language.models import LanguageModel
@@ -25,7 +26,7 @@ CHUNK = 512  # tokens whose logits are made at a time
 def judge(
     model: LanguageModel,
     prompts: Sequence[Prompt],
-    reward: Reward,
+    reward: Reward | Conversations,
     *,
     samples: int = 1,
     max_new: int = 128,
@@ -39,8 +40,9 @@ def judge(
 
     An answer passes that earns ``passing`` or more. pass_at_k and best_of_k are for k up to ``samples``, doubling, and
     best_of_k_kl is the most that choosing so diverges from the model. reference: what the answers' divergence is
-    estimated from, at the temperature they are drawn with. Raises UsageError: several answers at temperature 0 are one,
-    and a reward that is none.
+    estimated from, at the temperature they are drawn with. With ``Conversations`` in the place of a reward, prompts
+    begin episodes of an environment, and what is said of an answer is of a whole conversation. Raises UsageError:
+    several answers at temperature 0 are one, and a reward that is none.
     """
     if samples < 1 or (samples > 1 and temperature == 0):
         raise UsageError(
@@ -48,14 +50,19 @@ def judge(
             "or they are all the same. Give --temperature 1."
         )
     asked = [row for row in prompts for _ in range(samples)]
-    encoded = [row.tokens for row in asked]
-    said = answers(*model, encoded, max_new=max_new, sampling=Sampling(temperature), seed=seed)
-    total, terms = reward(
-        [prompt_text(row.content) for row in asked], [s.text for s in said], [row.row for row in asked]
-    )
+    encoded, sampling = [row.tokens for row in asked], Sampling(temperature)
+    if isinstance(reward, Conversations):
+        said, total, terms = _conversed(model, asked, reward, sampling, seed)
+        reference = None  # the tokens of several answers are no answer's
+    else:
+        said = answers(*model, encoded, max_new=max_new, sampling=sampling, seed=seed)
+        total, terms = reward(
+            [prompt_text(row.content) for row in asked], [s.text for s in said], [row.row for row in asked]
+        )
+        terms = {f"reward_{name}": term for name, term in terms.items()} if len(terms) > 1 else {}
     earned = total.astype(np.float64).reshape(len(prompts), samples)
     found = _with_interval("reward", earned.mean(1))
-    found |= {f"reward_{name}": float(term.mean()) for name, term in terms.items() if len(terms) > 1}
+    found |= {name: float(term.mean()) for name, term in terms.items()}
     found |= {"mean_tokens": float(np.mean([s.tokens for s in said])), "ended": float(np.mean([s.ended for s in said]))}
     for k in (2**i for i in range(samples.bit_length())):
         passed = pass_at(earned >= passing, k)
@@ -67,6 +74,21 @@ def judge(
         found |= _with_interval("kl", apart.reshape(earned.shape).mean(1))
     rows = zip(asked, said, total, strict=True)
     return found | {"answers": [_row(p, s, r) for p, s, r in rows]}
+
+
+def _conversed(
+    model: LanguageModel, asked: Sequence[Prompt], talk: Conversations, sampling: Sampling, seed: int
+) -> tuple[list[Said], np.ndarray, dict[str, np.ndarray]]:
+    """-> (whole conversations, what each earned, how many turns it took)"""
+    draw = generating(talk.max_new, model.tokenizer.stop, sampling)
+    answer = lambda *batch: jax.tree.map(np.asarray, draw(model.decoder, *batch))
+    said, earned, turns = [], [], []
+    for begin in range(0, len(asked), ROWS):
+        judged = talk(answer, asked[begin : begin + ROWS], jax.random.fold_in(jax.random.key(seed), begin))
+        c = judged.completions
+        said += map(Said, judged.texts, c.mask.sum(1).tolist(), c.ended.tolist())
+        earned, turns = [*earned, *judged.reward], [*turns, *judged.turns]
+    return said, np.asarray(earned), {"turns": np.asarray(turns)}
 
 
 def _row(prompt: Prompt, said: Any, reward: float) -> dict[str, Any]:

@@ -1,9 +1,10 @@
 """Learning from answers of one's own: prompts are answered, the host judges the texts, and that is a batch.
 
-One program answers and one updates: prompts are padded to the longest of the run, answers to ``max_new``. A batch is a
-function of the seed, its number and the learner alone, so a run that goes on ends bit for bit as one that was not
-stopped. The sampler runs the adapters beside their base, as the update does, not merged: so that the log-probabilities
-of both agree, and serve as log pi_old.
+One program answers and one updates: prompts are padded to the longest of the run, answers to ``max_new``.
+(Conversations become longer from turn to turn: a few programs answer them.) A batch is a function of the seed, its
+number and the learner alone, so a run that goes on ends bit for bit as one that was not stopped. The sampler runs the
+adapters beside their base, as the update does, not merged: so that the log-probabilities of both agree, and serve as
+log pi_old.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import time
 from collections.abc import Sequence
 from functools import partial
 from operator import itemgetter
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -25,8 +26,9 @@ from steersman.language.completions import Completions
 from steersman.language.decoder import Decoder
 from steersman.language.generation import Sampling, generate
 from steersman.language.rewards import group_shown
-from steersman.language.tokenizer import left_padded
-from steersman.run.language.answers.scores import Reward, prompt_text
+from steersman.run.language.answers.asking import Asking, Judged
+from steersman.run.language.answers.conversing import Conversations
+from steersman.run.language.answers.scores import prompt_text
 from steersman.run.language.data import Prompt
 from steersman.run.language.models import LanguageModel
 from steersman.run.language.programs import Programs
@@ -53,58 +55,36 @@ class PromptBatches:
         return np.random.default_rng([self.seed, epoch]).permutation(len(self.rows))
 
 
-class Judged(NamedTuple):
-    """Answers as texts, and what they earned."""
-
-    completions: Completions  # of numpy arrays
-    texts: Any  # B
-    reward: np.ndarray
-    terms: dict[str, np.ndarray]
-    seconds: tuple[float, ...]  # of answering, of judging
-
-
 class Answering:
-    """Prompts in, judged answers out: the sampler's program and the reward."""
+    """Prompts in, judged answers out: the sampler's program, and who asks and judges."""
 
     def __init__(
-        self, config: OnPolicyConfig, run: AlignConfig, model: LanguageModel, rows: Sequence[Prompt], programs: Programs
+        self,
+        config: OnPolicyConfig,
+        run: AlignConfig,
+        model: LanguageModel,
+        asking: Asking | Conversations,
+        programs: Programs,
     ):
-        """rows: all prompts that will ever be asked; their longest says the shape. Raises UsageError."""
-        self.config, self.run, self.model, self.programs = config, run, model, programs
-        self.reward = Reward(config.reward)
-        self.length = max(len(row.tokens) for row in rows)
-        context = model.decoder.config.context
-        if self.length + run.max_new > context:
-            raise UsageError(
-                f"The longest prompt has {self.length} tokens, and max_new = {run.max_new} more are "
-                f"{self.length + run.max_new}; the model's context is {context}. Lower --max-new, or leave out prompts "
-                f"that are longer than --max-length {context - run.max_new}: --unusable drop."
-            )
+        self.config, self.run, self.model, self.asking, self.programs = config, run, model, asking, programs
         self.alike = 0  # batches, one after another
-        self._made: dict[int, Any] = {}
+        self._made: dict[tuple[int, ...], Any] = {}
 
     def __call__(self, learner: OnPolicyLearner, asked: Sequence[Prompt], key: jax.Array) -> Judged:
         """Judged answers to prompts, one each; the same to the same key."""
-        tokenizer = self.model.tokenizer
-        tokens, mask = left_padded([row.tokens for row in asked], tokenizer.pad, self.length)
-        keys = jax.vmap(partial(jax.random.fold_in, key))(np.arange(len(asked)))
-        answer = self._program(learner, tokens, mask, keys)
-        begun = time.perf_counter()
-        c = jax.tree.map(np.asarray, answer(learner.params, self.model.decoder, tokens, mask, keys))
-        said = time.perf_counter()
-        texts = [tokenizer.decode(row[there]) for row, there in zip(c.tokens, c.mask, strict=True)]
-        prompts = [prompt_text(row.content) for row in asked]
-        reward, terms = self.reward(prompts, texts, [row.row for row in asked])
-        return Judged(c, texts, reward, terms, (said - begun, time.perf_counter() - said))
+        compiled = self.programs.compile_seconds
+        judged = self.asking(partial(self._answer, learner), asked, key)
+        answering, judging = judged.seconds
+        return judged._replace(seconds=(answering - (self.programs.compile_seconds - compiled), judging))
 
-    def _program(self, learner: OnPolicyLearner, *batch: Any) -> Any:
-        rows = len(batch[0])
-        if rows not in self._made:
+    def _answer(self, learner: OnPolicyLearner, *batch: Any) -> Completions:
+        """Of a batch of prompts; each shape has a program of its own."""
+        args, shape = (learner.params, self.model.decoder, *batch), batch[0].shape
+        if shape not in self._made:
             begun = time.perf_counter()
-            args = (learner.params, self.model.decoder, *batch)
-            self._made[rows] = jax.jit(self._shared).lower(*args).compile()
+            self._made[shape] = jax.jit(self._shared).lower(*args).compile()
             self.programs.compile_seconds += time.perf_counter() - begun
-        return self._made[rows]
+        return jax.tree.map(np.asarray, self._made[shape](*args))
 
     def _shared(self, params: Any, decoder: Decoder, *batch: Any) -> Completions:
         """Over the devices, each with its share of the rows: what a row says depends on no other."""
@@ -130,9 +110,9 @@ class Answering:
         key = jax.random.fold_in(jax.random.key(self.run.seed), index)
         judged = self(learner, [row for row in asked for _ in range(self.config.group)], key)
         self._look_at(judged, prompt_text(asked[0].content), index)
-        told = self.reward.apart(judged.terms)
-        told |= {"answer_seconds": judged.seconds[0], "reward_seconds": judged.seconds[1]}
-        return Fed(Sampled(judged.completions, judged.reward), int(judged.completions.mask.sum()), told)
+        told = judged.told | {"answer_seconds": judged.seconds[0], "reward_seconds": judged.seconds[1]}
+        reward = judged.reward if judged.earned is None else judged.earned
+        return Fed(Sampled(judged.completions, reward), int(judged.completions.mask.sum()), told)
 
     def _look_at(self, judged: Judged, prompt: str, index: int) -> None:
         size = self.config.group
@@ -153,10 +133,13 @@ class Answering:
             )
         cut = 1.0 - float(judged.completions.ended.mean())
         if cut > CUT:
+            what, more = f"answers were cut off at {self.run.max_new} tokens", ""
+            if judged.turns is not None:
+                what, more = f"conversations, or answers in them ({self.run.max_new} tokens), were cut off", ", --turns"
             warn_once(
                 "answers cut off",
-                f"{cut:.0%} of a batch's answers were cut off at {self.run.max_new} tokens. Raise --max-new, or let "
-                "an end be worth something: --missing-end-penalty.",
+                f"{cut:.0%} of a batch's {what}. Raise --max-new{more}, or let an end be worth something: "
+                "--missing-end-penalty.",
             )
 
     def held_out(self, learner: OnPolicyLearner, rows: Sequence[Prompt]) -> list[Judged]:
@@ -177,7 +160,8 @@ class Answering:
         judged = self.held_out(learner, rows)
         whole = lambda of: np.concatenate([of(one) for one in judged])
         told = {"reward": float(whole(lambda j: j.reward).mean())}
-        told |= self.reward.apart({name: whole(lambda j: j.terms[name]) for name in judged[0].terms})  # noqa: B023
+        told |= {name: float(np.average([j.told[name] for j in judged], weights=[len(j.reward) for j in judged]))
+                 for name in judged[0].told}  # fmt: skip
         told["length"] = float(whole(lambda j: j.completions.mask.sum(1)).mean())
         told["ended"] = float(whole(lambda j: j.completions.ended).mean())
         return {f"held_out_{name}": value for name, value in told.items()}

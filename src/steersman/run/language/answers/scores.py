@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,6 +12,7 @@ from steersman.envs.importing import load_object, offer
 from steersman.errors import UsageError, nearest, to_install
 from steersman.language.rewards import PLAIN, WITH_ARGUMENT, Part, Row, Score, own_score, scored, weighted_name
 from steersman.run.language.answering import RewardModel
+from steersman.run.language.answers import procedural
 from steersman.run.language.runs import is_run, load
 
 HELP = (
@@ -27,6 +28,8 @@ def score_of(name: str) -> Score:
         return own_score(name)
     if name == "vader":
         return vader()
+    if name == procedural.PREFIX:
+        return procedural.score()
     if is_run(name):
         model = load(name)
         if not isinstance(model, RewardModel):
@@ -84,10 +87,6 @@ class Reward:
     ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """-> (float32 [B], each term by its name). Raises UsageError where a term is no number, with the answer."""
         return scored(self.parts, prompts, answers, rows)
-
-    def apart(self, terms: Mapping[str, np.ndarray]) -> dict[str, float]:
-        """Means of the terms, for the log; of a single one there is the reward itself."""
-        return {f"reward_{name}": float(term.mean()) for name, term in terms.items()} if len(terms) > 1 else {}
 
 
 def prompt_text(content: Any) -> str:
