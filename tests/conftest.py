@@ -58,8 +58,11 @@ def compiled_once(tmp_path_factory):
 @pytest.fixture(scope="session")
 def shared_programs():
     """Trainings of equal settings on an environment of ours share their loops' programs, and those of evaluations: all
-    but the first of a session are spared the tracing. They say that compiling took a microsecond."""
+    but the first of a session are spared the tracing. They say that compiling took a microsecond. The curve of a run
+    that logs what another did is a copy of that one's."""
     from steersman.run import prepare
+    from steersman.run.callbacks import Curve
+    from steersman.run.events import Done
     from steersman.run.parts.setup import Setup
 
     known, make = {}, prepare._loop
@@ -69,13 +72,18 @@ def shared_programs():
         loop = make(plan, run, config, made, agent, data, assessing)
         own = not isinstance(plan.environment, str) or ":" in plan.environment or plan.network is not None
         begun = plan.init is not None or (plan.resumed is not None and "init" in plan.resumed.config)
-        if own or begun or run.from_data is not None:
+        if own:
             return loop
         played = assessing and (assessing.cadence.episodes, assessing.cadence.limit)
         sizes = (run.num_envs, run.seeds, run.devices, run.budget, run.overlap, run.log_info, run.costs)
-        key = (plan.algorithm.factory, config, plan.environment, *sizes, played)
+        key = (plan.algorithm.factory, config, plan.environment, *sizes, played, str(run.from_data), begun)
         loop.compile_seconds = 1e-6 if key in known else 0.0
-        loop._programs = known.setdefault(key, loop._programs)
+        if begun:  # what it begins with is in its first program
+            rest = {name: made for name, made in known.get(key, {}).items() if name not in ("start", "init")}
+            loop._programs.update(rest)
+            known[key] = loop._programs
+        else:
+            loop._programs = known.setdefault(key, loop._programs)
         agents[id(agent)] = agent, key
         return loop
 
@@ -85,7 +93,20 @@ def shared_programs():
         key = (agents[id(setup.agent)][1], episodes, explore, setup.workers)
         return evaluators.setdefault(key, evaluator(setup, episodes, explore))
 
+    drawn = {}
+
+    class CurveOnce(Curve):
+        def __call__(self, event):
+            names = frozenset(name for row in getattr(event, "history", ()) for name in row)
+            if isinstance(event, Done) and names in drawn:
+                self.run.curve.write_bytes(drawn[names])
+                return
+            super().__call__(event)
+            if isinstance(event, Done) and self.run.curve.exists():
+                drawn[names] = self.run.curve.read_bytes()
+
     with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("steersman.run.train.Curve", CurveOnce)
         patched.setattr(prepare, "_loop", loop_of)
         patched.setattr(Setup, "evaluator", evaluator_of)
         yield

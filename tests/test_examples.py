@@ -23,6 +23,7 @@ from steersman.unroll import begin, random_policy, unroll
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 SMALL = {"steps": 512, "num_envs": 4, "unroll_length": 32, "evaluation_episodes": 4, "num_epochs": 1}
+SMALL |= {"evaluate_every": 0}
 
 
 def load(name):
@@ -105,7 +106,7 @@ def test_an_algorithm_of_ones_own_from_the_command_line(monkeypatch, capsys, tmp
     monkeypatch.chdir(EXAMPLES)
     monkeypatch.syspath_prepend(str(EXAMPLES))
     name, out = "own_algorithm:ALGORITHM", str(tmp_path / "run")
-    flags = ["--num-envs", "4", "--evaluation-episodes", "0", "--num-epochs", "1", "--quiet"]
+    flags = ["--num-envs", "4", "--evaluation-episodes", "0", "--evaluate-every", "0", "--num-epochs", "1", "--quiet"]
     assert cli(["train", name, "CartPole-v1", "--steps", "512", "--out", out, *flags]) == 0
     assert cli(["evaluate", out, "--episodes", "2"]) == 2  # a folder alone imports nothing
     assert f"--algorithm {name}" in capsys.readouterr().err

@@ -20,6 +20,7 @@ from steersman.run.settings import preset_for, presets, split
 from steersman.types import Algorithm
 
 SMALL = {"num_envs": 4, "unroll_length": 8, "hidden_sizes": (8,), "evaluation_episodes": 2, "steps": 64}
+SMALL |= {"evaluate_every": 0, "schedule_steps": 1000}  # the same programs for all budgets
 MINE = Algorithm("mine", A2CConfig, a2c, "A2C by another name", presets={"CartPole-v1": {"gamma": 0.5}})
 
 

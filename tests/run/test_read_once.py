@@ -24,6 +24,7 @@ DQN = {
     "hidden_sizes": (8,),
     "batch_size": 8,
     "evaluation_episodes": 2,
+    "schedule_steps": 1000,  # the same programs for all budgets
     "preset": False,
 }
 

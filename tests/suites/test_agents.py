@@ -159,7 +159,7 @@ def data_loop_of(case, seeds=(0,), shards=1):
     made = envs.make(environment, B)
     acting = begin(agent, made, jax.random.key(0))
     _, data, _ = jax.jit(lambda now: unroll(random_policy(made.spec), made, now, jax.random.key(1), T))(acting)
-    return data_loop(agent, uniform(2 * T * B, 1).init(data), first=data, seeds=list(seeds), devices=2)
+    return data_loop(agent, jax.jit(uniform(2 * T * B, 1).init)(data), first=data, seeds=list(seeds), devices=2)
 
 
 def numbers(tree):

@@ -140,14 +140,15 @@ def test_remembers_from_replay(algorithm):
     learner, known = state.agent.learner, known_values("probe/memory", GAMMA)
     opens = np.ones(len(known.obs), bool)
     if algorithm == "dqn":
-        net = learner.params
-        value = jax.vmap(net)(remembering.step(net, remembering.begin(net, 2), known.obs, opens)[1]).max(1)
+        best = lambda net: jax.vmap(net)(remembering.step(net, remembering.begin(net, 2), known.obs, opens)[1]).max(1)
+        value = jax.jit(best)(learner.params)
     else:
-        action, _, _ = agent.act(state.agent, agent.begin(2), known.obs, opens, jax.random.key(0), explore=False)
+        act = jax.jit(partial(agent.act, explore=False))
+        action, _, _ = act(state.agent, agent.begin(2), known.obs, opens, jax.random.key(0))
 
         def judged(critic):
             seen = remembering.step(critic, remembering.begin(critic, 2), known.obs, opens)[1]
             return jax.vmap(critic)(seen, action)[:, 0] if continuous else jax.vmap(critic)(seen).max(1)
 
-        value = jax.vmap(judged)(learner.critics.params).min(0)
+        value = jax.jit(jax.vmap(judged))(learner.critics.params).min(0)
     np.testing.assert_allclose(value, known.value, atol=0.05)

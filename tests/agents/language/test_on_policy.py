@@ -264,7 +264,7 @@ def test_minibatches_of_one_update(drawn, reference):
 def test_the_penalty_of_answers_without_an_end(drawn, reference):
     config, _ = trainer("rloo", **DRAWN, missing_end_penalty=0.5)
     seen = jax.jit(partial(observed, config))(reference, drawn)
-    told = trainer("rloo", **DRAWN)[1].evaluate(None, reference, drawn)
+    told = jax.jit(partial(trainer("rloo", **DRAWN)[1].evaluate, None))(reference, drawn)
     assert (float(told["reward"]), float(told["count"])) == (pytest.approx(drawn.reward.mean()), 8)
     np.testing.assert_allclose(seen.reward, drawn.reward - 0.5 * ~np.asarray(drawn.completions.ended), rtol=1e-6)
     assert seen.told["reward"] == pytest.approx(drawn.reward.mean())  # the log keeps the reward's own
@@ -307,8 +307,8 @@ def test_rloo_climbs_to_the_optimum(reference):
     learner = made.init(reference, jax.random.key(0))
     for _ in range(15):
         learner = run(learner._replace(updates=learner.updates * 0))
-    log_ref = known.log_probs(reference, PROMPT, ALL).sum(-1)[None]
-    log_p = known.log_probs(policy(config, reference, learner.params), PROMPT, ALL).sum(-1)[None]
+    of_all = jax.jit(lambda model: known.log_probs(model, PROMPT, ALL).sum(-1)[None])
+    log_p, log_ref = map(of_all, (jax.jit(partial(policy, config))(reference, learner.params), reference))
     stands = known.standing(log_p, log_ref, EARNED[None], BETA)
     assert stands.gain > 0.9
     assert stands.variation < 0.1

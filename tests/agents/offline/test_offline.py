@@ -40,7 +40,7 @@ def data_of(obs, action, reward=None, next_obs=None, terminated=None):
 
 
 def learned(agent, data, updates):
-    memory = uniform(2 * len(data.reward), 1).init(data)
+    memory = jax.jit(uniform(2 * len(data.reward), 1).init)(data)
     loop = data_loop(agent, memory, first=data, seeds=[0])
     state, totals = loop.advance(loop.start(), updates)
     assert totals.episodes.count == [0]

@@ -12,11 +12,12 @@ from steersman.errors import UsageError
 @pytest.mark.parametrize(("length", "num", "minibatches"), [(8, 3, 4), (5, 4, 2), (6, 2, 1)])
 def test_minibatches_cover_every_transition_once(length, num, minibatches):
     batch = jnp.arange(length * num).reshape(length, num)
-    cut = shuffled_minibatches(jax.random.key(0), (batch, batch * 2), minibatches)
+    shuffled = jax.jit(shuffled_minibatches, static_argnums=2)
+    cut = shuffled(jax.random.key(0), (batch, batch * 2), minibatches)
     assert cut[0].shape == (minibatches, length * num // minibatches)
     assert sorted(np.asarray(cut[0]).ravel()) == list(range(length * num))
     np.testing.assert_array_equal(cut[1], 2 * cut[0])  # the entries of a transition stay together
-    other = shuffled_minibatches(jax.random.key(1), (batch, batch), minibatches)[0]
+    other = shuffled(jax.random.key(1), (batch, batch), minibatches)[0]
     assert (np.asarray(other) != np.asarray(cut[0])).any()
 
 

@@ -39,7 +39,8 @@ def numbered():
 @pytest.mark.parametrize("length", [1, 3, 6, 12, None])
 def test_sequences_are_contiguous_in_time(length):
     number, rollout = numbered()
-    batch, recall = shuffled_sequences(jax.random.key(0), {"x": number}, rollout, number, 2, length)
+    shuffled = jax.jit(lambda key, x, rollout: shuffled_sequences(key, {"x": x}, rollout, x, 2, length))
+    batch, recall = shuffled(jax.random.key(0), number, rollout)
     size = length or 6 * 2
     rows = np.asarray(batch["x"]).reshape(2, size, -1)  # [M, L, n]
     np.testing.assert_array_equal(np.diff(rows, axis=1), np.ones_like(rows[:, 1:]))  # one after another, one b each

@@ -68,10 +68,10 @@ def test_the_gradient_is_the_mean_over_shards(flat):
         with sharded_over("shards"):
             return training.descend(adam, line, net, RATE, x, y)
 
-    after, error, norm = jax.vmap(shard, axis_name="shards")(X[:, None], Y[:, None])
+    after, error, norm = jax.jit(jax.vmap(shard, axis_name="shards"))(X[:, None], Y[:, None])
     np.testing.assert_allclose(error, [[-1.0], [4.0]])  # each shard's own
     np.testing.assert_allclose(norm, [NORM, NORM], rtol=1e-6)
-    whole = training.descend(adam, line, net, RATE, X, Y)[0]
+    whole = jax.jit(lambda x, y: training.descend(adam, line, net, RATE, x, y)[0])(X, Y)
     for i in range(2):
         close(jax.tree.map(lambda x, i=i: x[i], after), whole, rtol=1e-6)
 

@@ -25,7 +25,8 @@ from steersman.run.show import plots
 from steersman.theory.comparison import improvement, stratified_bootstrap
 
 SMALL = {"num_envs": 4, "unroll_length": 8, "num_minibatches": 2, "num_epochs": 1, "hidden_sizes": (8,)}
-SMALL |= {"schedule_steps": 1000, "evaluation_episodes": 4, "preset": False, "steps": 640}
+SMALL |= {"schedule_steps": 1000, "evaluation_episodes": 4, "evaluate_every": 0, "preset": False, "steps": 640}
+SMALL |= {"normalize_observations": False, "scale_rewards": False, "anneal_learning_rate": True}  # as ``small``
 NORMAL = SMALL | {"normalize_observations": True}  # these programs are compiled for another test already
 HALF = "half=ppo:steps=320"  # no program of its own
 

@@ -24,7 +24,7 @@ from steersman.run.policy import saved_agent
 from steersman.run.prepare import prepare
 from steersman.types import EnvSpec
 
-SMALL = {"hidden_sizes": (8,), "evaluation_episodes": 2, "preset": False}
+SMALL = {"hidden_sizes": (8,), "evaluation_episodes": 2, "evaluate_every": 0, "preset": False}
 REPLAY = {"num_envs": 2, "unroll_length": 4, "update_ratio": 0.25, "batch_size": 8, "replay_capacity": 1000}
 REPLAY |= {"normalize_observations": False, "scale_rewards": False}
 
@@ -176,7 +176,7 @@ def test_offline_agents_count_gradient_steps_and_resume(recorded, run, tmp_path)
 
 @pytest.mark.parametrize("place", ["gymnasium/CartPole-v1", "CartPole-v1"])
 def test_offline_agents_are_evaluated_on_the_way(recorded, run, tmp_path, place):
-    settings = {"steps": 50, "from_data": run.parent / "data", "evaluate_every": 20, "evaluate_episodes": 2, **SMALL}
+    settings = SMALL | {"steps": 50, "from_data": run.parent / "data", "evaluate_every": 20, "evaluate_episodes": 2}
     result = steersman.train("bc", place, out=tmp_path / "run", seeds=1, **settings)
     rows = [row for row in result.history if "evaluation_return" in row]
     assert [row["steps"] for row in rows] == [20, 40, 50]
@@ -260,7 +260,7 @@ def test_episodes_of_one_step_fit_the_room_that_is_set():
     data = Dataset(like._replace(obs=obs, next_obs=obs + 0.5, terminated=yes, first=yes), spec, "one")
     from steersman.memory import uniform
 
-    memory = uniform(data.room, 4).init(data.rollout(1))
+    memory = jax.jit(uniform(data.room, 4).init)(data.rollout(1))
     assert int(memory.count) == n
     slots = np.asarray(memory.steps.slot[:n])
     np.testing.assert_array_equal(np.asarray(memory.frames)[slots, 0].ravel(), np.arange(n))

@@ -47,7 +47,7 @@ def source(small, tmp_path_factory):
 @pytest.mark.parametrize(("place", "more"), [("CartPole-v1", {"seeds": 2}), ("gymnasium/CartPole-v1", {})])
 def test_it_begins_where_the_other_ended(source, tmp_path, place, more):
     watch, out = Watch(), tmp_path / "run"
-    given = {"steps": 64, "learning_rate": 1e-4, "evaluation_episodes": 0, **more}
+    given = {"steps": 64, "learning_rate": 1e-4, "evaluation_episodes": 0, "evaluate_every": 0, **more}
     steersman.train("ppo", place, out=out, init_from=source.run, callbacks=[watch], **given)
     for params in watch.params:
         jax.tree.map(np.testing.assert_array_equal, params, jax.tree.leaves(learned(source.policy.state)))
@@ -65,7 +65,7 @@ def test_it_begins_where_the_other_ended(source, tmp_path, place, more):
 
 def test_the_best_and_the_optimiser(source):
     watch = Watch()
-    given = {"steps": 64, "evaluation_episodes": 0, "init_best": True, "init_optimiser": True}
+    given = {"steps": 64, "evaluation_episodes": 0, "evaluate_every": 0, "init_best": True, "init_optimiser": True}
     result = steersman.train("ppo", "CartPole-v1", init_from=source.run, callbacks=[watch], **given)
     jax.tree.map(np.testing.assert_array_equal, watch.params[0], jax.tree.leaves(learned(source.best.state)))
     moments = lambda policy: jax.tree.leaves(policy.state.agent.optimiser)
@@ -75,7 +75,8 @@ def test_the_best_and_the_optimiser(source):
 
 
 def test_stopped_before_the_first_checkpoint_it_begins_there_again(source, tmp_path):
-    given = {"steps": 128, "evaluation_episodes": 0, "checkpoint_every": 64, "init_from": source.run}
+    given = {"steps": 128, "evaluation_episodes": 0, "evaluate_every": 0, "checkpoint_every": 64}
+    given |= {"init_from": source.run}
     place = "gymnasium/CartPole-v1"
     whole = steersman.train("ppo", place, out=tmp_path / "whole", **given)
     out = tmp_path / "run"

@@ -127,7 +127,8 @@ def test_what_is_drawn():
 
 def test_a_run_is_drawn(tmp_path):
     out = tmp_path / "run"
-    short = {"num_envs": 8, "unroll_length": 8, "num_minibatches": 1, "num_epochs": 1, "evaluation_episodes": 0}
+    short = {"num_envs": 8, "unroll_length": 8, "num_minibatches": 1, "num_epochs": 1}
+    short |= {"evaluation_episodes": 0, "evaluate_every": 0}
     steersman.train("pqn", catch(), out=out, steps=128, network=Dueling, **short)
     with pytest.raises(UsageError, match="the strip is a .png"):
         drawn.saliency_run(out, "x.mp4", environment=drawn_stage, network=Dueling)

@@ -221,16 +221,30 @@ class CompiledLoop:
         if not self.many:
             return state
         here = jax.tree.map(lambda x: jax.device_put(x, jax.devices()[0]), state)
-        return jax.tree.map(lambda *x: jnp.concatenate(x)[: len(self.seeds)], *here)
+        return _joined(here, count=len(self.seeds))
 
     def restored(self, saved: LoopState, steps: int) -> Any:
         if not self.many:
             return saved
         rows = NamedSharding(self.mesh, PartitionSpec(AXIS))
-        return [jax.tree.map(lambda x, i=i: jax.device_put(x[np.asarray(i)], rows), saved) for i in self.rounds]
+        return [jax.device_put(_rows(saved, np.asarray(i)), rows) for i in self.rounds]
 
     def close(self) -> None:
         pass
+
+
+# One program each: leaf by leaf it would be one for every shape, which takes seconds.
+
+
+@partial(jax.jit, static_argnames="count")
+def _joined(trees: list[PyTree], count: int) -> PyTree:
+    """Trees with leaves [n, ...] -> one, with the first ``count`` rows of all of them."""
+    return jax.tree.map(lambda *x: jnp.concatenate(x)[:count], *trees)
+
+
+@jax.jit
+def _rows(tree: PyTree, rows: jax.Array) -> PyTree:
+    return jax.tree.map(lambda x: x[rows], tree)
 
 
 def _unstacked(tree: PyTree, count: int) -> list[PyTree]:

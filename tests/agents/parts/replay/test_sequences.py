@@ -37,6 +37,17 @@ def config_of(**settings):
     return DQNConfig(gamma=GAMMA, burn_in=K, sequence_length=K + L, **settings)
 
 
+def seen_of(config, sample):
+    """-> (the items, what they see), in one program"""
+
+    @jax.jit
+    def both(sample):
+        items = items_of(config, sample)
+        return items._replace(sees=None), items.sees(None, ())
+
+    return both(sample)
+
+
 def ends_of(rows, t, b, n):
     """The last row of the item at row t of sequence b."""
     last = t
@@ -48,8 +59,7 @@ def ends_of(rows, t, b, n):
 @pytest.mark.parametrize("n", [1, 3])
 def test_n_steps_stop_at_the_episodes_end_and_at_the_sequences(n):
     sample = sample_of()
-    items = items_of(config_of(n_step=n, n_step_correction="none"), sample)
-    obs, obs_t = items.sees(None, ())
+    items, (obs, obs_t) = seen_of(config_of(n_step=n, n_step_correction="none"), sample)
     rows = jax.tree.map(lambda x: np.asarray(x)[K:], sample.batch._replace(carry=()))
     for t in range(L):
         for b in range(N):
