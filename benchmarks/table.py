@@ -564,7 +564,8 @@ def resume(result: dict[str, Any]) -> str:
         for kind, c in result["cases"].items()
     ]
     header = ["", "runs", "of them killed", "kills", "bit-identical at the end", "unreadable checkpoints"]
-    return f"## Killed and resumed\n\n{table(header, rows)}\n\n{origin(result)}"
+    origins = "\n".join(dict.fromkeys(origin(case) for case in result["cases"].values()))
+    return f"## Killed and resumed\n\n{table(header, rows)}\n\n{origins}"
 
 
 def replay(result: dict[str, Any]) -> str:
