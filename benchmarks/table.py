@@ -170,8 +170,8 @@ def align_tasks(result: dict[str, Any]) -> str:
     text = (
         "Four digits are sorted: accuracy of the likeliest answer on 500 prompts that were not seen (Wilson's 95 % "
         "interval), before and after an alignment on an exact reward, and of answers drawn at temperature 1, after (it "
-        "was learned at 0.6). A row is a seed. Settings were chosen on other digits and seeds, and after two runs of RLOO "
-        "on these, at temperature 1 and a larger step, that ended at 95.6 and 93.6."
+        "was learned at 0.6). A row is a seed. Settings were chosen on other digits and seeds, and after two runs of "
+        "RLOO on these, at temperature 1 and a larger step, that ended at 95.6 and 93.6."
     )
     return f"## A task from scratch\n\n{text}\n\n{table(header, rows)}\n\n{origin(result)}"
 
