@@ -213,7 +213,7 @@ def main() -> None:
         cases = ((common.load("resume", args.out) or {}) if keep else {}).get("cases", {})
         before, found = cases.get(case), {}
         for new in measure(case, numbers, args.seed, place):
-            cases[case] = found = joined(new, before)
+            cases[case] = found = joined(new, before) | {"provenance": origin}
             if keep:
                 common.save("resume", {"cases": cases, "provenance": origin}, args.out)
         whole &= found["identical"] == found["runs"] and not found["unreadable"]

@@ -169,8 +169,9 @@ def align_tasks(result: dict[str, Any]) -> str:
     header = ["method", "before, %", "after, %", "drawn, %", "KL", "CPU-seconds", "gap of log-probs"]
     text = (
         "Four digits are sorted: accuracy of the likeliest answer on 500 prompts that were not seen (Wilson's 95 % "
-        "interval), before and after an alignment on an exact reward, and of answers drawn at temperature 1, after. A "
-        "row is a seed."
+        "interval), before and after an alignment on an exact reward, and of answers drawn at temperature 1, after (it "
+        "was learned at 0.6). A row is a seed. Settings were chosen on other digits and seeds, and after two runs of "
+        "RLOO on these, at temperature 1 and a larger step, that ended at 95.6 and 93.6."
     )
     return f"## A task from scratch\n\n{text}\n\n{table(header, rows)}\n\n{origin(result)}"
 
@@ -569,7 +570,8 @@ def resume(result: dict[str, Any]) -> str:
         for kind, c in result["cases"].items()
     ]
     header = ["", "runs", "of them killed", "kills", "bit-identical at the end", "unreadable checkpoints"]
-    return f"## Killed and resumed\n\n{table(header, rows)}\n\n{origin(result)}"
+    origins = "\n".join(dict.fromkeys(origin(case) for case in result["cases"].values()))
+    return f"## Killed and resumed\n\n{table(header, rows)}\n\n{origins}"
 
 
 def replay(result: dict[str, Any]) -> str:

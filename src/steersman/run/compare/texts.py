@@ -165,7 +165,8 @@ def _trained(
     one: Contender, seed: int, place: Path, callbacks: Sequence[Callback], within: Within
 ) -> Mapping[str, Any] | None:
     """The summary of a run that is trained, resumed or done already; None where it was interrupted."""
-    what, settings = (one.plan.method.name, one.plan.model, one.plan.data), one.settings | {"seed": seed}
+    what = (one.plan.method.name, one.plan.model, one.plan.data)
+    settings: dict[str, Any] = one.settings | {"seed": seed}
     if not (place / "config.json").is_file():
         done = align(*what, out=place, callbacks=callbacks, within=within, **settings)
         return None if done.interrupted else done.summary

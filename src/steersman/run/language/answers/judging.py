@@ -86,6 +86,7 @@ def _conversed(
     for begin in range(0, len(asked), ROWS):
         judged = talk(answer, asked[begin : begin + ROWS], jax.random.fold_in(jax.random.key(seed), begin))
         c = judged.completions
+        assert judged.turns is not None
         said += map(Said, judged.texts, c.mask.sum(1).tolist(), c.ended.tolist())
         earned, turns = [*earned, *judged.reward], [*turns, *judged.turns]
     return said, np.asarray(earned), {"turns": np.asarray(turns)}
