@@ -72,6 +72,7 @@ SOFT = {
     "num_envs": 1,
     "unroll_length": 2,
     "update_ratio": 0.5,
+    "replay_capacity": 20_000,  # with one environment and several seeds, XLA copies it before every chunk of updates
     "batch_size": 16,  # sequences
     "memory_size": 32,
     "sequence_length": 24,
