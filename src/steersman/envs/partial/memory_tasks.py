@@ -107,7 +107,7 @@ def repeat(k: int, symbols: int = 4, steps: int = 48) -> Env:
 
     Symbols are drawn independently, so that the best return is 1 and without memory 2 / symbols - 1, whatever one does.
     An episode has k + ``steps`` steps. POPGym's RepeatPrevious (Morad et al. 2023) deals the suits of a deck of cards,
-    without putting back, and its k counts the card that is seen: ``popgym/RepeatPreviousEasy``, of k = 4 and 48 answers,
+    not put back, and its k counts the card that is seen: ``popgym/RepeatPreviousEasy``, of k = 4 and 48 answers,
     asks for as much as ``memory/repeat-3``.
 
     Raises UsageError for fewer than 2 symbols or no step.
