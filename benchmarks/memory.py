@@ -72,7 +72,10 @@ SOFT = {
     "num_envs": 1,
     "unroll_length": 2,
     "update_ratio": 0.5,
+    "replay_capacity": 20_000,  # with one environment and several seeds, XLA copies it before every chunk of updates
     "batch_size": 16,  # sequences
+    "memory_size": 32,
+    "sequence_length": 24,
     "hidden_sizes": (64,),
     "gamma": 0.95,
     "learning_rate": 1e-3,
@@ -119,11 +122,15 @@ CASES = {
     "CartPoleNoVel-v1": Case("CartPoleNoVel-v1", 300_000, ("gru", "window", "none"), BALANCE, 475.0),
     "CartPoleNoVel-v1 at 100k": Case("CartPoleNoVel-v1", 100_000, ("gru", "lstm"), BALANCE),
     "PendulumNoVel-v1": Case(PENDULUM, 300_000, ("gru", "window", "none"), SWING, -300.0),
-    "PendulumNoVel-v1, SAC": Case(PENDULUM, 30_000, ("gru", "none"), SOFT, -300.0, algorithm="sac"),
+    "PendulumNoVel-v1, SAC": Case(PENDULUM, 20_000, ("gru", "none"), SOFT, -300.0, algorithm="sac"),
     "chain-20, R2D2": Case(CHAIN, 100_000, ("gru",), R2D2, 0.95, 0.0, "dqn"),
     "chain-20, R2D2, not stored": Case(CHAIN, 100_000, ("gru",), R2D2 | {"stored_carry": False}, None, 0.0, "dqn"),
-    "chain-20, R2D2, no burn-in": Case(CHAIN, 100_000, ("gru",), R2D2 | {"burn_in": 0}, None, 0.0, "dqn"),
-    "chain-20, R2D2, burn-in of 20": Case(CHAIN, 100_000, ("gru",), R2D2 | {"burn_in": 20}, None, 0.0, "dqn"),
+    "chain-20, R2D2 at 20k": Case(CHAIN, 20_000, ("gru",), R2D2, None, 0.0, "dqn"),
+    "chain-20, R2D2 at 20k, not stored": Case(
+        CHAIN, 20_000, ("gru",), R2D2 | {"stored_carry": False}, None, 0.0, "dqn"
+    ),
+    "chain-20, R2D2 at 20k, no burn-in": Case(CHAIN, 20_000, ("gru",), R2D2 | {"burn_in": 0}, None, 0.0, "dqn"),
+    "chain-20, R2D2 at 20k, burn-in of 20": Case(CHAIN, 20_000, ("gru",), R2D2 | {"burn_in": 20}, None, 0.0, "dqn"),
     "CartPoleNoVel-v1, R2D2": Case("CartPoleNoVel-v1", 80_000, ("gru",), R2D2_BALANCE, 475.0, algorithm="dqn"),
     "tiger": Case("pomdp/tiger", 1_000_000, ("gru",), TIGER, 17.0, number="discounted_return"),
     "tiger, on the belief": Case(

@@ -106,8 +106,9 @@ def repeat(k: int, symbols: int = 4, steps: int = 48) -> Env:
         r_t = +-1 / steps   for t >= k,   0 before
 
     Symbols are drawn independently, so that the best return is 1 and without memory 2 / symbols - 1, whatever one does.
-    An episode has k + ``steps`` steps. (POPGym's RepeatPrevious, Morad et al. 2023, draws them from a deck of cards:
-    ``popgym/RepeatPreviousEasy``.)
+    An episode has k + ``steps`` steps. POPGym's RepeatPrevious (Morad et al. 2023) deals the suits of a deck of cards,
+    not put back, and its k counts the card that is seen: ``popgym/RepeatPreviousEasy``, of k = 4 and 48 answers,
+    asks for as much as ``memory/repeat-3``.
 
     Raises UsageError for fewer than 2 symbols or no step.
     """
