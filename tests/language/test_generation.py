@@ -120,3 +120,17 @@ def test_settings_that_make_no_sense_are_refused(small, prompts):
         generate(small, *prompts, keys, max_new=60, stop=STOP)
     with pytest.raises(UsageError, match="stop names no token"):
         generate(small, *prompts, keys, max_new=6, stop=())
+
+
+def test_answers_to_one_prompt_are_those_to_copies_of_it(small, prompts):
+    tokens, mask = (x[:2] for x in prompts)
+    keys = jax.random.split(jax.random.key(4), 6)
+    run = jax.jit(partial(generate, max_new=8, stop=STOP))
+    right = run(small, np.repeat(tokens, 3, axis=0), np.repeat(mask, 3, axis=0), keys)
+    for model in (small, stacked(small)):
+        got = run(model, tokens, mask, keys)
+        for name in ("prompt", "prompt_mask", "tokens", "mask", "ended"):
+            np.testing.assert_array_equal(getattr(got, name), getattr(right, name), err_msg=name)
+        np.testing.assert_allclose(got.log_prob, right.log_prob, atol=5e-6)
+    with pytest.raises(UsageError, match="5 keys for 2 prompts"):
+        generate(small, tokens, mask, keys[:5], max_new=8, stop=STOP)

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from steersman.errors import UsageError
 from steersman.language.completions import Completions
-from steersman.language.decoder import NOWHERE, Block, Cache, Caches, Decoder, causal, logits, positions_of, through
+from steersman.language.decoder import NOWHERE, Caches, Decoder, logits, prefilled, through
 from steersman.theory.trees import take
 from steersman.types import Array, Key
 
@@ -78,14 +78,18 @@ def generate(
 ) -> Completions:
     """Answers of up to ``max_new`` tokens, each until one of ``stop``. Stands still when all rows have ended.
 
-    prompt int32 [B, P], padded on the left; keys [B], one for each row: what a row says depends on its own prompt and
-    key alone, not on its neighbours or on how many devices share the batch. The log-probabilities are those of the
-    distribution that was drawn from, so where ``sampling`` is exact they serve as log pi_old.
+    prompt int32 [N, P], padded on the left; keys [B], one for each answer, B / N of them to each prompt, which goes
+    through the model once. What an answer says depends on its own prompt and key alone, not on its neighbours or on how
+    many devices share the batch. The log-probabilities are those of the distribution that was drawn from, so where
+    ``sampling`` is exact they serve as log pi_old.
 
-    Raises UsageError where prompt and answer may outgrow the model's context, or nothing would stop.
+    Raises UsageError where prompt and answer may outgrow the model's context, or nothing would stop, and for keys that
+    are not equally many for each prompt.
     """
     prompt, prompt_mask = jnp.asarray(prompt), jnp.asarray(prompt_mask)
-    (batch, before), context = prompt.shape, decoder.config.context
+    (prompts, before), batch, context = prompt.shape, len(keys), decoder.config.context
+    if batch % prompts or not batch:
+        raise UsageError(f"generate: {batch} keys for {prompts} prompts; give each prompt as many, one for an answer.")
     if max_new < 1 or before + max_new > context:
         raise UsageError(
             f"Prompts of {before} tokens and {max_new} new ones are {before + max_new}; the model's context is "
@@ -94,10 +98,9 @@ def generate(
     if not stop:
         raise UsageError("generate: stop names no token, so no answer would end. Give the tokenizer's.")
     slots = jnp.arange(before + max_new)
+    h, caches = prefilled(decoder, prompt, prompt_mask, batch // prompts, max_new)
+    prompt, prompt_mask = (jnp.repeat(x, batch // prompts, axis=0) for x in (prompt, prompt_mask))
     wide_mask = jnp.pad(prompt_mask, ((0, 0), (0, max_new)))
-    visible = jnp.pad(causal(prompt_mask), ((0, 0), (0, 0), (0, max_new)))
-    caches = _empty(decoder, batch, before + max_new)
-    h, caches = through(decoder, prompt, positions_of(prompt_mask), visible, caches, 0)
     length = prompt_mask.sum(-1, dtype=jnp.int32)
     ends = jnp.asarray(stop, jnp.int32)
 
@@ -135,7 +138,7 @@ def generate(
         log_prob=jnp.zeros((batch, max_new)),
         ended=jnp.zeros((batch,), bool),
     )
-    start = _Now(jnp.zeros((), jnp.int32), logits(decoder, h[:, -1]), caches, nothing)
+    start = _Now(jnp.zeros((), jnp.int32), logits(decoder, h), caches, nothing)
     return jax.lax.while_loop(lambda now: (now.i < max_new) & ~now.out.ended.all(), step, start).out
 
 
@@ -146,12 +149,3 @@ class _Now(NamedTuple):
     z: jax.Array  # logits of the next token, [B, V]
     caches: Caches
     out: Completions
-
-
-def _empty(decoder: Decoder, batch: int, slots: int) -> Caches:
-    config = decoder.config
-    shape = (batch, config.kv_heads, slots, config.head_size)
-    zeros = lambda *shape: jnp.zeros(shape, decoder.embedding.dtype)
-    if isinstance(decoder.blocks, Block):
-        return Cache(zeros(config.layers, *shape), zeros(config.layers, *shape))
-    return tuple(Cache(zeros(*shape), zeros(*shape)) for _ in range(config.layers))

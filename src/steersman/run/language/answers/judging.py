@@ -49,7 +49,8 @@ def judge(
         )
     asked = [row for row in prompts for _ in range(samples)]
     encoded = [row.tokens for row in asked]
-    said = answers(*model, encoded, max_new=max_new, sampling=Sampling(temperature), seed=seed)
+    how: dict[str, Any] = {"max_new": max_new, "sampling": Sampling(temperature), "seed": seed}
+    said = answers(*model, [row.tokens for row in prompts], group=samples, **how)
     total, terms = reward(
         [prompt_text(row.content) for row in asked], [s.text for s in said], [row.row for row in asked]
     )

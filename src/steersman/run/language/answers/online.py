@@ -81,12 +81,13 @@ class Answering:
                 f"that are longer than --max-length {context - run.max_new}: --unusable drop."
             )
         self.alike = 0  # batches, one after another
-        self._made: dict[int, Any] = {}
+        self._made: dict[Any, Any] = {}
 
-    def __call__(self, learner: OnPolicyLearner, asked: Sequence[Prompt], key: jax.Array) -> Judged:
-        """Judged answers to prompts, one each; the same to the same key."""
+    def __call__(self, learner: OnPolicyLearner, asked: Sequence[Prompt], key: jax.Array, group: int = 1) -> Judged:
+        """Judged answers to prompts, ``group`` side by side to each; the same to the same key."""
         tokenizer = self.model.tokenizer
         tokens, mask = left_padded([row.tokens for row in asked], tokenizer.pad, self.length)
+        asked = [row for row in asked for _ in range(group)]
         keys = jax.vmap(partial(jax.random.fold_in, key))(np.arange(len(asked)))
         answer = self._program(learner, tokens, mask, keys)
         begun = time.perf_counter()
@@ -98,7 +99,7 @@ class Answering:
         return Judged(c, texts, reward, terms, (said - begun, time.perf_counter() - said))
 
     def _program(self, learner: OnPolicyLearner, *batch: Any) -> Any:
-        rows = len(batch[0])
+        rows = tuple(map(len, batch))
         if rows not in self._made:
             begun = time.perf_counter()
             args = (learner.params, self.model.decoder, *batch)
@@ -128,7 +129,7 @@ class Answering:
         Raises UsageError where the reward is none, and where it told nothing apart in the first batches.
         """
         key = jax.random.fold_in(jax.random.key(self.run.seed), index)
-        judged = self(learner, [row for row in asked for _ in range(self.config.group)], key)
+        judged = self(learner, asked, key, self.config.group)
         self._look_at(judged, prompt_text(asked[0].content), index)
         told = self.reward.apart(judged.terms)
         told |= {"answer_seconds": judged.seconds[0], "reward_seconds": judged.seconds[1]}
