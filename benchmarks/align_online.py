@@ -130,11 +130,11 @@ if __name__ == "__main__":
             run("rloo", args.model, THINGS[LEARNED:PILOT], args.minutes, args.folder, seed=11, **more)
         elif what == "judge":
             done = [name for name in SETTINGS if (args.folder / name / "summary.json").exists()]
-            for name in ("start", *done):
-                of = args.model if name == "start" else args.folder / name
-                keep(**{f"answers of {name}": {"provenance": made, **judged(of, args.folder)}})
-                keep(**{f"perplexity of {name}": perplexities(of, args.folder)})
+            where = {"start": args.model} | {name: args.folder / name for name in done}
+            for name, model in where.items():
+                keep(**{f"answers of {name}": {"provenance": made, **judged(model, args.folder)}})
             keep(best={"provenance": made, **judged(args.model, args.folder, args.best_of, args.few)})
+            keep(perplexity={name: perplexities(model, args.folder) for name, model in where.items()})
         else:
             part = run(what, args.model, THINGS[:LEARNED], args.minutes, args.folder, **more)
             keep(**{what: {"provenance": made, **part}})

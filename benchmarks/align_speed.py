@@ -22,11 +22,12 @@ from typing import Any
 import common
 import peers
 from align import THINGS, written
-from align_online import LEARNED, NEW, REWARD, asked
+from align_online import LEARNED, REWARD, SETTINGS, SHARED, asked
 
+TRAINED = SHARED | SETTINGS["rloo"]
 GIVEN: dict[str, Any] = {
-    "batch_size": 4, "group": 8, "max_new": NEW, "lora": 8, "learning_rate": 1e-4, "beta": 0.02,
-}  # fmt: skip
+    name: TRAINED[name] for name in ("batch_size", "group", "max_new", "lora", "learning_rate", "beta")
+}
 
 
 def prompts() -> list[dict[str, str]]:
@@ -43,8 +44,7 @@ def ours(model: str, steps: int) -> dict[str, Any]:
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         data = written(Path(folder) / "prompts.jsonl", prompts())
-        settings = GIVEN | {"reward": (REWARD,), "updates": steps, "held_out": 0.0, "samples": 0}
-        job = prepare(planned("rloo", model, data, settings))
+        job = prepare(planned("rloo", model, data, TRAINED))
     learner, key = job.programs.init(0), jax.random.key(0)
     for i in range(steps):
         begun = time.process_time()

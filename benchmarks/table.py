@@ -248,31 +248,35 @@ def smollm2_aligned(result: dict[str, Any]) -> str:
 
 
 def smollm2_online(result: dict[str, Any]) -> str:
-    start, k = result["start"], result["start"]["samples"]
+    methods = [name for name in ("rloo", "ppo") if f"answers of {name}" in result]
+    said = {name: result[f"answers of {name}"] for name in ("start", *methods)}
+    start, best = said["start"], result["best"]
     within = lambda r, name: f"**{r[name]:.3f}** ({r[f'{name}_low']:.3f} to {r[f'{name}_high']:.3f})"
-    read = lambda r: " and ".join(f"{value:.1f}" for value in r["perplexity"].values())
-    rows = [["the start", "", within(start, "reward"), "0", f"{start['mean_tokens']:.1f}", read(start)]]
-    best = f"at most {start[f'best_of_{k}_kl']:.2f}"
-    rows += [[f"the best of {k} of the start", "", within(start, f"best_of_{k}"), best, "", ""]]
-    done = {name: r for name, r in result.items() if "after" in r}
-    for name, r in done.items():
-        after, minutes = r["after"], r["processor_seconds"] / 60
-        spent = f"{r['steps']} updates, {minutes:.0f} minutes"
-        rows += [[name, spent, within(after, "reward"), f"{after['kl']:.2f} ({after['kl_low']:.2f} to "
-                  f"{after['kl_high']:.2f})", f"{after['mean_tokens']:.1f}", read(after)]]  # fmt: skip
+    read = lambda name: " and ".join(f"{value:.1f}" for value in result["perplexity"][name].values())
+    tokens = lambda r: f"{r['mean_tokens']:.1f}"
+    k = f"best_of_{best['samples']}"
+    rows = [
+        ["the start", "", within(start, "reward"), "0", tokens(start), read("start")],
+        [f"the best of {best['samples']} of the start, {best['prompts']} of the prompts", "", within(best, k),
+         f"at most {best[f'{k}_kl']:.2f}", "", ""],
+    ]  # fmt: skip
+    for name in methods:
+        r, minutes = result[name], result[name]["processor_seconds"] / 60
+        spent = f"{r['steps']} updates, {minutes:.1f} minutes"
+        row = [name, spent, within(said[name], "reward"), f"{r['curve'][-1]['kl']:.1f}", tokens(said[name])]
+        rows.append([*row, read(name)])
     header = ["", "of one core", "answers that do as asked", "KL", "tokens", "perplexity of two texts"]
     text = (
-        "SmolLM2-135M-Instruct with adapters of rank 8 is asked things in one short sentence of three to ten words, and "
-        "earns 1 where a regular expression finds one. 200 prompts about things that no update has seen, "
-        f"{k} answers of the start to each, of at most {start['settings']['max_new']} tokens; 95 % intervals, of "
-        "prompts. One seed. The texts are a page of these docs and the licence. An answer in bold did as asked."
+        "SmolLM2-135M-Instruct with adapters of rank 8 is asked things in one short sentence of three to ten words, "
+        f"and earns 1 where a regular expression finds one. {start['prompts']} prompts about things that no update has "
+        "seen, an answer to each; 95 % intervals, of prompts. One seed. KL: of the answers of the last five updates, estimated. The texts are a page of these docs and the "
+        "licence. An answer in bold did as asked."
     )
-    said = [start, *(r["after"] for r in done.values())]
     prompts = [one["prompt"].partition(" Answer in")[0] for one in start["answers"]]
-    answers = [[prompt, *(_marked(r["answers"][i]) for r in said)] for i, prompt in enumerate(prompts)]
-    shown = table(["the first ten prompts", "the start", *done], answers)
+    answers = [[prompt, *(_marked(r["answers"][i]) for r in said.values())] for i, prompt in enumerate(prompts)]
+    shown = table(["the first ten prompts", *said], answers)
     parts = [f"## SmolLM2 aligned by its own answers\n\n{text}", table(header, rows), shown]
-    return "\n\n".join([*parts, *(origin(r) for r in result.values())])
+    return "\n\n".join([*parts, *(origin(result[name]) for name in (*methods, "answers of start"))])
 
 
 def _marked(one: dict[str, Any]) -> str:
@@ -293,10 +297,10 @@ def align_speed(result: dict[str, Any]) -> str:
     )]  # fmt: skip
     versions = ", ".join(f"{k} {v}" for k, v in result["rounds"]["trl"][0]["versions"].items())
     text = (
-        f"One RLOO update of SmolLM2-135M with adapters of rank {g['lora']}, float32, {g['batch_size']} prompts of "
-        f"about 48 tokens, {g['group']} answers each of at most {g['max_new']} tokens; processor seconds of one thread, "
-        f"medians, compilation left out. **{result['ratio']:.2f}** times TRL ({verdict(result['ratio'], 1.5)}). A prompt "
-        f"goes through the model once here and once for each answer there. Beside {versions}."
+        f"One RLOO update of SmolLM2-135M with adapters of rank {g['lora']}, float32, {g['batch_size']} prompts of 44 "
+        f"to 51 tokens, {g['group']} answers each of at most {g['max_new']} tokens; processor seconds of one thread, "
+        f"medians, compilation left out. **{result['ratio']:.2f}** times TRL ({verdict(result['ratio'], 1.5)}). A "
+        f"prompt goes through the model once here and once for each answer there. Beside {versions}."
     )
     return f"## An online step beside TRL\n\n{text}\n\n{table(['', 'steersman', 'TRL'], rows)}\n\n{origin(result)}"
 
