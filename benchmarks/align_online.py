@@ -36,7 +36,7 @@ NEW, SHOWN, ROWS = 16, 10, 5  # the most tokens of an answer; answers shown; upd
 LEARNED, PILOT = 20, 25  # things before the first are learned from, up to the second of the pilot, the rest held out
 SETTINGS: dict[str, dict[str, Any]] = {
     "rloo": {"learning_rate": 1e-3},
-    "ppo": {"learning_rate": 1e-3, "num_epochs": 2},
+    "ppo": {"learning_rate": 5e-4, "num_epochs": 2},
 }
 SHARED: dict[str, Any] = {
     "lora": 8, "batch_size": 4, "group": 8, "beta": 0.02, "max_new": NEW, "reward": (REWARD,), "decay": "none",

@@ -269,8 +269,8 @@ def smollm2_online(result: dict[str, Any]) -> str:
     text = (
         "SmolLM2-135M-Instruct with adapters of rank 8 is asked things in one short sentence of three to ten words, "
         f"and earns 1 where a regular expression finds one. {start['prompts']} prompts about things that no update has "
-        "seen, an answer to each; 95 % intervals, of prompts. One seed. KL: of the answers of the last five updates, estimated. The texts are a page of these docs and the "
-        "licence. An answer in bold did as asked."
+        "seen, an answer to each; 95 % intervals, of prompts. One seed. KL: of the answers of the last five updates, "
+        "estimated. The texts are a page of these docs and the licence. An answer in bold did as asked."
     )
     prompts = [one["prompt"].partition(" Answer in")[0] for one in start["answers"]]
     answers = [[prompt, *(_marked(r["answers"][i]) for r in said.values())] for i, prompt in enumerate(prompts)]

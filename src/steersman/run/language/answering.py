@@ -68,11 +68,11 @@ def answers(
     """Answers to any number of prompts, ``group`` side by side to each. What one of them is told depends on its own
     place and the seed alone."""
     found: list[Said] = []
-    rows = max(1, ROWS // group)
-    for begin in range(0, len(prompts), rows):
-        some = list(prompts[begin : begin + rows])
+    size = max(1, ROWS // group)
+    for begin in range(0, len(prompts), size):
+        some = list(prompts[begin : begin + size])
         count = len(some) * group
-        some += [some[0]] * (min(rows, len(prompts)) - len(some))  # the same shape as before
+        some += [some[0]] * (min(size, len(prompts)) - len(some))  # the same shape as before
         places = begin * group + np.arange(len(some) * group)
         keys = jax.vmap(partial(jax.random.fold_in, jax.random.key(seed)))(places)
         done = completions(decoder, tokenizer, some, keys, max_new=max_new, sampling=sampling)
