@@ -1,6 +1,7 @@
 """SmolLM2 aligned by its own answers: an instruction that a program can check, before and after RLOO and PPO.
 
-taskset -c 0 python benchmarks/align_online.py rloo ppo judge      both methods, then the answers before and after
+taskset -c 0 python benchmarks/align_online.py rloo ppo judge      both methods, then answers before and after
+taskset -c 0 python benchmarks/align_online.py best perplexity     the best of eight of the start; what else it forgot
 taskset -c 0 python benchmarks/align_online.py rloo --minutes 35   one of them; the others' results stay
 taskset -c 0 python benchmarks/align_online.py pilot --minutes 4   other prompts, another seed: to choose settings
 
@@ -88,6 +89,11 @@ def perplexities(model: Path | str, folder: Path) -> dict[str, float]:
     return {k: measure(model, d, max_length=64, unusable="drop")["perplexity"] for k, d in data.items()}
 
 
+def reached(model: str, folder: Path) -> dict[str, Path | str]:
+    """The start, and what there is of the methods."""
+    return {"start": model} | {name: folder / name for name in SETTINGS if (folder / name / "summary.json").exists()}
+
+
 def run(method: str, model: str, things: list[str], minutes: float, folder: Path, **more: Any) -> dict[str, Any]:
     settings = SHARED | SETTINGS[method] | more
     clock = Clock(minutes)
@@ -112,7 +118,7 @@ def run(method: str, model: str, things: list[str], minutes: float, folder: Path
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", nargs="+", choices=("pilot", *SETTINGS, "judge"))
+    parser.add_argument("what", nargs="+", choices=("pilot", *SETTINGS, "judge", "best", "perplexity"))
     parser.add_argument("--model", default="smollm2")
     parser.add_argument("--minutes", type=float, default=35.0, help="processor time of one method")
     parser.add_argument("--best-of", type=int, default=8, help="answers of the start, of which the best is taken")
@@ -129,12 +135,13 @@ if __name__ == "__main__":
         if what == "pilot":
             run("rloo", args.model, THINGS[LEARNED:PILOT], args.minutes, args.folder, seed=11, **more)
         elif what == "judge":
-            done = [name for name in SETTINGS if (args.folder / name / "summary.json").exists()]
-            where = {"start": args.model} | {name: args.folder / name for name in done}
-            for name, model in where.items():
+            for name, model in reached(args.model, args.folder).items():
                 keep(**{f"answers of {name}": {"provenance": made, **judged(model, args.folder)}})
+        elif what == "best":
             keep(best={"provenance": made, **judged(args.model, args.folder, args.best_of, args.few)})
-            keep(perplexity={name: perplexities(model, args.folder) for name, model in where.items()})
+        elif what == "perplexity":
+            models = reached(args.model, args.folder)
+            keep(perplexity={name: perplexities(model, args.folder) for name, model in models.items()})
         else:
             part = run(what, args.model, THINGS[:LEARNED], args.minutes, args.folder, **more)
             keep(**{what: {"provenance": made, **part}})

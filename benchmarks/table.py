@@ -250,16 +250,15 @@ def smollm2_aligned(result: dict[str, Any]) -> str:
 def smollm2_online(result: dict[str, Any]) -> str:
     methods = [name for name in ("rloo", "ppo") if f"answers of {name}" in result]
     said = {name: result[f"answers of {name}"] for name in ("start", *methods)}
-    start, best = said["start"], result["best"]
+    start, best, texts = said["start"], result.get("best"), result.get("perplexity")
     within = lambda r, name: f"**{r[name]:.3f}** ({r[f'{name}_low']:.3f} to {r[f'{name}_high']:.3f})"
-    read = lambda name: " and ".join(f"{value:.1f}" for value in result["perplexity"][name].values())
+    read = lambda name: " and ".join(f"{value:.1f}" for value in texts[name].values()) if texts else ""
     tokens = lambda r: f"{r['mean_tokens']:.1f}"
-    k = f"best_of_{best['samples']}"
-    rows = [
-        ["the start", "", within(start, "reward"), "0", tokens(start), read("start")],
-        [f"the best of {best['samples']} of the start, {best['prompts']} of the prompts", "", within(best, k),
-         f"at most {best[f'{k}_kl']:.2f}", "", ""],
-    ]  # fmt: skip
+    rows = [["the start", "", within(start, "reward"), "0", tokens(start), read("start")]]
+    if best:
+        k = f"best_of_{best['samples']}"
+        of = f"the best of {best['samples']} of the start, {best['prompts']} of the prompts"
+        rows.append([of, "", within(best, k), f"at most {best[f'{k}_kl']:.2f}", "", ""])
     for name in methods:
         r, minutes = result[name], result[name]["processor_seconds"] / 60
         spent = f"{r['steps']} updates, {minutes:.1f} minutes"
