@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import re
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -92,7 +94,8 @@ def main(gguf: Path, given: dict) -> dict:
             peft_config=adapters, callbacks=[steps],
         )  # fmt: skip
         steps.trainer = trainer
-        trainer.train()
+        with contextlib.redirect_stdout(sys.stderr):  # it prints what it logs
+            trainer.train()
     dtypes = sorted({str(p.dtype) for p in trainer.model.parameters()})
     trained = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
     return {"steps": steps.rows, "dtypes": dtypes, "trained": trained}
