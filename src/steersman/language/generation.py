@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from steersman.errors import UsageError
 from steersman.language.completions import Completions
-from steersman.language.decoder import NOWHERE, Caches, Decoder, logits, prefilled, through
+from steersman.language.decoder import NOWHERE, Block, Cache, Caches, Decoder, causal, logits, positions_of, through
 from steersman.theory.trees import take
 from steersman.types import Array, Key
 
@@ -140,6 +140,43 @@ def generate(
     )
     start = _Now(jnp.zeros((), jnp.int32), logits(decoder, h), caches, nothing)
     return jax.lax.while_loop(lambda now: (now.i < max_new) & ~now.out.ended.all(), step, start).out
+
+
+def prefilled(decoder: Decoder, prompt: Array, mask: Array, answers: int, new: int) -> tuple[jax.Array, Caches]:
+    """-> (the hidden vector of each prompt's last token [B, D], caches of B rows with room for ``new`` tokens).
+
+    prompt int32 [N, P] and its mask, padded on the left. Each goes through once, whatever its ``answers`` are: the B =
+    N answers rows lie prompt by prompt.
+    """
+    prompt, mask, config = jnp.asarray(prompt), jnp.asarray(mask), decoder.config
+    shape = (len(prompt), config.kv_heads, prompt.shape[1], config.head_size)
+    whole = isinstance(decoder.blocks, Block)
+    zeros = jnp.zeros((config.layers, *shape) if whole else shape, decoder.embedding.dtype)
+    empty = Cache(zeros, zeros)
+    caches = empty if whole else (empty,) * config.layers
+    h, caches = through(decoder, prompt, positions_of(mask), causal(mask), caches)
+
+    def roomy(x: jax.Array) -> jax.Array:
+        return jnp.pad(jnp.repeat(x, answers, axis=-4), [(0, 0)] * (x.ndim - 2) + [(0, new), (0, 0)])
+
+    return jnp.repeat(h[:, -1], answers, axis=0), jax.tree.map(roomy, caches)
+
+
+def before_answers(decoder: Decoder, prompt: Array, prompt_mask: Array, tokens: Array, mask: Array) -> jax.Array:
+    """The hidden vectors *before* each token of answers, [B, C, D]: that of the first is the prompt's last one.
+
+    prompt int32 [N, P], padded on the left; tokens int32 [B, C], on the right; B / N answers to each prompt, which goes
+    through once. Equal to ``hidden`` of the whole texts but for rounding.
+    """
+    prompt_mask, tokens, mask = jnp.asarray(prompt_mask), jnp.asarray(tokens), jnp.asarray(mask)
+    answers, places = len(tokens) // len(prompt_mask), tokens.shape[1] - 1
+    last, caches = prefilled(decoder, prompt, prompt_mask, answers, places)
+    there = jnp.repeat(prompt_mask, answers, axis=0)
+    seen = jnp.broadcast_to(there[:, None], (len(tokens), places, there.shape[1]))
+    visible = jnp.concatenate([seen, causal(mask[:, :-1])], -1)
+    positions = there.sum(-1, keepdims=True, dtype=jnp.int32) + positions_of(mask[:, :-1])
+    h = through(decoder, tokens[:, :-1], positions, visible, caches, there.shape[1])[0]
+    return jnp.concatenate([last[:, None], h], 1)
 
 
 class _Now(NamedTuple):

@@ -20,7 +20,8 @@ from steersman.agents.language.common import LanguageConfig, Learner, Trainer, d
 from steersman.agents.language.on_policy_config import OnPolicyConfig
 from steersman.agents.parts.minibatches import epochs, shuffled_minibatches
 from steersman.language.completions import Completions
-from steersman.language.decoder import Decoder, before_answers, hidden, log_probs
+from steersman.language.decoder import Decoder, hidden, log_probs
+from steersman.language.generation import before_answers
 from steersman.theory.alignment.preferences import k1, proportional_kl_coefficient
 from steersman.types import Array, Key, Metrics, PyTree
 

@@ -9,8 +9,8 @@ import jax
 import numpy as np
 
 from steersman.errors import UsageError
-from steersman.language.decoder import Decoder, before_answers, log_probs
-from steersman.language.generation import Sampling
+from steersman.language.decoder import Decoder, log_probs
+from steersman.language.generation import Sampling, before_answers
 from steersman.language.tokenizer import left_padded
 from steersman.run.language.answering import ROWS, answers
 from steersman.run.language.answers.scores import Reward, prompt_text
