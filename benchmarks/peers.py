@@ -1,7 +1,7 @@
 """The peers' own environments: ``python benchmarks/peers.py setup`` makes them under benchmarks/.venvs.
 
-They pin other versions than ours, so each lives apart. PEERS_SB3_PYTHON, PEERS_REJAX_PYTHON, PEERS_MDP_PYTHON and
-PEERS_LM_PYTHON name interpreters that are there already.
+They pin other versions than ours, so each lives apart. PEERS_SB3_PYTHON, PEERS_REJAX_PYTHON, PEERS_MDP_PYTHON,
+PEERS_LM_PYTHON and PEERS_TRL_PYTHON name interpreters that are there already.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-PEERS = ("sb3", "rejax", "mdp", "lm")  # SBX lives with SB3; mdp holds the exact planners, lm torch and transformers
+PEERS = ("sb3", "rejax", "mdp", "lm", "trl")  # SBX lives with SB3; mdp holds exact planners, lm and trl torch
 
 
 def python_of(peer: str) -> str:

@@ -10,7 +10,7 @@ import pytest
 from steersman.errors import UsageError
 from steersman.language import decoder as d
 from steersman.language.decoder import stacked, token_log_probs
-from steersman.language.generation import Sampling, generate
+from steersman.language.generation import Sampling, before_answers, generate
 
 STOP = (3, 7)
 
@@ -120,3 +120,32 @@ def test_settings_that_make_no_sense_are_refused(small, prompts):
         generate(small, *prompts, keys, max_new=60, stop=STOP)
     with pytest.raises(UsageError, match="stop names no token"):
         generate(small, *prompts, keys, max_new=6, stop=())
+
+
+def test_answers_to_one_prompt_are_those_to_copies_of_it(small, prompts):
+    tokens, mask = (x[:2] for x in prompts)
+    keys = jax.random.split(jax.random.key(4), 6)
+    run = jax.jit(partial(generate, max_new=8, stop=STOP))
+    right = run(small, np.repeat(tokens, 3, axis=0), np.repeat(mask, 3, axis=0), keys)
+    for model in (small, stacked(small)):
+        got = run(model, tokens, mask, keys)
+        for name in ("prompt", "prompt_mask", "tokens", "mask", "ended"):
+            np.testing.assert_array_equal(getattr(got, name), getattr(right, name), err_msg=name)
+        np.testing.assert_allclose(got.log_prob, right.log_prob, atol=5e-6)
+    with pytest.raises(UsageError, match="5 keys for 2 prompts"):
+        generate(small, tokens, mask, keys[:5], max_new=8, stop=STOP)
+
+
+def test_a_prompt_that_goes_through_once_says_the_same_of_its_answers(small, texts):
+    """Forward and backward: the hidden vectors before each token of two answers to a prompt, and their gradient."""
+    tokens, mask = (x[np.array([1, 1, 2, 2])] for x in texts)
+    other = np.array([3, 1, 0, 2])
+    tokens, mask = (np.concatenate([x[:, :5], of[other, 5:]], 1) for x, of in zip((tokens, mask), texts, strict=True))
+    weight = np.where(mask[:, 5:], np.cos(np.arange(24.0)).reshape(4, 6), 0.0).astype(np.float32)[..., None]
+    apart = lambda m: before_answers(m, tokens[::2, :5], mask[::2, :5], tokens[:, 5:], mask[:, 5:])
+    whole = lambda m: d.hidden(m, tokens, mask)[:, 4:-1]
+    told = jax.jit(lambda m, of: jax.value_and_grad(lambda m: jnp.sum(weight * jnp.sin(of(m))))(m), static_argnums=1)
+    for model in (small, stacked(small)):
+        there = mask[:, 5:]
+        np.testing.assert_allclose(jax.jit(apart)(model)[there], jax.jit(whole)(model)[there], atol=2e-5)
+        jax.tree.map(partial(np.testing.assert_allclose, atol=2e-4), told(model, apart), told(model, whole))

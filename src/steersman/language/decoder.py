@@ -268,12 +268,20 @@ def token_log_probs(
     if start < 1:
         raise UsageError(f"token_log_probs: start is {start}; the first token has none before it. Give 1 or more.")
     h, targets = hidden(decoder, tokens, mask)[:, start - 1 : -1], tokens[:, start:]
-    found = log_probs(decoder, h.reshape(-1, h.shape[-1]), targets.reshape(-1), temperature, chunk)
-    return jnp.where(mask[:, start:] & mask[:, start - 1 : -1], found.reshape(targets.shape), 0.0)
+    return log_probs(decoder, h, targets, mask[:, start:] & mask[:, start - 1 : -1], temperature, chunk)
 
 
-def log_probs(decoder: Decoder, h: jax.Array, targets: jax.Array, temperature: Any = 1.0, chunk: int = 0) -> jax.Array:
-    """log pi(target | h), of hidden vectors [N, D] and tokens int32 [N] -> float32 [N]."""
+def log_probs(
+    decoder: Decoder, hidden: jax.Array, tokens: Array, mask: Array, temperature: Any = 1.0, chunk: int = 0
+) -> jax.Array:
+    """log pi(token | hidden), of the vectors before them [B, C, D] and tokens int32 [B, C] -> float32 [B, C]; 0 where
+    the mask is False. chunk: as of ``token_log_probs``."""
+    shape, h, targets = jnp.shape(tokens), hidden.reshape(-1, hidden.shape[-1]), jnp.asarray(tokens).reshape(-1)
+    return jnp.where(mask, _log_probs(decoder, h, targets, temperature, chunk).reshape(shape), 0.0)
+
+
+def _log_probs(decoder: Decoder, h: jax.Array, targets: jax.Array, temperature: Any, chunk: int) -> jax.Array:
+    """Of hidden vectors [N, D] and tokens int32 [N] -> float32 [N]."""
 
     def some(h: jax.Array, targets: jax.Array) -> jax.Array:
         z = logits(decoder, h) / temperature

@@ -78,14 +78,18 @@ def generate(
 ) -> Completions:
     """Answers of up to ``max_new`` tokens, each until one of ``stop``. Stands still when all rows have ended.
 
-    prompt int32 [B, P], padded on the left; keys [B], one for each row: what a row says depends on its own prompt and
-    key alone, not on its neighbours or on how many devices share the batch. The log-probabilities are those of the
-    distribution that was drawn from, so where ``sampling`` is exact they serve as log pi_old.
+    prompt int32 [N, P], padded on the left; keys [B], one for each answer, B / N of them to each prompt, which goes
+    through the model once. What an answer says depends on its own prompt and key alone, not on its neighbours or on how
+    many devices share the batch. The log-probabilities are those of the distribution that was drawn from, so where
+    ``sampling`` is exact they serve as log pi_old.
 
-    Raises UsageError where prompt and answer may outgrow the model's context, or nothing would stop.
+    Raises UsageError where prompt and answer may outgrow the model's context, or nothing would stop, and for keys that
+    are not equally many for each prompt.
     """
     prompt, prompt_mask = jnp.asarray(prompt), jnp.asarray(prompt_mask)
-    (batch, before), context = prompt.shape, decoder.config.context
+    (prompts, before), batch, context = prompt.shape, len(keys), decoder.config.context
+    if batch % prompts or not batch:
+        raise UsageError(f"generate: {batch} keys for {prompts} prompts; give each prompt as many, one for an answer.")
     if max_new < 1 or before + max_new > context:
         raise UsageError(
             f"Prompts of {before} tokens and {max_new} new ones are {before + max_new}; the model's context is "
@@ -94,10 +98,9 @@ def generate(
     if not stop:
         raise UsageError("generate: stop names no token, so no answer would end. Give the tokenizer's.")
     slots = jnp.arange(before + max_new)
+    h, caches = prefilled(decoder, prompt, prompt_mask, batch // prompts, max_new)
+    prompt, prompt_mask = (jnp.repeat(x, batch // prompts, axis=0) for x in (prompt, prompt_mask))
     wide_mask = jnp.pad(prompt_mask, ((0, 0), (0, max_new)))
-    visible = jnp.pad(causal(prompt_mask), ((0, 0), (0, 0), (0, max_new)))
-    caches = _empty(decoder, batch, before + max_new)
-    h, caches = through(decoder, prompt, positions_of(prompt_mask), visible, caches, 0)
     length = prompt_mask.sum(-1, dtype=jnp.int32)
     ends = jnp.asarray(stop, jnp.int32)
 
@@ -135,8 +138,45 @@ def generate(
         log_prob=jnp.zeros((batch, max_new)),
         ended=jnp.zeros((batch,), bool),
     )
-    start = _Now(jnp.zeros((), jnp.int32), logits(decoder, h[:, -1]), caches, nothing)
+    start = _Now(jnp.zeros((), jnp.int32), logits(decoder, h), caches, nothing)
     return jax.lax.while_loop(lambda now: (now.i < max_new) & ~now.out.ended.all(), step, start).out
+
+
+def prefilled(decoder: Decoder, prompt: Array, mask: Array, answers: int, new: int) -> tuple[jax.Array, Caches]:
+    """-> (the hidden vector of each prompt's last token [B, D], caches of B rows with room for ``new`` tokens).
+
+    prompt int32 [N, P] and its mask, padded on the left. Each goes through once, whatever its ``answers`` are: the B =
+    N answers rows lie prompt by prompt.
+    """
+    prompt, mask, config = jnp.asarray(prompt), jnp.asarray(mask), decoder.config
+    shape = (len(prompt), config.kv_heads, prompt.shape[1], config.head_size)
+    whole = isinstance(decoder.blocks, Block)
+    zeros = jnp.zeros((config.layers, *shape) if whole else shape, decoder.embedding.dtype)
+    empty = Cache(zeros, zeros)
+    caches = empty if whole else (empty,) * config.layers
+    h, caches = through(decoder, prompt, positions_of(mask), causal(mask), caches)
+
+    def roomy(x: jax.Array) -> jax.Array:
+        return jnp.pad(jnp.repeat(x, answers, axis=-4), [(0, 0)] * (x.ndim - 2) + [(0, new), (0, 0)])
+
+    return jnp.repeat(h[:, -1], answers, axis=0), jax.tree.map(roomy, caches)
+
+
+def before_answers(decoder: Decoder, prompt: Array, prompt_mask: Array, tokens: Array, mask: Array) -> jax.Array:
+    """The hidden vectors *before* each token of answers, [B, C, D]: that of the first is the prompt's last one.
+
+    prompt int32 [N, P], padded on the left; tokens int32 [B, C], on the right; B / N answers to each prompt, which goes
+    through once. Equal to ``hidden`` of the whole texts but for rounding.
+    """
+    prompt_mask, tokens, mask = jnp.asarray(prompt_mask), jnp.asarray(tokens), jnp.asarray(mask)
+    answers, places = len(tokens) // len(prompt_mask), tokens.shape[1] - 1
+    last, caches = prefilled(decoder, prompt, prompt_mask, answers, places)
+    there = jnp.repeat(prompt_mask, answers, axis=0)
+    seen = jnp.broadcast_to(there[:, None], (len(tokens), places, there.shape[1]))
+    visible = jnp.concatenate([seen, causal(mask[:, :-1])], -1)
+    positions = there.sum(-1, keepdims=True, dtype=jnp.int32) + positions_of(mask[:, :-1])
+    h = through(decoder, tokens[:, :-1], positions, visible, caches, there.shape[1])[0]
+    return jnp.concatenate([last[:, None], h], 1)
 
 
 class _Now(NamedTuple):
@@ -146,12 +186,3 @@ class _Now(NamedTuple):
     z: jax.Array  # logits of the next token, [B, V]
     caches: Caches
     out: Completions
-
-
-def _empty(decoder: Decoder, batch: int, slots: int) -> Caches:
-    config = decoder.config
-    shape = (batch, config.kv_heads, slots, config.head_size)
-    zeros = lambda *shape: jnp.zeros(shape, decoder.embedding.dtype)
-    if isinstance(decoder.blocks, Block):
-        return Cache(zeros(config.layers, *shape), zeros(config.layers, *shape))
-    return tuple(Cache(zeros(*shape), zeros(*shape)) for _ in range(config.layers))

@@ -20,7 +20,8 @@ from steersman.agents.language.common import LanguageConfig, Learner, Trainer, d
 from steersman.agents.language.on_policy_config import OnPolicyConfig
 from steersman.agents.parts.minibatches import epochs, shuffled_minibatches
 from steersman.language.completions import Completions, last_token
-from steersman.language.decoder import Decoder, hidden, log_probs, token_log_probs
+from steersman.language.decoder import Decoder, hidden, log_probs
+from steersman.language.generation import before_answers
 from steersman.theory.alignment.preferences import k1, proportional_kl_coefficient
 from steersman.types import Array, Key, Metrics, PyTree
 
@@ -58,16 +59,22 @@ def policy(config: LanguageConfig, decoder: Decoder, params: PyTree) -> Decoder:
     return joined(config, decoder, params["decoder"])
 
 
-def before(model: Decoder, c: Completions) -> jax.Array:
-    """The hidden vectors *before* each token of the answers, [B, C, D]: of the prompt and the tokens up to it."""
-    return hidden(model, *c.text)[:, c.prompt.shape[1] - 1 : -1]
+def before(config: OnPolicyConfig, model: Decoder, c: Completions) -> jax.Array:
+    """The hidden vectors *before* each token of the answers, [B, C, D]: of the prompt and the tokens up to it.
+
+    Where a group's answers lie side by side their prompt goes through the model once; conversations, which have replies
+    in between, as they are.
+    """
+    if config.group == 1 or config.minibatches > 1 or len(c.tokens) % config.group or c.reply is not None:
+        return hidden(model, *c.text)[:, c.prompt.shape[1] - 1 : -1]
+    once = slice(None, None, config.group)
+    return before_answers(model, c.prompt[once], c.prompt_mask[once], c.tokens, c.mask)
 
 
 def evaluated(config: OnPolicyConfig, model: Decoder, c: Completions) -> tuple[jax.Array, jax.Array]:
     """-> (``before`` [B, C, D], the tokens' log-probabilities [B, C], 0 where the mask is False)"""
-    tokens, h = jnp.asarray(c.tokens), before(model, c)
-    found = log_probs(model, h.reshape(-1, h.shape[-1]), tokens.reshape(-1), config.temperature, config.chunk)
-    return h, jnp.where(c.mask, found.reshape(tokens.shape), 0.0)
+    h = before(config, model, c)
+    return h, log_probs(model, h, c.tokens, c.mask, config.temperature, config.chunk)
 
 
 def in_parts(of: Callable[[PyTree], PyTree], rows: PyTree, parts: int) -> PyTree:
@@ -92,11 +99,8 @@ class Observed(NamedTuple):
 def observed(config: OnPolicyConfig, decoder: Decoder, sampled: Sampled) -> Observed:
     """What is known of a batch before anything is learned from it."""
     c, reward = sampled.completions, jnp.asarray(sampled.reward, jnp.float32)
-    start, mask, ended = c.prompt.shape[1], jnp.asarray(c.mask), jnp.asarray(c.ended)
-    of = lambda text: token_log_probs(
-        decoder, text[0], text[1], start, temperature=config.temperature, chunk=config.chunk
-    )
-    reference = jnp.where(mask, in_parts(of, c.text, config.accumulate), 0.0)
+    mask, ended = jnp.asarray(c.mask), jnp.asarray(c.ended)
+    reference = in_parts(lambda c: evaluated(config, decoder, c)[1], c, config.accumulate)
     penalty = jnp.where(ended, 0.0, config.missing_end_penalty)
     at_end = lambda x: jnp.where(last_token(mask), x[:, None], 0.0)
     each = reward - at_end(penalty) if reward.ndim == 2 else at_end(reward - penalty)

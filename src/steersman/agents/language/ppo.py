@@ -86,7 +86,7 @@ def ppo(config: TextPPOConfig, updates: int) -> Trainer:
     def prepare(params: PyTree, decoder: Decoder, seen: Observed, sampled: Sampled, beta: jax.Array) -> Rows:
         c = sampled.completions
         model = on_policy.policy(config, decoder, params)
-        of = lambda c: values(params["head"], on_policy.before(model, c))
+        of = lambda c: values(params["head"], on_policy.before(config, model, c))
         value = on_policy.in_parts(of, c, config.accumulate)
         reward = seen.token_reward - beta * seen.kl
         advantage = advantages(c, reward, value, config.gamma, config.gae_lambda)

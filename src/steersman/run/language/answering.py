@@ -36,7 +36,8 @@ def completions(
     max_new: int,
     sampling: Sampling = GREEDY,
 ) -> Completions:
-    """Answers to one batch of prompts, numpy arrays; prompts are padded to one of few lengths. keys: one each.
+    """Answers to one batch of prompts, numpy arrays; prompts are padded to one of few lengths. keys: one for each
+    answer, as many to each prompt.
 
     Raises UsageError where a prompt leaves no room for ``max_new`` tokens.
     """
@@ -63,14 +64,18 @@ def answers(
     max_new: int,
     sampling: Sampling = GREEDY,
     seed: int = 0,
+    group: int = 1,
 ) -> list[Said]:
-    """Answers to any number of prompts. What one of them is told depends on its own place and the seed alone."""
+    """Answers to any number of prompts, ``group`` side by side to each. What one of them is told depends on its own
+    place and the seed alone."""
     found: list[Said] = []
-    for begin in range(0, len(prompts), ROWS):
-        some = list(prompts[begin : begin + ROWS])
-        count = len(some)
-        some += [some[0]] * (min(ROWS, len(prompts)) - count)  # the same shape as before
-        keys = jax.vmap(partial(jax.random.fold_in, jax.random.key(seed)))(np.arange(begin, begin + len(some)))
+    size = max(1, ROWS // group)
+    for begin in range(0, len(prompts), size):
+        some = list(prompts[begin : begin + size])
+        count = len(some) * group
+        some += [some[0]] * (min(size, len(prompts)) - len(some))  # the same shape as before
+        places = begin * group + np.arange(len(some) * group)
+        keys = jax.vmap(partial(jax.random.fold_in, jax.random.key(seed)))(places)
         done = completions(decoder, tokenizer, some, keys, max_new=max_new, sampling=sampling)
         rows = zip(done.tokens, done.mask, done.ended, strict=True)
         said = [Said(tokenizer.decode(t[m]), int(m.sum()), bool(ended), tuple(t[m].tolist())) for t, m, ended in rows]

@@ -11,10 +11,10 @@ from steersman import errors
 from steersman.errors import EnvironmentWarning, UsageError
 from steersman.language.config import DecoderConfig
 from steersman.run.events import Learned
-from steersman.run.language import models
+from steersman.run.language import answering, models
 from steersman.run.language.align import align, resume
 from steersman.run.language.answering import RewardModel
-from steersman.run.language.answers import scores
+from steersman.run.language.answers import judging, scores
 from steersman.run.language.answers.judging import judge
 from steersman.run.language.answers.online import PromptBatches
 from steersman.run.language.answers.scores import Reward, prompt_text
@@ -176,11 +176,16 @@ def test_a_reward_that_tells_nothing_apart_stops_and_answers_cut_off_are_warned_
         align("ppo", "tiny", prompts, num_epochs=2, kl_target=1.0, **settings)
 
 
-def test_answers_are_judged():
+def test_answers_are_judged(monkeypatch):
     model = load_model("tiny")
     rows = [Prompt([10, 11 + i], "ab", None, {"prompt": "ab"}) for i in range(3)]
     short = Reward(["length:1", "0.5*regex:[a-m]"])
-    found = judge(model, rows, short, samples=4, max_new=4, temperature=1.0, passing=1.2, reference=model.decoder)
+    how = {"samples": 4, "max_new": 4, "temperature": 1.0, "passing": 1.2, "reference": model.decoder}
+    found = judge(model, rows, short, **how)
+    with monkeypatch.context() as patched:
+        for module in (answering, judging):
+            patched.setattr(module, "ROWS", 8)  # two prompts at a time, of three
+        assert judge(model, rows, short, **how)["answers"] == found["answers"]
     earned = np.array([one["reward"] for one in found["answers"]]).reshape(3, 4)
     assert found["reward"] == pytest.approx(earned.mean())
     assert found["pass_at_1"] == pytest.approx((earned >= 1.2).mean())

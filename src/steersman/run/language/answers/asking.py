@@ -1,4 +1,4 @@
-"""Prompts that are answered, once each, and what the answers earn."""
+"""Prompts that are answered, and what the answers earn."""
 
 from __future__ import annotations
 
@@ -18,9 +18,8 @@ from steersman.run.language.data import Prompt
 from steersman.run.language.models import LanguageModel
 from steersman.types import Array, Key
 
-Answer = Callable[
-    [Array, Array, Array], Completions
-]  # (prompts [B, P], their mask, keys [B]) -> answers, of numpy arrays
+# (prompts [N, P], their mask, keys [B], as many to each prompt) -> answers [B], of numpy arrays
+Answer = Callable[[Array, Array, Array], Completions]
 
 
 class Judged(NamedTuple):
@@ -63,10 +62,11 @@ class Asking:
                 f"model's context is {context}. Lower --max-new{shorter if max_new < context else ''}."
             )
 
-    def __call__(self, answer: Answer, asked: Sequence[Prompt], key: Key) -> Judged:
-        """Judged answers to prompts, one each; the same to the same key."""
+    def __call__(self, answer: Answer, asked: Sequence[Prompt], key: Key, group: int = 1) -> Judged:
+        """Judged answers to prompts, ``group`` side by side to each; the same to the same key."""
         tokenizer = self.model.tokenizer
         tokens, mask = left_padded([row.tokens for row in asked], tokenizer.pad, self.length)
+        asked = [row for row in asked for _ in range(group)]
         begun = time.perf_counter()
         c = answer(tokens, mask, keys_of(key, len(asked)))
         said = time.perf_counter()

@@ -63,8 +63,9 @@ class Conversations:
                 "--max-length where the model's context is longer."
             )
 
-    def __call__(self, answer: Answer, asked: Sequence[Prompt], key: Key) -> Judged:
-        """Conversations that begin with these prompts, one each; the same to the same key."""
+    def __call__(self, answer: Answer, asked: Sequence[Prompt], key: Key, group: int = 1) -> Judged:
+        """Conversations that begin with these prompts, ``group`` with each; the same to the same key."""
+        asked = [row for row in asked for _ in range(group)]
         self._envs += [self._make() for _ in range(len(asked) - len(self._envs))]
         talks = [Talk(list(row.tokens)) for row in asked]
         for env, row in zip(self._envs, asked, strict=False):

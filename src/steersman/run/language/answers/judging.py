@@ -9,8 +9,8 @@ import jax
 import numpy as np
 
 from steersman.errors import UsageError
-from steersman.language.decoder import Decoder, token_log_probs
-from steersman.language.generation import Sampling
+from steersman.language.decoder import Decoder, log_probs
+from steersman.language.generation import Sampling, before_answers
 from steersman.language.tokenizer import left_padded
 from steersman.run.language.answering import ROWS, Said, answers, generating
 from steersman.run.language.answers.conversing import Conversations
@@ -50,12 +50,12 @@ def judge(
             "or they are all the same. Give --temperature 1."
         )
     asked = [row for row in prompts for _ in range(samples)]
-    encoded, sampling = [row.tokens for row in asked], Sampling(temperature)
+    encoded, sampling = [row.tokens for row in prompts], Sampling(temperature)
     if isinstance(reward, Conversations):
         said, total, terms = _conversed(model, asked, reward, sampling, seed)
         reference = None  # the tokens of several answers are no answer's
     else:
-        said = answers(*model, encoded, max_new=max_new, sampling=sampling, seed=seed)
+        said = answers(*model, encoded, group=samples, max_new=max_new, sampling=sampling, seed=seed)
         total, terms = reward(
             [prompt_text(row.content) for row in asked], [s.text for s in said], [row.row for row in asked]
         )
@@ -70,7 +70,7 @@ def judge(
         if k > 1:
             found |= _with_interval(f"best_of_{k}", best_of(earned, k)) | {f"best_of_{k}_kl": best_of_kl(k)}
     if reference is not None and temperature > 0:
-        apart = _log_ratios(model, reference, encoded, [s.ids for s in said], max_new, temperature)
+        apart = _log_ratios(model, reference, encoded, said, max_new, temperature)
         found |= _with_interval("kl", apart.reshape(earned.shape).mean(1))
     rows = zip(asked, said, total, strict=True)
     return found | {"answers": [_row(p, s, r) for p, s, r in rows]}
@@ -115,22 +115,24 @@ def _log_ratios(
     max_new: int,
     t: float,
 ) -> np.ndarray:
-    """log pi(y) - log ref(y) of each answer, float [N]; its mean over answers drawn from pi is the divergence."""
-    pad, length = model.tokenizer.pad, max(map(len, prompts))
+    """log pi(y) - log ref(y) of each answer, float [N], as many side by side to each prompt; its mean over answers
+    drawn from pi is the divergence."""
+    pad, length, group = model.tokenizer.pad, max(map(len, prompts)), len(said) // len(prompts)
 
     @jax.jit
-    def apart(model: Decoder, reference: Decoder, tokens: Any, mask: Any) -> jax.Array:
-        of = lambda decoder: token_log_probs(decoder, tokens, mask, length, temperature=t, chunk=CHUNK).sum(-1)
+    def apart(model: Decoder, reference: Decoder, *rows: Any) -> jax.Array:
+        of = lambda d: log_probs(d, before_answers(d, *rows), *rows[2:], temperature=t, chunk=CHUNK).sum(-1)
         return of(model) - of(reference)
 
     found = []
-    rows = min(ROWS, len(prompts))
+    rows = min(max(1, ROWS // group), len(prompts))
     for begin in range(0, len(prompts), rows):
         places = np.minimum(np.arange(begin, begin + rows), len(prompts) - 1)
-        tokens, mask = left_padded([prompts[i] for i in places], pad, length)
-        answer, there = np.full((rows, max_new), pad, np.int32), np.zeros((rows, max_new), bool)
-        for row, i in enumerate(places):
-            answer[row, : len(said[i])], there[row, : len(said[i])] = said[i], True
-        text = np.concatenate([tokens, answer], 1), np.concatenate([mask, there], 1)
-        found.append(np.asarray(apart(model.decoder, reference, *text))[: len(prompts) - begin])
+        asked = left_padded([prompts[i] for i in places], pad, length)
+        answers = [said[i * group + j].ids for i in places for j in range(group)]
+        tokens, mask = np.full((len(answers), max_new), pad, np.int32), np.zeros((len(answers), max_new), bool)
+        for row, ids in enumerate(answers):
+            tokens[row, : len(ids)], mask[row, : len(ids)] = ids, True
+        some = np.asarray(apart(model.decoder, reference, *asked, tokens, mask))
+        found.append(some[: (len(prompts) - begin) * group])
     return np.concatenate(found)

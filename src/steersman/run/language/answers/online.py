@@ -68,18 +68,18 @@ class Answering:
     ):
         self.config, self.run, self.model, self.asking, self.programs = config, run, model, asking, programs
         self.alike = 0  # batches, one after another
-        self._made: dict[tuple[int, ...], Any] = {}
+        self._made: dict[Any, Any] = {}
 
-    def __call__(self, learner: OnPolicyLearner, asked: Sequence[Prompt], key: jax.Array) -> Judged:
-        """Judged answers to prompts, one each; the same to the same key."""
+    def __call__(self, learner: OnPolicyLearner, asked: Sequence[Prompt], key: jax.Array, group: int = 1) -> Judged:
+        """Judged answers to prompts, ``group`` side by side to each; the same to the same key."""
         compiled = self.programs.compile_seconds
-        judged = self.asking(partial(self._answer, learner), asked, key)
+        judged = self.asking(partial(self._answer, learner), asked, key, group)
         answering, judging = judged.seconds
         return judged._replace(seconds=(answering - (self.programs.compile_seconds - compiled), judging))
 
     def _answer(self, learner: OnPolicyLearner, *batch: Any) -> Completions:
-        """Of a batch of prompts; each shape has a program of its own."""
-        args, shape = (learner.params, self.model.decoder, *batch), batch[0].shape
+        """To a batch of prompts; each shape has a program of its own."""
+        args, shape = (learner.params, self.model.decoder, *batch), tuple(x.shape for x in batch)
         if shape not in self._made:
             begun = time.perf_counter()
             self._made[shape] = jax.jit(self._shared).lower(*args).compile()
@@ -108,7 +108,7 @@ class Answering:
         Raises UsageError where the reward is none, and where it told nothing apart in the first batches.
         """
         key = jax.random.fold_in(jax.random.key(self.run.seed), index)
-        judged = self(learner, [row for row in asked for _ in range(self.config.group)], key)
+        judged = self(learner, asked, key, self.config.group)
         self._look_at(judged, prompt_text(asked[0].content), index)
         told = judged.told | {"answer_seconds": judged.seconds[0], "reward_seconds": judged.seconds[1]}
         reward = judged.reward if judged.earned is None else judged.earned
