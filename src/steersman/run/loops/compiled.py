@@ -36,7 +36,8 @@ class CompiledLoop:
 
     first, data: trees of arrays that both are given from outside, no part of the state; data is held once on each
     device, for all seeds. Several seeds go over the devices in rounds, each seed on one device. Their state is a list,
-    a ``LoopState`` of each round with leaves [devices, ...], donated in turn: nothing is copied, whatever replay holds.
+    a ``LoopState`` of each round with leaves [devices, ...], donated in turn: nothing is copied, whatever replay holds,
+    but where XLA lays an axis of one out anew, as it does with the rings of several seeds with one environment each.
     look(agent, key) -> a tree of arrays: what ``looks`` gives of each seed, compiled with the rest.
     """
 
