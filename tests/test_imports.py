@@ -36,6 +36,7 @@ LAYERS = {  # part -> parts it may import, itself included; a part is a folder o
     "deploy": RUN | {"run/compare", "deploy"},
     "cli": RUN | {"run/compare", "deploy", "cli", "__init__"},
     "__init__": RUN | {"run/compare", "deploy"},
+    "__main__": {"cli"},
 }
 ROOMS = ("run/disk", "run/loops", "run/show", "run/compare")
 PURE = {*AGENTS}  # no files, clocks, terminals
