@@ -28,6 +28,7 @@ class Told:
 """
 
 
+@pytest.mark.filterwarnings("ignore:.*were cut off")  # of the model that has learned nothing yet
 @pytest.mark.parametrize(("method", "more"), [("rloo", {}), ("ppo", {"group": 8, "num_epochs": 2})])
 def test_replies_are_listened_to(method, more, tmp_path, monkeypatch):
     (tmp_path / f"telling_{method}.py").write_text(TOLD)
