@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from steersman.errors import UsageError
-from steersman.language.adapters import MATRICES, full, last_layers, low_rank, parameters
+from steersman.language.adapters import FEW, MATRICES, full, last_layers, low_rank, parameters
 from steersman.language.decoder import initial, stacked, token_log_probs
 
 RANK_2 = low_rank(2)
@@ -50,6 +50,17 @@ def test_merged_is_adapted(small, run):
     assert jax.tree.structure(merged) == jax.tree.structure(small)
     np.testing.assert_allclose(run(merged), run(part.join(small, params)), atol=1e-5)
     assert np.abs(run(merged) - run(small)).max() > 0.01
+
+
+@pytest.mark.parametrize("rank", [2, FEW + 1])
+def test_its_gradient_is_that_of_what_is_merged(small, texts, rank):
+    """By the chain rule through W + scale b a, where the adapters' own gradients have no part."""
+    part = low_rank(rank, matrices=("q", "down"))
+    params = moved(part.init(small, jax.random.key(1)))
+    loss = lambda how: jax.jit(jax.grad(lambda p: -token_log_probs(how(small, p), *texts, 5).mean()))
+    own, right = loss(part.join)(params), loss(part.merge)(params)
+    assert max(float(jnp.abs(x).max()) for x in jax.tree.leaves(right)) > 0.01
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=2e-5), own, right)
 
 
 def test_stacked_layers_have_stacked_adapters(small, texts):

@@ -61,25 +61,63 @@ def last_layers(count: int) -> Adaptation:
 
 
 class LowRank(eqx.Module):
-    """The two factors of one matrix's change, [in, r] and [r, out]."""
+    """The two factors of one matrix's change, [r, in] and [r, out]."""
 
     a: jax.Array
     b: jax.Array
 
 
 class Adapted(eqx.Module):
-    """A matrix with its change beside it: y + scale (x a) b."""
+    """A matrix with its change beside it: y + scale sum_r b_r (a_r . x)."""
 
     base: Dense
     change: LowRank
     scale: float = eqx.field(static=True)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return self.base(x) + ((x @ self.change.a) @ self.change.b) * np.float32(self.scale).astype(x.dtype)
+        rows = x.reshape(-1, x.shape[-1])
+        change = _spread(_projected(rows, self.change.a), self.change.b) * np.float32(self.scale).astype(x.dtype)
+        return self.base(x) + change.reshape(*x.shape[:-1], -1)
+
+
+FEW = 16  # up to this rank a sum of outer products, which becomes one with what it is added to, beats a product
+
+
+@jax.custom_vjp
+def _projected(x: jax.Array, a: jax.Array) -> jax.Array:
+    """a_r . x: [N, in], [r, in] -> [N, r]. Its gradients and those of ``_spread`` are written out, for autodiff's forms
+    of the products are several times slower."""
+    return jnp.einsum("ni,ri->nr", x, a)
+
+
+@jax.custom_vjp
+def _spread(z: jax.Array, b: jax.Array) -> jax.Array:
+    """sum_r z_r b_r: [N, r], [r, out] -> [N, out]."""
+    return _outer(z, b)
+
+
+def _outer(z: jax.Array, b: jax.Array) -> jax.Array:
+    if len(b) > FEW:
+        return z @ b
+    return sum((z[:, r : r + 1] * b[r : r + 1] for r in range(1, len(b))), z[:, :1] * b[:1])
+
+
+def _projected_back(seen: tuple[jax.Array, jax.Array], dz: jax.Array) -> tuple[jax.Array, jax.Array]:
+    x, a = seen
+    return _outer(dz, a).astype(x.dtype), (dz.T @ x).astype(a.dtype)
+
+
+def _spread_back(seen: tuple[jax.Array, jax.Array], dy: jax.Array) -> tuple[jax.Array, jax.Array]:
+    z, b = seen
+    return jnp.einsum("no,ro->nr", dy, b).astype(z.dtype), (z.T @ dy).astype(b.dtype)
+
+
+_projected.defvjp(lambda x, a: (_projected(x, a), (x, a)), _projected_back)
+_spread.defvjp(lambda z, b: (_spread(z, b), (z, b)), _spread_back)
 
 
 def low_rank(rank: int = 8, alpha: float | None = None, matrices: Sequence[str] = MATRICES) -> Adaptation:
-    """LoRA: of each of these matrices of every layer W + (alpha / rank) a b, only a and b are trained.
+    """LoRA: of each of these matrices of every layer W + (alpha / rank) sum_r b_r a_r^T, only a and b are trained.
 
     a is N(0, 1 / in), b zero: the adapted model begins as the base, to the bit. alpha: 2 rank. float32 whatever the
     base's weights are. Raises UsageError for a rank below 1, and for names of which the decoder has no matrix. Hu et
@@ -103,9 +141,9 @@ def low_rank(rank: int = 8, alpha: float | None = None, matrices: Sequence[str] 
             names = has(decoder)
             made = {}
             for name, one in zip(names, jax.random.split(key, len(names)), strict=True):
-                into, out = getattr(block, name).kernel.shape[-2:]
+                out, into = getattr(block, name).weight.shape[-2:]
                 a = jax.random.normal(one, (*layers, into, rank), jnp.float32) / np.float32(np.sqrt(into))
-                made[name] = LowRank(a, jnp.zeros((*layers, rank, out), jnp.float32))
+                made[name] = LowRank(a.mT, jnp.zeros((*layers, rank, out), jnp.float32))
             return made
 
         if isinstance(decoder.blocks, Block):
@@ -124,8 +162,8 @@ def low_rank(rank: int = 8, alpha: float | None = None, matrices: Sequence[str] 
         return eqx.tree_at(lambda d: d.blocks, decoder, changed)
 
     def merged(base: Dense, pair: LowRank) -> Dense:
-        kernel = base.kernel + (jnp.matmul(pair.a, pair.b) * np.float32(scale)).astype(base.kernel.dtype)
-        return Dense(kernel, base.bias)
+        weight = base.weight + (jnp.matmul(pair.b.mT, pair.a) * np.float32(scale)).astype(base.weight.dtype)
+        return Dense(weight, base.bias)
 
     return Adaptation(
         init,

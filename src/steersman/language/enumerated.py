@@ -101,8 +101,10 @@ def probe_reference(key: Key) -> Decoder:
     keys = iter(jax.random.split(key, 16))
     decoder = stacked(initial(PROBE, key))
     names = ("q", "k", "v", "o", "up", "down", "gate")
-    where = lambda d: [*(getattr(d.blocks, name).kernel for name in names), d.embedding]
-    drawn = [0.35 * jax.random.normal(next(keys), x.shape) for x in where(decoder)]
+    where = lambda d: [*(getattr(d.blocks, name).weight for name in names), d.embedding]
+    *matrices, embedding = where(decoder)
+    drawn = [0.35 * jax.random.normal(next(keys), x.mT.shape).mT for x in matrices]
+    drawn.append(0.35 * jax.random.normal(next(keys), embedding.shape))
     thin = [
         x / np.sqrt(2 * PROBE.layers).item() if name in ("o", "down") else x
         for name, x in zip(names, drawn, strict=False)

@@ -173,7 +173,7 @@ def places(config: DecoderConfig) -> Decoder:
     names = _GPT2 if kind == "gpt2" else _LLAMA
     shapes = jax.eval_shape(lambda: initial(config, jax.random.key(0)))
 
-    def place(path: tuple[Any, ...], _: Any) -> Place:
+    def place(path: tuple[Any, ...], leaf: Any) -> Place:
         first = path[0].name
         if first == "embedding":
             return Place(f"{embedding}.weight")
@@ -185,9 +185,8 @@ def places(config: DecoderConfig) -> Decoder:
         if first == "norm":
             return Place(f"{norm}.{end}")
         part = path[2].name
-        matrix = path[-1].name == "kernel"
         third = "qkv".index(part) if kind == "gpt2" and part in ("q", "k", "v") else None
-        return Place(f"{layer}.{path[1].idx}.{names[part]}.{end}", matrix and kind == "llama", third)
+        return Place(f"{layer}.{path[1].idx}.{names[part]}.{end}", kind == "gpt2" and leaf.ndim == 2, third)
 
     return jax.tree_util.tree_map_with_path(place, shapes)
 
@@ -243,10 +242,10 @@ def named(decoder: Decoder) -> Iterator[tuple[str, np.ndarray]]:
     )  # fmt: skip
     parts: dict[str, list[np.ndarray]] = {}
     for spot, leaf in zip(jax.tree.leaves(places(decoder.config)), jax.tree.leaves(one_by_one), strict=True):
-        array = np.asarray(leaf)
+        array = np.asarray(leaf).T if spot.transposed else np.asarray(leaf)
         name = spot.name if spot.name.startswith("lm_head") else top + spot.name
         if spot.part is None:
-            yield name, np.ascontiguousarray(array.T if spot.transposed else array)
+            yield name, np.ascontiguousarray(array)
         else:
             parts.setdefault(name, []).append(array)
             if len(parts[name]) == 3:

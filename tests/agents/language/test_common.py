@@ -81,7 +81,7 @@ def test_a_step_moves_what_is_trained_and_lowers_the_loss(part, decoder, batches
     model = jax.jit(trainer.model)(learner.params, decoder)
     assert jax.tree.structure(model) == jax.tree.structure(decoder)
     assert np.array_equal(model.embedding, decoder.embedding) == bool(part)
-    assert not np.array_equal(model.blocks[0].q.kernel, decoder.blocks[0].q.kernel)
+    assert not np.array_equal(model.blocks[0].q.weight, decoder.blocks[0].q.weight)
     assert int(learner.updates) == 3
 
 

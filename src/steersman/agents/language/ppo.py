@@ -81,7 +81,7 @@ def ppo(config: TextPPOConfig, updates: int) -> Trainer:
     """The trainer; ``updates`` are those of the whole run, over which the step size falls."""
 
     def head(decoder: Decoder) -> Dense:
-        return Dense(jnp.zeros((decoder.config.width, 1)), jnp.zeros((1,)))
+        return Dense(jnp.zeros((1, decoder.config.width)), jnp.zeros((1,)))
 
     def prepare(params: PyTree, decoder: Decoder, seen: Observed, sampled: Sampled, beta: jax.Array) -> Rows:
         c = sampled.completions
