@@ -22,13 +22,14 @@ from steersman.theory.statistics import wilson_interval
 
 pytestmark = pytest.mark.learning
 
-BETA, LENGTH = 0.25, 4
+BETA, LENGTH, SMOOTHING = 0.25, 4, 0.1
 PROMPTS = np.array([[1, 2], [3, 1], [4, 2]], np.int32)
 SMALL = DecoderConfig(
     vocab_size=5, width=32, layers=2, heads=4, kv_heads=2, head_size=8, hidden_size=64, context=16
 )  # fmt: skip
 LOSSES = {
     "dpo": lambda a, b: dpo_loss(a, b, BETA),
+    "dpo, smoothed": lambda a, b: dpo_loss(a, b, BETA, SMOOTHING),
     "ipo": lambda a, b: ipo_loss(a, b, BETA),
 }
 
@@ -94,8 +95,9 @@ def tabular(ref, weight, name):
         if name == "ipo":
             each, slope = (h - 0.5 / BETA) ** 2, 2 * (h - 0.5 / BETA)
         else:
-            each = np.logaddexp(0, -BETA * h)
-            slope = BETA * (special.expit(BETA * h) - 1)
+            wrong = SMOOTHING if name == "dpo, smoothed" else 0.0
+            each = (1 - wrong) * np.logaddexp(0, -BETA * h) + wrong * np.logaddexp(0, BETA * h)
+            slope = BETA * (special.expit(BETA * h) - 1 + wrong)
         push = weight * slope
         return 1e3 * (weight * each).sum(), 1e3 * (push.sum(1) - push.sum(0))
 
@@ -103,7 +105,7 @@ def tabular(ref, weight, name):
     return special.log_softmax(ref + found.x)
 
 
-@pytest.mark.parametrize("name", ["dpo", "ipo"])  # smoothing alone: tests/theory/alignment
+@pytest.mark.parametrize("name", LOSSES)
 def test_a_network_reaches_the_optimum_of_each_loss(name, reference, log_prob):
     """On exact labels of Bradley and Terry. Pairs of what the reference and the optimum say; any that show all would
     do."""
