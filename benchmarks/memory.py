@@ -7,12 +7,14 @@
 
 PPO where a case names no other algorithm, no presets, five seeds side by side in one program (on host environments one
 after another), each played by 500 episodes of its deterministic policy (the tiger 5,000). ``stored`` tells whether
-PPO's sequences begin with the carry that acting had there, or with an empty one.
+PPO's sequences begin with the carry that acting had there, or with an empty one. Where a case evaluates on the way, the
+best policy of each seed is played anew, in episodes that did not choose it.
 """
 
 from __future__ import annotations
 
 import argparse
+import tempfile
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -25,6 +27,7 @@ import numpy as np
 import steersman
 from steersman.agents.parts import remembering
 from steersman.agents.policy_gradient import ppo
+from steersman.run.evaluate import evaluate_run
 from steersman.tabular.planning.pomdp_planning import qmdp
 from steersman.tabular.pomdp import POMDP
 from steersman.tabular.problems.pomdp_classics import tiger
@@ -47,14 +50,16 @@ CONTROL = {"num_envs": 16, "entropy_coefficient": 0.0, "normalize_observations":
 SWING = CONTROL | {"gamma": 0.95, "num_epochs": 10, "scale_rewards": True}
 BALANCE = CONTROL | {"unroll_length": 128, "num_epochs": 10, "gamma": 0.98, "gae_lambda": 0.9, "anneal_clip": True}
 R2D2 = {"num_envs": 8, "hidden_sizes": (64,), "learning_rate": 1e-3, "double": True, "exploration_fraction": 0.3}
-# DQN's preset for CartPole-v1, but of 16 sequences a batch and narrower
+# DQN's preset for CartPole-v1, but narrower and longer, of 32 short sequences a batch
 R2D2_BALANCE = {
     "num_envs": 4,
     "unroll_length": 8,
-    "update_ratio": 0.5,
+    "update_ratio": 0.25,
     "learning_rate": 1e-3,
     "anneal_learning_rate": True,
-    "batch_size": 16,
+    "batch_size": 32,  # sequences
+    "sequence_length": 24,
+    "memory_size": 32,
     "gamma": 0.997,
     "double": True,
     "n_step": 3,
@@ -131,7 +136,9 @@ CASES = {
     ),
     "chain-20, R2D2 at 20k, no burn-in": Case(CHAIN, 20_000, ("gru",), R2D2 | {"burn_in": 0}, None, 0.0, "dqn"),
     "chain-20, R2D2 at 20k, burn-in of 20": Case(CHAIN, 20_000, ("gru",), R2D2 | {"burn_in": 20}, None, 0.0, "dqn"),
-    "CartPoleNoVel-v1, R2D2": Case("CartPoleNoVel-v1", 80_000, ("gru",), R2D2_BALANCE, 475.0, algorithm="dqn"),
+    "CartPoleNoVel-v1, R2D2": Case(
+        "CartPoleNoVel-v1", 200_000, ("gru",), R2D2_BALANCE | {"evaluate_every": 10_000}, 475.0, algorithm="dqn"
+    ),
     "tiger": Case("pomdp/tiger", 1_000_000, ("gru",), TIGER, 17.0, number="discounted_return"),
     "tiger, on the belief": Case(
         "pomdp/tiger,belief=true", 1_000_000, ("none",), TIGER, 18.5, number="discounted_return"
@@ -156,12 +163,16 @@ def measured(case: Case, memory: str) -> dict[str, Any]:
     ppo.shuffled_sequences = remembering.shuffled_sequences if given.pop("stored", True) else zeroed
     log = [] if case.number == "return" else [case.number]
     run = {"steps": case.steps, "memory": memory, "evaluation_episodes": 500, "evaluate_every": 0, "log_info": log}
-    result = steersman.train(case.algorithm, case.environment, preset=False, **{"seeds": SEEDS, **run, **given})
-    found = result.evaluation
-    assert found is not None
-    episodes = found.logged[case.number].values if log else found.returns
-    returns = np.reshape(episodes, (given.get("seeds", SEEDS), -1)).mean(1).tolist()
-    return {"memory": memory, "returns": returns, "steps_per_second": round(result.summary["steps_per_second"])}
+    settings = {"seeds": SEEDS, **run, **given}
+    means = lambda episodes: np.reshape(episodes, (settings["seeds"], -1)).mean(1).tolist()
+    with tempfile.TemporaryDirectory() as folder:
+        result = steersman.train(case.algorithm, case.environment, preset=False, out=f"{folder}/run", **settings)
+        found = result.evaluation
+        assert found is not None
+        row = {"memory": memory, "returns": means(found.logged[case.number].values if log else found.returns)}
+        if settings["evaluate_every"]:  # the best policy on the way, played anew
+            row["best"] = means(evaluate_run(f"{folder}/run", best=True, episodes=500).returns)
+    return row | {"steps_per_second": round(result.summary["steps_per_second"])}
 
 
 def picture(rows: list[dict[str, Any]]) -> None:

@@ -430,14 +430,15 @@ def heads(result: dict[str, Any]) -> str:
 def memory(result: dict[str, Any]) -> str:
     rows = []
     for name, case in result["cases"].items():
-        for row in case["rows"]:
-            returns = row["returns"]
+        played = [(row, row["returns"], "") for row in case["rows"]]
+        played += [(row, row["best"], ", best on the way") for row in case["rows"] if "best" in row]
+        for row, returns, which in played:
             reached = (
                 "" if case["threshold"] is None else f"{sum(x >= case['threshold'] for x in returns)} of {len(returns)}"
             )
             rows.append(
                 [
-                    name,
+                    name + which,
                     row["memory"],
                     f"{case['steps']:,}",
                     " ".join(f"{x:.4g}" for x in sorted(returns)),
