@@ -86,7 +86,7 @@ CASES = {
     "gridworld-1.0": Case("safe/gridworld", 250_000, 1.0, GRID_ROWS, GRID),
     "gridworld-5.0": Case("safe/gridworld", 250_000, 5.0, {"ppo": GRID_ROWS["ppo"]}, GRID),
     "gridworld-0.05": Case("safe/gridworld", 250_000, 0.05, {"ppo": GRID_ROWS["ppo"]}, GRID),
-    "pendulum": Case("safe/pendulum", 300_000, 1.0, only("ppo", "sac", sac={"steps": 20_000}), random=-1208.0),
+    "pendulum": Case("safe/pendulum", 300_000, 1.0, only("ppo", "sac", sac={"steps": 40_000}), random=-1208.0),
     # Within 0.5 m nobody has to be asked to stay.
     "cartpole": Case("safe/cartpole,limit=0.1", 300_000, 25.0, only("ppo", ppo=POLE)),
     "point-goal": Case("safe/point-goal", 300_000, 7.5, only("ppo", "sac", ppo=POINT)),
