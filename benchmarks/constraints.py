@@ -46,6 +46,9 @@ GRID: dict[str, Any] = {
 EPOCHS = {"num_epochs": 4, "num_minibatches": 4, "learning_rate": 3e-3}
 POINT = {"num_envs": 16, "unroll_length": 128, "num_epochs": 10, "num_minibatches": 8, "gamma": 0.98, "gae_lambda": 0.8}
 POINT |= {"pid_gains": (1.0, 0.2, 0.0)}  # 75 of its updates see an episode end: the price has to be found sooner
+# From replay a gradient step every fourth step will do, and half of the steps: 600 episodes to find the price by.
+SMALL = {"num_envs": 8, "update_ratio": 0.25, "hidden_sizes": (64, 64), "batch_size": 128, "learning_rate": 1e-3}
+SMALL |= {"steps": 150_000, "gamma": 0.98, "cost_gamma": 0.98, "replay_capacity": 100_000, "learning_starts": 2000}
 # The preset's rollouts of 32 steps end one episode of 500: its cost would move the price alone.
 POLE = {"unroll_length": 128, "num_minibatches": 16, "pid_gains": (1.0, 0.1, 0.0)}
 # Episodes of 1,000 steps end every fourth update, all eight at once: the price is moved 122 times in a run.
@@ -89,7 +92,7 @@ CASES = {
     "pendulum": Case("safe/pendulum", 300_000, 1.0, only("ppo", "sac", sac={"steps": 40_000}), random=-1208.0),
     # Within 0.5 m nobody has to be asked to stay.
     "cartpole": Case("safe/cartpole,limit=0.1", 300_000, 25.0, only("ppo", ppo=POLE)),
-    "point-goal": Case("safe/point-goal", 300_000, 7.5, only("ppo", "sac", ppo=POINT)),
+    "point-goal": Case("safe/point-goal", 300_000, 7.5, only("ppo", "sac", ppo=POINT, sac=SMALL)),
     **{  # what else could be had
         f"point-goal-{limit:g}": Case("safe/point-goal", 300_000, limit, only("ppo", ppo=POINT), {}, 3, free=False)
         for limit in (2.5, 5.0, 10.0)
