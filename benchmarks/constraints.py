@@ -62,7 +62,7 @@ REGION = {"max_kl": 0.03, "unroll_length": 1000}
 GRID_ROWS = {
     "ppo": ("ppo", EPOCHS),
     "ppo, dual": ("ppo", EPOCHS | {"multiplier": "dual"}),
-    # 32 steps end some fifty episodes: noise would decide which update recovers, and be what a recovery follows.
+    # 32 steps end some 150 episodes: noise would decide which update recovers, and be what a recovery follows.
     "cpo": ("cpo", {"unroll_length": 128}),
 }
 ROWS: dict[str, tuple[str, dict[str, Any]]] = {"ppo": ("ppo", {}), "cpo": ("cpo", {}), "sac": ("sac", {})}
