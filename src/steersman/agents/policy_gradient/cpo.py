@@ -17,10 +17,12 @@ dwarf 2 delta, and every update be either TRPO's or a recovery.) J_c is of the e
 
 No multiplier is learned: each update solves for its own. One cost; for several the step has no closed form.
 
-Two things decide whether the limit holds. The sign of r = g.H^-1 b: where reward and cost rise together, as at a limit
-that binds, the other sign makes the second case the free step, and the policy breaks the limit and recovers by turns.
-And damping: in states where the policy is nearly certain F vanishes, and with little of it H^-1 spends the whole trust
-region on the noise of the gradients there, so that recoveries do not recover.
+Three things decide whether the limit holds. The sign of r = g.H^-1 b: where reward and cost rise together, as at a
+limit that binds, the other sign makes the second case the free step, and the policy breaks the limit and recovers by
+turns. Damping: in states where the policy is nearly certain F vanishes, and with little of it H^-1 spends the whole
+trust region on the noise of the gradients there, so that recoveries do not recover. And the size of a rollout: where it
+ends few episodes, the noise of J_c decides which case an update is, free steps taken by it make the policy certain, and
+then the actions that would recover are in no sample.
 """
 
 from __future__ import annotations
