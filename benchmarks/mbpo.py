@@ -34,7 +34,7 @@ class Case(NamedTuple):
 
 CASES = {
     "Pendulum-v1": Case(2_500, 500),
-    "InvertedPendulum-v5": Case(3_000, 500),
+    "InvertedPendulum-v5": Case(5_000, 500),
     "Hopper-v5": Case(25_000, 2_500, 3, asked=True),
 }
 HALF = {"imagination": "in_batch", "real_share": 0.5}
