@@ -382,13 +382,18 @@ def pets(results: list[dict[str, Any]]) -> str:
 def heads(result: dict[str, Any]) -> str:
     parts = ["## Inverse dynamics, distance, future return"]
     if found := result.get("inverse"):
-        rows = []
+        rows, best = [], found.pop("ceiling", None)
         for name, each in found.items():
             nothing = "not carried out" in name
             ok = max(each) < 0.05 if nothing else min(each) > 0.98
             target = f"{'at most 0.05' if nothing else 'above 0.98'}: {'reached' if ok else 'MISSED'}"
             rows.append([name, f"**{statistics.median(each):.4f}**", f"{min(each):.4f} to {max(each):.4f}", target])
         parts.append(table(["which action was it?", "R2, held out", "over the seeds", "target"], rows))
+        if best is not None:
+            parts.append(
+                f"The best guess there is has {best:.4f} on the same steps of Pendulum-v1: where the speed is cut off "
+                "at its limit, the torque cannot be told."
+            )
     if found := result.get("distance"):
         rows = []
         for name, r in found.items():
