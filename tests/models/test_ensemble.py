@@ -117,6 +117,15 @@ def test_an_entry_that_never_varied_is_named_and_stays(fitted):
     np.testing.assert_array_equal(found.std[:, 2], 0)
 
 
+def test_without_noise_an_imagined_step_is_the_mean_and_the_spread_is_told_all_the_same(fitted):
+    state, still = fitted[0], ensemble(dataclasses.replace(SMALL, imagined_noise=False), SPEC)
+    obs, key = jnp.array([1.0, 1.0, 7.0]), jax.random.key(3)
+    quiet, drawn = (m.step(state, m.start(state, obs, key), jnp.zeros(2), key)[1] for m in (still, MODEL))
+    np.testing.assert_array_equal(quiet.obs, quiet.mean[:3])
+    assert np.abs(drawn.obs - drawn.mean[:3])[0] > 0.01
+    np.testing.assert_array_equal(quiet.std, drawn.std)
+
+
 def test_predictions_stay_within_what_was_seen_and_a_margin(fitted):
     state, _ = fitted
     found = say(state, np.tile(np.float32([[40, -40, 7]]), (200, 1)), np.ones((200, 2), np.float32))

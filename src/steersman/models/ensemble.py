@@ -59,7 +59,10 @@ class EnsembleConfig(fitting.FittingConfig):
     model_activation: str = "silu"
     """Of the members' hidden layers: tanh, relu, elu, silu or gelu."""
     probabilistic: bool = True
-    """Let members predict a variance beside the mean, and imagined steps be drawn; off: means, by least squares."""
+    """Let members predict a variance beside the mean; off: means, by least squares."""
+    imagined_noise: bool = True
+    """Draw imagined steps from the members' distributions; off: each follows its mean. Off where the world has no noise
+    and is unstable: what is drawn at the variance's floor grows with every step."""
     nll_beta: float = 0.5
     """How far the variance weighs the likelihood's gradient: 0 is the plain likelihood, at 1 means move as by least
     squares."""
@@ -157,6 +160,7 @@ def ensemble(
     to_vector, to_obs, low, high = _vectors(spec)
     act = Encoder(spec.action_space, "flatten", key=jax.random.key(0))
     size, elites = low.size - 1, config.elites or config.members
+    noisy = config.probabilistic and config.imagined_noise
     outputs = size + (reward is None)
 
     def read(obs: PyTree, action: PyTree) -> jax.Array:
@@ -224,7 +228,7 @@ def ensemble(
         mean, log_variance, logits = _of_member(state.network, state.inputs.normalize(read(at.obs, action)), member)
         std = jnp.exp(0.5 * log_variance) * state.targets.std
         mean = state.targets.restore(mean)
-        drawn = mean + std * jax.random.normal(noise_key, mean.shape) if config.probabilistic else mean
+        drawn = mean + std * jax.random.normal(noise_key, mean.shape) if noisy else mean
         obs = to_vector(at.obs)
 
         def world(target: jax.Array) -> tuple[jax.Array, PyTree, jax.Array]:
