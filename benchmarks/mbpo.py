@@ -1,5 +1,5 @@
-"""What learning inside a model brings: MBPO, branched and in batch, beside SAC at one update per step and at as many; on
-discrete actions deep Dyna beside DQN.
+"""What learning inside a model brings: MBPO, branched and in batch, beside SAC at one update per step and at as many;
+on discrete actions deep Dyna beside DQN.
 
     python benchmarks/mbpo.py                          all but Hopper-v5, what is not there yet
     python benchmarks/mbpo.py Hopper-v5                25,000 steps, three seeds; hours
