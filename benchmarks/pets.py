@@ -2,7 +2,7 @@
 
     python benchmarks/pets.py Pendulum-v1                      seeds 0 to 4
     python benchmarks/pets.py Pendulum-v1 --members 1          one member, for the worth of five
-    python benchmarks/pets.py InvertedPendulum-v5 --known      with its reward and termination given, not learned
+    python benchmarks/pets.py InvertedPendulum-v5 --learned    reward and termination learned, not given
 
 Compiled environments train all seeds in one run; of host environments each seed is written as soon as it is there.
 """
@@ -16,40 +16,22 @@ from pathlib import Path
 from typing import Any
 
 import common
-import jax.numpy as jnp
 import numpy as np
 
 import steersman
 from steersman import envs
-from steersman.agents.model_based.pets import ALGORITHM, pets
-from steersman.models.ensemble import ensemble
 from steersman.run.settings import presets
-from steersman.types import Agent, Algorithm, DeviceEnvs
+from steersman.types import DeviceEnvs
 
 TARGETS = {"Pendulum-v1": -200.0, "InvertedPendulum-v5": 1000.0}
 TOLD = ("model/nrmse", "model/coverage90", "model/reward_r2", "plan/predicted_return", "plan/realised_return")
 KEPT = ("episodes", "mean", "ci95", "min", "max")
 
 
-def fallen(obs: Any, action: Any, next_obs: Any) -> Any:
-    """When an episode of InvertedPendulum-v5 ends."""
-    return jnp.abs(next_obs[1]) > 0.2
-
-
-def standing(obs: Any, action: Any, next_obs: Any) -> Any:
-    """What it pays."""
-    return jnp.where(fallen(obs, action, next_obs), 0.0, 1.0)
-
-
-def known(config: Any, spec: Any, *, budget: int | None = None, network: Any = None) -> Agent:
-    """PETS for which reward and termination are known."""
-    return pets(config, spec, budget=budget, model=ensemble(config, spec, reward=standing, terminated=fallen))
-
-
-def trained(algorithm: str | Algorithm, environment: str, seeds: range, settings: dict[str, Any]) -> dict[str, Any]:
+def trained(environment: str, seeds: range, settings: dict[str, Any]) -> dict[str, Any]:
     """One run: the evaluation of each seed, and rows of what was said on the way, means over the seeds."""
     began = time.perf_counter()
-    result = steersman.train(algorithm, environment, seed=seeds.start, seeds=len(seeds), **settings)
+    result = steersman.train("pets", environment, seed=seeds.start, seeds=len(seeds), **settings)
     found = result.summary["evaluations"] or [result.summary["evaluation"]]
     each = [{"seed": s, **{k: e[k] for k in KEPT}} for s, e in zip(seeds, found, strict=True)]
     rows = [[row["steps"], *(float(np.mean(row[name])) for name in TOLD)] for row in result.history if TOLD[0] in row]
@@ -63,7 +45,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="the first one")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--members", type=int, help="of the ensemble; default: the preset's")
-    parser.add_argument("--known", action="store_true", help="reward and termination are given (InvertedPendulum-v5)")
+    parser.add_argument("--learned", action="store_true", help="reward and termination are learned, not known")
     parser.add_argument("--episodes", type=int, help="of each seed's evaluation; default: the preset's")
     parser.add_argument("--quick", action="store_true", help="a tenth of the steps; saved only where --out says")
     parser.add_argument("--out", type=Path, help="folder of the results; default benchmarks/results")
@@ -71,23 +53,23 @@ def main() -> None:
     settings: dict[str, Any] = presets("pets")[args.environment]
     settings |= {"evaluation_episodes": args.episodes} if args.episodes else {}
     settings |= {"steps": 400} if args.quick else {}
+    settings |= {"known": False} if args.learned else {}
     settings |= {"members": args.members} if args.members else {}
     name = f"pets-{args.environment}" + (f"-{args.members}" if args.members else "")
-    name += "-known" if args.known else ""
-    algorithm = ALGORITHM._replace(name="pets_known", factory=known) if args.known else "pets"
+    name += "-learned" if args.learned else ""
     origin, seeds = common.provenance(), range(args.seed, args.seed + args.seeds)
     made = envs.make(args.environment, 1)
     groups = [seeds] if isinstance(made, DeviceEnvs) else [range(s, s + 1) for s in seeds]
     runs = []
     for group in groups:
-        runs.append(trained(algorithm, args.environment, group, settings))
+        runs.append(trained(args.environment, group, settings))
         each = [row for run in runs for row in run["each"]]
         means = [row["mean"] for row in each]
         print(f"{name}: " + ", ".join(f"{m:.1f}" for m in means), flush=True)
         result = {
             "environment": args.environment,
             "members": args.members,
-            "known": args.known,
+            "known": settings.get("known", False),
             "target": TARGETS[args.environment],
             "steps": runs[0]["steps"],
             "mean": statistics.mean(means),

@@ -13,7 +13,7 @@ from steersman.errors import UsageError
 from steersman.models import data as recorded
 from steersman.models import held_out
 from steersman.models.ensemble import EnsembleConfig, EnsembleState, ensemble
-from steersman.models.model import Data
+from steersman.models.model import KNOWN, Data
 from steersman.types import EnvSpec, Rollout
 
 BOX = spaces.Box(-1, 1, (2,))
@@ -194,6 +194,36 @@ def test_parts_that_are_known_are_not_learned(key):
     np.testing.assert_array_equal(found.terminated_logit > 0, found.obs[:, 0] > 0)  # of what was drawn
     np.testing.assert_allclose(found.mean[:, 3], found.mean[:, 0] - action[:, 1], rtol=1e-5, atol=1e-6)
     np.testing.assert_array_equal(found.std[:, 3], 0)
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_what_is_known_of_an_environment_is_so(name):
+    gymnasium, known = pytest.importorskip("gymnasium"), KNOWN[name]
+    pytest.importorskip("mujoco")
+    env, ends = gymnasium.make(name), 0
+    env.action_space.seed(0)
+    obs, _ = env.reset(seed=0)
+    seen = []
+    while ends < 2:
+        action = env.action_space.sample()
+        after, reward, over, _, _ = env.step(action)
+        seen.append((np.float32(obs), action, np.float32(after), reward, over))
+        obs, ends = (env.reset()[0], ends + 1) if over else (after, ends)
+    *where, reward, over = (np.array(x) for x in zip(*seen, strict=True))
+    np.testing.assert_array_equal(jax.vmap(known.terminated)(*where), over)
+    if known.reward:
+        np.testing.assert_array_equal(jax.vmap(known.reward)(*where), reward)
+    assert not over.all()
+
+
+def test_what_is_known_is_given_by_name_or_refused():
+    obs = spaces.Box(-np.inf, np.inf, (4,))
+    here = EnvSpec("InvertedPendulum-v5", obs, spaces.Box(-1, 1, (1,)), spaces.Box(-3, 3, (1,)))
+    config = dataclasses.replace(SMALL, known=True)
+    state = jax.eval_shape(lambda: ensemble(config, here).init(jax.random.key(0), None))
+    assert state.targets.mean.shape == (4,)  # no reward among them
+    with pytest.raises(UsageError, match="nothing is known here of linear, only of InvertedPendulum-v5"):
+        ensemble(config, SPEC)
 
 
 def test_dict_observations_keep_their_form(key):
