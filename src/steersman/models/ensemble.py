@@ -152,8 +152,8 @@ def ensemble(
     """A model of an environment of Box observations, or Dicts of them, and any action space.
 
     reward, terminated: pure functions of (obs, action, next_obs) at one point, where they are known; what is not given,
-    nor ``known`` (``models.model.KNOWN``), is learned. Inputs and targets are normalised by what was seen, predictions clipped to its range and margin, and to
-    the observation space. Members start a fit where the last one ended.
+    nor ``known`` (``models.model.KNOWN``), is learned. Inputs and targets are normalised by what was seen, predictions
+    clipped to its range and margin, and to the observation space. Members start a fit where the last one ended.
 
     ``fit`` says ``model/constant_entries`` beside what ``fitting.fit`` says: how many entries of the targets never
     varied. They are predicted to stay so. Raises UsageError for observations that are no vectors of numbers.
