@@ -91,9 +91,8 @@ SPECIAL = [
 PLACES = ("CartPole-v1", "Pendulum-v1")  # of an algorithm without a case of its own: the first that it serves
 # They act, store and are driven as sac is (as ppo, as dqn, as bc); their own is ``learn``, which the tests with one
 # compiled loop reach. PETS plans, which compiles for long: how it acts is in its own tests. Of those with a model dyna
-# is driven by both loops each time, the others with the tests of equal bits.
+# is driven by both loops, for all of them.
 LIKE_ANOTHER = ("ddpg", "td3", "tqc", "crossq", "mbpo", "dyna", "pets", "reinforce", "a2c", "trpo", "cpo", "iql")
-WITH_MODEL = ("mbpo", "pets")
 SINGLE_STEPS = ("actor_critic", "dqn-probe/mask", "sac")  # learn from rollouts of one step, each kind of memory once
 
 # Two programs of theirs differ in the last bits: XLA contracts the products and sums of layer normalisation as it fuses
@@ -368,18 +367,6 @@ def test_both_loops_collect_the_same_and_learn_the_same(acts, case, programs, re
         pytest.skip("as another")
     if length == 1 and not request.node.callspec.id.partition("-")[2].startswith(SINGLE_STEPS):
         pytest.skip("learns from longer rollouts")
-    assert_loops_agree(case, programs, length)
-
-
-@pytest.mark.exact
-def test_both_loops_imagine_the_same(acts, case, programs, request):
-    if request.node.callspec.params["case"][0] not in WITH_MODEL:
-        pytest.skip("without a model, or in every run of the suite")
-    assert_loops_agree(case, programs, T)
-
-
-def assert_loops_agree(case, programs, length):
-    """By each of the two programs of the first updates: of a horizon that moves nothing is compiled again."""
     agent, environment, _ = case
     made = partial(envs.make, environment)
     sizes = {"unroll_length": length, "first_length": T}
