@@ -2,6 +2,7 @@
 
     python benchmarks/pets.py Pendulum-v1                      seeds 0 to 4
     python benchmarks/pets.py Pendulum-v1 --members 1          one member, for the worth of five
+    python benchmarks/pets.py InvertedPendulum-v5 --learned    reward and termination learned, not given
 
 Compiled environments train all seeds in one run; of host environments each seed is written as soon as it is there.
 """
@@ -19,9 +20,10 @@ import numpy as np
 
 import steersman
 from steersman import envs
+from steersman.run.settings import presets
 from steersman.types import DeviceEnvs
 
-TARGETS = {"Pendulum-v1": -200.0}
+TARGETS = {"Pendulum-v1": -200.0, "InvertedPendulum-v5": 1000.0}
 TOLD = ("model/nrmse", "model/coverage90", "model/reward_r2", "plan/predicted_return", "plan/realised_return")
 KEPT = ("episodes", "mean", "ci95", "min", "max")
 
@@ -43,14 +45,18 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="the first one")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--members", type=int, help="of the ensemble; default: the preset's")
-    parser.add_argument("--episodes", type=int, default=20, help="of each seed's evaluation")
+    parser.add_argument("--learned", action="store_true", help="reward and termination are learned, not known")
+    parser.add_argument("--episodes", type=int, help="of each seed's evaluation; default: the preset's")
     parser.add_argument("--quick", action="store_true", help="a tenth of the steps; saved only where --out says")
     parser.add_argument("--out", type=Path, help="folder of the results; default benchmarks/results")
     args = parser.parse_args()
-    settings: dict[str, Any] = {"evaluation_episodes": args.episodes}
+    settings: dict[str, Any] = presets("pets")[args.environment]
+    settings |= {"evaluation_episodes": args.episodes} if args.episodes else {}
     settings |= {"steps": 400} if args.quick else {}
+    settings |= {"known": False} if args.learned else {}
     settings |= {"members": args.members} if args.members else {}
     name = f"pets-{args.environment}" + (f"-{args.members}" if args.members else "")
+    name += "-learned" if args.learned else ""
     origin, seeds = common.provenance(), range(args.seed, args.seed + args.seeds)
     made = envs.make(args.environment, 1)
     groups = [seeds] if isinstance(made, DeviceEnvs) else [range(s, s + 1) for s in seeds]
@@ -63,6 +69,7 @@ def main() -> None:
         result = {
             "environment": args.environment,
             "members": args.members,
+            "known": settings.get("known", False),
             "target": TARGETS[args.environment],
             "steps": runs[0]["steps"],
             "mean": statistics.mean(means),

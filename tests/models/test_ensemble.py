@@ -13,7 +13,7 @@ from steersman.errors import UsageError
 from steersman.models import data as recorded
 from steersman.models import held_out
 from steersman.models.ensemble import EnsembleConfig, EnsembleState, ensemble
-from steersman.models.model import Data
+from steersman.models.model import KNOWN, Data
 from steersman.types import EnvSpec, Rollout
 
 BOX = spaces.Box(-1, 1, (2,))
@@ -117,6 +117,15 @@ def test_an_entry_that_never_varied_is_named_and_stays(fitted):
     np.testing.assert_array_equal(found.std[:, 2], 0)
 
 
+def test_without_noise_an_imagined_step_is_the_mean_and_the_spread_is_told_all_the_same(fitted):
+    state, still = fitted[0], ensemble(dataclasses.replace(SMALL, imagined_noise=False), SPEC)
+    obs, key = jnp.array([1.0, 1.0, 7.0]), jax.random.key(3)
+    quiet, drawn = (m.step(state, m.start(state, obs, key), jnp.zeros(2), key)[1] for m in (still, MODEL))
+    np.testing.assert_array_equal(quiet.obs, quiet.mean[:3])
+    assert np.abs(drawn.obs - drawn.mean[:3])[0] > 0.01
+    np.testing.assert_array_equal(quiet.std, drawn.std)
+
+
 def test_predictions_stay_within_what_was_seen_and_a_margin(fitted):
     state, _ = fitted
     found = say(state, np.tile(np.float32([[40, -40, 7]]), (200, 1)), np.ones((200, 2), np.float32))
@@ -185,6 +194,36 @@ def test_parts_that_are_known_are_not_learned(key):
     np.testing.assert_array_equal(found.terminated_logit > 0, found.obs[:, 0] > 0)  # of what was drawn
     np.testing.assert_allclose(found.mean[:, 3], found.mean[:, 0] - action[:, 1], rtol=1e-5, atol=1e-6)
     np.testing.assert_array_equal(found.std[:, 3], 0)
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_what_is_known_of_an_environment_is_so(name):
+    gymnasium, known = pytest.importorskip("gymnasium"), KNOWN[name]
+    pytest.importorskip("mujoco")
+    env, ends = gymnasium.make(name), 0
+    env.action_space.seed(0)
+    obs, _ = env.reset(seed=0)
+    seen = []
+    while ends < 2:
+        action = env.action_space.sample()
+        after, reward, over, _, _ = env.step(action)
+        seen.append((np.float32(obs), action, np.float32(after), reward, over))
+        obs, ends = (env.reset()[0], ends + 1) if over else (after, ends)
+    *where, reward, over = (np.array(x) for x in zip(*seen, strict=True))
+    np.testing.assert_array_equal(jax.vmap(known.terminated)(*where), over)
+    if known.reward:
+        np.testing.assert_array_equal(jax.vmap(known.reward)(*where), reward)
+    assert not over.all()
+
+
+def test_what_is_known_is_given_by_name_or_refused():
+    obs = spaces.Box(-np.inf, np.inf, (4,))
+    here = EnvSpec("InvertedPendulum-v5", obs, spaces.Box(-1, 1, (1,)), spaces.Box(-3, 3, (1,)))
+    config = dataclasses.replace(SMALL, known=True)
+    state = jax.eval_shape(lambda: ensemble(config, here).init(jax.random.key(0), None))
+    assert state.targets.mean.shape == (4,)  # no reward among them
+    with pytest.raises(UsageError, match="nothing is known here of linear, only of InvertedPendulum-v5"):
+        ensemble(config, SPEC)
 
 
 def test_dict_observations_keep_their_form(key):

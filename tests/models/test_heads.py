@@ -57,6 +57,20 @@ def test_an_action_that_does_something_is_found_and_one_that_does_nothing_is_gue
     assert abs(float(model.action(M, *where).log_std[0]) - np.log(np.sqrt(1 / 3))) < 0.25  # uniform in [-1, 1]
 
 
+def test_where_a_limit_hides_the_action_the_middle_of_what_is_left_is_guessed():
+    """x' = min(x + a / 2, 1): from 0.8 to 1 any action above 0.4 leads, from 0.8 to 0.99 only 0.38."""
+    rng = np.random.default_rng(5)
+    obs, action = rng.uniform(-1, 1, (60, 20, 1)).astype(np.float32), rng.uniform(-1, 1, (60, 20, 1))
+    action = action.astype(np.float32)
+    data = rollout(obs, action, np.minimum(obs + np.float32(0.5) * action, np.float32(1)))
+    config = InverseConfig(hidden_sizes=(32,), model_steps=800, model_batch_size=64, model_learning_rate=1e-2)
+    model = inverse(config, spec(spaces.Box(-9, 1, (1,)), spaces.Box(-1, 1, (1,))))
+    M, _ = jax.jit(model.fit)(model.init(jax.random.key(0), data), of_rollout(data), jax.random.key(1))
+    guess = lambda after: float(model.action(M, jnp.array([0.8]), jnp.array([after])).mode()[0])
+    assert abs(guess(1.0) - 0.7) < 0.1
+    assert abs(guess(0.99) - 0.38) < 0.1
+
+
 def test_of_categories_the_frequencies_are_what_is_left_where_actions_do_nothing():
     rng = np.random.default_rng(1)
     action = rng.choice(3, (60, 10), p=[0.6, 0.3, 0.1]).astype(np.int32)

@@ -98,6 +98,7 @@ def test_a_score_that_is_not_finite_is_the_worst():
         ({"population": 0}, "population = 0; at least 4: beside the mean and the 2"),
         ({"elites": 17}, "elites = 17; they are the best of the population of 16"),
         ({"elites": 0}, "elites = 0"),
+        ({"elites": 200}, "elites = 200; .* the population of 16"),  # not the 60 of them that would be kept
         ({"keep": 1.5}, "keep is the share"),
     ],
 )

@@ -364,10 +364,10 @@ def test_nan_from_a_compiled_environment_stops_the_run(small, tmp_path):
 def test_a_fault_names_the_number_that_is_too_large():
     """An observation or a reward whose square overflows, where the state or the returns show one."""
 
-    def said(obs=0.0, returned=1.0, memory=()):
+    def said(obs=0.0, returned=1.0, memory=(), metric="loss"):
         acting = Acting((), {"lidar": jnp.zeros((2, 3)).at[1, 2].set(obs)}, jnp.zeros(2, bool), ())
         episodes = Episodes(*(np.array([x]) for x in (2, returned, 10)), np.zeros((1, 0)), {}, ())
-        totals = Totals(episodes, {"loss": np.array([np.nan])}, 1)
+        totals = Totals(episodes, {"model/nll": np.array([np.nan]), metric: np.array([np.nan])}, 1)
         with pytest.raises(TrainingFault) as caught:
             progress.check_finite(totals, 1000, None, LoopState(memory, acting, jax.random.key(0)))
         return str(caught.value)
@@ -376,6 +376,7 @@ def test_a_fault_names_the_number_that_is_too_large():
     assert "The cause: episodes return about 5e+25" in said(returned=1e26)
     assert "agent/reward holds 1e+25 at [1]" in said(memory={"reward": jnp.array([0.0, 1e25])})
     assert "Usual causes: a learning rate" in said(1e6, 1e9)
+    assert "model/nrmse_2 is nan" in said(metric="model/nrmse_2")
 
 
 def test_nan_from_a_host_environment_names_member_and_step(small, tmp_path, monkeypatch):

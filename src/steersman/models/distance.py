@@ -42,6 +42,8 @@ Reached = Callable[[PyTree, PyTree], jax.Array]  # (what is achieved, the goal) 
 class DistanceConfig(temporal.TemporalConfig):
     """A model of distance."""
 
+    updates: int = 20_000
+    """Gradient steps of one fit: far distances rise slowly, for an error upwards weighs no more than ``expectile``."""
     learning_rate: float = 3e-3
     """Adam's step size at the start of a fit; it falls to a hundredth along half a cosine."""
     expectile: float = 0.05

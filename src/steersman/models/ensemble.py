@@ -29,7 +29,7 @@ from jax.flatten_util import ravel_pytree
 from steersman.config import Rules
 from steersman.errors import UsageError
 from steersman.models import fitting
-from steersman.models.model import Data, Model, Prediction
+from steersman.models.model import KNOWN, Data, Known, Model, Prediction, Reward, Terminated
 from steersman.models.scaling import Scaler, scaler, unscaled
 from steersman.nets import critics
 from steersman.nets.encoders import Encoder
@@ -42,8 +42,6 @@ from steersman.types import EnvSpec, Key, Metrics, PyTree, Rollout
 
 LARGEST_LOG_VARIANCE = 0.5  # of targets of unit variance
 CERTAIN = 100.0  # the logit of what a given function says
-Reward = Callable[[PyTree, PyTree, PyTree], jax.Array]  # (obs, action, next_obs) -> a float
-Terminated = Callable[[PyTree, PyTree, PyTree], jax.Array]  # -> a bool
 
 
 @dataclass(frozen=True)
@@ -59,7 +57,10 @@ class EnsembleConfig(fitting.FittingConfig):
     model_activation: str = "silu"
     """Of the members' hidden layers: tanh, relu, elu, silu or gelu."""
     probabilistic: bool = True
-    """Let members predict a variance beside the mean, and imagined steps be drawn; off: means, by least squares."""
+    """Let members predict a variance beside the mean; off: means, by least squares."""
+    imagined_noise: bool = True
+    """Draw imagined steps from the members' distributions; off: each follows its mean. Off where the world has no noise
+    and is unstable: what is drawn at the variance's floor grows with every step."""
     nll_beta: float = 0.5
     """How far the variance weighs the likelihood's gradient: 0 is the plain likelihood, at 1 means move as by least
     squares."""
@@ -69,6 +70,9 @@ class EnsembleConfig(fitting.FittingConfig):
     """What the members predict of the next observation: delta, its change, or next, itself."""
     clip_margin: float = 0.1
     """How far predictions may go beyond the range that was seen, as a share of it."""
+    known: bool = False
+    """Give the model the reward and the termination that are known here of an environment (InvertedPendulum-v5, and of
+    Hopper-v5 the termination) rather than learn them."""
     member_per: str = "episode"
     """How long an imagined episode follows one member: episode (TS-inf), or step (TS-1)."""
 
@@ -147,16 +151,20 @@ def ensemble(
 ) -> Model:
     """A model of an environment of Box observations, or Dicts of them, and any action space.
 
-    reward, terminated: pure functions of (obs, action, next_obs) at one point, where they are known; what is not given
-    is learned. Inputs and targets are normalised by what was seen, predictions clipped to its range and margin, and to
-    the observation space. Members start a fit where the last one ended.
+    reward, terminated: pure functions of (obs, action, next_obs) at one point, where they are known; what is not given,
+    nor ``known`` (``models.model.KNOWN``), is learned. Inputs and targets are normalised by what was seen, predictions
+    clipped to its range and margin, and to the observation space. Members start a fit where the last one ended.
 
     ``fit`` says ``model/constant_entries`` beside what ``fitting.fit`` says: how many entries of the targets never
     varied. They are predicted to stay so. Raises UsageError for observations that are no vectors of numbers.
     """
+    if config.known:
+        given = _known(spec)
+        reward, terminated = reward or given.reward, terminated or given.terminated
     to_vector, to_obs, low, high = _vectors(spec)
     act = Encoder(spec.action_space, "flatten", key=jax.random.key(0))
     size, elites = low.size - 1, config.elites or config.members
+    noisy = config.probabilistic and config.imagined_noise
     outputs = size + (reward is None)
 
     def read(obs: PyTree, action: PyTree) -> jax.Array:
@@ -224,7 +232,7 @@ def ensemble(
         mean, log_variance, logits = _of_member(state.network, state.inputs.normalize(read(at.obs, action)), member)
         std = jnp.exp(0.5 * log_variance) * state.targets.std
         mean = state.targets.restore(mean)
-        drawn = mean + std * jax.random.normal(noise_key, mean.shape) if config.probabilistic else mean
+        drawn = mean + std * jax.random.normal(noise_key, mean.shape) if noisy else mean
         obs = to_vector(at.obs)
 
         def world(target: jax.Array) -> tuple[jax.Array, PyTree, jax.Array]:
@@ -250,6 +258,15 @@ def ensemble(
         return shared._replace(network=network, elites=jnp.zeros((elites, 1), jnp.int32))
 
     return Model(init, fit, start, step, members, lambda state: state.scale)
+
+
+def _known(spec: EnvSpec) -> Known:
+    if spec.id not in KNOWN:
+        raise UsageError(
+            f"known = True, and nothing is known here of {spec.id}, only of {', '.join(KNOWN)}. Leave it out, or give "
+            "a model of your own: ensemble(config, spec, reward=..., terminated=...)."
+        )
+    return KNOWN[spec.id]
 
 
 def _of_member(network: Member, x: jax.Array, member: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -51,10 +52,11 @@ class InverseConfig(fitting.FittingConfig):
 
 
 class InverseNetwork(eqx.Module):
-    """(state [D], change [D]) -> the distribution of the action between them.
+    """(state [D], change [D], edge [D]) -> the distribution of the action between them.
 
     It sees the change in standard deviations of changes: that of one step is a small part of the spread of states, and
-    would drown in the difference of two of them.
+    would drown in the difference of two of them. And it is told where the successor stands at an end of what was seen:
+    what is cut there, as a speed at its limit is, hides the action that drove it further.
     """
 
     trunk: MLP
@@ -62,18 +64,18 @@ class InverseNetwork(eqx.Module):
 
     def __init__(self, size: int, space: spaces.Space, config: InverseConfig, *, key: Key):
         trunk_key, head_key = jax.random.split(key)
-        self.trunk = MLP(2 * size, config.hidden_sizes, activation=config.activation, key=trunk_key)
+        self.trunk = MLP(3 * size, config.hidden_sizes, activation=config.activation, key=trunk_key)
         self.head = PolicyHead(self.trunk.out_size, space, state_dependent_std=True, key=head_key)
 
-    def __call__(self, state: jax.Array, change: jax.Array) -> Any:
-        return self.head(self.trunk(jnp.concatenate([state, change])))
+    def __call__(self, state: jax.Array, change: jax.Array, edge: jax.Array) -> Any:
+        return self.head(self.trunk(jnp.concatenate([state, change, edge])))
 
 
 class InverseState(NamedTuple):
     """What is learned of inverse dynamics."""
 
     network: InverseNetwork
-    state: Scaler  # of s
+    state: Scaler  # of s and s'
     change: Scaler  # of s' - s
 
 
@@ -103,32 +105,39 @@ def inverse(config: InverseConfig, spec: EnvSpec) -> Inverse:
         network = InverseNetwork(size, spec.action_space, config, key=key)
         return InverseState(network, unscaled(size), unscaled(size))
 
+    def read(state: Scaler, change: Scaler, before: jax.Array, after: jax.Array) -> tuple[jax.Array, ...]:
+        """What the network reads of vectors [..., D]; the edge is 1 at the upper end, -1 at the lower one, else 0."""
+        edge = (after >= state.high).astype(jnp.float32) - (after <= state.low).astype(jnp.float32)
+        return state.normalize(before), change.normalize(after - before), edge
+
     def action(M: InverseState, obs: PyTree, next_obs: PyTree) -> Any:
-        before, after = flat(obs), flat(next_obs)
-        return M.network(M.state.normalize(before), M.change.normalize(after - before))
+        return M.network(*read(M.state, M.change, flat(obs), flat(next_obs)))
 
     def fit(M: InverseState, data: Data, key: Key) -> tuple[InverseState, Metrics]:
         before, after = (jax.vmap(flat)(x) for x in (data.rows.obs, data.rows.next_obs))
-        state, change = scaler(before, data.valid), scaler(after - before, data.valid)
-        rows = state.normalize(before), change.normalize(after - before), data.rows.action
-        loss, score = (lambda net, batch, of=of: of(jax.vmap(net)(*batch[:2]), batch[2]) for of in (_loss, _score))
+        both = jnp.concatenate([before, after]), jnp.concatenate([data.valid, data.valid])
+        state, change = scaler(*both), scaler(after - before, data.valid)
+        rows = *jax.vmap(partial(read, state, change))(before, after), data.rows.action
+        loss, score = (lambda net, batch, of=of: of(jax.vmap(net)(*batch[:-1]), batch[-1]) for of in (_loss, _score))
         one = jax.tree.map(lambda x: x[None], M.network)
         best, _, metrics = fitting.fit(config, loss, one, rows, data, key, score=score)
         network = jax.tree.map(lambda x: x[0], best)
-        found = _told(jax.vmap(network)(*rows[:2]), rows[2], held_out(data, config.held_out_share))
+        found = _told(jax.vmap(network)(*rows[:-1]), rows[-1], held_out(data, config.held_out_share))
         return InverseState(network, state, change), metrics | found
 
     return Inverse(init, fit, action)
 
 
 def _loss(told: Any, action: PyTree) -> jax.Array:
-    """-log p(a), [N]; of a normal (a - mean)^2 / 2 and the likelihood of its spread about that mean, so that a mean is
-    learned as fast where it is bad as where it is good."""
+    """-log p(a), [N]; of a normal e^2 / 2 + stop(variance) * -log p(stop(e)), e = a - mean: a mean is learned as fast
+    where it is bad as where it is good, and a spread as fast as it, so that no row that a narrow one missed drowns the
+    others."""
     told, action = _flat(told, action)
     if not isinstance(told, DiagGaussian):
         return -told.log_prob(action)
-    about = DiagGaussian(jax.lax.stop_gradient(told.loc), told.log_std)
-    return 0.5 * jnp.square(action - told.loc).sum(-1) - about.log_prob(action)
+    square = jnp.square(action - told.loc)
+    fixed, variance = jax.lax.stop_gradient((square, jnp.exp(2.0 * told.log_std)))
+    return (0.5 * square + variance * (0.5 * fixed * jnp.exp(-2.0 * told.log_std) + told.log_std)).sum(-1)
 
 
 def _score(told: Any, action: PyTree) -> jax.Array:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from steersman.types import Array, Key, Metrics, PyTree, Rollout
@@ -53,3 +54,28 @@ class Model(NamedTuple):
     step: Callable[[PyTree, PyTree, PyTree, Key], tuple[PyTree, Prediction]]
     members: Callable[[PyTree], Any] = lambda state: jax.tree.map(lambda x: x[None], state)
     scale: Callable[[PyTree], Array] = lambda state: np.ones((1,), np.float32)  # their own units
+
+
+Reward = Callable[[PyTree, PyTree, PyTree], Array]  # (obs, action, next_obs) -> a float
+Terminated = Callable[[PyTree, PyTree, PyTree], Array]  # -> a bool
+
+
+class Known(NamedTuple):
+    """What need not be learned of an environment; None: it is learned."""
+
+    reward: Reward | None = None
+    terminated: Terminated | None = None
+
+
+def _fallen(obs: jax.Array, action: jax.Array, after: jax.Array) -> jax.Array:
+    return jnp.abs(after[1]) > 0.2
+
+
+def _hopper_down(obs: jax.Array, action: jax.Array, after: jax.Array) -> jax.Array:
+    return (after[0] <= 0.7) | (jnp.abs(after[1]) >= 0.2) | (jnp.abs(after[1:]) >= 100.0).any()
+
+
+KNOWN = {
+    "InvertedPendulum-v5": Known(lambda *seen: jnp.where(_fallen(*seen), 0.0, 1.0), _fallen),
+    "Hopper-v5": Known(None, _hopper_down),
+}

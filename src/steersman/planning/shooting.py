@@ -144,12 +144,12 @@ def _search(
     size = action_size(space)
     bound = jnp.inf if isinstance(space, spaces.Discrete) else 1.0
     check_sizes(horizon=horizon, iterations=iterations)
+    if elites < 1 or 1 <= population < elites:
+        raise UsageError(f"elites = {elites}; they are the best of the population of {population}: 1 to {population}.")
     least = 2 + kept
     if population < least:
         why = f" and the {kept} that are kept" if kept else ""
         raise UsageError(f"population = {population}; at least {least}: beside the mean{why}, one is drawn.")
-    if not 1 <= elites <= population:
-        raise UsageError(f"elites = {elites}; they are the best of the population of {population}: 1 to {population}.")
 
     def begin() -> Warm:
         return Warm(jnp.zeros((horizon, size), jnp.float32), jnp.zeros((kept, horizon, size), jnp.float32))

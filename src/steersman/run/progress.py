@@ -248,7 +248,8 @@ def check_finite(totals: Totals, steps: int, run: run_folder.Run | None, state: 
         if not np.isfinite(values).all():
             raise fault(name, str(values[~np.isfinite(values)][0]), steps, run, _huge(state))
     if bad:
-        name = "loss" if "loss" in bad else bad[0]
+        entries = (x for x in bad if x.startswith("model/nrmse_"))  # which entry of the observation is predicted so
+        name = "loss" if "loss" in bad else next(entries, bad[0])
         values = np.asarray(totals.metrics[name])
         size = np.abs(totals.episodes.returns).max(initial=0.0) / max(np.max(totals.episodes.count, initial=0), 1)
         paid = f"episodes return about {size:.1g}" if size > HUGE else ""

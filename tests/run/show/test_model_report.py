@@ -3,6 +3,7 @@
 import json
 import re
 import sys
+from types import SimpleNamespace
 
 import imageio.v3 as iio
 import numpy as np
@@ -111,6 +112,16 @@ def test_a_model_of_recorded_data_is_tried_on_what_was_held_out(trained, tmp_pat
     monkeypatch.setattr(model_report, "FIT", EnsembleConfig(held_out_share=0.001))
     with pytest.raises(UsageError, match="is held out"):
         model_run(data=tmp_path / "data")
+
+
+def test_what_never_varied_and_what_does_not_tell_the_reward_are_named():
+    spec = SimpleNamespace(id="Here")
+    worries = lambda r2, *constant: model_report._worries(SimpleNamespace(reward_r2=r2), spec, list(constant))
+    assert not worries(0.6)
+    assert not worries(float("nan"))
+    both = worries(0.3, "height", "place 1")
+    assert both[0].startswith("Here: height, place 1 never varied")
+    assert "explains 30% of the reward's variance" in both[1]
 
 
 def test_entries_are_called_by_their_place():

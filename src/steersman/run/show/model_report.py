@@ -110,7 +110,7 @@ def model_run(
         key=test_key,
     )
     names = entry_names(spec.observation_space)
-    worries = _worries(found, spec)
+    worries = _worries(found, spec, [names[i] for i in np.flatnonzero(np.asarray(model.scale(state))[:-1] == 0)])
     run_folder.warn(*worries)
     with explained("writing", folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -200,14 +200,21 @@ def _longest(data: Data) -> int:
     return int(np.bincount(np.unique(np.asarray(data.episode)[np.asarray(data.valid)], return_inverse=True)[1]).max())
 
 
-def _worries(found: report.Quality, spec: EnvSpec) -> list[str]:
-    if not found.reward_r2 < LEAST_R2:
-        return []
-    return [
-        f"{spec.id}: the model explains {max(found.reward_r2, 0.0):.0%} of the reward's variance on episodes that it "
-        f"has not learned from (R2 {found.reward_r2:.2f}). Either it has seen too little, or what is observed does "
-        "not tell the reward: plans in it, and policies that learn in it, pursue something else."
-    ]
+def _worries(found: report.Quality, spec: EnvSpec, constant: list[str]) -> list[str]:
+    """constant: names of the entries that never varied in what was learned from."""
+    worries = []
+    if constant:
+        worries.append(
+            f"{spec.id}: {', '.join(constant)} never varied in what the model learned from. It predicts that they stay "
+            "as they are, and they are divided by nothing and count in no error."
+        )
+    if found.reward_r2 < LEAST_R2:
+        worries.append(
+            f"{spec.id}: the model explains {max(found.reward_r2, 0.0):.0%} of the reward's variance on episodes that "
+            f"it has not learned from (R2 {found.reward_r2:.2f}). Either it has seen too little, or what is observed "
+            "does not tell the reward: plans in it, and policies that learn in it, pursue something else."
+        )
+    return worries
 
 
 def entry_names(space: spaces.Space) -> list[str]:
