@@ -690,7 +690,7 @@ def latency(result: dict[str, Any]) -> str:
 def transfer(results: list[dict[str, Any]]) -> str:
     text = (
         "PPO by its preset, three seeds, 20 episodes of each through the control loop with observations that are late, "
-        "by whole steps; four steps are more than was trained for. Kept: of what lies between a random policy and the "
+        "by whole steps; the longest latency is more than was trained for. Kept: of what lies between a random policy and the "
         "same policy without latency."
     )
     return "\n\n".join(["## For transfer", text, *map(_transfer, results)])
@@ -699,7 +699,7 @@ def transfer(results: list[dict[str, Any]]) -> str:
 def _transfer(result: dict[str, Any]) -> str:
     mean = lambda table, i: statistics.mean(row[i] for row in table)
     span = lambda table, i: f"{min(row[i] for row in table):.0f} to {max(row[i] for row in table):.0f}"
-    trained = {"plain": "as it is", "delays": "`action_delay=0:3`"}
+    trained = {"plain": "as it is", "delays": f"`{result['trained']}`"}
     rows = []
     for name, row in result["late"].items():
         for i, late in enumerate(result["latencies"]):
