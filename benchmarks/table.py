@@ -690,8 +690,8 @@ def latency(result: dict[str, Any]) -> str:
 def transfer(results: list[dict[str, Any]]) -> str:
     text = (
         "PPO by its preset, three seeds, 20 episodes of each through the control loop with observations that are late, "
-        "by whole steps; the longest latency is more than was trained for. Kept: of what lies between a random policy and the "
-        "same policy without latency."
+        "by whole steps; the longest latency is more than was trained for. Kept: of what lies between a random policy "
+        "and the same policy without latency."
     )
     return "\n\n".join(["## For transfer", text, *map(_transfer, results)])
 
