@@ -570,9 +570,9 @@ def continuous(results: list[dict[str, Any]]) -> str:
         "By the presets, with replay one environment, one update of batch 256 a step; the mean over the seeds and, in "
         "brackets, its 95 % bootstrap interval and the number of seeds. A seed counts with the mean return of its "
         "deterministic policy over 100 episodes, in environments of their own. A seed with several stages is one "
-        "training. Speed: on one core, evaluation left out. Published for PPO, of older versions of the tasks: Tianshou, "
-        "the best mean on the way, ten seeds (v2, v3); SB3-zoo, one run's end (v3); CleanRL, returns while training, "
-        "three seeds (v4)."
+        "training. Speed: on one core, evaluation left out. Published for PPO, of older versions of the tasks: "
+        "Tianshou, the best mean on the way, ten seeds (v2, v3); SB3-zoo, one run's end (v3); CleanRL, returns while "
+        "training, three seeds (v4)."
     )
     lines = "\n".join(f"- {line}" for line in dict.fromkeys(commands))
     return f"## Continuous control\n\n{text}\n\n{table(header, rows)}\n\n{lines}"
