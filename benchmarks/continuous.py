@@ -3,12 +3,14 @@
     python benchmarks/continuous.py sac Hopper-v5            three seeds to 300,000 steps, most of an hour on a core
     python benchmarks/continuous.py sac HalfCheetah-v5 --seeds 0 --at 100000 300000 1000000
     python benchmarks/continuous.py crossq Hopper-v5 --at 100000 --set critic_sizes=1024,1024
+    python benchmarks/continuous.py ppo Hopper-v5 --at 1000000
     python benchmarks/continuous.py sac Hopper-v5 --quick                  a trial of the machinery; nothing is saved
 
-By the preset: one environment, one update of batch 256 a step. A run stops at each of the steps, its deterministic
-policy plays 100 episodes of environments of its own, and the run is resumed: learner and replay as they were, the
-environment at the start of an episode. Each seed is written as soon as it is there; seeds that the result has already,
-under the same settings, stay in it.
+By the preset: with replay one environment, one update of batch 256 a step. A run stops at each of the steps, its
+deterministic policy plays 100 episodes of environments of its own, and the run is resumed: learner and replay as they
+were, the environment at the start of an episode. PPO's learning rate falls to its run's end: it is asked for that end
+alone. Each seed is written as soon as it is there; seeds that the result has already, under the same settings, stay in
+it.
 """
 
 from __future__ import annotations
@@ -31,6 +33,14 @@ from steersman.theory.statistics import bootstrap_interval
 TARGETS = {("sac", "HalfCheetah-v5"): (300_000, 5000.0), ("td3", "HalfCheetah-v5"): (300_000, 4500.0)}
 PUBLISHED = {  # at 1M steps; the versions of MuJoCo's tasks and the protocols of evaluation differ from ours
     ("sac", "HalfCheetah-v5"): "9535 (SB3-zoo), 9635 (CleanRL)",
+    # Tianshou: the best mean on the way, v2 and v3, ten seeds; SB3-zoo: one run's end, v3; CleanRL: training, v4
+    ("ppo", "Hopper-v5"): "2609 +- 701 (Tianshou), 2410 (SB3-zoo), 2383 +- 272 (CleanRL)",
+    ("ppo", "Walker2d-v5"): "3589 +- 757 (Tianshou), 3479 (SB3-zoo), 2288 +- 572 (CleanRL)",
+    ("ppo", "InvertedDoublePendulum-v5"): "9231 +- 270 (Tianshou)",
+    ("ppo", "Reacher-v5"): "-4.1 +- 0.3 (Tianshou)",
+    ("ppo", "Swimmer-v5"): "66.7 +- 99.1 (Tianshou), 282 (SB3-zoo)",
+    ("ppo", "Ant-v5"): "3258 +- 1079 (Tianshou), 1327 (SB3-zoo)",
+    ("ppo", "Humanoid-v5"): "787 +- 194 (Tianshou), 716 +- 49 (CleanRL)",
 }
 KEPT = ("episodes", "mean", "median", "iqm", "ci95", "std", "min", "max", "mean_length")
 

@@ -1,4 +1,4 @@
-"""Defaults on environments that no preset knows, beside Stable-Baselines3's defaults.
+"""Defaults beside Stable-Baselines3's defaults.
 
     python benchmarks/defaults.py ppo                        all environments, budgets and seeds that are not there yet
     python benchmarks/defaults.py ppo --only Hopper-v5 tasks:kiln --seeds 0

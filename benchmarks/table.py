@@ -18,6 +18,8 @@ from typing import Any
 import common
 import defaults
 
+from steersman.run.settings import presets as known_presets
+
 BEGIN, END = "<!-- results: made by table.py -->", "<!-- end of results -->"
 README = common.HERE / "README.md"
 
@@ -551,16 +553,17 @@ def continuous(results: list[dict[str, Any]]) -> str:
     stages = sorted({stage["steps"] for r in results for stage in r["at"]})
     rows, commands = [], []
     for r in results:
-        usual = {"num_envs", "learning_starts", "gamma"}
-        other = ", ".join(f"{k} {v}" for k, v in r["settings"].items() if k not in usual)
+        usual = common.rounded(known_presets(r["algorithm"])[r["environment"]])
+        other = ", ".join(f"{k} {v}" for k, v in r["settings"].items() if v != usual.get(k))
         cells = []
         for steps in stages:
             at = next((stage for stage in r["at"] if stage["steps"] == steps), None)
             if at is None:
                 cells.append("")
                 continue
-            interval = "" if at["ci95"] is None else f"{at['ci95'][0]:.0f} to {at['ci95'][1]:.0f}; "
-            cells.append(f"**{at['mean']:.0f}** ({interval}{len(at['each'])})")
+            show = "{:.1f}".format if abs(at["mean"]) < 100 else "{:.0f}".format  # Reacher's are all of -4
+            interval = "" if at["ci95"] is None else f"{show(at['ci95'][0])} to {show(at['ci95'][1])}; "
+            cells.append(f"**{show(at['mean'])}** ({interval}{len(at['each'])})")
         goal = ""
         if r["target"] is not None:
             steps, least = r["target"]
@@ -572,10 +575,12 @@ def continuous(results: list[dict[str, Any]]) -> str:
         commands += [origin(row) for row in r["each"]]
     header = ["", *(f"{steps:,} steps" for steps in stages), "target", "published, 1M steps", "steps/s"]
     text = (
-        "By the presets: one environment, one update of batch 256 a step; the mean over the seeds and, in brackets, "
-        "its 95 % bootstrap interval and the number of seeds. A seed counts with the mean return of its deterministic "
-        "policy over 100 episodes, in environments of their own. A seed with several stages is one training. "
-        "Speed: on one core, evaluation left out."
+        "By the presets, with replay one environment, one update of batch 256 a step; the mean over the seeds and, in "
+        "brackets, its 95 % bootstrap interval and the number of seeds. A seed counts with the mean return of its "
+        "deterministic policy over 100 episodes, in environments of their own. A seed with several stages is one "
+        "training. Speed: on one core, evaluation left out. Published for PPO, of older versions of the tasks: "
+        "Tianshou, the best mean on the way, ten seeds (v2, v3); SB3-zoo, one run's end (v3); CleanRL, returns while "
+        "training, three seeds (v4)."
     )
     lines = "\n".join(f"- {line}" for line in dict.fromkeys(commands))
     return f"## Continuous control\n\n{text}\n\n{table(header, rows)}\n\n{lines}"
@@ -698,8 +703,8 @@ def latency(result: dict[str, Any]) -> str:
 def transfer(results: list[dict[str, Any]]) -> str:
     text = (
         "PPO by its preset, three seeds, 20 episodes of each through the control loop with observations that are late, "
-        "by whole steps; four steps are more than was trained for. Kept: of what lies between a random policy and the "
-        "same policy without latency."
+        "by whole steps; the longest latency is more than was trained for. Kept: of what lies between a random policy "
+        "and the same policy without latency."
     )
     return "\n\n".join(["## For transfer", text, *map(_transfer, results)])
 
@@ -707,7 +712,7 @@ def transfer(results: list[dict[str, Any]]) -> str:
 def _transfer(result: dict[str, Any]) -> str:
     mean = lambda table, i: statistics.mean(row[i] for row in table)
     span = lambda table, i: f"{min(row[i] for row in table):.0f} to {max(row[i] for row in table):.0f}"
-    trained = {"plain": "as it is", "delays": "`action_delay=0:3`"}
+    trained = {"plain": "as it is", "delays": f"`{result['trained']}`"}
     rows = []
     for name, row in result["late"].items():
         for i, late in enumerate(result["latencies"]):

@@ -200,7 +200,11 @@ def no_weights(content):
     content["program"]["ops"][0][1] = [10**6]
 
 
-@pytest.mark.parametrize("spoil", [missing, no_program, no_weights])
+def another_shape(content):
+    content["inputs"][0]["shape"] = [99]
+
+
+@pytest.mark.parametrize("spoil", [missing, no_program, no_weights, another_shape])
 def test_a_contract_that_somebody_changed(copy, spoil):
     path = copy / "policy.json"
     contract = json.loads(path.read_text())

@@ -109,10 +109,10 @@ ARGUMENTS = {
 }
 PHYSICS = {
     "Acrobot-v1": {"mass_1": 1.5, "mass_2": 0.7, "length": 1.2, "center_1": 0.4, "center_2": 0.6, "torque": 0.8},
-    "CartPole-v1": {"gravity": 9.0, "cart_mass": 2.0, "pole_mass": 0.3, "length": 0.4, "force": 8.0},
+    "CartPole-v1": {"gravity": 9.0, "cart_mass": 2.0, "pole_mass": 0.3, "length": 0.4, "force": 8.0, "dt": 0.01},
     "MountainCar-v0": {"force": 0.0013, "gravity": 0.002},
     "MountainCarContinuous-v0": {"power": 0.002},
-    "Pendulum-v1": {"mass": 2.0, "length": 0.7},
+    "Pendulum-v1": {"mass": 2.0, "length": 0.7, "dt": 0.02},
 }
 
 
@@ -181,7 +181,7 @@ def test_the_original_follows_the_twin_for_rendering(env_id):
 
 
 def test_unknown_arguments_and_ids_are_refused():
-    with pytest.raises(UsageError, match=r"takes g, mass, length, gain; got gravity"):
+    with pytest.raises(UsageError, match=r"takes g, mass, length, gain, dt; got gravity"):
         classic.make("Pendulum-v1", gravity=9.8)
     with pytest.raises(UsageError, match=r"got action_dely\. Did you mean action_delay"):
         classic.make("Pendulum-v1", action_dely=2)

@@ -197,7 +197,7 @@ def test_mistakes_in_arguments(user_module):
     for num_envs in (0, -3, 1.5, True):
         with pytest.raises(UsageError, match="num_envs is a whole number of at least 1"):
             envs.make("CartPole-v1", num_envs)
-    with pytest.raises(UsageError, match=r"Pendulum-v1 takes g, mass, length, gain; got gg\. Did you mean g\?"):
+    with pytest.raises(UsageError, match=r"Pendulum-v1 takes g, mass, length, gain, dt; got gg\. Did you mean g\?"):
         envs.make("Pendulum-v1", 2, gg=3)
     with pytest.raises(UsageError, match="probe/one-step cannot be made with the arguments"):
         envs.make("probe/one-step", 2, length=3)

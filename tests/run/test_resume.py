@@ -181,7 +181,14 @@ def test_seeds_on_a_host_stopped_and_resumed(tmp_path, settings):
 
 
 @pytest.mark.exact
-@pytest.mark.parametrize("place", [f"{PLACES[0]},randomize=pole_mass:0.5:2,push=0.2", PLACES[1]])
+@pytest.mark.parametrize(
+    "place",
+    [
+        f"{PLACES[0]},randomize=pole_mass:0.5:2,push=0.2",
+        PLACES[1],
+        "InvertedDoublePendulum-v5,randomize=mass/each:0.5:2+damping:0.5:2,push=0.2",
+    ],
+)
 def test_for_transfer(place, tmp_path, settings):
     """What waits, was drawn and is remembered goes on too."""
     place = f"{place},action_delay=0:2,observation_noise=0.01,observation_bias=0.01,observation_history=2"

@@ -121,6 +121,11 @@ class Policy:
             dtype, shape = program["values"][output]
             at[output] = operation(self._steps, name, [at[i] for i in inputs], np.dtype(dtype), shape, attributes)
         self._at = at
+        for side in ("inputs", "outputs"):
+            for part in contract[side]:
+                shape = at[program[side][part["name"]]].shape
+                if tuple(part["shape"]) != shape:
+                    raise ValueError(f"{part['name']} is {tuple(part['shape'])}, in its program {shape}")
         self._carry = {name: at[i] for name, i in program["inputs"].items() if name.startswith("carry/")}
         self._first = at[program["inputs"]["first"]] if "first" in program["inputs"] else None
         self._begun = not self._carry

@@ -42,7 +42,7 @@ def test_velocities_are_zero_and_the_rest_is_the_originals(name):
 
 def test_arguments_are_the_originals():
     assert envs.make_env("PendulumNoVel-v1,g=9.81").spec.id == "PendulumNoVel-v1"
-    with pytest.raises(UsageError, match="Pendulum-v1 takes g, mass, length, gain; got h"):
+    with pytest.raises(UsageError, match="Pendulum-v1 takes g, mass, length, gain, dt; got h"):
         envs.make("PendulumNoVel-v1,h=3", 2)
     with pytest.raises(UsageError, match="Did you mean CartPoleNoVel-v1"):
         envs.make("CartPoleNoVel", 2)

@@ -42,6 +42,60 @@ def test_parameters_are_scaled_at_reset(hopper):
     env.close()
 
 
+def test_a_factor_of_its_own_for_each_part(hopper):
+    names = ["mass/each", "mass/foot", "damping/each", "gain/each", "friction/floor", "mass"]
+    env = changed(randomize=dict.fromkeys(names, (0.5, 2)), see_physics=True)
+    model = env.unwrapped.model
+    for _ in range(2):
+        obs, _ = env.reset()
+        mass, foot, damping, gain, floor, all = np.split(
+            obs["physics"], [4, 5, 8, 11, 12]
+        )  # the world and three joints have none
+        of_body = np.array([1, *mass[:3], mass[3] * foot[0]]) * all
+        np.testing.assert_allclose(model.body_mass, of_body * hopper.body_mass, rtol=1e-6)
+        np.testing.assert_allclose(model.body_inertia, of_body[:, None] * hopper.body_inertia, rtol=1e-6)
+        np.testing.assert_allclose(model.dof_damping, [0, 0, 0, *damping] * hopper.dof_damping, rtol=1e-6)
+        np.testing.assert_allclose(model.actuator_gainprm[:, 0], hopper.actuator_gainprm[:, 0] * gain, rtol=1e-6)
+        ground = np.array([floor[0], *np.ones(model.ngeom - 1)])
+        np.testing.assert_allclose(model.geom_friction[:, 0], hopper.geom_friction[:, 0] * ground, rtol=1e-6)
+        assert len(set(mass.tolist())) == 4
+    assert env.observation_space.contains(obs)
+    env.close()
+
+
+class BallAndHinge(gymnasium.Env):
+    """A joint of three degrees of freedom beside one of one, without names."""
+
+    observation_space, action_space = gymnasium.spaces.Box(-1, 1, (1,)), gymnasium.spaces.Box(-1, 1, (1,))
+
+    def __init__(self):
+        joint = "<body>{}<geom size='.1'/></body>"
+        joints = [joint.format(f"<joint type='{kind}' damping='2'/>") for kind in ("ball", "hinge")]
+        mujoco = pytest.importorskip("mujoco")
+        self.model = mujoco.MjModel.from_xml_string(f"<mujoco><worldbody>{''.join(joints)}</worldbody></mujoco>")
+
+    def reset(self, *, seed=None, options=None):
+        return np.zeros(1, np.float32), {}
+
+
+def test_a_joint_has_one_factor_for_all_its_degrees_of_freedom():
+    env = ChangingSimulator(BallAndHinge(), read(randomize="damping/each:0.5:2+mass/each:0.5:2", see_physics=True))
+    ball, hinge, *masses = env.reset(seed=1)[0]["physics"]
+    np.testing.assert_allclose(env.unwrapped.model.dof_damping, 2 * np.array([ball, ball, ball, hinge]), rtol=1e-6)
+    assert ball != hinge
+    assert len(masses) == 2
+
+
+def test_a_seed_decides_what_each_part_is_in_every_episode():
+    env = changed(randomize={"mass/each": (0.5, 2)}, see_physics=True)
+    told = []
+    for _ in range(2):  # as at a checkpoint: from the seed on, the same episodes again
+        told.append([env.reset(seed=5)[0]["physics"], env.reset()[0]["physics"]])
+    np.testing.assert_array_equal(told[0], told[1])
+    assert not np.array_equal(*told[0])
+    env.close()
+
+
 def test_a_seed_decides_and_the_environment_draws_the_same():
     env = changed(randomize={"mass": (0.5, 2)}, see_physics=True)
     one, two = env.reset(seed=5)[0], env.reset(seed=5)[0]
@@ -102,6 +156,13 @@ def test_by_name():
     ("name", "says"),
     [
         ("Hopper-v5,randomize=mas:0.5:2", "MuJoCo has no parameter 'mas'. Did you mean mass.* It has mass, friction"),
+        (
+            "Hopper-v5,randomize=mass/tors:0.5:2",
+            "Hopper-v5 has no body called 'tors'. Did you mean torso.* mass/each draws",
+        ),
+        ("Hopper-v5,randomize=damping/rootx:0.5:2", "the joint rootx of Hopper-v5 has no damping"),
+        ("Hopper-v5,randomize=gravity/each:0.5:2", "gravity is of the whole model"),
+        ("Pendulum-v1,randomize=mass/each:0.5:2", "no parameter 'mass/each'. Did you mean mass"),
         ("Swimmer-v5,randomize=damping:0.5:2", "Swimmer-v5 has no damping: it is 0 all over"),
         ("Reacher-v5,push=1", "the root of Reacher-v5 cannot move about"),
         ("gymnasium/CartPole-v1,push=1", "CartPole-v1 has no simulator that randomize and push can change"),

@@ -56,12 +56,12 @@ def test_each_episode_draws_its_own_log_uniform():
 @pytest.mark.parametrize(
     ("name", "known"),
     [
-        ("CartPole-v1", "gravity, cart_mass, pole_mass, length, force"),
+        ("CartPole-v1", "gravity, cart_mass, pole_mass, length, force, dt"),
         ("Acrobot-v1", "mass_1, mass_2, length, center_1, center_2, torque"),
         ("MountainCar-v0", "force, gravity"),  # a goal velocity of 0 is none
         ("MountainCarContinuous-v0", "power"),
-        ("PendulumNoVel-v1", "g, mass, length, gain"),
-        ("safe/pendulum", "g, mass, length, gain"),
+        ("PendulumNoVel-v1", "g, mass, length, gain, dt"),
+        ("safe/pendulum", "g, mass, length, gain, dt"),
     ],
 )
 def test_the_parameters_there_are(name, known):

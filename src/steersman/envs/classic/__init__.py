@@ -43,7 +43,7 @@ def parameters(env_id: str) -> dict[str, float]:
     """The physical parameters of a twin and their values: arguments that the original mostly has as attributes.
 
     >>> parameters("Pendulum-v1")
-    {'g': 10.0, 'mass': 1.0, 'length': 1.0, 'gain': 1.0}
+    {'g': 10.0, 'mass': 1.0, 'length': 1.0, 'gain': 1.0, 'dt': 0.05}
     """
     twin = _twin(env_id)
     task = getattr(_module(twin), twin.name)

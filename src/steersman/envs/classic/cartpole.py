@@ -43,6 +43,7 @@ class CartPole:
     pole_mass: float = 0.1  # kg
     length: float = 0.5  # m, half of the pole's
     force: float = 10.0  # N
+    dt: float = DT  # s from one action to the next
 
     @property
     def spec(self) -> EnvSpec:
@@ -61,8 +62,8 @@ class CartPole:
         push = (force + self.pole_mass * self.length * theta_dot**2 * sin) / mass
         theta_acc = (self.gravity * sin - cos * push) / (self.length * (4 / 3 - self.pole_mass * cos**2 / mass))
         x_acc = push - self.pole_mass * self.length * theta_acc * cos / mass
-        x, x_dot = x + DT * x_dot, x_dot + DT * x_acc
-        theta, theta_dot = theta + DT * theta_dot, theta_dot + DT * theta_acc
+        x, x_dot = x + self.dt * x_dot, x_dot + self.dt * x_acc
+        theta, theta_dot = theta + self.dt * theta_dot, theta_dot + self.dt * theta_acc
         failed = (jnp.abs(x) > X_LIMIT) | (jnp.abs(theta) > THETA_LIMIT)
         reward = jnp.where(failed, jnp.float32(-1), jnp.float32(0)) if self.sutton_barto_reward else jnp.ones_like(x)
         state = State(x, x_dot, theta, theta_dot)
@@ -73,7 +74,7 @@ def to_gymnasium_attributes(task: CartPole) -> dict[str, float]:
     """What the original calls the parameters."""
     named = {"gravity": task.gravity, "masscart": task.cart_mass, "masspole": task.pole_mass, "length": task.length}
     sums = {"total_mass": task.cart_mass + task.pole_mass, "polemass_length": task.pole_mass * task.length}
-    return {**named, **sums, "force_mag": task.force}
+    return {**named, **sums, "force_mag": task.force, "tau": task.dt}
 
 
 def to_gymnasium_state(state: State) -> np.ndarray:

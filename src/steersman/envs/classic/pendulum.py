@@ -43,6 +43,7 @@ class Pendulum:
     mass: float = 1.0  # kg
     length: float = 1.0  # m
     gain: float = 1.0
+    dt: float = DT  # s from one action to the next
 
     @property
     def spec(self) -> EnvSpec:
@@ -60,8 +61,8 @@ class Pendulum:
         reward = -(angle**2 + 0.1 * theta_dot**2 + 0.001 * torque**2)
         acceleration = 3 * self.g / (2 * self.length) * jnp.sin(theta)
         acceleration = acceleration + 3 * self.gain / (self.mass * self.length**2) * torque
-        theta_dot = jnp.clip(theta_dot + acceleration * DT, -MAX_SPEED, MAX_SPEED)
-        state = State(theta + theta_dot * DT, theta_dot)
+        theta_dot = jnp.clip(theta_dot + acceleration * self.dt, -MAX_SPEED, MAX_SPEED)
+        state = State(theta + theta_dot * self.dt, theta_dot)
         return state, outcome(_observe(state), reward, jnp.zeros((), bool))
 
 
@@ -71,7 +72,7 @@ def _observe(state: State) -> jax.Array:
 
 def to_gymnasium_attributes(task: Pendulum) -> dict[str, float]:
     """What the original calls the parameters; without ``gain``, which it has none of."""
-    return {"g": task.g, "m": task.mass, "l": task.length}
+    return {"g": task.g, "m": task.mass, "l": task.length, "dt": task.dt}
 
 
 def to_gymnasium_state(state: State) -> np.ndarray:

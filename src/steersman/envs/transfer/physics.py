@@ -56,7 +56,7 @@ def randomized(env: Env | Parametrised, ranges: Ranges, *, shown: bool = False) 
     check_parameters(env.spec.id, ranges, made.nominal)
     low, high = (np.array([ends[i] for ends in ranges.values()], np.float32) for i in (0, 1))
     whole = isinstance(env.spec.observation_space, spaces.Dict)
-    space = with_factors(env.spec.observation_space, ranges) if shown else env.spec.observation_space
+    space = with_factors(env.spec.observation_space, [*ranges.values()]) if shown else env.spec.observation_space
 
     def of(factors: jax.Array) -> Env:
         return made.make(**{name: made.nominal[name] * factors[i] for i, name in enumerate(ranges)})

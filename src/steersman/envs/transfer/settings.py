@@ -43,7 +43,8 @@ class Transfer:
     push_every: float = 100.0
     """Steps from one push to the next on average: a step has one with probability 1 / push_every."""
     randomize: Ranges = field(default_factory=dict)
-    """Bounds of factors of physical parameters: each episode draws f = low (high / low)^u, u uniform in [0, 1]."""
+    """Bounds of factors of physical parameters: each episode draws f = low (high / low)^u, u uniform in [0, 1].
+    ``mass`` is one factor for all; of MuJoCo's models also ``mass/each``, one for every body, and ``mass/torso``."""
     see_physics: bool = False
     """Show the drawn factors, as the entry ``physics`` of a Dict observation: for a critic, not for a robot."""
 
@@ -182,9 +183,9 @@ _READERS = {
 }
 
 
-def with_factors(space: Any, ranges: Ranges) -> Any:
+def with_factors(space: Any, bounds: Sequence[tuple[float, float]]) -> Any:
     """The observation space with the factors beside it; raises UsageError where the name is taken."""
-    low, high = (np.array([ends[i] for ends in ranges.values()], np.float32) for i in (0, 1))
+    low, high = (np.array([ends[i] for ends in bounds], np.float32) for i in (0, 1))
     own = space.spaces if isinstance(space, spaces.Dict) else {"observation": space}
     if PHYSICS in own:
         raise UsageError(f"The observation has {PHYSICS!r} already: the factors are shown once.")
