@@ -14,6 +14,8 @@ import numpy as np
 
 from steersman.agents.language import method as method_of
 from steersman.agents.language.common import Method
+from steersman.agents.language.on_policy import prompts_once
+from steersman.agents.language.on_policy_config import OnPolicyConfig
 from steersman.errors import UsageError, nearest
 from steersman.language.adapters import parameters
 from steersman.language.decoder import Decoder
@@ -158,17 +160,18 @@ def prepare(plan: AlignPlan, model: LanguageModel | None = None) -> Job:
     if asks:
         asking = asking_of(plan, model, [*learned, *held])
         batches: Any = PromptBatches(learned, config.batch_size, run.seed)
-        rows, longest = config.answers // config.minibatches, asking.longest
+        texts = read_by(config, asking)
     else:
         asking = None
         batches = Batches(learned, config.batch_size, model.tokenizer.pad, run.seed)
-        rows, longest = config.batch_size * (2 if method.learns_from == "pairs" else 1), batches.lengths()[-1]
+        rows = config.batch_size * (2 if method.learns_from == "pairs" else 1)
+        texts = [memory.Texts(rows // config.accumulate, batches.lengths()[-1])]
     total = run.updates or max(1, math.ceil(run.epochs * batches.per_epoch))
     trainer = method.trainer(config, total)
     merged = bool(run.samples) and not asks
-    parts = memory.estimate(model.decoder, trainer, config, rows // config.accumulate, longest, samples=merged)
-    if asks:
-        parts |= memory.cache(model.decoder, config.answers, longest)
+    parts = memory.estimate(model.decoder, trainer, config, texts, samples=merged)
+    if asking is not None:
+        parts |= memory.cache(model.decoder, config.answers, asking.longest)
     memory.check(parts, "lower --batch-size or --group" if asks else "")
     programs = Programs(trainer, model.decoder, run.devices)
     if config.batch_size % (config.accumulate * run.devices):
@@ -215,6 +218,15 @@ def prepare(plan: AlignPlan, model: LanguageModel | None = None) -> Job:
         "total": total,
     }
     return Job(method, config, run, model, trainer, programs, total, feed, evaluate, sample, about, notes, digests)
+
+
+def read_by(config: OnPolicyConfig, asking: Asking | Conversations) -> list[memory.Texts]:
+    """What goes through the model in one pass of an update over answers."""
+    rows = config.answers // config.minibatches // config.accumulate
+    if not prompts_once(config, rows, isinstance(asking, Conversations)):
+        return [memory.Texts(rows, asking.longest)]
+    prompts = memory.Texts(rows // config.group, asking.length)
+    return [prompts, memory.Texts(rows, asking.longest - asking.length, asking.length)]
 
 
 def asking_of(plan: AlignPlan, model: LanguageModel, rows: Sequence[Prompt]) -> Asking | Conversations:
