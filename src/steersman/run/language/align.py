@@ -29,6 +29,7 @@ from steersman.run.language.answers.asking import Asking
 from steersman.run.language.answers.conversing import Conversations
 from steersman.run.language.answers.looks import evaluating, prompts_of, sampling
 from steersman.run.language.answers.online import Answering, PromptBatches
+from steersman.run.language.answers.own import check_named, own_names
 from steersman.run.language.batches import Batches, size_of
 from steersman.run.language.data import READERS, Data, Pair, Prompt, Reader
 from steersman.run.language.models import LanguageModel
@@ -91,8 +92,18 @@ def align(
         return fit(job, run, callbacks, within=within)
 
 
-def resume(out: str | Path, *, callbacks: Sequence[Callback] = (), within: Within | None = None) -> Aligned:
+def resume(
+    out: str | Path,
+    *,
+    environment: str | None = None,
+    reward: Sequence[str] = (),
+    callbacks: Sequence[Callback] = (),
+    within: Within | None = None,
+) -> Aligned:
     """Go on with a run where its newest whole checkpoint is; it ends bit for bit where it would have without the stop.
+
+    environment, reward: needed where these are the user's own, ``package.module:name``, which a run folder alone never
+    causes to be imported; by the names that the run has.
 
     Raises UsageError as ``align`` does, and where model or data are not what the run began with.
     """
@@ -102,6 +113,7 @@ def resume(out: str | Path, *, callbacks: Sequence[Callback] = (), within: Withi
     known = {field.name for field in dataclasses.fields(AlignConfig)}
     run = AlignConfig(**{name: value for name, value in saved["run"].items() if name in known})
     plan = AlignPlan(one.method, about["model"], about["data"], one.config, run)
+    check_named(one.run.path, own_names(about["data"], rewards_of(plan)), environment, reward)
     if data_sha256(about["data"]) != about["data_sha256"]:
         raise UsageError(
             f"{out} learns from {about['data']}, which holds other texts than when it began. Put them back."
@@ -216,8 +228,14 @@ def prepare(plan: AlignPlan, model: LanguageModel | None = None) -> Job:
         "data_sha256": data_sha256(plan.data),
         "plain": data.plain,
         "total": total,
+        "own": own_names(plan.data, rewards_of(plan)),
     }
     return Job(method, config, run, model, trainer, programs, total, feed, evaluate, sample, about, notes, digests)
+
+
+def rewards_of(plan: AlignPlan) -> tuple[str, ...]:
+    """What answers earn, of a method that learns from prompts."""
+    return plan.config.reward if plan.method.learns_from == "prompts" else ()
 
 
 def read_by(config: OnPolicyConfig, asking: Asking | Conversations) -> list[memory.Texts]:

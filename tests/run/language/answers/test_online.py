@@ -82,7 +82,7 @@ def test_a_run_tells_what_answers_earned(done):
     assert (done.run / "curve.png").is_file()
 
 
-def test_a_run_that_was_stopped_ends_as_it_would_have(done, prompts, tmp_path):
+def test_a_run_that_was_stopped_ends_as_it_would_have(done, prompts, tmp_path, monkeypatch):
     out = tmp_path / "again"
 
     def die(event):
@@ -91,7 +91,16 @@ def test_a_run_that_was_stopped_ends_as_it_would_have(done, prompts, tmp_path):
 
     with pytest.raises(UsageError, match="gone"):
         align("ppo", "tiny", prompts, out=out, num_epochs=2, kl_target=1.0, callbacks=[die], **SETTINGS)
-    on = resume(out)
+    with monkeypatch.context() as patched:
+        patched.setitem(sys.modules, "mine", None)  # to import it would raise
+        for named in ((), ("mine:same",)):
+            with pytest.raises(
+                UsageError, match=r"learns by what is your own, mine:letters\. A .* --reward mine:letters"
+            ):
+                resume(out, reward=named)
+    with pytest.raises(UsageError, match="name it again, as it is named there: --reward mine:letters"):
+        resume(out, reward=("mine:letters",), environment="mine:make")
+    on = resume(out, reward=("mine:letters",))
     assert on.summary["status"] == "done"
     jax.tree.map(np.testing.assert_array_equal, on.learner, done.learner)
     assert (out / "samples.jsonl").read_text() == (done.run / "samples.jsonl").read_text()

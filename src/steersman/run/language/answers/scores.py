@@ -56,6 +56,12 @@ def score_of(name: str) -> Score:
     return cast(Score, found)
 
 
+def is_own(name: str) -> bool:
+    """Whether a reward is a function of the user's own, which is imported."""
+    base, colon, _ = name.partition(":")
+    return bool(colon) and base not in PLAIN and base not in WITH_ARGUMENT and not is_run(name)
+
+
 def vader() -> Score:
     """The compound sentiment of an answer, from -1 to 1 (Hutto and Gilbert 2014)."""
     try:
