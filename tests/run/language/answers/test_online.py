@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from steersman import errors
+from steersman.agents.language.reward_model import RewardModelConfig
 from steersman.errors import EnvironmentWarning, UsageError
 from steersman.language.config import DecoderConfig
+from steersman.language.tokenizer import character_tokenizer
 from steersman.run.events import Learned
 from steersman.run.language import answering, models
 from steersman.run.language.align import align, resume
@@ -156,6 +158,28 @@ def test_a_reward_model_judges_prompts_as_they_were_written(monkeypatch):
     chat = [{"role": "user", "content": "12345"}]
     total, _ = Reward(["2*rm"])(["12345"], ["ab"], [{"prompt": chat}])
     np.testing.assert_array_equal(total, [2 * (1 + 2)])  # the list of messages, not the text of the last
+
+
+def test_a_reward_model_of_another_tokenizer_is_to_read_all_that_can_be_said(monkeypatch):
+    judge = RewardModel(*load_model("tiny"), None, RewardModelConfig(), plain=True)  # pyright: ignore[reportArgumentType]
+    monkeypatch.setattr(scores, "is_run", lambda name: name == "rm")
+    monkeypatch.setattr(scores, "load", lambda name: judge)
+    reward, rows = Reward(["rm"]), [{"prompt": "ab"}]
+    reward.check(character_tokenizer("ba"), rows)  # another one, and it can be read
+    for tokenizer, prompt, says in (
+        (character_tokenizer("aé"), "ab", r"rm has another tokenizer .* begins with this model\. .* 'é' is none"),
+        (character_tokenizer("ab"), "é", "rm cannot read the prompts: .* 'é' is none"),
+        (character_tokenizer("ab"), [{"role": "user", "content": "a"}], "rm cannot read the prompts: .* no template"),
+        (
+            character_tokenizer("ab"),
+            "a" * 32,
+            "rm cannot read .* are 33 tokens of its tokenizer, and its context is 32",
+        ),
+    ):
+        with pytest.raises(UsageError, match=says):
+            reward.check(tokenizer, [{"prompt": prompt}])
+    with pytest.raises(UsageError, match="rm cannot read this: .* are 34 tokens of its tokenizer"):
+        reward(["a"], ["a" * 32], [{"prompt": "a"}])
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import numpy as np
 from steersman.envs.importing import load_object, offer
 from steersman.errors import UsageError, nearest, to_install
 from steersman.language.rewards import PLAIN, WITH_ARGUMENT, Part, Row, Score, own_score, scored, weighted_name
+from steersman.language.tokenizer import Tokenizer
 from steersman.run.language.answering import RewardModel
 from steersman.run.language.answers import procedural
 from steersman.run.language.runs import is_run, load
@@ -34,7 +35,7 @@ def score_of(name: str) -> Score:
         model = load(name)
         if not isinstance(model, RewardModel):
             raise UsageError(f"{name} is no run of a reward model: make one with steersman align reward.")
-        return lambda prompts, answers, rows: model.many([row["prompt"] for row in rows], answers).tolist()
+        return Judge(name, model)
     if not colon:
         if Path(name).is_dir():
             raise UsageError(f"{name} is a folder and no run of a reward model.")
@@ -74,6 +75,35 @@ def vader() -> Score:
     return lambda prompts, answers, rows: [analyser.polarity_scores(answer)["compound"] for answer in answers]
 
 
+class Judge:
+    """A reward model as a score. It reads texts, so its tokenizer may be another than that of who answers."""
+
+    def __init__(self, name: str, model: RewardModel):
+        self.name, self.model = name, model
+
+    def __call__(self, prompts: Sequence[str], answers: Sequence[str], rows: Sequence[Row]) -> Sequence[float]:
+        try:
+            return self.model.many([row["prompt"] for row in rows], answers).tolist()
+        except UsageError as error:
+            raise UsageError(f"The reward model {self.name} cannot read this: {error}") from None
+
+    def check(self, tokenizer: Tokenizer, rows: Sequence[Row]) -> None:
+        """Raise UsageError where it cannot read these prompts, or all that a model with this tokenizer can say."""
+        try:
+            self.model.read([row["prompt"] for row in rows], [""] * len(rows))
+        except UsageError as error:
+            raise UsageError(f"The reward model {self.name} cannot read the prompts: {error}") from None
+        try:
+            self.model.tokenizer.encode(
+                "".join(sorted({c for i in range(tokenizer.size) for c in tokenizer.decode([i])}))
+            )
+        except UsageError as error:
+            raise UsageError(
+                f"The reward model {self.name} has another tokenizer than the model that answers, and cannot read all "
+                f"that this one can say. Train one that begins with this model. {error}"
+            ) from None
+
+
 class Reward:
     """What answers earn: a sum of terms, each logged apart where there are several."""
 
@@ -87,6 +117,12 @@ class Reward:
         if twice := [name for i, name in enumerate(names) if name in names[:i]]:
             raise UsageError(f"The reward {twice[0]} is there twice. Give it once, with a weight: 2*{twice[0]}.")
         self.parts = [Part(name, weight, score_of(name)) for weight, name in named]
+
+    def check(self, tokenizer: Tokenizer, rows: Sequence[Row]) -> None:
+        """Raise UsageError where a reward model cannot read the prompts, or what may be answered with a tokenizer."""
+        for part in self.parts:
+            if isinstance(part.score, Judge):
+                part.score.check(tokenizer, rows)
 
     def __call__(
         self, prompts: Sequence[str], answers: Sequence[str], rows: Sequence[Row]
