@@ -68,8 +68,8 @@ def theirs(model: str, steps: int) -> dict[str, Any]:
 
 
 def rate(rounds: list[dict[str, Any]]) -> dict[str, float]:
-    """Medians over the steps of all rounds but the first of each; tokens a second of the whole."""
-    rows = [row for one in rounds for row in one["steps"][1:]]
+    """Medians over all steps but the first of each round, where there are more; tokens a second of the whole."""
+    rows = [row for one in rounds for row in one["steps"][1:] or one["steps"]]
     parts = [name for name in rows[0] if name not in ("tokens", "prompt", "log_prob_gap")]
     middle = {name: statistics.median(row[name] for row in rows) for name in parts}
     return middle | {"tokens_per_second": statistics.median(row["tokens"] / row["whole"] for row in rows)}

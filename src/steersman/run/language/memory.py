@@ -73,4 +73,4 @@ def check(parts: dict[str, int], more: str = "") -> None:
     """Raise UsageError, with the sum, where it cannot fit. more: what else would help."""
     ways = ["train adapters (--lora 8)", "raise --accumulate", more or "lower --max-length"]
     remedy = f"{', '.join(ways).capitalize()}, or compute layers again (--remat)."
-    check_memory(sum(parts.values()), f"This training, {said(parts)}, ", remedy)
+    check_memory(sum(parts.values()), f"This training, {said(parts)},", remedy)

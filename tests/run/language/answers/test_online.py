@@ -133,6 +133,7 @@ def test_every_prompt_comes_once_in_each_epoch():
         (("mine:letter",), "no 'letter'"),
         (("mine:number",), "is a int; it is to be a function"),
         (("mine",), "mine:letters"),
+        (("rms/first",), "no reward 'rms/first'. Give exact, .* the run folder of a reward model"),
     ],
 )
 def test_rewards_that_are_none(specs, says):

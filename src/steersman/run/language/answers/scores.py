@@ -39,10 +39,8 @@ def score_of(name: str) -> Score:
     if not colon:
         if Path(name).is_dir():
             raise UsageError(f"{name} is a folder and no run of a reward model.")
-        near = offer(name)
-        if near:
-            raise UsageError(f"There is no reward {name!r}. {near}")
-        return own_score(name)  # which says what there is
+        near = offer(name) or nearest(name, [*PLAIN, *WITH_ARGUMENT, "vader"])
+        raise UsageError(f"There is no reward {name!r}. {near} Give {HELP}.".replace("  ", " "))
     try:
         found = load_object(name, "the reward")
     except UsageError:
@@ -93,10 +91,9 @@ class Judge:
             self.model.read([row["prompt"] for row in rows], [""] * len(rows))
         except UsageError as error:
             raise UsageError(f"The reward model {self.name} cannot read the prompts: {error}") from None
+        characters = {c for i in range(tokenizer.size) for c in tokenizer.decode([i])}
         try:
-            self.model.tokenizer.encode(
-                "".join(sorted({c for i in range(tokenizer.size) for c in tokenizer.decode([i])}))
-            )
+            self.model.tokenizer.encode("".join(sorted(characters)))
         except UsageError as error:
             raise UsageError(
                 f"The reward model {self.name} has another tokenizer than the model that answers, and cannot read all "
