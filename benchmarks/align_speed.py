@@ -68,8 +68,8 @@ def theirs(model: str, steps: int) -> dict[str, Any]:
 
 
 def rate(rounds: list[dict[str, Any]]) -> dict[str, float]:
-    """Medians over all steps but the first of each round, where there are more; tokens a second of the whole."""
-    rows = [row for one in rounds for row in one["steps"][1:] or one["steps"]]
+    """Medians over the steps of all rounds but the first of each; tokens a second of the whole."""
+    rows = [row for one in rounds for row in one["steps"][1:]]
     parts = [name for name in rows[0] if name not in ("tokens", "prompt", "log_prob_gap")]
     middle = {name: statistics.median(row[name] for row in rows) for name in parts}
     return middle | {"tokens_per_second": statistics.median(row["tokens"] / row["whole"] for row in rows)}
@@ -80,8 +80,10 @@ if __name__ == "__main__":
     parser.add_argument("what", nargs="?", choices=("both", "ours"), default="both")
     parser.add_argument("--model", default="smollm2")
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--steps", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=3, help="of one process; the first, which compiles, is left out")
     args = parser.parse_args()
+    if args.steps < 2:
+        parser.error("--steps 2 or more: the first compiles, and is left out.")
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
     if args.what == "ours":
         print(json.dumps(ours(args.model, args.steps)))
