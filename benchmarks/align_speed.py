@@ -22,16 +22,17 @@ from typing import Any
 import common
 import peers
 from align import THINGS, written
-from align_online import LEARNED, REWARD, SETTINGS, SHARED, asked
+from align_online import LEARNED, SHARED, TASKS
 
-TRAINED = SHARED | SETTINGS["rloo"]
+TASK = TASKS["instruction"]
+TRAINED = SHARED | {"reward": (TASK.reward,)} | TASK.runs["rloo"][1]
 GIVEN: dict[str, Any] = {
     name: TRAINED[name] for name in ("batch_size", "group", "max_new", "lora", "learning_rate", "beta")
 }
 
 
 def prompts() -> list[dict[str, str]]:
-    return asked(THINGS[:LEARNED])
+    return TASK.prompts(THINGS[:LEARNED])
 
 
 def ours(model: str, steps: int) -> dict[str, Any]:
@@ -61,7 +62,7 @@ def theirs(model: str, steps: int) -> dict[str, Any]:
     script = common.HERE / "contenders" / "align_trl.py"
     with tempfile.TemporaryDirectory() as folder:
         given = GIVEN | {"prompts": [row["prompt"] for row in prompts()], "steps": steps}
-        given["pattern"] = REWARD.removeprefix("regex:")
+        given["pattern"] = TASK.reward.removeprefix("regex:")
         (Path(folder) / "given.json").write_text(json.dumps(given))
         return common.run_json([peers.python_of("trl"), str(script), model, f"{folder}/given.json"], timeout=3600)
 
@@ -79,8 +80,10 @@ if __name__ == "__main__":
     parser.add_argument("what", nargs="?", choices=("both", "ours"), default="both")
     parser.add_argument("--model", default="smollm2")
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--steps", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=3, help="of one process; the first, which compiles, is left out")
     args = parser.parse_args()
+    if args.steps < 2:
+        parser.error("--steps 2 or more: the first compiles, and is left out.")
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
     if args.what == "ours":
         print(json.dumps(ours(args.model, args.steps)))

@@ -251,34 +251,58 @@ def smollm2_aligned(result: dict[str, Any]) -> str:
 
 
 def smollm2_online(result: dict[str, Any]) -> str:
-    methods = [name for name in ("rloo", "ppo") if f"answers of {name}" in result]
-    said = {name: result[f"answers of {name}"] for name in ("start", *methods)}
-    start, best, texts = said["start"], result.get("best"), result.get("perplexity")
-    within = lambda r, name: f"**{r[name]:.3f}** ({r[f'{name}_low']:.3f} to {r[f'{name}_high']:.3f})"
-    read = lambda name: " and ".join(f"{value:.1f}" for value in texts[name].values()) if texts else ""
-    tokens = lambda r: f"{r['mean_tokens']:.1f}"
-    rows = [["the start", "", within(start, "reward"), "0", tokens(start), read("start")]]
+    text = (
+        "SmolLM2-135M-Instruct with adapters of rank 8, before and after: an answer to each of 200 prompts about "
+        "things that no update has seen, with 95 % intervals, of prompts. One seed. KL: of these answers, "
+        "estimated, or, without an interval, of those of the last five updates. The two texts are a page of these"
+        " docs and the licence. The answers shown are those to the first ten prompts."
+    )
+    return "\n\n".join([f"## SmolLM2 aligned by its own answers\n\n{text}", *(_task(*one) for one in result.items())])
+
+
+TASKS = {
+    "instruction": (
+        "Asked things in one short sentence of three to ten words, and rewarded with 1 where a regular expression"
+        " finds one. near is RLOO with a larger beta. Settings were chosen on other prompts and another seed, in "
+        "three updates of rloo and ten of near; those of ppo were not chosen. An answer in bold did as asked.",
+        "answers that do as asked",
+    ),
+    "sentiment": (
+        "Asked things in one short sentence, and rewarded with VADER's sentiment of the answer, -1 to 1. The step"
+        " size is between two that were tried on other prompts with another seed, in eight updates of RLOO each. "
+        "An answer in bold is above 0.",
+        "sentiment",
+    ),
+}
+
+
+def _task(name: str, result: dict[str, Any]) -> str:
+    about, measure = TASKS[name]
+    said = {key.removeprefix("answers of "): value for key, value in result.items() if key.startswith("answers of ")}
+    said = {"start": said.pop("start"), **said}
+    best = result.get("best")
+    within = lambda r, name, f: f"{r[name]:.{f}f} ({r[f'{name}_low']:.{f}f} to {r[f'{name}_high']:.{f}f})"
+    rows = []
+    for run, r in said.items():
+        spent, kl = "", "0"
+        if run != "start":
+            t = result[run]
+            more = f"{t['method']}, beta {t['settings']['beta']:g}, " if run == "near" else ""
+            beta = "" if more else f", beta {t['settings']['beta']:g}"
+            spent = f"{more}{t['steps']} updates, {t['processor_seconds'] / 60:.1f} minutes{beta}"
+            kl = within(r, "kl", 1) if "kl" in r else f"{t['curve'][-1]['kl']:.1f}"
+        texts = " and ".join(f"{value:.1f}" for value in r["perplexity"].values())
+        rows.append([run, spent, f"**{within(r, 'reward', 3)}**", kl, f"{r['mean_tokens']:.1f}", texts])
     if best:
         k = f"best_of_{best['samples']}"
-        of = f"the best of {best['samples']} of the start, {best['prompts']} of the prompts"
-        rows.append([of, "", within(best, k), f"at most {best[f'{k}_kl']:.2f}", "", ""])
-    for name in methods:
-        r, minutes = result[name], result[name]["processor_seconds"] / 60
-        spent = f"{r['steps']} updates, {minutes:.1f} minutes"
-        row = [name, spent, within(said[name], "reward"), f"{r['curve'][-1]['kl']:.1f}", tokens(said[name])]
-        rows.append([*row, read(name)])
-    header = ["", "of one core", "answers that do as asked", "KL", "tokens", "perplexity of two texts"]
-    text = (
-        "SmolLM2-135M-Instruct with adapters of rank 8 is asked things in one short sentence of three to ten words, "
-        f"and earns 1 where a regular expression finds one. {start['prompts']} prompts about things that no update has "
-        "seen, an answer to each; 95 % intervals, of prompts. One seed. KL: of the answers of the last five updates, "
-        "estimated. The texts are a page of these docs and the licence. An answer in bold did as asked."
-    )
-    prompts = [one["prompt"].partition(" Answer in")[0] for one in start["answers"]]
+        of = f"best of {best['samples']} of the start, {best['prompts']} prompts"
+        rows.insert(1, [of, "", f"**{within(best, k, 3)}**", f"at most {best[f'{k}_kl']:.2f}", "", ""])
+    header = ["", "of one core", measure, "KL", "tokens", "perplexity of two texts"]
+    prompts = [one["prompt"].partition(" Answer in")[0] for one in said["start"]["answers"]]
     answers = [[prompt, *(_marked(r["answers"][i]) for r in said.values())] for i, prompt in enumerate(prompts)]
-    shown = table(["the first ten prompts", *said], answers)
-    parts = [f"## SmolLM2 aligned by its own answers\n\n{text}", table(header, rows), shown]
-    return "\n\n".join([*parts, *(origin(result[name]) for name in (*methods, "answers of start"))])
+    made = [*(result[run] for run in said if run in result), *said.values()]
+    parts = [f"### {name.capitalize()}\n\n{about}", table(header, rows), table(["prompt", *said], answers)]
+    return "\n\n".join([*parts, *dict.fromkeys(map(origin, made))])
 
 
 def _marked(one: dict[str, Any]) -> str:

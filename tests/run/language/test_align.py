@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 
 import steersman
+from steersman.agents.language.on_policy import Sampled
 from steersman.errors import TrainingFault, UsageError
+from steersman.language.completions import Completions
 from steersman.language.config import DecoderConfig
 from steersman.run.disk.logs import read_metrics
 from steersman.run.events import Learned
 from steersman.run.language import align as aligning
-from steersman.run.language import models
+from steersman.run.language import memory, models
 from steersman.run.language.align import align, resume
 from steersman.run.language.data import Data
 from steersman.run.language.runs import open_model
@@ -219,3 +221,28 @@ def test_memory_that_is_not_there_is_refused_with_its_sum(files, monkeypatch):
     monkeypatch.setattr(devices, "memory_limit", lambda: 10_000)
     with pytest.raises(UsageError, match=r"about [\d.]+ [kM]B: weights .* moments .*; there are 10.0 kB .*--lora 8"):
         align("sft", "tiny", files / "texts.jsonl")
+
+
+@pytest.mark.parametrize(("method", "more"), [("rloo", {}), ("rloo", {"remat": True}), ("ppo", {"num_minibatches": 2})])
+def test_memory_is_what_the_update_takes(method, more, tmp_path, monkeypatch):
+    """Prompts are long, and of a group go through once, unless minibatches mix the groups."""
+    config = DecoderConfig(
+        vocab_size=97, width=32, layers=2, heads=4, kv_heads=2, head_size=8, hidden_size=64, context=128
+    )  # fmt: skip
+    monkeypatch.setattr(models, "TINY", config)
+    said = []
+    monkeypatch.setattr(memory, "check", lambda parts, more: said.append(parts))
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text(json.dumps({"prompt": "a" * 100}) + "\n")
+    settings = {"batch_size": 4, "group": 8, "max_new": 8, "reward": ("length:2",), "samples": 0} | more
+    job = aligning.prepare(aligning.planned(method, "tiny", prompts, settings))
+    of = lambda *shape, dtype: np.zeros((settings["batch_size"] * settings["group"], *shape), dtype)
+    tokens = lambda length: (of(length, dtype=np.int32), of(length, dtype=bool))
+    drawn = Completions(*tokens(100), *tokens(8), of(8, dtype=np.float32), of(dtype=bool))
+    learner = jax.eval_shape(job.trainer.init, job.model.decoder, jax.random.key(0))
+    args = (learner, job.model.decoder, Sampled(drawn, of(dtype=np.float32)), jax.random.key(0))
+    took = jax.jit(job.trainer.update).lower(*args).compile().memory_analysis()
+    assert took is not None
+    answering = ("keys and values", "logits of a step")  # before the update
+    estimated = sum(size for name, size in said[0].items() if name not in answering)
+    assert 2 / 3 < estimated / (took.temp_size_in_bytes + took.argument_size_in_bytes) < 3 / 2

@@ -23,7 +23,7 @@ from steersman.agents.parts.training import Optimiser, adam
 from steersman.config import Config, Rules
 from steersman.errors import UsageError
 from steersman.language.adapters import MATRICES, Adaptation, full, last_layers, low_rank
-from steersman.language.decoder import Decoder
+from steersman.language.decoder import Decoder, stacked
 from steersman.shards import cross_sum
 from steersman.types import Array, Key, Metrics, PyTree
 
@@ -159,8 +159,12 @@ class LanguageConfig(AdaptationConfig, DescentConfig):
 
 
 def joined(config: LanguageConfig, decoder: Decoder, params: PyTree) -> Decoder:
-    """The decoder that the parameters make of the base, as losses run it."""
-    return dataclasses.replace(config.adaptation.join(decoder, params), remat=config.remat)
+    """The decoder that the parameters make of the base, as losses run it.
+
+    Layers that are computed again are gone through by a scan: of a loop, XLA on CPUs keeps what all of them need.
+    """
+    decoder = config.adaptation.join(decoder, params)
+    return dataclasses.replace(stacked(decoder), remat=True) if config.remat else decoder
 
 
 def rate(config: DescentConfig, updates: jax.Array, total: int) -> jax.Array:

@@ -55,17 +55,19 @@ class Rows(NamedTuple):
 
 
 def policy(config: LanguageConfig, decoder: Decoder, params: PyTree) -> Decoder:
-    """The decoder that answers, and whose answers are learned from."""
+    """The decoder that answers, as losses run it."""
     return joined(config, decoder, params["decoder"])
 
 
-def before(config: OnPolicyConfig, model: Decoder, c: Completions) -> jax.Array:
-    """The hidden vectors *before* each token of the answers, [B, C, D]: of the prompt and the tokens up to it.
+def prompts_once(config: OnPolicyConfig, answers: int, replies: bool) -> bool:
+    """Whether a pass over so many answers sends each prompt through the model once: where a group's answers lie side by
+    side. Conversations, which have replies in between, go through as they are."""
+    return config.group > 1 and config.minibatches == 1 and answers % config.group == 0 and not replies
 
-    Where a group's answers lie side by side their prompt goes through the model once; conversations, which have replies
-    in between, as they are.
-    """
-    if config.group == 1 or config.minibatches > 1 or len(c.tokens) % config.group or c.reply is not None:
+
+def before(config: OnPolicyConfig, model: Decoder, c: Completions) -> jax.Array:
+    """The hidden vectors *before* each token of the answers, [B, C, D]: of the prompt and the tokens up to it."""
+    if not prompts_once(config, len(c.tokens), c.reply is not None):
         return hidden(model, *c.text)[:, c.prompt.shape[1] - 1 : -1]
     once = slice(None, None, config.group)
     return before_answers(model, c.prompt[once], c.prompt_mask[once], c.tokens, c.mask)

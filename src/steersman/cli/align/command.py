@@ -26,7 +26,7 @@ from steersman.run.language.settings import AlignConfig
 VERBS = {"generate": "asking", "evaluate": "measuring", "merge": "merging"}  # name -> module of this folder
 
 USAGE = f"""usage: steersman align METHOD MODEL DATA [--SETTING VALUE ...]
-       steersman align --resume RUN
+       steersman align --resume RUN   (what is your own named again: --environment, --reward)
        steersman align generate RUN|MODEL PROMPT
        steersman align evaluate RUN|MODEL DATA
        steersman align merge RUN --to FOLDER
@@ -73,6 +73,10 @@ class Resume:
 
     resume: Path
     """The run folder."""
+    environment: str | None = None
+    """Its environment again, where that is your own: a run folder does not decide what is imported."""
+    reward: tuple[str, ...] = ()
+    """Its rewards again that are your own."""
     quiet: tyro.conf.FlagCreatePairsOff[bool] = False
     """Show nothing but errors."""
     json: tyro.conf.FlagCreatePairsOff[bool] = False
@@ -91,7 +95,8 @@ def run(arguments: list[str]) -> int:
         again = parsed(Resume, arguments, "steersman align")
         from steersman.run.language.align import resume
 
-        return _finish(_shown(again, [], lambda callbacks: resume(again.resume, callbacks=callbacks)), again)
+        own = {"environment": again.environment, "reward": again.reward}
+        return _finish(_shown(again, [], lambda callbacks: resume(again.resume, callbacks=callbacks, **own)), again)
     if first not in METHODS:
         near = nearest(first, [*METHODS, *VERBS])
         raise UsageError(f"There is nothing called {first!r} to align by. {near}".rstrip() + f"\n\n{USAGE}")

@@ -26,7 +26,8 @@ from steersman.run.disk import run_folder
 from steersman.run.disk.files import explained, lock, plain, read_json, write_json
 from steersman.run.disk.logs import read_metrics
 from steersman.run.events import FINISHED, Callback, Within
-from steersman.run.language.align import AlignPlan, align, planned, resume
+from steersman.run.language.align import AlignPlan, align, planned, resume, rewards_of
+from steersman.run.language.answers.own import own_names
 from steersman.run.policies.limits import Limits
 from steersman.run.session import tell_all
 from steersman.theory import comparison as theory
@@ -179,7 +180,9 @@ def _trained(
     summary = run_folder.read_summary(run)
     if summary is not None and summary.get("status") in FINISHED:
         return summary
-    done = resume(place, callbacks=callbacks, within=within)
+    named = own_names(plan.data, rewards_of(plan))  # by the command line
+    again = {"environment": next(iter(named["environment"]), None), "reward": named["reward"]}
+    done = resume(place, **again, callbacks=callbacks, within=within)
     return None if done.interrupted else done.summary
 
 

@@ -18,10 +18,11 @@ import json
 import os
 import platform
 import re
+import shlex
 import shutil
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -152,15 +153,24 @@ def _refuse_occupied(path: Path) -> None:
 def to_resume(run: Run) -> str:
     """The command that goes on with a run, with what is the user's own named again."""
     if "language" in run.config["spec"]:
-        return f"steersman align --resume {run.path}"
+        return f"steersman align --resume {run.path}{named_again(run.config['spec']['language'].get('own', {}))}"
     environment = run.config["environment"]
     named = {
         "environment": environment if ":" in environment.partition(",")[0] else None,
         "algorithm": run.config["run"].get("foreign"),
         "network": run.config["run"].get("network"),
     }
-    again = "".join(f" --{what} {name}" for what, name in named.items() if isinstance(name, str))
+    again = named_again({what: [name] for what, name in named.items() if isinstance(name, str)})
     return f"steersman train --resume {run.path}{again}"
+
+
+def named_again(own: Mapping[str, Sequence[str]]) -> str:
+    """Flags that name what is the user's own.
+
+    >>> named_again({"environment": ["arm:make"], "reward": []})
+    ' --environment arm:make'
+    """
+    return "".join(f" --{what} {shlex.join(names)}" for what, names in own.items() if names)
 
 
 def _how_to_resume(path: Path) -> str:

@@ -14,6 +14,8 @@ import numpy as np
 
 from steersman.agents.language import method as method_of
 from steersman.agents.language.common import Method
+from steersman.agents.language.on_policy import prompts_once
+from steersman.agents.language.on_policy_config import OnPolicyConfig
 from steersman.errors import UsageError, nearest
 from steersman.language.adapters import parameters
 from steersman.language.decoder import Decoder
@@ -27,6 +29,7 @@ from steersman.run.language.answers.asking import Asking
 from steersman.run.language.answers.conversing import Conversations
 from steersman.run.language.answers.looks import evaluating, prompts_of, sampling
 from steersman.run.language.answers.online import Answering, PromptBatches
+from steersman.run.language.answers.own import check_named, own_names
 from steersman.run.language.batches import Batches, size_of
 from steersman.run.language.data import READERS, Data, Pair, Prompt, Reader
 from steersman.run.language.models import LanguageModel
@@ -89,8 +92,18 @@ def align(
         return fit(job, run, callbacks, within=within)
 
 
-def resume(out: str | Path, *, callbacks: Sequence[Callback] = (), within: Within | None = None) -> Aligned:
+def resume(
+    out: str | Path,
+    *,
+    environment: str | None = None,
+    reward: Sequence[str] = (),
+    callbacks: Sequence[Callback] = (),
+    within: Within | None = None,
+) -> Aligned:
     """Go on with a run where its newest whole checkpoint is; it ends bit for bit where it would have without the stop.
+
+    environment, reward: needed where these are the user's own, ``package.module:name``, which a run folder alone never
+    causes to be imported; by the names that the run has.
 
     Raises UsageError as ``align`` does, and where model or data are not what the run began with.
     """
@@ -100,6 +113,7 @@ def resume(out: str | Path, *, callbacks: Sequence[Callback] = (), within: Withi
     known = {field.name for field in dataclasses.fields(AlignConfig)}
     run = AlignConfig(**{name: value for name, value in saved["run"].items() if name in known})
     plan = AlignPlan(one.method, about["model"], about["data"], one.config, run)
+    check_named(one.run.path, own_names(about["data"], rewards_of(plan)), environment, reward)
     if data_sha256(about["data"]) != about["data_sha256"]:
         raise UsageError(
             f"{out} learns from {about['data']}, which holds other texts than when it began. Put them back."
@@ -158,17 +172,18 @@ def prepare(plan: AlignPlan, model: LanguageModel | None = None) -> Job:
     if asks:
         asking = asking_of(plan, model, [*learned, *held])
         batches: Any = PromptBatches(learned, config.batch_size, run.seed)
-        rows, longest = config.answers // config.minibatches, asking.longest
+        texts = read_by(config, asking)
     else:
         asking = None
         batches = Batches(learned, config.batch_size, model.tokenizer.pad, run.seed)
-        rows, longest = config.batch_size * (2 if method.learns_from == "pairs" else 1), batches.lengths()[-1]
+        rows = config.batch_size * (2 if method.learns_from == "pairs" else 1)
+        texts = [memory.Texts(rows // config.accumulate, batches.lengths()[-1])]
     total = run.updates or max(1, math.ceil(run.epochs * batches.per_epoch))
     trainer = method.trainer(config, total)
     merged = bool(run.samples) and not asks
-    parts = memory.estimate(model.decoder, trainer, config, rows // config.accumulate, longest, samples=merged)
-    if asks:
-        parts |= memory.cache(model.decoder, config.answers, longest)
+    parts = memory.estimate(model.decoder, trainer, config, texts, samples=merged)
+    if asking is not None:
+        parts |= memory.cache(model.decoder, config.answers, asking.longest)
     memory.check(parts, "lower --batch-size or --group" if asks else "")
     programs = Programs(trainer, model.decoder, run.devices)
     if config.batch_size % (config.accumulate * run.devices):
@@ -213,8 +228,23 @@ def prepare(plan: AlignPlan, model: LanguageModel | None = None) -> Job:
         "data_sha256": data_sha256(plan.data),
         "plain": data.plain,
         "total": total,
+        "own": own_names(plan.data, rewards_of(plan)),
     }
     return Job(method, config, run, model, trainer, programs, total, feed, evaluate, sample, about, notes, digests)
+
+
+def rewards_of(plan: AlignPlan) -> tuple[str, ...]:
+    """What answers earn, of a method that learns from prompts."""
+    return plan.config.reward if plan.method.learns_from == "prompts" else ()
+
+
+def read_by(config: OnPolicyConfig, asking: Asking | Conversations) -> list[memory.Texts]:
+    """What goes through the model in one pass of an update over answers."""
+    rows = config.answers // config.minibatches // config.accumulate
+    if not prompts_once(config, rows, isinstance(asking, Conversations)):
+        return [memory.Texts(rows, asking.longest)]
+    prompts = memory.Texts(rows // config.group, asking.length)
+    return [prompts, memory.Texts(rows, asking.longest - asking.length, asking.length)]
 
 
 def asking_of(plan: AlignPlan, model: LanguageModel, rows: Sequence[Prompt]) -> Asking | Conversations:

@@ -15,7 +15,7 @@ from steersman.language.decoder import Decoder
 from steersman.language.generation import Completions, Sampling, generate
 from steersman.language.tokenizer import Tokenizer, left_padded
 from steersman.run.language.batches import padded_length, texts_of
-from steersman.run.language.data import Reader
+from steersman.run.language.data import Cannot, Encoded, Reader
 
 GREEDY = Sampling(temperature=0.0)
 ROWS = 32  # that are answered side by side
@@ -114,13 +114,23 @@ class RewardModel:
     def __call__(self, prompt: Any, answer: Any) -> float:
         return float(self.many([prompt], [answer])[0])
 
-    def many(self, prompts: Sequence[Any], said: Sequence[Any]) -> np.ndarray:
-        """Of pairs of a prompt and an answer, float32 [N]. Raises UsageError."""
+    def read(self, prompts: Sequence[Any], said: Sequence[Any]) -> list[Encoded]:
+        """Pairs of a prompt and an answer as it sees them. Raises UsageError for one that it cannot read."""
         if len(prompts) != len(said):
             raise UsageError(f"{len(prompts)} prompts and {len(said)} answers: give one answer to each.")
         context = self.decoder.config.context
         reader = Reader(self.tokenizer, context, self.plain)
-        rows = [reader.answered(*pair) for pair in zip(prompts, said, strict=True)]
+        try:
+            return [reader.answered(*pair) for pair in zip(prompts, said, strict=True)]
+        except Cannot as cannot:
+            raise UsageError(
+                f"A prompt and its answer are {cannot.said} of its tokenizer, and its context is {context}. Give "
+                "shorter prompts, or lower --max-new."
+            ) from None
+
+    def many(self, prompts: Sequence[Any], said: Sequence[Any]) -> np.ndarray:
+        """Of pairs of a prompt and an answer, float32 [N]. Raises UsageError."""
+        rows, context = self.read(prompts, said), self.decoder.config.context
         found = []
         for begin in range(0, len(rows), ROWS):
             some = rows[begin : begin + ROWS]

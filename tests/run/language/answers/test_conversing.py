@@ -149,9 +149,10 @@ def test_a_conversation_that_was_stopped_ends_as_it_would_have(done, tmp_path):
         if isinstance(event, Learned) and event.steps == 2:
             raise RuntimeError("gone")
 
-    with pytest.raises(UsageError, match="gone"):
+    says = "gone.*--resume .*again --environment heard:Count"
+    with pytest.raises(UsageError, match=says):
         align("ppo", "tiny", "heard:Count", out=tmp_path / "again", callbacks=[die], **SETTINGS)
-    on = resume(tmp_path / "again")
+    on = resume(tmp_path / "again", environment="heard:Count")
     jax.tree.map(np.testing.assert_array_equal, on.learner, done.learner)
 
 

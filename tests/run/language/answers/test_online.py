@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from steersman import errors
+from steersman.agents.language.reward_model import RewardModelConfig
 from steersman.errors import EnvironmentWarning, UsageError
 from steersman.language.config import DecoderConfig
+from steersman.language.tokenizer import character_tokenizer
 from steersman.run.events import Learned
 from steersman.run.language import answering, models
 from steersman.run.language.align import align, resume
@@ -82,7 +84,7 @@ def test_a_run_tells_what_answers_earned(done):
     assert (done.run / "curve.png").is_file()
 
 
-def test_a_run_that_was_stopped_ends_as_it_would_have(done, prompts, tmp_path):
+def test_a_run_that_was_stopped_ends_as_it_would_have(done, prompts, tmp_path, monkeypatch):
     out = tmp_path / "again"
 
     def die(event):
@@ -91,7 +93,16 @@ def test_a_run_that_was_stopped_ends_as_it_would_have(done, prompts, tmp_path):
 
     with pytest.raises(UsageError, match="gone"):
         align("ppo", "tiny", prompts, out=out, num_epochs=2, kl_target=1.0, callbacks=[die], **SETTINGS)
-    on = resume(out)
+    with monkeypatch.context() as patched:
+        patched.setitem(sys.modules, "mine", None)  # to import it would raise
+        for named in ((), ("mine:same",)):
+            with pytest.raises(
+                UsageError, match=r"learns by what is your own, mine:letters\. A .* --reward mine:letters"
+            ):
+                resume(out, reward=named)
+    with pytest.raises(UsageError, match="name it again, as it is named there: --reward mine:letters"):
+        resume(out, reward=("mine:letters",), environment="mine:make")
+    on = resume(out, reward=("mine:letters",))
     assert on.summary["status"] == "done"
     jax.tree.map(np.testing.assert_array_equal, on.learner, done.learner)
     assert (out / "samples.jsonl").read_text() == (done.run / "samples.jsonl").read_text()
@@ -122,6 +133,7 @@ def test_every_prompt_comes_once_in_each_epoch():
         (("mine:letter",), "no 'letter'"),
         (("mine:number",), "is a int; it is to be a function"),
         (("mine",), "mine:letters"),
+        (("rms/first",), "no reward 'rms/first'. Give exact, .* the run folder of a reward model"),
     ],
 )
 def test_rewards_that_are_none(specs, says):
@@ -147,6 +159,28 @@ def test_a_reward_model_judges_prompts_as_they_were_written(monkeypatch):
     chat = [{"role": "user", "content": "12345"}]
     total, _ = Reward(["2*rm"])(["12345"], ["ab"], [{"prompt": chat}])
     np.testing.assert_array_equal(total, [2 * (1 + 2)])  # the list of messages, not the text of the last
+
+
+def test_a_reward_model_of_another_tokenizer_is_to_read_all_that_can_be_said(monkeypatch):
+    judge = RewardModel(*load_model("tiny"), None, RewardModelConfig(), plain=True)  # pyright: ignore[reportArgumentType]
+    monkeypatch.setattr(scores, "is_run", lambda name: name == "rm")
+    monkeypatch.setattr(scores, "load", lambda name: judge)
+    reward, rows = Reward(["rm"]), [{"prompt": "ab"}]
+    reward.check(character_tokenizer("ba"), rows)  # another one, and it can be read
+    for tokenizer, prompt, says in (
+        (character_tokenizer("aé"), "ab", r"rm has another tokenizer .* begins with this model\. .* 'é' is none"),
+        (character_tokenizer("ab"), "é", "rm cannot read the prompts: .* 'é' is none"),
+        (character_tokenizer("ab"), [{"role": "user", "content": "a"}], "rm cannot read the prompts: .* no template"),
+        (
+            character_tokenizer("ab"),
+            "a" * 32,
+            "rm cannot read .* are 33 tokens of its tokenizer, and its context is 32",
+        ),
+    ):
+        with pytest.raises(UsageError, match=says):
+            reward.check(tokenizer, [{"prompt": prompt}])
+    with pytest.raises(UsageError, match="rm cannot read this: .* are 34 tokens of its tokenizer"):
+        reward(["a"], ["a" * 32], [{"prompt": "a"}])
 
 
 @pytest.mark.parametrize(

@@ -52,6 +52,7 @@ class Asking:
     def __init__(self, reward: Sequence[str], model: LanguageModel, rows: Sequence[Prompt], max_new: int):
         """rows: all prompts that will ever be asked; their longest says the shape. Raises UsageError."""
         self.reward, self.model = Reward(reward), model
+        self.reward.check(model.tokenizer, [row.row for row in rows])
         self.length = max(len(row.tokens) for row in rows)
         self.longest = self.length + max_new  # tokens of prompt and answer
         context = model.decoder.config.context

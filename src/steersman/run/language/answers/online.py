@@ -19,7 +19,7 @@ import jax
 import numpy as np
 from jax.sharding import PartitionSpec
 
-from steersman.agents.language.on_policy import OnPolicyLearner, Sampled, policy
+from steersman.agents.language.on_policy import OnPolicyLearner, Sampled
 from steersman.agents.language.on_policy_config import OnPolicyConfig
 from steersman.errors import UsageError, warn_once
 from steersman.language.completions import Completions
@@ -90,8 +90,9 @@ class Answering:
         """Over the devices, each with its share of the rows: what a row says depends on no other."""
         how = {"max_new": self.run.max_new, "stop": self.model.tokenizer.stop}
         sampling = Sampling(self.config.temperature)
+        joined = self.config.adaptation.join
         answer = lambda params, decoder, *batch: generate(
-            policy(self.config, decoder, params), *batch, **how, sampling=sampling
+            joined(decoder, params["decoder"]), *batch, **how, sampling=sampling
         )
         if self.programs.devices == 1:
             return answer(params, decoder, *batch)

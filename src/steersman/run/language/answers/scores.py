@@ -11,6 +11,7 @@ import numpy as np
 from steersman.envs.importing import load_object, offer
 from steersman.errors import UsageError, nearest, to_install
 from steersman.language.rewards import PLAIN, WITH_ARGUMENT, Part, Row, Score, own_score, scored, weighted_name
+from steersman.language.tokenizer import Tokenizer
 from steersman.run.language.answering import RewardModel
 from steersman.run.language.answers import procedural
 from steersman.run.language.runs import is_run, load
@@ -34,14 +35,12 @@ def score_of(name: str) -> Score:
         model = load(name)
         if not isinstance(model, RewardModel):
             raise UsageError(f"{name} is no run of a reward model: make one with steersman align reward.")
-        return lambda prompts, answers, rows: model.many([row["prompt"] for row in rows], answers).tolist()
+        return Judge(name, model)
     if not colon:
         if Path(name).is_dir():
             raise UsageError(f"{name} is a folder and no run of a reward model.")
-        near = offer(name)
-        if near:
-            raise UsageError(f"There is no reward {name!r}. {near}")
-        return own_score(name)  # which says what there is
+        near = offer(name) or nearest(name, [*PLAIN, *WITH_ARGUMENT, "vader"])
+        raise UsageError(f"There is no reward {name!r}. {near} Give {HELP}.".replace("  ", " "))
     try:
         found = load_object(name, "the reward")
     except UsageError:
@@ -56,6 +55,12 @@ def score_of(name: str) -> Score:
     return cast(Score, found)
 
 
+def is_own(name: str) -> bool:
+    """Whether a reward is a function of the user's own, which is imported."""
+    base, colon, _ = name.partition(":")
+    return bool(colon) and base not in PLAIN and base not in WITH_ARGUMENT and not is_run(name)
+
+
 def vader() -> Score:
     """The compound sentiment of an answer, from -1 to 1 (Hutto and Gilbert 2014)."""
     try:
@@ -66,6 +71,34 @@ def vader() -> Score:
         raise UsageError(f"The reward vader needs the package vaderSentiment: {to_install('vader')}.") from error
     analyser = SentimentIntensityAnalyzer()
     return lambda prompts, answers, rows: [analyser.polarity_scores(answer)["compound"] for answer in answers]
+
+
+class Judge:
+    """A reward model as a score. It reads texts, so its tokenizer may be another than that of who answers."""
+
+    def __init__(self, name: str, model: RewardModel):
+        self.name, self.model = name, model
+
+    def __call__(self, prompts: Sequence[str], answers: Sequence[str], rows: Sequence[Row]) -> Sequence[float]:
+        try:
+            return self.model.many([row["prompt"] for row in rows], answers).tolist()
+        except UsageError as error:
+            raise UsageError(f"The reward model {self.name} cannot read this: {error}") from None
+
+    def check(self, tokenizer: Tokenizer, rows: Sequence[Row]) -> None:
+        """Raise UsageError where it cannot read these prompts, or all that a model with this tokenizer can say."""
+        try:
+            self.model.read([row["prompt"] for row in rows], [""] * len(rows))
+        except UsageError as error:
+            raise UsageError(f"The reward model {self.name} cannot read the prompts: {error}") from None
+        characters = {c for i in range(tokenizer.size) for c in tokenizer.decode([i])}
+        try:
+            self.model.tokenizer.encode("".join(sorted(characters)))
+        except UsageError as error:
+            raise UsageError(
+                f"The reward model {self.name} has another tokenizer than the model that answers, and cannot read all "
+                f"that this one can say. Train one that begins with this model. {error}"
+            ) from None
 
 
 class Reward:
@@ -81,6 +114,12 @@ class Reward:
         if twice := [name for i, name in enumerate(names) if name in names[:i]]:
             raise UsageError(f"The reward {twice[0]} is there twice. Give it once, with a weight: 2*{twice[0]}.")
         self.parts = [Part(name, weight, score_of(name)) for weight, name in named]
+
+    def check(self, tokenizer: Tokenizer, rows: Sequence[Row]) -> None:
+        """Raise UsageError where a reward model cannot read the prompts, or what may be answered with a tokenizer."""
+        for part in self.parts:
+            if isinstance(part.score, Judge):
+                part.score.check(tokenizer, rows)
 
     def __call__(
         self, prompts: Sequence[str], answers: Sequence[str], rows: Sequence[Row]
