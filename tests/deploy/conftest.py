@@ -35,8 +35,7 @@ def made_for(algorithm, observation, action, network=None, size=2.0, **settings)
             return np.zeros(x.shape, x.dtype)
         if "var" in name.rpartition(".")[2]:
             return np.full(x.shape, 2.0, np.float32)
-        inputs = np.prod(x.shape[:-1]) / 2 if x.ndim == 4 else min(x.shape[-2:], default=0)
-        scale = size / np.sqrt(inputs) if x.ndim > 1 else 0.3  # at size 1 convolutions let a picture through as it is
+        scale = size / np.sqrt(min(x.shape[-2:])) if x.ndim > 1 else 0.3
         one = x.ndim == 1 and name.endswith((".weight", ".scale"))  # of a normalisation
         return (one + scale * rng.standard_normal(x.shape)).astype(np.float32)
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from steersman.deploy import c99, golden, onnx, runner
+from steersman.deploy import c99, golden, onnx
 from steersman.deploy.contract import contract
 from steersman.deploy.trace import traced
 from steersman.errors import UsageError
@@ -16,7 +16,6 @@ from steersman.nets.actor_critic import ActorCritic
 
 BOX = spaces.Box(-10.0, 10.0, (3,))
 ACT = spaces.Box(np.array([-2.0, 0.0], np.float32), np.array([2.0, 5.0], np.float32))
-FREE = spaces.Box(-np.inf, np.inf, (2,))  # nothing is cut off
 FOUR = spaces.Discrete(4, start=2)
 MASKED = spaces.Dict(
     a=BOX, n=spaces.Discrete(3, start=-1), action_mask=spaces.Box(0, 1, (4,), np.int8), more=spaces.MultiBinary(2)
@@ -50,8 +49,8 @@ CASES = {
 
 
 PICTURES = {  # minutes
-    "impala": ("ppo", PICTURE, FREE, {"encoder": "impala", "size": 1.0}),
-    "nature": ("dqn", spaces.Dict(a=PICTURE, b=BOX), FOUR, {"size": 3.0}),
+    "impala": ("ppo", PICTURE, ACT, {"encoder": "impala", "size": 1.0}),  # of others rounding alone moves actions
+    "nature": ("dqn", spaces.Dict(a=PICTURE, b=BOX), FOUR, {}),
 }
 
 
@@ -59,8 +58,6 @@ PICTURES = {  # minutes
 def test_every_back_end_does_what_the_agent_did(name, tmp_path, policy_for, exported):
     algorithm, observation, action, settings = (CASES | PICTURES)[name]
     made = exported(policy_for(algorithm, observation, action, **settings))
-    if name in CASES:  # small enough for 1e-5, whatever rounds how
-        made.golden = made.golden._replace(rounding=dict.fromkeys(made.golden.rounding, 0.0))
     assert golden.filled(made.golden, made.contract) > 0.4
     assert made.off(made.played(made.runner)) <= 1
     for file, text in c99.sources(made.program, made.contract, made.golden).items():
@@ -73,46 +70,6 @@ def test_every_back_end_does_what_the_agent_did(name, tmp_path, policy_for, expo
     remembers = "memory" in settings
     assert bool(made.contract["carry"]) == remembers  # the noise of exploration is no part of it
     assert ("first" in made.program.inputs) == remembers
-
-
-@pytest.mark.exact
-def test_a_deep_networks_slip_is_more_than_its_rounding(policy_for, exported):
-    made = exported(policy_for("ppo", PICTURE, FREE, encoder="impala", size=1.0))
-    actions, allowed = made.golden.outputs["action"], golden.tolerances(made.golden, made.contract)["action"]
-    assert len(np.unique(actions[:, 0])) > 0.9 * len(actions)  # it tells pictures apart, and is at no end
-    assert (allowed < 1e-4 * np.ptp(actions, axis=0)).all()
-    weights = {str(i): x.copy() for i, x in made.program.constants.items()}
-    first = next(x for x in weights.values() if x.ndim == 2 and x.dtype == np.float32)
-    first[0, 0] *= 1.01
-    assert made.off(made.played(runner.Policy.of(made.contract, weights))) > 10
-
-
-@pytest.mark.parametrize(
-    ("rounding", "allowed"),
-    [
-        ([0.5e-5, 0.2e-5], [2e-5, 1e-5]),  # 1e-5 of 2, and of the half of what is filled
-        ([0.8e-5, 0.1e-5], [3.2e-5, 1.6e-5]),  # 4 times the worst entry's, which is 1.6 times that
-        ([1.0, 0.0], [2e-3, 2e-3]),  # 1e-3 of 2
-    ],
-)
-def test_no_back_end_is_held_to_less_than_float32s_rounding(rounding, allowed):
-    part = {"name": "action", "dtype": "float32", "shape": [2], "low": [-2.0] * 2, "high": [2.0] * 2}
-    actions = {"action": np.array([[-2.0, -1.0], [2.0, 1.0]])}
-    vectors = golden.Golden({}, np.ones(2, bool), actions, {"action": np.array(rounding)})
-    np.testing.assert_allclose(golden.tolerances(vectors, {"outputs": [part]})["action"], allowed)
-
-
-@pytest.mark.parametrize("name", ["ppo-gelu-mask", "lru"])
-def test_rounding_is_measured_by_the_same_program_in_float64(name, policy_for, exported):
-    algorithm, observation, action, settings = CASES[name]
-    made = exported(policy_for(algorithm, observation, action, **settings))
-    exact = golden.in_float64(made.contract, {str(i): x for i, x in made.program.constants.items()})
-    near, wide = made.played(made.runner)(made.golden), made.played(exact)(made.golden)
-    for part in made.contract["outputs"]:
-        off = np.abs(wide[part["name"]] - near[part["name"]].astype(np.float64)).max(0)
-        np.testing.assert_array_equal(off, made.golden.rounding[part["name"]])
-        assert wide[part["name"]].dtype == (np.float64 if part["dtype"] == "float32" else part["dtype"])
-        assert part["dtype"] != "float32" or ((off > 0).all() and (off < 1e-4).all())
 
 
 @pytest.fixture(scope="module")

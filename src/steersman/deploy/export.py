@@ -48,10 +48,10 @@ def export(
     ``policy.c`` and ``.h``, ``policy.onnx``, ``golden.npz`` and ``.h``, ``runner.py``.
 
     Nothing is written before each back end that can run here has done the golden vectors again, within 1e-5 of half of
-    an action's range, or four times float32's own rounding (``golden.tolerances``). with_onnx: none: where onnx is
-    installed. hz: actions in a second. robot: a JSON file with joint names, gains, default pose and units. which:
-    ``best``, ``seed_index``, ``checkpoint_path``, ``algorithm``, ``network``, as ``load`` has them. Raises UsageError
-    for a folder that exists, and for a policy that needs what no back end has.
+    an action's range. with_onnx: none: where onnx is installed. hz: actions in a second. robot: a JSON file with joint
+    names, gains, default pose and units. which: ``best``, ``seed_index``, ``checkpoint_path``, ``algorithm``,
+    ``network``, as ``load`` has them. Raises UsageError for a folder that exists, and for a policy that needs what no
+    back end has.
     """
     block = None if robot is None else read_robot(robot)
     with creating(to) as folder, explained("writing", to):

@@ -1,8 +1,7 @@
 """Golden vectors: observations and what the trained policy did, that every back end has to do again.
 
 They are drawn so that actions fill their range, as far as the policy lets them; a policy that hardly moves is held to
-what it moves. What float32 alone does to a deep network is measured, by the same program in float64: no two of its back
-ends can be nearer to each other than that.
+what it moves.
 """
 
 from __future__ import annotations
@@ -30,10 +29,7 @@ from steersman.types import PyTree
 TOLERANCE = 1e-5  # of half the range; of choices: of the gap between the two best
 VECTORS, EPISODE = 256, 32
 SCALES = (0.3, 1.0, 3.0, 10.0)  # standard deviations that observations are drawn with
-BRIGHTS = (4, 16, 64, 256)  # what the pixels of a picture are drawn below: noise of one brightness all looks the same
 LEAST = 0.1  # of the range: actions that fill less than this are held to so much
-SLACK = 4.0  # times the rounding of the worst entry: sums in another order may be further off
-MOST = 1e-3  # of half the range: whose rounding alone moves actions that far is not served
 
 
 class Golden(NamedTuple):
@@ -42,7 +38,6 @@ class Golden(NamedTuple):
     inputs: dict[str, np.ndarray]  # [N, ...]
     first: np.ndarray  # bool [N]: the memory is empty
     outputs: dict[str, np.ndarray]  # [N, ...]
-    rounding: dict[str, np.ndarray]  # of each output: how far float32 is from float64, the most over the vectors
 
     def arrays(self) -> dict[str, np.ndarray]:
         """As they are written."""
@@ -52,8 +47,7 @@ class Golden(NamedTuple):
 
 def golden_vectors(policy: Policy, program: Program, contract: Mapping[str, Any], *, seed: int = 0) -> Golden:
     """Vectors of a policy, ``VECTORS`` of them or fewer for large pictures, in episodes of ``EPISODE`` where it
-    remembers. Choices that are nearly even, within ``TOLERANCE`` or their own rounding, are left out: two roundings may
-    differ there."""
+    remembers. Choices that are nearly even, within ``TOLERANCE``, are left out: two roundings may differ there."""
     native = policy.spec.native_observation_space or policy.spec.observation_space
     leaves = leaves_of(native, policy.spec.observation_space)
     rng = np.random.default_rng(seed)
@@ -62,54 +56,35 @@ def golden_vectors(policy: Policy, program: Program, contract: Mapping[str, Any]
     count = max(32, min(VECTORS, 2**20 // max(size, 1)))
     drawn = _observations(policy, native, rng, count)
     rows = lambda i: unflatten(native)([x[i] for x in drawn])
-    weights = {str(k): x for k, x in program.constants.items()}
-    checker, exact = runner.Policy.of(contract, weights), in_float64(contract, weights)
+    checker = runner.Policy.of(contract, {str(k): x for k, x in program.constants.items()})
     deciding = deciders(program)
-    kept, first, actions, rounded, was_even = [], [], [], [], False
-    forget = lambda: [one.reset() for one in (policy, checker, exact)]
-    forget()
+    kept, first, actions, was_even = [], [], [], False
+    policy.reset()
+    checker.reset()
     for i in range(count):
         begins = not remembers or i % EPISODE == 0 or was_even
         if remembers and begins:
-            forget()
-        action, near, wide = (
-            flatten(policy.spec.native_action_space, one(rows(i))) for one in (policy, checker, exact)
-        )
-        even = lambda op: max(TOLERANCE, SLACK * _apart(checker, exact, op.inputs))
-        was_even = any(margin(checker, op.name, op.inputs) < even(op) for op in deciding)
+            policy.reset()
+            checker.reset()
+        action = policy(rows(i))
+        checker(rows(i))
+        was_even = any(margin(checker, op.name, op.inputs) < TOLERANCE for op in deciding)
         if not was_even:
             kept.append(i)
             first.append(begins)
-            actions.append(action)
-            rounded.append([np.abs(x.astype(np.float64) - y) for x, y in zip(near, wide, strict=True)])
+            actions.append(flatten(policy.spec.native_action_space, action))
     if not kept:
         raise UsageError(
             f"The policy's choices are even, to {TOLERANCE}, at all of {count} observations: nothing can be compared. "
             "Train it first."
         )
     names = [x["name"] for x in contract["inputs"]], [x["name"] for x in contract["outputs"]]
-    outputs, rounding = ([np.stack(x) for x in zip(*each, strict=True)] for each in (actions, rounded))
+    outputs = [np.stack(x) for x in zip(*actions, strict=True)]
     return Golden(
         dict(zip(names[0], [x[kept] for x in drawn], strict=True)),
         np.asarray(first),
         dict(zip(names[1], outputs, strict=True)),
-        dict(zip(names[1], [x.max(0) for x in rounding], strict=True)),
     )
-
-
-def in_float64(contract: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -> runner.Policy:
-    """The program as numpy does it in float64: what float32 is measured by."""
-    wide = lambda dtype: "float64" if dtype == "float32" else dtype
-    values = [[wide(dtype), shape] for dtype, shape in contract["program"]["values"]]
-    outputs = [{**part, "dtype": wide(part["dtype"])} for part in contract["outputs"]]
-    program = {**contract["program"], "values": values}
-    terms = {**contract, "program": program, "outputs": outputs}
-    return runner.Policy.of(terms, {k: x.astype(wide(x.dtype.name)) for k, x in weights.items()})
-
-
-def _apart(one: runner.Policy, other: runner.Policy, inputs: Any) -> float:
-    """How far two runs of a program are from each other in some of its values."""
-    return max(float(np.abs(one.value(i).astype(np.float64) - other.value(i)).max(initial=0.0)) for i in inputs)
 
 
 def _observations(policy: Policy, native: spaces.Space, rng: np.random.Generator, count: int) -> list[np.ndarray]:
@@ -132,8 +107,7 @@ def _observations(policy: Policy, native: spaces.Space, rng: np.random.Generator
             mask[np.arange(count), rng.integers(0, leaf.shape[0], count)] = 1  # one at least is legal
             drawn.append(mask.astype(leaf.dtype))
         elif np.dtype(leaf.dtype) == np.uint8:
-            bright = np.resize(BRIGHTS, count).reshape(-1, *[1] * len(leaf.shape))
-            drawn.append(rng.integers(0, bright, shape).astype(np.uint8))
+            drawn.append(rng.integers(0, 256, shape, np.uint8))
         elif isinstance(space, spaces.MultiBinary):
             drawn.append(rng.integers(0, 2, shape).astype(np.float32))
         else:
@@ -182,8 +156,7 @@ def margin(policy: runner.Policy, name: str, inputs: Any) -> float:
 
 def tolerances(golden: Golden, contract: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """How far an entry of each output may be off: TOLERANCE of half its range, or of half of what the golden actions
-    fill where that is less, down to LEAST of the range; all that as many times as it takes for SLACK times what float32
-    alone moves actions by, up to MOST of half the range; 0 for choices."""
+    fill where that is less, down to LEAST of the range; 0 for choices."""
     allowed = {}
     for part in contract["outputs"]:
         values = golden.outputs[part["name"]].astype(np.float64)
@@ -191,9 +164,7 @@ def tolerances(golden: Golden, contract: Mapping[str, Any]) -> dict[str, np.ndar
         half = half_ranges(part)
         half = np.where(np.isfinite(half), half, np.maximum(spread, 1.0))
         chosen = values.dtype.kind != "f" or np.dtype(part["dtype"]).kind != "f"
-        usual = TOLERANCE * np.clip(spread, LEAST * half, half)
-        times = np.max(SLACK * golden.rounding[part["name"]] / np.where(usual > 0, usual, 1.0), initial=1.0)
-        allowed[part["name"]] = 0 * half if chosen else np.clip(times * usual, usual, np.maximum(usual, MOST * half))
+        allowed[part["name"]] = 0 * half if chosen else TOLERANCE * np.clip(spread, LEAST * half, half)
     return allowed
 
 
