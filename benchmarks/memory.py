@@ -180,10 +180,11 @@ def picture(rows: list[dict[str, Any]]) -> None:
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(figsize=(6.4, 3.6), layout="constrained")
-    for memory in dict.fromkeys(row["memory"] for row in rows):
+    for i, memory in enumerate(dict.fromkeys(row["memory"] for row in rows)):
         own = [row for row in rows if row["memory"] == memory]
         means = [sum(row["returns"]) / len(row["returns"]) for row in own]
-        axes.plot([row["delay"] for row in own], means, marker="o", label=memory)
+        beside = 1.02 ** (i - 2.5)  # or those that learn the same would hide each other
+        axes.plot([row["delay"] * beside for row in own], means, marker="o", label=memory)
     axes.set(xscale="log", xlabel="steps between the cue and the question", ylabel="mean return", ylim=(-0.15, 1.08))
     axes.set_xticks(DELAYS, [str(n) for n in DELAYS])
     axes.minorticks_off()
